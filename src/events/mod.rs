@@ -1,0 +1,228 @@
+//! The event: one type from the edge to the ledger, and what each kind of event needs and counts.
+//!
+//! Owns the domain's values ([`Event`], [`Dimension`], [`Tally`]) and the table of strategies; leaves parsing of
+//! bodies to `api` and storing to the adapters. A kind of event is one file and one row of [`STRATEGIES`].
+
+mod click;
+mod codec;
+mod like;
+mod page_view;
+mod search;
+mod tally;
+
+pub use codec::{Corrupt, Forget, Record, decode_record, encode_event, encode_forget};
+pub use tally::{Tally, TallyKey, tally_event, tally_like};
+
+use std::borrow::Cow;
+use uuid::Uuid;
+
+use crate::limits::PAGE_KEY_BYTES_MAX;
+
+/// What happened, as the ledger names it. The number is what the journal stores: never reused, never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum EventType {
+    Click = 1,
+    PageView = 2,
+    Search = 3,
+    Like = 4,
+    Unlike = 5,
+    /// A like that the ledger decides to be `LIKE` or `UNLIKE` by the state it finds; never sent as an event.
+    Toggle = 6,
+}
+
+impl EventType {
+    /// By the number that the journal stores.
+    pub fn from_code(code: u8) -> Option<EventType> {
+        STRATEGIES.iter().map(|s| s.event_type()).chain([EventType::Toggle]).find(|t| *t as u8 == code)
+    }
+
+    /// By the name that a client sends, in any case.
+    pub fn from_name(name: &str) -> Option<EventType> {
+        STRATEGIES.iter().find(|s| s.name().eq_ignore_ascii_case(name)).map(|s| s.event_type())
+    }
+
+    /// The name that clients and the ledger use. A toggle that the ledger has not resolved has none of its own.
+    pub fn name(self) -> &'static str {
+        self.strategy().name()
+    }
+
+    /// What this kind of event needs and counts.
+    pub fn strategy(self) -> &'static dyn EventStrategy {
+        match self {
+            EventType::Click => &click::Click,
+            EventType::PageView => &page_view::PageView,
+            EventType::Search => &search::Search,
+            EventType::Like | EventType::Toggle => &like::Like,
+            EventType::Unlike => &like::Unlike,
+        }
+    }
+
+    /// LIKE, UNLIKE and toggles change a post's state; their effect is known only to the ledger.
+    pub fn is_like(self) -> bool {
+        matches!(self, EventType::Like | EventType::Unlike | EventType::Toggle)
+    }
+}
+
+/// Every kind of event that a client may send.
+pub static STRATEGIES: [&dyn EventStrategy; 5] =
+    [&click::Click, &page_view::PageView, &search::Search, &like::Like, &like::Unlike];
+
+/// One kind of event: what it needs and what it counts towards.
+pub trait EventStrategy: Sync {
+    /// Its type.
+    fn event_type(&self) -> EventType;
+    /// Its name in the contract, upper case.
+    fn name(&self) -> &'static str;
+    /// The first field that is missing, by its name in the contract, with what to do about it.
+    fn missing(&self, event: &Event<'_>) -> Option<(&'static str, &'static str)>;
+    /// Calls `add` for each dimension and key that the event counts towards, the type's own total excepted.
+    fn counts(&self, event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str));
+}
+
+/// What can be counted and ranked. The number is what stores keep: never reused, never renumbered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Dimension {
+    /// Events by type; its sum is the number of rows in the ledger.
+    Type = 1,
+    /// Searches by keyword, folded.
+    Keyword = 2,
+    /// Searches that found nothing, by keyword, folded.
+    ZeroResult = 3,
+    /// Page views by post.
+    PostViews = 4,
+    /// Clicks by post.
+    PostClicks = 5,
+    /// Likes minus unlikes that changed something, by post; may fall below zero within a bucket.
+    PostLikes = 6,
+    /// Page views by url path.
+    Page = 7,
+    /// Clicks by component.
+    Component = 8,
+}
+
+impl Dimension {
+    /// All of them, by number.
+    pub const ALL: [Dimension; 8] = [
+        Dimension::Type,
+        Dimension::Keyword,
+        Dimension::ZeroResult,
+        Dimension::PostViews,
+        Dimension::PostClicks,
+        Dimension::PostLikes,
+        Dimension::Page,
+        Dimension::Component,
+    ];
+
+    /// By its number.
+    pub fn from_code(code: u8) -> Option<Dimension> {
+        Self::ALL.into_iter().find(|d| *d as u8 == code)
+    }
+}
+
+/// A user's action as it is stored: always valid, made by `api` from a request or read back from the journal.
+///
+/// Strings borrow from the request's body or the journal's frame; none holds U+0000.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event<'a> {
+    pub id: Uuid,
+    /// The client chose the id: it is an idempotency key and is deduplicated.
+    pub id_from_client: bool,
+    pub event_type: EventType,
+    pub user_id: Option<Cow<'a, str>>,
+    pub session_id: Option<Cow<'a, str>>,
+    pub component_id: Option<i64>,
+    pub element_id: Option<Cow<'a, str>>,
+    /// As typed: trimmed, NFC. Counted under [`fold_keyword`].
+    pub keyword: Option<Cow<'a, str>>,
+    pub post_id: Option<Cow<'a, str>>,
+    pub url: Option<Cow<'a, str>>,
+    pub referrer: Option<Cow<'a, str>>,
+    pub result_count: Option<i64>,
+    /// A JSON object as sent, checked to be one that PostgreSQL's jsonb takes.
+    pub properties: Option<Cow<'a, str>>,
+    /// When it happened, clamped; milliseconds since the epoch.
+    pub event_time_ms: i64,
+    /// When it came in; milliseconds since the epoch.
+    pub received_at_ms: i64,
+}
+
+impl Event<'_> {
+    /// The minute since the epoch that the event counts in.
+    pub fn minute(&self) -> i64 {
+        self.event_time_ms.div_euclid(60_000)
+    }
+
+    /// The user's recent search that this event is, if it is one: user and keyword as typed.
+    pub fn recent_search(&self) -> Option<(&str, &str)> {
+        match (self.event_type, &self.user_id, &self.keyword) {
+            (EventType::Search, Some(user), Some(keyword)) => Some((user, keyword)),
+            _ => None,
+        }
+    }
+}
+
+/// The name that a keyword is counted under: lower case of its NFC form.
+pub fn fold_keyword(keyword: &str) -> Cow<'_, str> {
+    if keyword.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+        return Cow::Borrowed(keyword);
+    }
+    use unicode_normalization::UnicodeNormalization;
+    // Lower case first: the lower case of some letters is not in NFC.
+    Cow::Owned(keyword.chars().flat_map(char::to_lowercase).nfc().collect())
+}
+
+/// The path that a page is counted under: the url without scheme, host, query and fragment.
+pub fn page_key(url: &str) -> &str {
+    let path = url.find("://").map_or(url, |scheme_end| {
+        let after = &url[scheme_end + 3..];
+        after.find(['/', '?', '#']).map_or("/", |path_start| &after[path_start..])
+    });
+    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
+    let path = if path.is_empty() { "/" } else { path };
+    let mut end = path.len().min(PAGE_KEY_BYTES_MAX);
+    while !path.is_char_boundary(end) {
+        end -= 1;
+    }
+    &path[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_key_is_the_path_alone() {
+        for (url, path) in [
+            ("/a/b?x=1#y", "/a/b"),
+            ("https://example.org", "/"),
+            ("https://example.org?q=1", "/"),
+            ("https://example.org/a#b", "/a"),
+            ("", "/"),
+            ("?q", "/"),
+            ("a/b", "a/b"),
+        ] {
+            assert_eq!(page_key(url), path, "{url}");
+        }
+        assert_eq!(page_key(&"한".repeat(600)).len(), 510);
+    }
+
+    #[test]
+    fn keywords_are_counted_case_insensitively_in_nfc() {
+        assert_eq!(fold_keyword("Salon Chair"), "salon chair");
+        assert_eq!(fold_keyword("ÉCOLE"), "école");
+        assert_eq!(fold_keyword("고양이"), "고양이");
+        assert!(matches!(fold_keyword("plain"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn every_type_is_found_by_its_name_and_its_code() {
+        for strategy in STRATEGIES {
+            let t = strategy.event_type();
+            assert_eq!(EventType::from_name(&t.name().to_lowercase()), Some(t));
+            assert_eq!(EventType::from_code(t as u8), Some(t));
+        }
+        assert_eq!(EventType::from_name("TOGGLE"), None);
+    }
+}

@@ -1,0 +1,69 @@
+//! Counts of a batch, coalesced: what both the ledger's rollups and the live store's buckets are written from.
+//!
+//! One function decides what an event counts towards, so that Σ rollups = Σ live totals holds by construction.
+
+use std::collections::HashMap;
+
+use super::{Dimension, Event, EventType};
+
+/// Where a count goes: what is counted, the minute since the epoch it happened in, under which name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TallyKey {
+    pub dimension: Dimension,
+    pub minute: i64,
+    pub key: Box<str>,
+}
+
+/// Coalesced counts; a skewed batch of thousands of events is a few hundred of these. Never holds a zero.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    counts: HashMap<(Dimension, i64), HashMap<Box<str>, i64>>,
+}
+
+impl Tally {
+    /// Adds `delta` to one count.
+    pub fn add(&mut self, dimension: Dimension, minute: i64, key: &str, delta: i64) {
+        let keys = self.counts.entry((dimension, minute)).or_default();
+        match keys.get_mut(key) {
+            Some(count) => *count += delta,
+            None => {
+                keys.insert(key.into(), delta);
+            }
+        }
+    }
+
+    /// All counts that are not zero, in the order of dimension, minute and key (bytewise): the order in which every
+    /// instance locks the same rows.
+    pub fn into_sorted(self) -> Vec<(TallyKey, i64)> {
+        let mut all: Vec<(TallyKey, i64)> = self
+            .counts
+            .into_iter()
+            .flat_map(|((dimension, minute), keys)| {
+                keys.into_iter().map(move |(key, count)| (TallyKey { dimension, minute, key }, count))
+            })
+            .filter(|(_, count)| *count != 0)
+            .collect();
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+
+    /// Nothing counted.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+}
+
+/// Counts a stored event under its type and under what its strategy names. `event_type` is the resolved one: a toggle
+/// is stored, and counted, as the LIKE or UNLIKE it turned out to be.
+pub fn tally_event(tally: &mut Tally, event: &Event<'_>, event_type: EventType) {
+    let minute = event.minute();
+    tally.add(Dimension::Type, minute, event_type.name(), 1);
+    event_type.strategy().counts(event, &mut |dimension, key| tally.add(dimension, minute, key, 1));
+}
+
+/// Counts the effect of a like that changed something: +1 or -1 net like of the post, at the time of the event.
+pub fn tally_like(tally: &mut Tally, event: &Event<'_>, liked: bool) {
+    if let Some(post) = &event.post_id {
+        tally.add(Dimension::PostLikes, event.minute(), post, if liked { 1 } else { -1 });
+    }
+}

@@ -1,0 +1,170 @@
+//! Every bound of the program, under one roof: a name with its unit last and a sentence why.
+//!
+//! Settings replace some of them at start; what is here is their default. Const assertions tie a bound to its
+//! neighbours, so that changing one of them alone does not compile.
+
+// ---- values of the contract (api.md) ----
+
+/// `userId` and `postId`: long enough for any hash or e-mail address, short enough for an index entry.
+pub const ID_BYTES_MAX: usize = 128;
+/// `sessionId`.
+pub const SESSION_BYTES_MAX: usize = 64;
+/// `metadata.elementId`.
+pub const ELEMENT_BYTES_MAX: usize = 200;
+/// `keyword`, after trimming and NFC.
+pub const KEYWORD_BYTES_MAX: usize = 200;
+/// `metadata.url` and `metadata.referrer`.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// The path of a page as a rollup key; the rest of a longer path is cut at a character.
+pub const PAGE_KEY_BYTES_MAX: usize = 512;
+/// `properties`, as sent.
+pub const PROPERTIES_BYTES_MAX: usize = 8 * 1024;
+/// Nesting of any body: recursion in a coroutine's stack is bounded by it.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// A number inside `properties`, in characters: PostgreSQL's numeric takes it whatever it is.
+pub const JSON_NUMBER_BYTES_MAX: usize = 100;
+/// Events in one request.
+pub const REQUEST_EVENTS_MAX: usize = 1_000;
+/// One event, as sent.
+pub const EVENT_BYTES_MAX: usize = 64 * 1024;
+/// A body as sent.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// A body after decompression.
+pub const BODY_DECODED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How far ahead of us a client's clock may be before the time of receipt is taken instead.
+pub const EVENT_FUTURE_MS_MAX: i64 = 60_000;
+/// Recent searches kept for a user.
+pub const RECENT_SEARCHES_MAX: usize = 10;
+/// A user's recent searches are forgotten this long after the newest of them.
+pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
+/// Rows of one list answer.
+pub const LIST_ROWS_MAX: usize = 100;
+/// A count over several filters reads raw rows: its range is bounded.
+pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
+/// `?wait=true` and likes: how long an answer waits for the ledger.
+pub const LEDGER_WAIT_MS: u64 = 2_000;
+/// A read waits this long for a lane and its store.
+pub const READ_WAIT_MS: u64 = 1_500;
+
+// ---- journal ----
+
+/// A segment file, allocated ahead.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// One frame: what is synced, read and checked as one.
+pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Records of one frame.
+pub const FRAME_RECORDS_MAX: usize = 10_000;
+/// Bytes that wait for the writer in the batch of one core; past it an append is refused (503).
+pub const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// One record, encoded: an event of the largest size with every field at its bound.
+pub const RECORD_BYTES_MAX: usize = 128 * 1024;
+/// All segments together (`JOURNAL_MAX_BYTES`).
+pub const JOURNAL_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+/// Free space that the journal leaves on its disk (`JOURNAL_MIN_FREE`).
+pub const JOURNAL_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
+/// Segments that every follower is past stay this long, for replays.
+pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
+
+// ---- sinks ----
+
+/// Records of one ledger transaction.
+pub const BATCH_RECORDS_MAX: usize = 20_000;
+/// Journal bytes of one ledger transaction.
+pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).
+pub const LINGER_MS: u64 = 20;
+/// Decided batches handed from the ledger sink to followers in memory; older ones are read back from the ledger.
+pub const HANDOVER_BATCHES_MAX: usize = 64;
+/// First and longest pause between two tries at a store that is away.
+pub const RETRY_MS_MIN: u64 = 50;
+/// See [`RETRY_MS_MIN`].
+pub const RETRY_MS_MAX: u64 = 2_000;
+/// A store call that takes longer than this has hung: its connection is given up.
+pub const STORE_CALL_MS_MAX: u64 = 30_000;
+/// The live sink applies at most this many records in one script call.
+pub const LIVE_BATCH_RECORDS_MAX: usize = 20_000;
+/// A client's event id is remembered for two day tables: at least this long.
+pub const ID_MEMORY_MS: i64 = 86_400_000;
+
+// ---- live store ----
+
+/// Minute buckets of the live store are kept this long.
+pub const LIVE_MINUTES_KEPT: i64 = 60;
+/// Hour buckets of the live store.
+pub const LIVE_HOURS_KEPT: i64 = 48;
+/// Day buckets of the live store.
+pub const LIVE_DAYS_KEPT: i64 = 8;
+/// Members that a closed bucket keeps.
+pub const LIVE_BUCKET_MEMBERS_MAX: usize = 10_000;
+/// A minute is folded this long after it closed.
+pub const FOLD_GRACE_MS: i64 = 5_000;
+/// Minute rollups of the ledger are kept this long; a later record counts in its hour only.
+pub const ROLLUP_MINUTES_KEPT: i64 = 180;
+/// Partitions of `events` are attached this many days ahead.
+pub const PARTITIONS_AHEAD_DAYS: i64 = 7;
+
+// ---- HTTP (http.md) ----
+
+/// Request line: a target of 8,000 bytes passes.
+pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
+/// Request head, request line included.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of one request.
+pub const HEADERS_MAX: usize = 100;
+/// Digits of a chunk's size.
+pub const CHUNK_SIZE_DIGITS_MAX: usize = 8;
+/// Extensions of one chunk.
+pub const CHUNK_EXTENSION_BYTES_MAX: usize = 256;
+/// Extensions of all chunks of a body.
+pub const CHUNK_EXTENSIONS_BYTES_MAX: usize = 4 * 1024;
+/// Trailers of a chunked body.
+pub const TRAILERS_BYTES_MAX: usize = 4 * 1024;
+/// Silence after connecting.
+pub const FIRST_BYTE_MS: u64 = 10_000;
+/// First byte of a head to its last.
+pub const HEAD_MS: u64 = 10_000;
+/// A whole body.
+pub const BODY_MS: u64 = 30_000;
+/// Between two requests of a connection.
+pub const IDLE_MS: u64 = 75_000;
+/// A write that makes no progress.
+pub const WRITE_STALL_MS: u64 = 15_000;
+/// Requests answered in one turn before others get theirs.
+pub const PIPELINE_REQUESTS_MAX: usize = 64;
+/// Unsent answers of a connection: past it, it is not read from.
+pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Connections, where the process's own limits allow as many.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Bodies in memory, all connections together.
+pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// After an error, this much of the client's rest is read and thrown away before closing.
+pub const LINGER_CLOSE_BYTES_MAX: usize = 256 * 1024;
+/// … or for this long.
+pub const LINGER_CLOSE_MS: u64 = 1_000;
+/// Graceful stop: what is under way after this is cut.
+pub const SHUTDOWN_MS: u64 = 25_000;
+/// Grain of a worker's clock.
+pub const CLOCK_GRAIN_MS: u64 = 5;
+/// A coroutine's stack in machine words: 128 KiB and a guard page.
+pub const STACK_WORDS: usize = 0x4000;
+/// Buffer that is lent to a connection while it has bytes.
+pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Buffers that a worker keeps for lending.
+pub const LENT_BUFFERS_KEPT: usize = 256;
+
+// ---- lanes ----
+
+/// Jobs that wait in front of one lane; past it a read is refused (503).
+pub const LANE_QUEUE_MAX: usize = 1_024;
+
+const _: () = assert!(HEAD_BYTES_MAX <= READ_BUFFER_BYTES, "a head fits into one lent buffer");
+const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
+const _: () = assert!(RECORD_BYTES_MAX <= FRAME_BYTES_MAX);
+const _: () = assert!(FRAME_BYTES_MAX <= BATCH_BYTES_MAX && FRAME_RECORDS_MAX <= BATCH_RECORDS_MAX);
+const _: () = assert!(REQUEST_EVENTS_MAX <= FRAME_RECORDS_MAX, "a request's events fit into one frame");
+const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
+const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
+const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
+const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
+const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");

@@ -1,0 +1,304 @@
+//! The seams: what the program asks of a ledger and of a live store. Two shipped adapters each.
+//!
+//! A port speaks the application's language and takes batches; its document is its contract, which one suite of tests
+//! runs over every adapter. All calls block: they are made on lanes and on sink threads, never in a coroutine.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+
+use crate::events::{Dimension, EventType, Record, TallyKey};
+
+/// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
+pub type Position = u64;
+
+/// How far a store has followed a journal: the last record applied and the CRC32C of the frame that ends there
+/// (0 at position 0), by which a copied or foreign journal is told from ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    pub position: Position,
+    pub crc: u32,
+}
+
+/// Records of whole frames of one journal, in order: `records[i]` has position `from.position + 1 + i`.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    pub stream: Uuid,
+    /// What the store has applied so far; the call is fenced on it.
+    pub from: Watermark,
+    /// What it has applied once the call succeeds.
+    pub to: Watermark,
+    pub records: Vec<Record<'a>>,
+}
+
+impl Batch<'_> {
+    /// The position of `records[index]`.
+    pub fn position(&self, index: usize) -> Position {
+        self.from.position + 1 + index as u64
+    }
+}
+
+/// What a caller can do about a failure of a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store is away, busy or restarting: wait and try again. Whether the call had its effect is unknown; the
+    /// watermark tells.
+    #[error("{0}")]
+    Retry(String),
+    /// The store refuses the data itself (never its amount or its time): find the record and set it aside.
+    #[error("{0}")]
+    Poison(String),
+    /// The store's watermark is not the batch's `from`.
+    #[error("the store's watermark is {found:?}")]
+    Fenced { found: Option<Watermark> },
+    /// Anything else: stop following, loudly; a person must look.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// What the ledger decided about a record beyond "stored".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its client-chosen id was there before: nothing was stored or counted.
+    Duplicate,
+    /// The ledger refuses its data: it is a row of `dead_letter`, nothing was counted.
+    Dead,
+    /// A like, unlike or toggle was stored, with this outcome.
+    Like(LikeOutcome),
+}
+
+/// A post's like state as one user's action left it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LikeOutcome {
+    /// The user likes the post after the action.
+    pub liked: bool,
+    /// The action changed that. False: no row of `post_like_log`.
+    pub changed: bool,
+    /// Likes of the post right after the action, never below zero.
+    pub like_count: i64,
+    /// Grows by one with each change of the post's likes.
+    pub version: i64,
+}
+
+impl LikeOutcome {
+    /// The type under which the record was stored: what a toggle turned out to be.
+    pub fn stored_type(&self) -> EventType {
+        if self.liked { EventType::Like } else { EventType::Unlike }
+    }
+}
+
+/// Verdicts in the order of their positions; a record without one was stored.
+pub type Verdicts = Vec<(Position, Verdict)>;
+
+/// The durable record and source of truth.
+///
+/// **Atomic**: a batch, its watermark, its verdicts and all rollups are one transaction. **Durable** when `apply`
+/// returns. **Exactly once**: `apply` is fenced on `batch.from`; after any error or crash `watermark` tells what
+/// happened. **Order**: records take effect in journal order. Calls block; time-outs are the adapter's and end in
+/// [`StoreError::Retry`].
+pub trait Ledger: Send + Sync {
+    /// A connection of its own for a sink. Creates nothing; the schema is there already.
+    fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError>;
+
+    /// How far this ledger has followed `stream`; `None` where it never heard of it.
+    fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
+
+    /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
+    /// A like that changed nothing may be missing. Read together with the watermark, in one snapshot: verdicts of a
+    /// position past the watermark do not exist.
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError>;
+
+    /// Exact number of stored events that match, from rollups where one filter allows it, else from raw rows.
+    fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
+
+    /// The highest counts of a window, read from the rollups: what lists are answered from while the live store is
+    /// away. Windows are those of [`Window`]; order and ties as in [`LiveStore::top`].
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError>;
+
+    /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
+
+    /// One consistent snapshot of everything that a live store is built from.
+    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError>;
+
+    /// Answers if the store does: for health checks.
+    fn ping(&self) -> Result<(), StoreError>;
+}
+
+/// The ledger's side of one sink: used by one thread at a time.
+pub trait LedgerWriter: Send {
+    /// As [`Ledger::watermark`], on this connection.
+    fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
+
+    /// Makes `stream` known at position 0. Idempotent: an existing watermark stays.
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
+
+    /// Applies a batch. Positions in `dead` become rows of `dead_letter` with that reason and the verdict `Dead`.
+    /// Returns all verdicts, likes that changed nothing included.
+    ///
+    /// Errors: `Fenced` where the stored watermark is not `batch.from`; `Poison` where the data of some record is
+    /// refused; nothing of the batch is stored then.
+    fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError>;
+
+    /// Whether the records at `range` (indexes into `batch.records`) can be stored: tries, and rolls back. `Poison`
+    /// is the answer that the caller bisects by.
+    fn probe(&mut self, batch: &Batch<'_>, range: std::ops::Range<usize>) -> Result<(), StoreError>;
+
+    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them. Likes stay in their log.
+    fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
+
+    /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
+    fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
+}
+
+/// What [`Ledger::count`] counts; all given filters must match.
+#[derive(Clone, Debug, Default)]
+pub struct CountFilter {
+    pub event_type: Option<EventType>,
+    pub component_id: Option<i64>,
+    /// Folded.
+    pub keyword: Option<String>,
+    pub post_id: Option<String>,
+    /// A page key: see `events::page_key`.
+    pub page: Option<String>,
+    /// Event time, milliseconds, inclusive.
+    pub from_ms: Option<i64>,
+    /// Event time, milliseconds, exclusive.
+    pub to_ms: Option<i64>,
+}
+
+/// Fast statistics and lists, derived from the ledger; may be lost whole.
+///
+/// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed total for each
+/// dimension (and each event type), recent searches, and a watermark for each stream, changed atomically with the
+/// data they cover. Calls block, bounded by the adapter's read and write time-outs.
+pub trait LiveStore: Send + Sync {
+    /// A connection of its own for a sink.
+    fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError>;
+
+    /// The highest counts of a window: at most `limit` names with a positive score, by score descending, then name
+    /// ascending (bytewise).
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
+
+    /// A user's recent searches: at most 10, newest first, no keyword twice (folded), as typed last; none once the
+    /// newest is an hour old.
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
+
+    /// All-time totals by dimension; for [`Dimension::Type`] one entry a type, else the key is empty.
+    fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError>;
+
+    /// Answers if the store does: for health checks.
+    fn ping(&self) -> Result<(), StoreError>;
+
+    /// Conditions that make the store less than safe to use, each a sentence for the log at start.
+    fn warnings(&self) -> Vec<String>;
+}
+
+/// The live store's side of one sink: used by one thread at a time.
+pub trait LiveWriter: Send {
+    /// Where this store stands with `stream`.
+    fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError>;
+
+    /// Makes `stream` known at position 0 in the current generation. Idempotent.
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
+
+    /// Applies a batch atomically and moves the watermark with it. `Fenced` where the watermark is not `batch.from`
+    /// (nothing applied), with what it is; `found: None` where the generation is gone.
+    ///
+    /// A count of a minute that is folded already goes to its hour and day, and to the minute if that is still kept.
+    /// Counts older than eight days change totals only. A recent search older than an hour, or older than the ten
+    /// that are kept, changes nothing.
+    fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError>;
+
+    /// Adds every minute that closed before `now_ms - FOLD_GRACE_MS` to its hour and its day, once, and trims what
+    /// closed. Several instances may call it at once.
+    fn fold(&mut self, now_ms: i64) -> Result<(), StoreError>;
+
+    /// Replaces everything by the snapshot, as a new generation that is switched to at once at the end; `state` is
+    /// then what the snapshot's watermarks say. One instance at a time: `Retry` where another is at it.
+    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError>;
+}
+
+/// Where a live store stands with a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveState {
+    /// No generation: everything is lost (or never was). Rebuild.
+    Lost,
+    /// There is a generation, but this stream is new to it.
+    NewStream,
+    /// Applied up to here.
+    At(Watermark),
+}
+
+/// Coalesced effects of a batch on the live store.
+#[derive(Clone, Debug, Default)]
+pub struct LiveBatch {
+    pub stream: Uuid,
+    pub from: Watermark,
+    pub to: Watermark,
+    /// The time of applying.
+    pub now_ms: i64,
+    /// Sorted; see [`crate::events::Tally`].
+    pub counts: Vec<(TallyKey, i64)>,
+    /// In journal order.
+    pub recent: Vec<RecentChange>,
+}
+
+/// A change of one user's recent searches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RecentChange {
+    /// Searched for `keyword` (as typed) at `at_ms`.
+    Add { user_id: String, keyword: String, at_ms: i64 },
+    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`.
+    Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
+}
+
+/// The windows of live lists. Minutes make up the short ones, hours and days the long ones; what is not folded yet
+/// is added from its minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Window {
+    /// This minute and the 9 before it.
+    TenMinutes,
+    /// This minute and the 59 before it.
+    Hour,
+    /// This hour and the 23 before it.
+    Day,
+    /// Today (of `TIME_ZONE`) and the 6 days before it.
+    Week,
+}
+
+/// A ranked list to read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopQuery {
+    /// What is summed, each with its weight: one for a plain count, three for the score of posts.
+    pub parts: Vec<(Dimension, f64)>,
+    pub window: Window,
+    /// `hot`: counts decay with a half-life of a quarter of the window, by the age of their bucket.
+    pub hot: bool,
+    pub limit: usize,
+}
+
+/// A ranked list as the live store has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LiveTop {
+    pub items: Vec<(String, f64)>,
+    /// Some bucket was trimmed: counts are lower bounds.
+    pub approximate: bool,
+}
+
+/// What a live store is built from: one consistent state of the ledger.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Every stream the ledger knows.
+    pub watermarks: Vec<(Uuid, Watermark)>,
+    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count.
+    pub minutes: Vec<(Dimension, i64, String, i64)>,
+    /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
+    /// `minutes` covers too.
+    pub hours: Vec<(Dimension, i64, String, i64)>,
+    /// All-time totals, as [`LiveStore::totals`] answers them.
+    pub totals: Vec<(Dimension, String, i64)>,
+    /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the
+    /// newest 10 a user.
+    pub recent: Vec<(String, String, i64)>,
+}

@@ -1,0 +1,42 @@
+//! Wake-ups from OS threads, batched a worker.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam::queue::SegQueue;
+
+use super::{Ticket, spawn_on, worker, worker_count};
+
+#[derive(Default)]
+pub(super) struct Wakeups {
+    // Bounded by the number of connections: a ticket is queued once, when its last completion came.
+    queue: SegQueue<Arc<Ticket>>,
+    drainer_due: AtomicBool,
+}
+
+/// Finishes one thing of each ticket and wakes those that have nothing left to wait for: from any thread, one wake-up
+/// from outside for each worker concerned.
+pub fn complete(tickets: impl IntoIterator<Item = Arc<Ticket>>, ok: bool) {
+    let mut touched = 0u128;
+    for ticket in tickets {
+        if ticket.finish(ok) {
+            touched |= 1 << (ticket.worker() % 128);
+            worker(ticket.worker()).wakeups.queue.push(ticket);
+        }
+    }
+    for id in (0..worker_count()).filter(|id| touched >> (id % 128) & 1 == 1) {
+        let wakeups = &worker(id).wakeups;
+        if !wakeups.queue.is_empty() && !wakeups.drainer_due.swap(true, Ordering::AcqRel) {
+            spawn_on(id, move || drain(id));
+        }
+    }
+}
+
+fn drain(id: usize) {
+    let wakeups = &worker(id).wakeups;
+    // Cleared first: whoever pushes from here on spawns the next drainer, and nothing is left lying.
+    wakeups.drainer_due.store(false, Ordering::Release);
+    while let Some(ticket) = wakeups.queue.pop() {
+        ticket.wake();
+    }
+}
