@@ -3,6 +3,8 @@
 
 pub mod clock;
 pub mod events;
+pub mod journal;
 pub mod limits;
 pub mod ports;
 pub mod runtime;
+pub mod sinks;

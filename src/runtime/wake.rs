@@ -24,6 +24,9 @@ pub fn complete(tickets: impl IntoIterator<Item = Arc<Ticket>>, ok: bool) {
             worker(ticket.worker()).wakeups.queue.push(ticket);
         }
     }
+    if touched == 0 {
+        return;
+    }
     for id in (0..worker_count()).filter(|id| touched >> (id % 128) & 1 == 1) {
         let wakeups = &worker(id).wakeups;
         if !wakeups.queue.is_empty() && !wakeups.drainer_due.swap(true, Ordering::AcqRel) {

@@ -1,0 +1,148 @@
+//! The journal's bytes: segment headers and frames, version 1, little endian.
+//!
+//! Segment header (64 bytes): `magic 8 | version u32 | stream 16 | first position u64 | created ms i64 | zeros 16 |
+//! CRC32C u32 of all before it`.
+//! Frame: `payload length u32 | CRC32C u32 of all behind it | first position u64 | records u32 | payload`. A length of
+//! zero is the end of what was written. Exactly one frame is written a sync, so nothing valid can stand behind a frame
+//! that a crash tore.
+
+use std::io;
+
+use uuid::Uuid;
+
+use super::storage::SegmentFile;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, SEGMENT_BYTES};
+use crate::ports::Position;
+
+const MAGIC: &[u8; 8] = b"ETJOURNL";
+/// The format that this program writes. It reads this one and, once there is one, the one before.
+pub(super) const VERSION: u32 = 1;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
+pub(super) const FRAME_HEADER_BYTES: usize = 20;
+
+const _: () = assert!((FRAME_BYTES_MAX + FRAME_HEADER_BYTES + SEGMENT_HEADER_BYTES) < SEGMENT_BYTES as usize);
+
+/// What the first bytes of a segment say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) stream: Uuid,
+    pub(super) first: Position,
+    pub(super) created_ms: i64,
+}
+
+impl SegmentHeader {
+    pub(super) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut bytes = [0; SEGMENT_HEADER_BYTES];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        bytes[12..28].copy_from_slice(self.stream.as_bytes());
+        bytes[28..36].copy_from_slice(&self.first.to_le_bytes());
+        bytes[36..44].copy_from_slice(&self.created_ms.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..60]);
+        bytes[60..].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// The header, or what is wrong with it.
+    pub(super) fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<SegmentHeader, String> {
+        if &bytes[..8] != MAGIC {
+            return Err("it does not begin like a journal segment".into());
+        }
+        if u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
+            return Err("its header's checksum is wrong".into());
+        }
+        let version = u32_at(bytes, 8);
+        if version != VERSION {
+            return Err(format!("its format is version {version}, this program reads version {VERSION}"));
+        }
+        let stream = Uuid::from_slice(&bytes[12..28]).map_err(|e| e.to_string())?;
+        Ok(SegmentHeader { stream, first: u64_at(bytes, 28), created_ms: u64_at(bytes, 36).cast_signed() })
+    }
+}
+
+/// A frame's header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub(super) payload_bytes: usize,
+    pub(super) crc: u32,
+    pub(super) first: Position,
+    pub(super) count: u32,
+}
+
+impl FrameHeader {
+    pub(super) fn last(&self) -> Position {
+        self.first + u64::from(self.count) - 1
+    }
+
+    pub(super) fn frame_bytes(&self) -> u64 {
+        (FRAME_HEADER_BYTES + self.payload_bytes) as u64
+    }
+
+    /// A header whose numbers are within their bounds; whether its checksum holds is another question.
+    pub(super) fn decode(bytes: &[u8; FRAME_HEADER_BYTES]) -> Option<FrameHeader> {
+        let header = FrameHeader {
+            payload_bytes: u32_at(bytes, 0) as usize,
+            crc: u32_at(bytes, 4),
+            first: u64_at(bytes, 8),
+            count: u32_at(bytes, 16),
+        };
+        let bounded = (1..=FRAME_BYTES_MAX).contains(&header.payload_bytes)
+            && (1..=FRAME_RECORDS_MAX).contains(&(header.count as usize));
+        bounded.then_some(header)
+    }
+}
+
+/// Fills in the header of a frame whose payload stands behind `FRAME_HEADER_BYTES` free bytes; returns its checksum.
+pub(super) fn seal_frame(frame: &mut [u8], first: Position, count: u32) -> u32 {
+    let payload_bytes = u32::try_from(frame.len() - FRAME_HEADER_BYTES).expect("bounded by FRAME_BYTES_MAX");
+    frame[..4].copy_from_slice(&payload_bytes.to_le_bytes());
+    frame[8..16].copy_from_slice(&first.to_le_bytes());
+    frame[16..20].copy_from_slice(&count.to_le_bytes());
+    let crc = crc32c::crc32c(&frame[8..]);
+    frame[4..8].copy_from_slice(&crc.to_le_bytes());
+    crc
+}
+
+/// What stands at an offset of a segment.
+pub(super) enum Found {
+    /// A whole frame, its payload in the buffer.
+    Frame(FrameHeader),
+    /// Zeros, or the end of the file.
+    End,
+    /// Bytes that are no frame.
+    Bad,
+}
+
+/// Reads the frame at `offset`, appending its payload to `payload`.
+pub(super) fn read_frame(file: &dyn SegmentFile, offset: u64, payload: &mut Vec<u8>) -> io::Result<Found> {
+    let mut head = [0; FRAME_HEADER_BYTES];
+    let n = file.read_at(&mut head, offset)?;
+    if head[..n].iter().all(|b| *b == 0) {
+        return Ok(Found::End);
+    }
+    let Some(header) = FrameHeader::decode(&head) else { return Ok(Found::Bad) };
+    let start = payload.len();
+    payload.resize(start + header.payload_bytes, 0);
+    let read = file.read_at(&mut payload[start..], offset + FRAME_HEADER_BYTES as u64)?;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head[8..]), &payload[start..]);
+    if read < header.payload_bytes || crc != header.crc {
+        payload.truncate(start);
+        return Ok(Found::Bad);
+    }
+    Ok(Found::Frame(header))
+}
+
+/// Reads only the header of the frame at `offset`; `None` where there is none.
+pub(super) fn read_frame_header(file: &dyn SegmentFile, offset: u64) -> io::Result<Option<FrameHeader>> {
+    let mut head = [0; FRAME_HEADER_BYTES];
+    file.read_at(&mut head, offset)?;
+    Ok(FrameHeader::decode(&head))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("4 bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
+}

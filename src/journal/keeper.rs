@@ -1,0 +1,149 @@
+//! The keeper: has a spare segment ready ahead, removes segments behind the slowest follower, and says when the
+//! journal is full. Everything slow about files happens here, not on the writer's path.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::storage::SegmentFile;
+use super::{FULL, OPEN, Shared, lock};
+use std::sync::atomic::Ordering;
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// A segment that is allocated and waits for its header and name.
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn SegmentFile>,
+}
+
+#[derive(Default)]
+struct State {
+    spare: Option<Spare>,
+    // Names of spares are never reused within a process: a failed one may still be open.
+    made: u64,
+    woken: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Keeper {
+    state: Mutex<State>,
+    wanted: Condvar,
+}
+
+impl Keeper {
+    /// The spare, or one made on the spot. Errors: the disk is full or broken.
+    pub(super) fn take_spare(&self, shared: &Shared) -> io::Result<Spare> {
+        let spare = lock(&self.state).spare.take();
+        self.wake();
+        match spare {
+            Some(spare) => Ok(spare),
+            None => self.make_spare(shared),
+        }
+    }
+
+    pub(super) fn wake(&self) {
+        lock(&self.state).woken = true;
+        self.wanted.notify_one();
+    }
+
+    fn make_spare(&self, shared: &Shared) -> io::Result<Spare> {
+        let number = {
+            let mut state = lock(&self.state);
+            state.made += 1;
+            state.made
+        };
+        let name = format!("spare-{number}.tmp");
+        match shared.storage.create(&name, shared.settings.segment_bytes) {
+            Ok(file) => Ok(Spare { name, file }),
+            Err(error) => {
+                // Half a spare on a full disk would keep it full.
+                let _ = shared.storage.remove(&name);
+                Err(error)
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let state = lock(&self.state);
+        let waited = self.wanted.wait_timeout_while(state, TICK, |s| !s.woken);
+        waited.unwrap_or_else(PoisonError::into_inner).0.woken = false;
+    }
+}
+
+pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
+    for name in shared.storage.list().unwrap_or_default() {
+        if name.starts_with("spare-") && name.ends_with(".tmp") {
+            let _ = shared.storage.remove(&name);
+        }
+    }
+    let run = move || {
+        while !shared.is_closing() {
+            tend(&shared);
+            shared.keeper.sleep();
+        }
+        if let Some(spare) = lock(&shared.keeper.state).spare.take() {
+            let _ = shared.storage.remove(&spare.name);
+        }
+    };
+    std::thread::Builder::new().name("journal-keeper".into()).spawn(run).expect("the system has a thread left")
+}
+
+fn tend(shared: &Shared) {
+    if let Err(error) = remove_old(shared) {
+        tracing::warn!(%error, "journal: an old segment cannot be removed");
+    }
+    let no_room = no_room(shared);
+    if no_room.is_none() && lock(&shared.keeper.state).spare.is_none() {
+        match shared.keeper.make_spare(shared) {
+            Ok(spare) => lock(&shared.keeper.state).spare = Some(spare),
+            Err(error) => tracing::warn!(%error, "journal: no spare segment"),
+        }
+    }
+    match no_room {
+        Some(why) if shared.state.load(Ordering::Acquire) == OPEN && shared.set_state(FULL) => {
+            tracing::error!(why, "journal: full; events are refused (503) until there is room");
+        }
+        None if shared.state.load(Ordering::Acquire) == FULL && shared.set_state(OPEN) => {
+            tracing::info!("journal: there is room again");
+        }
+        _ => {}
+    }
+}
+
+/// Why no further segment may be allocated, if so.
+fn no_room(shared: &Shared) -> Option<&'static str> {
+    let segments = lock(&shared.segments).len() as u64;
+    let spares = u64::from(lock(&shared.keeper.state).spare.is_some());
+    let settings = &shared.settings;
+    if (segments + 1) * settings.segment_bytes > settings.bytes_max {
+        return Some("JOURNAL_MAX_BYTES is reached");
+    }
+    let free = shared.storage.free_bytes().unwrap_or(0);
+    let wanted = settings.free_bytes_min + (1 - spares) * settings.segment_bytes;
+    (free < wanted).then_some("less than JOURNAL_MIN_FREE is left on the disk")
+}
+
+/// Removes segments that every follower is past: once they are old, or at once where the bound asks for room.
+fn remove_old(shared: &Shared) -> io::Result<()> {
+    let passed = lock(&shared.followers).iter().map(|f| f.load(Ordering::Acquire)).min().unwrap_or(0);
+    let settings = &shared.settings;
+    let keep_after = shared.clock.now_ms().saturating_sub(i64::try_from(settings.keep_ms).unwrap_or(i64::MAX));
+    loop {
+        let mut segments = lock(&shared.segments);
+        let crowded = (segments.len() as u64 + 2) * settings.segment_bytes > settings.bytes_max
+            || shared.storage.free_bytes().unwrap_or(u64::MAX) < settings.free_bytes_min + settings.segment_bytes;
+        // A segment's records end, and its age counts, where its successor begins.
+        let removable = match segments.as_slice() {
+            [first, second, ..] => {
+                let old = second.created_ms < keep_after;
+                (second.first <= passed + 1 && (old || crowded)).then(|| first.name.clone())
+            }
+            _ => None,
+        };
+        let Some(name) = removable else { return Ok(()) };
+        shared.storage.remove(&name)?;
+        segments.remove(0);
+    }
+}

@@ -1,0 +1,429 @@
+//! The journal: an event is safe here before it is answered.
+//!
+//! Owns the segments, their order and their durability; leaves the meaning of records to `events` and their fate to
+//! the sinks. Producers put encoded records into the batch of their core; one writer thread turns what is there into
+//! one frame, syncs it, publishes the new end and completes the tickets. There is no timer: the next batch forms while
+//! this one syncs (group commit).
+
+mod format;
+mod keeper;
+mod reader;
+mod recovery;
+mod storage;
+mod waiting;
+mod writer;
+
+pub use reader::{Frames, ReadError, Reader};
+pub use recovery::OpenError;
+pub use storage::{Directory, SegmentFile, Storage};
+pub use waiting::{Decision, Until, Waiting};
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, PENDING_BYTES_MAX, SEGMENT_BYTES};
+use crate::ports::{Position, Watermark};
+use crate::runtime::Ticket;
+use recovery::Segment;
+
+/// Bounds of a journal.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `JOURNAL_MAX_BYTES`: past it, appends are refused until sinks have caught up.
+    pub bytes_max: u64,
+    /// `JOURNAL_MIN_FREE`: free space that is left on the disk.
+    pub free_bytes_min: u64,
+    /// How long segments that every follower is past are kept.
+    pub keep_ms: u64,
+    pub segment_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        use crate::limits::{JOURNAL_BYTES_MAX, JOURNAL_FREE_BYTES_MIN, JOURNAL_KEEP_MS};
+        Settings {
+            bytes_max: JOURNAL_BYTES_MAX,
+            free_bytes_min: JOURNAL_FREE_BYTES_MIN,
+            keep_ms: JOURNAL_KEEP_MS,
+            segment_bytes: SEGMENT_BYTES,
+        }
+    }
+}
+
+/// Why an append was refused; nothing of it was taken. All of these are a 503 with Retry-After.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("too much waits for the disk")]
+    Busy,
+    #[error("the journal is full: the stores must catch up first, or its bound be raised")]
+    Full,
+    #[error("the journal's disk refuses to write")]
+    Failed,
+    #[error("the journal is closing")]
+    Closing,
+}
+
+/// What an append waits for.
+pub enum Wait {
+    /// Nothing: `ACK=memory`.
+    Nothing,
+    /// The sync: the ticket is finished then.
+    Durable(Arc<Ticket>),
+    /// A follower: the decision is settled once it has applied the records.
+    Follower(Until, Arc<Decision>),
+}
+
+/// Counts of what the journal did since it was opened.
+#[derive(Debug, Default)]
+pub struct Stats {
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub syncs: AtomicU64,
+    pub sync_us: AtomicU64,
+    pub failures: AtomicU64,
+    pub refused: AtomicU64,
+}
+
+const OPEN: u8 = 0;
+const FULL: u8 = 1;
+const FAILED: u8 = 2;
+const CLOSING: u8 = 3;
+
+/// Encoded records of one core on their way to the writer: whole appends, at most one frame's worth.
+#[derive(Default)]
+struct Chunk {
+    bytes: Vec<u8>,
+    count: u32,
+    // An append's first record within the chunk, its number of records and what waits for it.
+    waits: Vec<(u32, u32, Wait)>,
+}
+
+#[derive(Default)]
+struct Lane {
+    chunks: VecDeque<Chunk>,
+    pending_bytes: usize,
+}
+
+/// An open journal. Cheap to share; `close` ends its threads.
+pub struct Journal {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    // Held for its lock: one process a directory.
+    _lock: File,
+}
+
+struct Shared {
+    storage: Arc<dyn Storage>,
+    settings: Settings,
+    clock: Clock,
+    stream: Uuid,
+    lanes: Vec<Mutex<Lane>>,
+    state: AtomicU8,
+    writer_parked: AtomicBool,
+    writer: std::sync::OnceLock<std::thread::Thread>,
+    end: Mutex<Watermark>,
+    end_position: AtomicU64,
+    end_moved: Condvar,
+    readers_waiting: AtomicU64,
+    segments: Mutex<Vec<Arc<Segment>>>,
+    followers: Mutex<Vec<Arc<AtomicU64>>>,
+    waiting: Arc<Waiting>,
+    keeper: keeper::Keeper,
+    stats: Stats,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere left plain data behind, never a half-made state: see each use.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Journal {
+    /// Opens the journal in `directory`, creating it where there is none, with one lane a core. Blocks for recovery.
+    pub fn open(
+        directory: &Path,
+        allow_tmpfs: bool,
+        lanes: usize,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Journal, OpenError> {
+        let storage = Arc::new(Directory::open(directory, allow_tmpfs)?);
+        let lock_file = take_lock(directory)?;
+        let stream = stream_id(directory, &*storage)?;
+        let recovered = recovery::recover(&*storage, stream)?;
+        if recovered.torn_bytes > 0 {
+            tracing::warn!(bytes = recovered.torn_bytes, "journal: cut a torn tail that was never acknowledged");
+        }
+        tracing::info!(%stream, end = recovered.end.position, segments = recovered.segments.len(), "journal: open");
+        let shared = Arc::new(Shared {
+            keeper: keeper::Keeper::default(),
+            storage,
+            settings,
+            clock,
+            stream,
+            lanes: (0..lanes.max(1)).map(|_| Mutex::default()).collect(),
+            state: AtomicU8::new(OPEN),
+            writer_parked: AtomicBool::new(false),
+            writer: std::sync::OnceLock::new(),
+            end: Mutex::new(recovered.end),
+            end_position: AtomicU64::new(recovered.end.position),
+            end_moved: Condvar::new(),
+            readers_waiting: AtomicU64::new(0),
+            segments: Mutex::new(recovered.segments.into_iter().map(Arc::new).collect()),
+            followers: Mutex::default(),
+            waiting: Arc::new(Waiting::default()),
+            stats: Stats::default(),
+        });
+        let threads = vec![keeper::spawn(shared.clone()), writer::spawn(shared.clone())?];
+        Ok(Journal { shared, threads: Mutex::new(threads), _lock: lock_file })
+    }
+
+    /// This journal's id.
+    pub fn stream(&self) -> Uuid {
+        self.shared.stream
+    }
+
+    /// The last durable position, with its frame's checksum.
+    pub fn end(&self) -> Watermark {
+        *lock(&self.shared.end)
+    }
+
+    /// The last durable position alone, without a lock.
+    pub fn end_position(&self) -> Position {
+        self.shared.end_position.load(Ordering::Acquire)
+    }
+
+    /// Takes `count` records, which `encode` appends to the bytes it is given, as neighbours in the journal's order.
+    ///
+    /// `core` picks the lane (any number). Never blocks but for a lock held for a copy. `encode` writes at most
+    /// `FRAME_BYTES_MAX` bytes and `FRAME_RECORDS_MAX` records.
+    pub fn append(
+        &self,
+        core: usize,
+        count: u32,
+        wait: Wait,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), AppendError> {
+        self.shared.refuse_unless_open()?;
+        let mut lane = lock(&self.shared.lanes[core % self.shared.lanes.len()]);
+        if lane.pending_bytes >= PENDING_BYTES_MAX {
+            self.shared.stats.refused.fetch_add(1, Ordering::Relaxed);
+            return Err(AppendError::Busy);
+        }
+        let added = put(&mut lane.chunks, count, wait, encode);
+        lane.pending_bytes += added;
+        drop(lane);
+        // Pairs with the writer's: either it sees the chunk or we see that it sleeps.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.shared.writer_parked.load(Ordering::Relaxed) && self.shared.writer_parked.swap(false, Ordering::AcqRel)
+        {
+            self.shared.wake_writer();
+        }
+        Ok(())
+    }
+
+    /// A reader that goes on behind `from`. Refuses where the frame that ends there is another than `from.crc` says
+    /// (a foreign or copied journal), where `from` lies ahead of the journal, and where the records behind it are
+    /// gone.
+    pub fn reader(&self, from: Watermark) -> Result<Reader, ReadError> {
+        Reader::open(self.shared.clone(), from)
+    }
+
+    /// Registers a follower: segments behind its position (which it moves itself) are kept for it.
+    pub fn follow(&self, position: Position) -> Arc<AtomicU64> {
+        let follower = Arc::new(AtomicU64::new(position));
+        lock(&self.shared.followers).push(follower.clone());
+        follower
+    }
+
+    /// Who waits for followers.
+    pub fn waiting(&self) -> Arc<Waiting> {
+        self.shared.waiting.clone()
+    }
+
+    /// An append would be taken now.
+    pub fn is_writable(&self) -> Result<(), AppendError> {
+        self.shared.refuse_unless_open()
+    }
+
+    /// Counts since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+
+    /// Bytes and number of the segments kept.
+    pub fn size(&self) -> (u64, usize) {
+        let segments = lock(&self.shared.segments).len();
+        (segments as u64 * self.shared.settings.segment_bytes, segments)
+    }
+
+    /// Writes what was taken, then ends the journal's threads; appends are refused from the first moment on.
+    pub fn close(&self) {
+        self.shared.state.store(CLOSING, Ordering::SeqCst);
+        self.shared.wake_writer();
+        self.shared.keeper.wake();
+        for thread in std::mem::take(&mut *lock(&self.threads)) {
+            if thread.join().is_err() {
+                tracing::error!("journal: a thread of it has panicked");
+            }
+        }
+        self.shared.announce();
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Shared {
+    fn refuse_unless_open(&self) -> Result<(), AppendError> {
+        let error = match self.state.load(Ordering::Acquire) {
+            OPEN => return Ok(()),
+            FULL => AppendError::Full,
+            FAILED => AppendError::Failed,
+            _ => AppendError::Closing,
+        };
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        Err(error)
+    }
+
+    fn is_closing(&self) -> bool {
+        self.state.load(Ordering::Acquire) == CLOSING
+    }
+
+    /// Moves between open, full and failed; closing is for good.
+    fn set_state(&self, state: u8) -> bool {
+        let moved = self
+            .state
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != CLOSING && now != state).then_some(state));
+        moved.is_ok()
+    }
+
+    fn wake_writer(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.unpark();
+        }
+    }
+
+    /// Publishes a new end: readers may go up to it.
+    fn publish(&self, end: Watermark) {
+        *lock(&self.end) = end;
+        self.end_position.store(end.position, Ordering::SeqCst);
+        if self.readers_waiting.load(Ordering::SeqCst) > 0 {
+            self.announce();
+        }
+    }
+
+    fn announce(&self) {
+        let _end = lock(&self.end);
+        self.end_moved.notify_all();
+    }
+
+    /// Waits until the end is past `position`, the journal closes, or `timeout` is over.
+    fn wait_for_end(&self, position: Position, timeout: Duration) {
+        if self.end_position.load(Ordering::SeqCst) > position || timeout.is_zero() {
+            return;
+        }
+        self.readers_waiting.fetch_add(1, Ordering::SeqCst);
+        let end = lock(&self.end);
+        let past =
+            self.end_moved.wait_timeout_while(end, timeout, |end| end.position <= position && !self.is_closing());
+        drop(past.unwrap_or_else(PoisonError::into_inner));
+        self.readers_waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Adds an append to the last chunk it fits into; returns its bytes.
+fn put(chunks: &mut VecDeque<Chunk>, count: u32, wait: Wait, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
+    // A record's size is known only once it is encoded: a chunk takes no more when its rest could be too small.
+    let room = |c: &Chunk| {
+        c.bytes.len() + FRAME_BYTES_MAX / 4 <= FRAME_BYTES_MAX && c.count + count <= FRAME_RECORDS_MAX as u32
+    };
+    if count > 1 || !chunks.back().is_some_and(room) {
+        let mut chunk = Chunk::default();
+        encode(&mut chunk.bytes);
+        let added = chunk.bytes.len();
+        chunk.count = count;
+        chunk.waits.push((0, count, begun(wait)));
+        match chunks.back_mut() {
+            Some(last)
+                if last.bytes.len() + added <= FRAME_BYTES_MAX && last.count + count <= FRAME_RECORDS_MAX as u32 =>
+            {
+                last.bytes.extend_from_slice(&chunk.bytes);
+                let first = last.count;
+                last.waits.extend(chunk.waits.into_iter().map(|(_, n, wait)| (first, n, wait)));
+                last.count += count;
+            }
+            _ => chunks.push_back(chunk),
+        }
+        return added;
+    }
+    let chunk = chunks.back_mut().expect("room was found in it");
+    let before = chunk.bytes.len();
+    encode(&mut chunk.bytes);
+    let first = chunk.count;
+    chunk.count += count;
+    match (chunk.waits.last_mut(), wait) {
+        // The same connection again, in the same turn: one completion does for both.
+        (Some((at, n, Wait::Durable(last))), Wait::Durable(ticket))
+            if *at + *n == first && Arc::ptr_eq(last, &ticket) =>
+        {
+            *n += count;
+        }
+        (_, wait) => chunk.waits.push((first, count, begun(wait))),
+    }
+    chunk.bytes.len() - before
+}
+
+fn begun(wait: Wait) -> Wait {
+    match &wait {
+        Wait::Nothing => {}
+        Wait::Durable(ticket) => ticket.add(),
+        Wait::Follower(_, decision) => decision.ticket().add(),
+    }
+    wait
+}
+
+fn take_lock(directory: &Path) -> Result<File, OpenError> {
+    let file = File::options().create(true).truncate(false).write(true).open(directory.join("LOCK"))?;
+    // SAFETY: flock takes an open descriptor and keeps nothing.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(file);
+    }
+    let error = std::io::Error::last_os_error();
+    if error.kind() == std::io::ErrorKind::WouldBlock { Err(OpenError::Locked) } else { Err(error.into()) }
+}
+
+/// The journal's id: read, or drawn and made durable where the directory is new.
+fn stream_id(directory: &Path, storage: &dyn Storage) -> Result<Uuid, OpenError> {
+    use std::io::Write;
+    let path = directory.join("stream");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            Uuid::parse_str(text.trim()).map_err(|_| OpenError::Corrupt("the file `stream` holds no UUID".into()))
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if storage.list()?.iter().any(|name| name.ends_with(".segment")) {
+                return Err(OpenError::Corrupt("there are segments, but the file `stream` is missing".into()));
+            }
+            let stream = Uuid::new_v4();
+            let mut file = File::create(directory.join("stream.tmp"))?;
+            writeln!(file, "{stream}")?;
+            file.sync_all()?;
+            storage.rename("stream.tmp", "stream")?;
+            storage.sync_names()?;
+            Ok(stream)
+        }
+        Err(e) => Err(e.into()),
+    }
+}

@@ -1,0 +1,168 @@
+//! Reading back what is durable, in order, as whole frames.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::format::{Found, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
+use super::recovery::Segment;
+use super::{Shared, lock};
+use crate::events::{Corrupt, Record, decode_record};
+use crate::ports::{Position, Watermark};
+
+/// Why a follower cannot go on; each stops it loudly.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("journal: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(
+        "the store has followed this journal to {store}, but it ends at {end}: the journal was restored or replaced"
+    )]
+    Ahead { store: Position, end: Position },
+    #[error("the records behind {0} are no longer in the journal")]
+    Gone(Position),
+    #[error("the store's checksum at {0} is not the journal's: this is another journal, or a copy of it")]
+    Foreign(Position),
+    #[error("the journal is damaged behind {0}")]
+    Damaged(Position),
+}
+
+/// Records of whole frames, as bytes: [`Frames::records`] decodes them in place.
+#[derive(Debug, Default)]
+pub struct Frames {
+    pub from: Watermark,
+    pub to: Watermark,
+    bytes: Vec<u8>,
+}
+
+impl Frames {
+    /// How many records there are.
+    pub fn count(&self) -> usize {
+        usize::try_from(self.to.position - self.from.position).unwrap_or(usize::MAX)
+    }
+
+    /// Encoded bytes of the records.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// All records, borrowing from the frames.
+    pub fn records(&self) -> Result<Vec<Record<'_>>, Corrupt> {
+        let mut rest = self.bytes.as_slice();
+        let mut records = Vec::with_capacity(self.count());
+        while !rest.is_empty() {
+            records.push(decode_record(&mut rest)?);
+        }
+        if records.len() == self.count() {
+            Ok(records)
+        } else {
+            Err(Corrupt("a frame holds other records than it says"))
+        }
+    }
+}
+
+/// A position in the journal from which one follower reads on.
+pub struct Reader {
+    shared: Arc<Shared>,
+    at: Watermark,
+    segment: Arc<Segment>,
+    offset: u64,
+}
+
+impl Reader {
+    pub(super) fn open(shared: Arc<Shared>, from: Watermark) -> Result<Reader, ReadError> {
+        let end = lock(&shared.end).position;
+        if from.position > end {
+            return Err(ReadError::Ahead { store: from.position, end });
+        }
+        let offset = SEGMENT_HEADER_BYTES as u64;
+        // The frame that ends at `from` may be gone already while all behind it is there.
+        let begins_behind = segment_holding(&shared, from.position + 1).filter(|s| s.first == from.position + 1);
+        if let Some(segment) = begins_behind
+            && (from.position == 0 || segment_holding(&shared, from.position).is_none())
+        {
+            return Ok(Reader { shared, at: from, segment, offset });
+        }
+        let segment = segment_holding(&shared, from.position).ok_or(ReadError::Gone(from.position))?;
+        let mut reader = Reader { shared, at: Watermark::default(), segment, offset };
+        // Walk to the frame that ends at `from`; the frame before the segment is of no use.
+        reader.at.position = reader.segment.first - 1;
+        while reader.at.position < from.position {
+            let header = read_frame_header(&*reader.segment.file, reader.offset)?;
+            let header = header.filter(|h| h.first == reader.at.position + 1);
+            let header = header.ok_or(ReadError::Damaged(reader.at.position))?;
+            reader.at = Watermark { position: header.last(), crc: header.crc };
+            reader.offset += header.frame_bytes();
+        }
+        if reader.at == from { Ok(reader) } else { Err(ReadError::Foreign(from.position)) }
+    }
+
+    /// The id of the journal that is read.
+    pub fn stream(&self) -> Uuid {
+        self.shared.stream
+    }
+
+    /// Where the reader stands.
+    pub fn at(&self) -> Watermark {
+        self.at
+    }
+
+    /// How many records are durable behind the reader's position.
+    pub fn behind(&self) -> u64 {
+        self.shared.end_position.load(std::sync::atomic::Ordering::Acquire).saturating_sub(self.at.position)
+    }
+
+    /// Waits until something is durable behind the reader's position, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        self.shared.wait_for_end(self.at.position, timeout);
+    }
+
+    /// The next whole frames up to `records_max` records and `bytes_max` bytes (always at least one frame), none
+    /// behind `up_to`. `None`: there is nothing.
+    pub fn next(&mut self, up_to: Position, records_max: usize, bytes_max: usize) -> Result<Option<Frames>, ReadError> {
+        let end = self.shared.end_position.load(std::sync::atomic::Ordering::Acquire).min(up_to);
+        let mut frames = Frames { from: self.at, to: self.at, bytes: Vec::new() };
+        while self.at.position < end {
+            if self.at_next_segment() {
+                continue;
+            }
+            let header = read_frame_header(&*self.segment.file, self.offset)?;
+            let header = header.ok_or(ReadError::Damaged(self.at.position))?;
+            let too_large = frames.count() + header.count as usize > records_max
+                || frames.bytes() + header.payload_bytes > bytes_max;
+            if header.last() > end || frames.count() > 0 && too_large {
+                break;
+            }
+            match read_frame(&*self.segment.file, self.offset, &mut frames.bytes)? {
+                Found::Frame(header) if header.first == self.at.position + 1 => {
+                    self.at = Watermark { position: header.last(), crc: header.crc };
+                    self.offset += header.frame_bytes();
+                    frames.to = self.at;
+                }
+                _ => return Err(ReadError::Damaged(self.at.position)),
+            }
+        }
+        Ok((frames.count() > 0).then_some(frames))
+    }
+
+    /// Moves to the segment that begins at the next position, where there is one.
+    fn at_next_segment(&mut self) -> bool {
+        let next = self.at.position + 1;
+        let segments = lock(&self.shared.segments);
+        match segments.iter().rev().take_while(|s| s.first >= next).last() {
+            Some(segment) if segment.first == next && !Arc::ptr_eq(segment, &self.segment) => {
+                self.segment = segment.clone();
+                self.offset = SEGMENT_HEADER_BYTES as u64;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The segment that holds the record at `position`, or would.
+fn segment_holding(shared: &Shared, position: Position) -> Option<Arc<Segment>> {
+    let segments = lock(&shared.segments);
+    segments.iter().rev().find(|s| s.first <= position).cloned()
+}

@@ -1,0 +1,106 @@
+//! Who waits for a follower: from a position of the journal to the request that wants to know what became of it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::Thread;
+
+use super::lock;
+use crate::ports::{Position, Verdict, Verdicts};
+use crate::runtime::{Ticket, complete};
+
+/// Whose progress an append waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// The ledger has decided.
+    Ledger,
+    /// The live store shows it.
+    Live,
+}
+
+/// What one append learns from a follower: its ticket is finished when all its records were applied.
+pub struct Decision {
+    ticket: Arc<Ticket>,
+    // Index within the append, and the verdict; plain records have none.
+    verdicts: Mutex<Vec<(u32, Verdict)>>,
+}
+
+impl Decision {
+    /// A decision that finishes `ticket` once.
+    pub fn new(ticket: Arc<Ticket>) -> Arc<Decision> {
+        Arc::new(Decision { ticket, verdicts: Mutex::default() })
+    }
+
+    /// The exceptional verdicts so far, by index within the append.
+    pub fn verdicts(&self) -> Vec<(u32, Verdict)> {
+        lock(&self.verdicts).clone()
+    }
+
+    pub(super) fn ticket(&self) -> &Arc<Ticket> {
+        &self.ticket
+    }
+}
+
+struct Waiter {
+    first: Position,
+    last: Position,
+    decision: Arc<Decision>,
+}
+
+/// The waits for both followers, in the order of positions. Bounded by the number of connections.
+#[derive(Default)]
+pub struct Waiting {
+    ledger: Mutex<VecDeque<Waiter>>,
+    live: Mutex<VecDeque<Waiter>>,
+    ledger_thread: OnceLock<Thread>,
+}
+
+impl Waiting {
+    fn queue(&self, until: Until) -> &Mutex<VecDeque<Waiter>> {
+        match until {
+            Until::Ledger => &self.ledger,
+            Until::Live => &self.live,
+        }
+    }
+
+    /// Puts a wait in line. The journal's writer calls it before it publishes the position: no follower can be past.
+    pub(super) fn push(&self, until: Until, first: Position, count: u32, decision: Arc<Decision>) {
+        let last = first + u64::from(count) - 1;
+        lock(self.queue(until)).push_back(Waiter { first, last, decision });
+        if let (Until::Ledger, Some(thread)) = (until, self.ledger_thread.get()) {
+            thread.unpark();
+        }
+    }
+
+    /// The calling thread is the ledger's sink: whoever begins to wait for it ends its linger (`thread::park`).
+    pub fn serve_ledger(&self) {
+        let _ = self.ledger_thread.set(std::thread::current());
+    }
+
+    /// Somebody waits for this follower.
+    pub fn any(&self, until: Until) -> bool {
+        !lock(self.queue(until)).is_empty()
+    }
+
+    /// The first position that is waited for, where a follower that stands at `applied` has decided it already.
+    pub fn first_undecided(&self, until: Until, applied: Position) -> Option<Position> {
+        lock(self.queue(until)).front().map(|w| w.first).filter(|first| *first <= applied)
+    }
+
+    /// A follower has applied everything up to `applied`; `verdicts` are those of the positions it applied just now.
+    pub fn settle(&self, until: Until, applied: Position, verdicts: &Verdicts) {
+        let mut queue = lock(self.queue(until));
+        for waiter in queue.iter().take_while(|w| w.first <= applied) {
+            let from = verdicts.partition_point(|(position, _)| *position < waiter.first);
+            let of_waiter = verdicts[from..].iter().take_while(|(position, _)| *position <= waiter.last);
+            let of_waiter = of_waiter.map(|(position, verdict)| {
+                let index = u32::try_from(position - waiter.first).expect("an append is one frame at most");
+                (index, *verdict)
+            });
+            lock(&waiter.decision.verdicts).extend(of_waiter);
+        }
+        let done = queue.partition_point(|w| w.last <= applied);
+        let done: Vec<Waiter> = queue.drain(..done).collect();
+        drop(queue);
+        complete(done.into_iter().map(|w| w.decision.ticket.clone()), true);
+    }
+}

@@ -1,0 +1,203 @@
+//! The writer: takes what the cores have put in, writes one frame, syncs it once, and tells everybody.
+//!
+//! After an error of a write or a sync it never touches that file again: the same frame goes into a new segment, and
+//! where that fails too the appends are refused until a probe succeeds.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
+use super::recovery::{Segment, segment_name};
+use super::{Chunk, FAILED, OPEN, Shared, Wait, lock};
+use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
+use crate::ports::{Position, Watermark};
+use crate::runtime::complete;
+
+const PROBE_PAUSE: Duration = Duration::from_secs(1);
+
+struct Writer {
+    shared: Arc<Shared>,
+    /// The segment being written and the offset behind its last frame; `None` after an error.
+    current: Option<(Arc<Segment>, u64)>,
+    next: Position,
+    frame: Vec<u8>,
+    turn: usize,
+}
+
+/// Starts the writer. It always begins a new segment, so that nothing is ever written behind what recovery judged.
+pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+    let next = lock(&shared.end).position + 1;
+    let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
+    writer.begin_segment()?;
+    std::thread::Builder::new().name("journal-writer".into()).spawn(move || writer.run())
+}
+
+impl Writer {
+    fn run(&mut self) {
+        let _ = self.shared.writer.set(std::thread::current());
+        loop {
+            let chunks = self.take_chunks();
+            if !chunks.is_empty() {
+                self.commit(chunks);
+            } else if self.shared.is_closing() {
+                return;
+            } else if self.current.is_none() {
+                self.probe();
+            } else {
+                self.sleep();
+            }
+        }
+    }
+
+    /// Sleeps until an append or the end. The flag is set before the last look, so no append goes unnoticed.
+    fn sleep(&self) {
+        self.shared.writer_parked.store(true, Ordering::Relaxed);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let nothing = self.shared.lanes.iter().all(|lane| lock(lane).chunks.is_empty());
+        if nothing && !self.shared.is_closing() {
+            std::thread::park();
+        }
+        self.shared.writer_parked.store(false, Ordering::Relaxed);
+    }
+
+    /// As many chunks as fit into one frame, every core in its turn.
+    fn take_chunks(&mut self) -> Vec<Chunk> {
+        let mut taken = Vec::new();
+        let (mut bytes, mut records) = (0, 0);
+        let lanes = self.shared.lanes.len();
+        self.turn = (self.turn + 1) % lanes;
+        for lane in (0..lanes).map(|i| &self.shared.lanes[(self.turn + i) % lanes]) {
+            let mut lane = lock(lane);
+            while let Some(chunk) = lane.chunks.front() {
+                bytes += chunk.bytes.len();
+                records += chunk.count as usize;
+                if !taken.is_empty() && (bytes > FRAME_BYTES_MAX || records > FRAME_RECORDS_MAX) {
+                    return taken;
+                }
+                let chunk = lane.chunks.pop_front().expect("just seen");
+                lane.pending_bytes -= chunk.bytes.len();
+                taken.push(chunk);
+            }
+        }
+        taken
+    }
+
+    /// Makes the chunks durable, or fails everybody who waits for them.
+    fn commit(&mut self, chunks: Vec<Chunk>) {
+        let count = chunks.iter().map(|c| c.count).sum::<u32>();
+        self.frame.clear();
+        self.frame.resize(FRAME_HEADER_BYTES, 0);
+        for chunk in &chunks {
+            self.frame.extend_from_slice(&chunk.bytes);
+        }
+        let crc = seal_frame(&mut self.frame, self.next, count);
+        let written = self.write_frame().or_else(|error| {
+            self.fail(&error);
+            self.begin_segment()?;
+            self.write_frame()
+        });
+        match written {
+            Ok(()) => self.publish(chunks, count, crc),
+            Err(error) => {
+                self.fail(&error);
+                if self.shared.set_state(FAILED) {
+                    tracing::error!(%error, "journal: cannot write; events are refused (503) until it can");
+                }
+                refuse(chunks);
+            }
+        }
+    }
+
+    fn write_frame(&mut self) -> io::Result<()> {
+        let full = |offset: u64| offset + self.frame.len() as u64 > self.shared.settings.segment_bytes;
+        if self.current.as_ref().is_some_and(|(_, offset)| full(*offset)) {
+            self.begin_segment()?;
+        }
+        let (segment, offset) = self.current.as_mut().ok_or_else(|| io::Error::other("no segment is open"))?;
+        let started = Instant::now();
+        segment.file.write_at(&self.frame, *offset)?;
+        segment.file.sync()?;
+        *offset += self.frame.len() as u64;
+        let stats = &self.shared.stats;
+        stats.syncs.fetch_add(1, Ordering::Relaxed);
+        stats.sync_us.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        stats.bytes.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        self.shared.stats.failures.fetch_add(1, Ordering::Relaxed);
+        if let Some((segment, offset)) = self.current.take() {
+            tracing::error!(%error, segment = segment.name, offset, "journal: a write failed; going on in a new segment");
+        }
+    }
+
+    /// Announces the frame: waits on followers first, so that they are known before a follower can pass them.
+    fn publish(&mut self, chunks: Vec<Chunk>, count: u32, crc: u32) {
+        let mut durable = Vec::new();
+        let mut first = self.next;
+        for chunk in chunks {
+            for (at, n, wait) in chunk.waits {
+                match wait {
+                    Wait::Nothing => {}
+                    Wait::Durable(ticket) => durable.push(ticket),
+                    Wait::Follower(until, decision) => {
+                        self.shared.waiting.push(until, first + u64::from(at), n, decision);
+                    }
+                }
+            }
+            first += u64::from(chunk.count);
+        }
+        self.next += u64::from(count);
+        self.shared.stats.records.fetch_add(u64::from(count), Ordering::Relaxed);
+        self.shared.publish(Watermark { position: self.next - 1, crc });
+        complete(durable, true);
+    }
+
+    /// Goes on in a new segment that begins at the next position. Header under a temporary name, synced, renamed,
+    /// the directory synced: only then is anything appended.
+    fn begin_segment(&mut self) -> io::Result<()> {
+        self.current = None;
+        let header =
+            SegmentHeader { stream: self.shared.stream, first: self.next, created_ms: self.shared.clock.now_ms() };
+        let spare = self.shared.keeper.take_spare(&self.shared)?;
+        spare.file.write_at(&header.encode(), 0)?;
+        spare.file.sync()?;
+        let name = segment_name(self.next);
+        self.shared.storage.rename(&spare.name, &name)?;
+        self.shared.storage.sync_names()?;
+        let segment = Arc::new(Segment { name, first: self.next, created_ms: header.created_ms, file: spare.file });
+        let mut segments = lock(&self.shared.segments);
+        // A segment in which nothing was ever published has the same first position, and now the same name.
+        segments.retain(|s| s.first != self.next);
+        segments.push(segment.clone());
+        drop(segments);
+        self.current = Some((segment, SEGMENT_HEADER_BYTES as u64));
+        Ok(())
+    }
+
+    /// After a failure: tries a new segment now and then, and takes appends again once it succeeds.
+    fn probe(&mut self) {
+        match self.begin_segment() {
+            Ok(()) => {
+                if self.shared.set_state(OPEN) {
+                    tracing::info!("journal: can write again");
+                }
+            }
+            Err(_) => std::thread::park_timeout(PROBE_PAUSE),
+        }
+    }
+}
+
+fn refuse(chunks: Vec<Chunk>) {
+    let waits = chunks.into_iter().flat_map(|chunk| chunk.waits);
+    let tickets = waits.filter_map(|(_, _, wait)| match wait {
+        Wait::Nothing => None,
+        Wait::Durable(ticket) => Some(ticket),
+        Wait::Follower(_, decision) => Some(decision.ticket().clone()),
+    });
+    complete(tickets, false);
+}

@@ -1,0 +1,154 @@
+//! The ledger's sink: journal → ledger, one transaction a batch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Ended, Handover, SinkState, SinkStatus, supervise};
+use crate::clock::Clock;
+use crate::events::Record;
+use crate::journal::{Frames, Journal, Reader, Until, Waiting};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, LINGER_MS};
+use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
+
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+/// Records that make a batch worth applying without waiting for more.
+const BATCH_RECORDS_ENOUGH: u64 = 4_000;
+
+/// What the sink works with.
+pub struct LedgerSink {
+    pub journal: Arc<Journal>,
+    pub ledger: Arc<dyn Ledger>,
+    pub handover: Arc<Handover>,
+    pub status: Arc<SinkStatus>,
+    pub clock: Clock,
+    /// The slowest follower of the ledger: verdicts up to it are not needed any more.
+    pub follower: Arc<AtomicU64>,
+}
+
+impl LedgerSink {
+    /// Starts the sink's thread.
+    pub fn spawn(self) -> JoinHandle<()> {
+        let run = move || {
+            // From 0: nothing is removed before the ledger has said how far it is.
+            let kept = self.journal.follow(0);
+            self.journal.waiting().serve_ledger();
+            supervise(&self.status, || match self.follow(&kept) {
+                Ok(()) => Ended::Asked,
+                Err(ended) => ended,
+            });
+        };
+        std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
+    }
+
+    fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
+        let stream = self.journal.stream();
+        let mut writer = self.ledger.open_writer()?;
+        writer.register(stream)?;
+        let at =
+            writer.watermark(stream)?.ok_or_else(|| Ended::Stop("the stream was removed from the ledger".into()))?;
+        let mut reader = self.journal.reader(at)?;
+        self.status.at(at.position);
+        self.handover.resume(at.position);
+        kept.store(at.position, Ordering::Release);
+        let waiting = self.journal.waiting();
+        // A commit whose reply was lost has decided for those who still wait.
+        self.settle_lost_reply(&waiting, at.position)?;
+        let mut maintained: Option<Instant> = None;
+        while !self.status.is_stopping() {
+            if maintained.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY) {
+                writer.maintain(self.clock.now_ms())?;
+                writer.prune_verdicts(stream, self.follower.load(Ordering::Acquire))?;
+                maintained = Some(Instant::now());
+            }
+            self.status.set(SinkState::Following);
+            match self.next_frames(&mut reader, &waiting)? {
+                None => self.status.current_as_of(self.clock.now_ms()),
+                Some(frames) => {
+                    let verdicts = self.apply(&mut *writer, &frames)?;
+                    waiting.settle(Until::Ledger, frames.to.position, &verdicts);
+                    self.status.at(frames.to.position);
+                    self.handover.push(frames.to.position, verdicts);
+                    kept.store(frames.to.position, Ordering::Release);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_lost_reply(&self, waiting: &Waiting, up_to: Position) -> Result<(), Ended> {
+        let Some(after) = waiting.first_undecided(Until::Ledger, up_to) else { return Ok(()) };
+        let verdicts = self.ledger.verdicts(self.journal.stream(), after - 1, up_to)?;
+        waiting.settle(Until::Ledger, up_to, &verdicts);
+        Ok(())
+    }
+
+    /// The next batch's frames. Lingers for a larger one while nobody waits for the ledger.
+    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting) -> Result<Option<Frames>, Ended> {
+        if reader.behind() == 0 {
+            reader.wait(IDLE_WAIT);
+        }
+        let linger_until = Instant::now() + Duration::from_millis(LINGER_MS);
+        while (1..BATCH_RECORDS_ENOUGH).contains(&reader.behind()) && !self.status.is_stopping() {
+            let left = linger_until.saturating_duration_since(Instant::now());
+            if left.is_zero() || waiting.any(Until::Ledger) {
+                break;
+            }
+            std::thread::park_timeout(left);
+        }
+        Ok(reader.next(Position::MAX, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?)
+    }
+
+    fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
+        let records = frames.records()?;
+        let batch = Batch { stream: self.journal.stream(), from: frames.from, to: frames.to, records };
+        let started = Instant::now();
+        let none = BTreeMap::new();
+        let verdicts = match writer.apply(&batch, &none) {
+            Err(StoreError::Poison(why)) => {
+                tracing::warn!(
+                    sink = "ledger",
+                    error = why,
+                    "a batch holds data that the ledger refuses; looking for it"
+                );
+                let dead = find_poison(writer, &batch)?;
+                self.status.dead.fetch_add(dead.len() as u64, Ordering::Relaxed);
+                writer.apply(&batch, &dead)?
+            }
+            other => other?,
+        };
+        self.status.applied(batch.records.len(), started.elapsed());
+        if let Some(Record::Event(last)) = batch.records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
+            self.status.current_as_of(last.received_at_ms);
+        }
+        debug_assert!(verdicts.is_sorted_by_key(|(position, _)| *position));
+        debug_assert!(verdicts.iter().filter(|(_, v)| *v == Verdict::Dead).count() <= batch.records.len());
+        Ok(verdicts)
+    }
+}
+
+/// The positions whose data the ledger refuses, with its reason: halves what is refused until single records are left.
+fn find_poison(writer: &mut dyn LedgerWriter, batch: &Batch<'_>) -> Result<BTreeMap<Position, String>, StoreError> {
+    let mut dead = BTreeMap::new();
+    let mut ranges = Vec::from([0..batch.records.len()]);
+    while let Some(range) = ranges.pop() {
+        match writer.probe(batch, range.clone()) {
+            Ok(()) => {}
+            Err(StoreError::Poison(why)) if range.len() == 1 => {
+                let position = batch.position(range.start);
+                tracing::error!(position, error = why, "a record goes to dead_letter");
+                dead.insert(position, why);
+            }
+            Err(StoreError::Poison(_)) => {
+                let middle = range.start + range.len() / 2;
+                ranges.push(range.start..middle);
+                ranges.push(middle..range.end);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(dead)
+}

@@ -1,0 +1,175 @@
+//! The live store's sink: journal, up to the ledger's watermark and with its verdicts → live store.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Ended, Handover, SinkState, SinkStatus, supervise};
+use crate::clock::Clock;
+use crate::events::{Record, Tally, tally_event, tally_like};
+use crate::journal::{Frames, Journal, Reader, Until};
+use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_MAX};
+use crate::ports::{
+    Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, RecentChange, StoreError, Verdict, Watermark,
+};
+
+const IDLE_WAIT: Duration = Duration::from_millis(200);
+const FOLD_EVERY: Duration = Duration::from_secs(1);
+
+/// What the sink works with.
+pub struct LiveSink {
+    pub journal: Arc<Journal>,
+    pub ledger: Arc<dyn Ledger>,
+    pub live: Arc<dyn LiveStore>,
+    pub handover: Arc<Handover>,
+    pub status: Arc<SinkStatus>,
+    pub clock: Clock,
+    /// The sink's own position, which the ledger's sink prunes verdicts by.
+    pub follower: Arc<AtomicU64>,
+}
+
+impl LiveSink {
+    /// Starts the sink's thread.
+    pub fn spawn(self) -> JoinHandle<()> {
+        let run = move || {
+            let kept = self.journal.follow(0);
+            supervise(&self.status, || match self.follow(&kept) {
+                Ok(()) => Ended::Asked,
+                Err(ended) => ended,
+            });
+        };
+        std::thread::Builder::new().name("live-sink".into()).spawn(run).expect("the system has a thread left")
+    }
+
+    fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
+        let mut writer = self.live.open_writer()?;
+        let at = self.stand(&mut *writer)?;
+        let mut reader = self.seek(at, kept)?;
+        let mut folded: Option<Instant> = None;
+        while !self.status.is_stopping() {
+            self.status.set(SinkState::Following);
+            if folded.is_none_or(|at| at.elapsed() >= FOLD_EVERY) {
+                writer.fold(self.clock.now_ms())?;
+                folded = Some(Instant::now());
+            }
+            // What has come in since is not behind yet: the ledger has to decide on it first.
+            let asked_at = self.clock.now_ms();
+            let nothing_new = reader.behind() == 0;
+            let ledger_at = self.handover.wait_past(reader.at().position, IDLE_WAIT);
+            let frames = reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?;
+            let Some(frames) = frames else {
+                if nothing_new {
+                    self.status.current_as_of(asked_at);
+                    self.check_generation(&mut *writer)?;
+                }
+                continue;
+            };
+            match self.apply(&mut *writer, &frames) {
+                Ok(()) => self.passed(frames.to, kept),
+                // Another reply was lost, or the store went back to an older state: go on from what it has.
+                Err(StoreError::Fenced { found: Some(found) }) => reader = self.seek(found, kept)?,
+                Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the store stands; builds it from the ledger where it is lost.
+    fn stand(&self, writer: &mut dyn LiveWriter) -> Result<Watermark, Ended> {
+        let stream = self.journal.stream();
+        loop {
+            match writer.state(stream)? {
+                LiveState::At(at) => return Ok(at),
+                LiveState::NewStream => writer.register(stream)?,
+                LiveState::Lost => {
+                    self.status.set(SinkState::Rebuilding);
+                    let now_ms = self.clock.now_ms();
+                    writer.rebuild(&self.ledger.snapshot(now_ms)?, now_ms)?;
+                }
+            }
+        }
+    }
+
+    fn seek(&self, at: Watermark, kept: &AtomicU64) -> Result<Reader, Ended> {
+        let reader = self.journal.reader(at)?;
+        self.passed(at, kept);
+        Ok(reader)
+    }
+
+    fn passed(&self, at: Watermark, kept: &AtomicU64) {
+        self.status.at(at.position);
+        self.follower.store(at.position, Ordering::Release);
+        kept.store(at.position, Ordering::Release);
+        self.journal.waiting().settle(Until::Live, at.position, &Vec::new());
+    }
+
+    /// While nothing comes in, no apply finds out that the store was emptied.
+    fn check_generation(&self, writer: &mut dyn LiveWriter) -> Result<(), Ended> {
+        match writer.state(self.journal.stream())? {
+            LiveState::At(_) => Ok(()),
+            _ => Err(Ended::Retry("the live store is empty".into())),
+        }
+    }
+
+    fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let verdicts = self.verdicts(frames.from.position, frames.to.position)?;
+        let records = frames.records().map_err(|e| StoreError::Fatal(e.to_string()))?;
+        let mut batch = LiveBatch {
+            stream: self.journal.stream(),
+            from: frames.from,
+            to: frames.to,
+            now_ms: self.clock.now_ms(),
+            ..LiveBatch::default()
+        };
+        let mut tally = Tally::default();
+        for (position, record) in (frames.from.position + 1..).zip(&records) {
+            add_effects(record, verdicts.get(&position), &mut tally, &mut batch.recent);
+        }
+        batch.counts = tally.into_sorted();
+        writer.apply(&batch)?;
+        self.status.applied(records.len(), started.elapsed());
+        if let Some(Record::Event(last)) = records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
+            self.status.current_as_of(last.received_at_ms);
+        }
+        Ok(())
+    }
+
+    fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, StoreError> {
+        let verdicts = match self.handover.verdicts(after, up_to) {
+            Some(verdicts) => verdicts,
+            None => self.ledger.verdicts(self.journal.stream(), after, up_to)?,
+        };
+        Ok(verdicts.into_iter().collect())
+    }
+}
+
+/// What a record does to the live store, given the ledger's verdict on it.
+fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally, recent: &mut Vec<RecentChange>) {
+    match (record, verdict) {
+        (_, Some(Verdict::Duplicate | Verdict::Dead)) => {}
+        (Record::Event(event), verdict) => {
+            match verdict {
+                Some(Verdict::Like(outcome)) => {
+                    tally_event(tally, event, outcome.stored_type());
+                    if outcome.changed {
+                        tally_like(tally, event, outcome.liked);
+                    }
+                }
+                _ => tally_event(tally, event, event.event_type),
+            }
+            if let Some((user_id, keyword)) = event.recent_search() {
+                let (user_id, keyword) = (user_id.to_owned(), keyword.to_owned());
+                recent.push(RecentChange::Add { user_id, keyword, at_ms: event.event_time_ms });
+            }
+        }
+        (Record::Forget(forget), _) => recent.push(RecentChange::Forget {
+            user_id: forget.user_id.clone().into_owned(),
+            keyword: forget.keyword.clone().map(|k| k.into_owned()),
+            at_ms: forget.at_ms,
+        }),
+    }
+}

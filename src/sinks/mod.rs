@@ -1,0 +1,105 @@
+//! Sinks: threads that follow the journal and apply it to a store, exactly once.
+//!
+//! Owns when to read, wait, retry and stop; leaves how to apply to the adapters. A sink acts on its store's watermark
+//! alone: behind the journal it applies the rest; ahead of it, or on another checksum, it stops, loudly. The live sink
+//! follows the ledger: it reads the same journal up to the ledger's watermark, with the ledger's verdicts.
+
+mod handover;
+mod ledger;
+mod live;
+mod status;
+
+pub use handover::Handover;
+pub use ledger::LedgerSink;
+pub use live::LiveSink;
+pub use status::{SinkState, SinkStatus};
+
+use std::time::Duration;
+
+use rand::RngExt;
+
+use crate::journal::ReadError;
+use crate::limits::{RETRY_MS_MAX, RETRY_MS_MIN};
+use crate::ports::StoreError;
+
+/// Why a sink left its loop.
+#[derive(Debug)]
+enum Ended {
+    /// It was asked to.
+    Asked,
+    /// The store is away: try again after a pause.
+    Retry(String),
+    /// A person must look.
+    Stop(String),
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Ended {
+        match error {
+            StoreError::Retry(why) => Ended::Retry(why),
+            // Somebody else moved the watermark, or a commit of ours whose reply was lost: the watermark tells.
+            StoreError::Fenced { found } => Ended::Retry(format!("the watermark was moved to {found:?}")),
+            StoreError::Poison(why) | StoreError::Fatal(why) => Ended::Stop(why),
+        }
+    }
+}
+
+impl From<ReadError> for Ended {
+    fn from(error: ReadError) -> Ended {
+        Ended::Stop(error.to_string())
+    }
+}
+
+impl From<crate::events::Corrupt> for Ended {
+    fn from(error: crate::events::Corrupt) -> Ended {
+        Ended::Stop(error.to_string())
+    }
+}
+
+/// Pauses between tries: exponential, with full jitter over the upper half, so that instances spread.
+struct Backoff {
+    next_ms: u64,
+}
+
+impl Backoff {
+    fn new() -> Backoff {
+        Backoff { next_ms: RETRY_MS_MIN }
+    }
+
+    fn pause(&mut self) -> Duration {
+        let pause_ms = rand::rng().random_range(self.next_ms / 2..=self.next_ms);
+        self.next_ms = (self.next_ms * 2).min(RETRY_MS_MAX);
+        Duration::from_millis(pause_ms)
+    }
+
+    fn reset(&mut self) {
+        self.next_ms = RETRY_MS_MIN;
+    }
+}
+
+/// Runs `follow` until it is asked to end or must stop; pauses and tries again while its store is away.
+fn supervise(status: &SinkStatus, mut follow: impl FnMut() -> Ended) {
+    let mut backoff = Backoff::new();
+    loop {
+        let before = status.position();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(&mut follow))
+            .unwrap_or_else(|_| Ended::Stop("the sink panicked; the log has the place".into()));
+        match ended {
+            Ended::Asked => return,
+            Ended::Stop(why) => {
+                status.stopped(&why);
+                return;
+            }
+            Ended::Retry(why) => {
+                if status.position() != before {
+                    backoff.reset();
+                }
+                status.retrying(&why);
+                status.sleep(backoff.pause());
+            }
+        }
+        if status.is_stopping() {
+            return;
+        }
+    }
+}

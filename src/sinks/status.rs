@@ -1,0 +1,161 @@
+//! What a sink says of itself: for health checks, metrics, and the `stale` mark of answers.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::ports::Position;
+
+/// What a sink is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SinkState {
+    Starting = 0,
+    Following = 1,
+    /// The live store is being built from the ledger.
+    Rebuilding = 2,
+    /// Its store is away.
+    Retrying = 3,
+    /// It found what it must not guess about; a person must look.
+    Stopped = 4,
+}
+
+impl SinkState {
+    /// As health answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            SinkState::Starting => "starting",
+            SinkState::Following => "following",
+            SinkState::Rebuilding => "rebuilding",
+            SinkState::Retrying => "retrying",
+            SinkState::Stopped => "stopped",
+        }
+    }
+}
+
+/// Shared between a sink's thread and whoever asks.
+pub struct SinkStatus {
+    name: &'static str,
+    state: AtomicU8,
+    position: AtomicU64,
+    as_of_ms: AtomicI64,
+    last_error: Mutex<Option<String>>,
+    stopping: AtomicBool,
+    stop_asked: Condvar,
+    stop_lock: Mutex<()>,
+    /// Batches, records and microseconds of applying, since the start.
+    pub batches: AtomicU64,
+    pub records: AtomicU64,
+    pub apply_us: AtomicU64,
+    pub retries: AtomicU64,
+    pub dead: AtomicU64,
+}
+
+impl SinkStatus {
+    /// A sink that has not begun.
+    pub fn new(name: &'static str) -> SinkStatus {
+        SinkStatus {
+            name,
+            state: AtomicU8::new(0),
+            position: AtomicU64::new(0),
+            as_of_ms: AtomicI64::new(0),
+            last_error: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            stop_asked: Condvar::new(),
+            stop_lock: Mutex::new(()),
+            batches: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            apply_us: AtomicU64::new(0),
+            retries: AtomicU64::new(0),
+            dead: AtomicU64::new(0),
+        }
+    }
+
+    /// `ledger` or `live`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it is doing.
+    pub fn state(&self) -> SinkState {
+        use SinkState::{Following, Rebuilding, Retrying, Starting, Stopped};
+        [Starting, Following, Rebuilding, Retrying, Stopped][usize::from(self.state.load(Ordering::Acquire))]
+    }
+
+    /// The last position applied.
+    pub fn position(&self) -> Position {
+        self.position.load(Ordering::Acquire)
+    }
+
+    /// Up to when everything received is in the store; milliseconds since the epoch, 0 before the first look.
+    pub fn as_of_ms(&self) -> i64 {
+        self.as_of_ms.load(Ordering::Acquire)
+    }
+
+    /// The last failure, if the sink is not following now.
+    pub fn last_error(&self) -> Option<String> {
+        let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.state() != SinkState::Following).then(|| error.clone()).flatten()
+    }
+
+    /// Asks the sink to end after the batch at hand.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let _guard = self.stop_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stop_asked.notify_all();
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Sleeps, or returns early when asked to stop.
+    pub(super) fn sleep(&self, pause: Duration) {
+        let guard = self.stop_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let slept = self.stop_asked.wait_timeout_while(guard, pause, |()| !self.is_stopping());
+        drop(slept.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn set(&self, state: SinkState) {
+        let before = self.state.swap(state as u8, Ordering::AcqRel);
+        if before != state as u8 {
+            tracing::info!(sink = self.name, position = self.position(), "{}", state.name());
+        }
+    }
+
+    pub(super) fn at(&self, position: Position) {
+        self.position.store(position, Ordering::Release);
+    }
+
+    pub(super) fn current_as_of(&self, ms: i64) {
+        self.as_of_ms.fetch_max(ms, Ordering::AcqRel);
+    }
+
+    pub(super) fn applied(&self, records: usize, took: Duration) {
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.apply_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(super) fn retrying(&self, why: &str) {
+        self.retries.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        // An outage is one line in the log, not one a try.
+        if self.state() != SinkState::Retrying || last.as_deref() != Some(why) {
+            tracing::warn!(sink = self.name, error = why, "its store is away; the journal keeps what comes in");
+        }
+        *last = Some(why.to_owned());
+        self.state.store(SinkState::Retrying as u8, Ordering::Release);
+    }
+
+    pub(super) fn stopped(&self, why: &str) {
+        tracing::error!(
+            sink = self.name,
+            position = self.position(),
+            error = why,
+            "stopped; it does not go on by itself"
+        );
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        self.state.store(SinkState::Stopped as u8, Ordering::Release);
+    }
+}
