@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod events;
+pub mod http;
 pub mod limits;
 pub mod ports;
 pub mod runtime;
