@@ -243,8 +243,7 @@ impl<'c> Exchange<'c> {
         self.outlet.shared.stats.handler_panics.fetch_add(1, Ordering::Relaxed);
         let body = error_body(500, "internal", &format!("report this with the request id {id}"));
         let headers = [("X-Request-Id", id.as_str())];
-        let answer =
-            Answer { status: 500, content_type: "application/json", headers: &headers, body: body.as_bytes() };
+        let answer = Answer { status: 500, content_type: "application/json", headers: &headers, body: body.as_bytes() };
         self.outlet.append(&answer, Shape { close: true, ..self.shape });
     }
 }

@@ -255,7 +255,8 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
     if target.bytes().any(|byte| !(0x21..0x7f).contains(&byte) || byte == b'#') {
         return Err(Refusal::Target);
     }
-    let local = if target.starts_with('/') || (method == Method::Options && target == "*") || method == Method::Connect {
+    let local = if target.starts_with('/') || (method == Method::Options && target == "*") || method == Method::Connect
+    {
         target
     } else {
         let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;

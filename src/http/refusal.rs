@@ -64,7 +64,9 @@ impl Refusal {
             Refusal::Target => (400, "bad_target", "send an ASCII path that starts with / and has no fragment"),
             Refusal::Host => (400, "bad_host", "send exactly one Host header with a host and perhaps a port"),
             Refusal::ContentLength => (400, "bad_content_length", "send Content-Length once, as plain digits"),
-            Refusal::TransferEncoding => (400, "bad_transfer_encoding", "send Transfer-Encoding: chunked once, in HTTP/1.1"),
+            Refusal::TransferEncoding => {
+                (400, "bad_transfer_encoding", "send Transfer-Encoding: chunked once, in HTTP/1.1")
+            }
             Refusal::AmbiguousLength => (400, "ambiguous_length", "send Content-Length or Transfer-Encoding, not both"),
             Refusal::Chunk => (400, "bad_chunk", "send chunks as hexadecimal size, CRLF, data, CRLF"),
             Refusal::Trailer => (400, "bad_trailer", "send fewer and well-formed trailers, or none"),

@@ -159,8 +159,10 @@ pub struct Server {
 impl Server {
     /// Takes the port. A port that another process listens on is an error: SO_REUSEPORT would share it in silence.
     pub fn bind(config: Config) -> io::Result<Server> {
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen));
-        let socket = Socket::new(Domain::for_address(config.listen), Type::STREAM, Some(Protocol::TCP)).map_err(named)?;
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen));
+        let socket =
+            Socket::new(Domain::for_address(config.listen), Type::STREAM, Some(Protocol::TCP)).map_err(named)?;
         // A restart must not wait for the old connections' TIME_WAIT.
         socket.set_reuse_address(true).map_err(named)?;
         if config.listen.is_ipv6() {

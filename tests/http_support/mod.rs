@@ -146,7 +146,8 @@ pub(crate) fn violations() -> Vec<(&'static str, Vec<u8>, u16)> {
     let get = |rest: &str| format!("GET / HTTP/1.1\r\n{rest}\r\n\r\n").into_bytes();
     let post = |rest: &str| format!("POST / HTTP/1.1\r\nHost: h\r\n{rest}").into_bytes();
     let line = |line: &str| format!("{line}\r\nHost: h\r\n\r\n").into_bytes();
-    let chunks = |rest: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{rest}").into_bytes();
+    let chunks =
+        |rest: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{rest}").into_bytes();
     let many: String = (0..100).map(|at| format!("X-{at}: v\r\n")).collect();
     vec![
         ("no target", line("GET HTTP/1.1"), 400),
