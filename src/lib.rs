@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod events;
 pub mod journal;
+pub mod http;
 pub mod limits;
 pub mod ports;
 pub mod runtime;

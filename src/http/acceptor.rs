@@ -1,0 +1,134 @@
+//! The thread that takes connections in, makes room for them, and hands each to the worker of its socket.
+//!
+//! It blocks in accept, so it is no coroutine. Whatever goes wrong there, it pauses rather than spins, and sheds.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use super::connection;
+use super::refusal::Refusal;
+use super::server::Shared;
+use crate::runtime::{spawn_on, worker_of};
+
+/// Shed connections take a moment to go, and refused ones to be told: as many may be there beyond the cap.
+const BEYOND_CAP_MAX: usize = 64;
+/// First and longest pause when the process has no descriptor or memory left.
+const PAUSE_MS: (u64, u64) = (5, 320);
+
+/// Accepts until the server stops.
+pub(super) fn run(shared: &Arc<Shared>, listener: &TcpListener) {
+    let mut pause_ms = PAUSE_MS.0;
+    while !shared.is_stopping() {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                pause_ms = PAUSE_MS.0;
+                if !shared.is_stopping() {
+                    take_in(shared, stream, peer);
+                }
+            }
+            Err(error) => {
+                if shared.is_stopping() || is_one_connections(&error) {
+                    continue;
+                }
+                tracing::warn!(%error, pause_ms, "accepting pauses");
+                shared.stats.accept_pauses.fetch_add(1, Ordering::Relaxed);
+                shed(shared);
+                thread::sleep(Duration::from_millis(pause_ms));
+                pause_ms = (pause_ms * 2).min(PAUSE_MS.1);
+            }
+        }
+    }
+}
+
+/// The error of a connection that ended while it waited (accept(2)), not of the listener.
+fn is_one_connections(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::ENOPROTOOPT
+                | libc::EOPNOTSUPP
+                | libc::EPERM
+        )
+    )
+}
+
+fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+    let (stats, config) = (&shared.stats, &shared.config);
+    stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
+    // A socket that refuses this is about to end anyway.
+    let _ = stream.set_nodelay(true);
+    let open = stats.connections_open.load(Ordering::Relaxed);
+    let has_room = open < config.connections_max || (open < config.connections_max + BEYOND_CAP_MAX && shed(shared));
+    if !has_room {
+        return refuse(shared, stream, peer, Refusal::ConnectionsFull);
+    }
+    let counted = config
+        .connections_per_address_max
+        .filter(|_| !peer.ip().to_canonical().is_loopback() && !(config.is_trusted)(peer.ip().to_canonical()));
+    if counted.is_some_and(|max| !shared.registry.count_address(peer.ip(), max)) {
+        return refuse(shared, stream, peer, Refusal::AddressFull);
+    }
+    let worker = worker_of(stream.as_raw_fd());
+    stats.connections_open.fetch_add(1, Ordering::Relaxed);
+    stats.connections_of_worker[worker].fetch_add(1, Ordering::Relaxed);
+    let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|_| peer) };
+    spawn_on(worker, move || {
+        let presence = presence;
+        connection::serve(&presence.shared, worker, stream, peer);
+    });
+}
+
+fn shed(shared: &Shared) -> bool {
+    let has_shed = shared.registry.shed_longest_idle();
+    if has_shed {
+        shared.stats.connections_shed.fetch_add(1, Ordering::Relaxed);
+    }
+    has_shed
+}
+
+fn refuse(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+    static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
+    shared.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
+    if UNDER_WAY.load(Ordering::Relaxed) >= BEYOND_CAP_MAX {
+        // Too many to be polite to: a close without a word.
+        return;
+    }
+    UNDER_WAY.fetch_add(1, Ordering::Relaxed);
+    let shared = shared.clone();
+    let worker = worker_of(stream.as_raw_fd());
+    spawn_on(worker, move || {
+        connection::turn_away(&shared, worker, stream, peer, refusal);
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    });
+}
+
+/// A connection's share of the counts, given back however its coroutine ends.
+struct Presence {
+    shared: Arc<Shared>,
+    worker: usize,
+    counted: Option<SocketAddr>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if let Some(peer) = self.counted {
+            self.shared.registry.uncount_address(peer.ip());
+        }
+        let stats = &self.shared.stats;
+        stats.connections_of_worker[self.worker].fetch_sub(1, Ordering::Relaxed);
+        stats.connections_open.fetch_sub(1, Ordering::Release);
+    }
+}

@@ -1,0 +1,397 @@
+//! One connection: read what is there, answer every whole request in it, write once.
+//!
+//! Owns the order of things and the deadlines; what bytes mean is the business of `head` and `body`. The one idea is
+//! the turn: a wake-up costs one read and one write whatever number of requests it brought, and what the answers
+//! promise is waited for once a turn.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::body::{Advance, Body};
+use super::exchange::{Exchange, Outlet, Watch};
+use super::head::{Framing, Head, Search, parse};
+use super::input::Input;
+use super::refusal::Refusal;
+use super::registry::Entry;
+use super::response::Shape;
+use super::server::{Request, Shared};
+use super::socket::{Got, Socket};
+use crate::clock::monotonic_ms;
+use crate::runtime::Fired;
+
+/// Reads in a row, without the event loop in between, that a connection gets.
+const READS_IN_A_ROW_MAX: usize = 16;
+
+/// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
+pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {
+    match Socket::new(stream) {
+        Ok(socket) => Connection::new(shared, worker, socket, peer).run(),
+        Err(error) => tracing::warn!(%error, "a socket could not be watched"),
+    }
+}
+
+/// Answers with a refusal and nothing else.
+pub(super) fn turn_away(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+    let Ok(socket) = Socket::new(stream) else { return };
+    let mut connection = Connection::new(shared, worker, socket, peer);
+    connection.input.put(connection.outlet.lend());
+    connection.outlet.date = shared.desk(worker).date();
+    connection.outlet.refuse(refusal);
+    if connection.flush().is_ok() {
+        connection.linger();
+    }
+}
+
+/// Its place in the registry, given up before the socket closes.
+struct Seat {
+    shared: Arc<Shared>,
+    worker: usize,
+    entry: Arc<Entry>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.shared.registry.leave(self.worker, &self.entry);
+    }
+}
+
+enum Stage {
+    Head(Search),
+    Body(Body),
+}
+
+/// What the armed deadline is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Busy,
+    FirstByte,
+    Idle,
+    Head,
+    Body,
+}
+
+/// How a turn ended.
+enum Turn {
+    /// More bytes are needed.
+    Read,
+    /// There may be more to answer; others first.
+    More,
+    /// The client asked for the end.
+    Close,
+    /// The end is ours: the client may still be sending.
+    Linger,
+}
+
+struct Connection {
+    // Dropped in this order: the deadline and the registry let go of the socket's number before it closes.
+    outlet: Outlet,
+    seat: Seat,
+    socket: Socket,
+    input: Input,
+    head: Head,
+    stage: Stage,
+    phase: Phase,
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    reads_in_a_row: usize,
+}
+
+impl Connection {
+    fn new(shared: &Arc<Shared>, worker: usize, socket: Socket, peer: SocketAddr) -> Connection {
+        let entry = shared.registry.enter(worker, socket.number());
+        Connection {
+            outlet: Outlet::new(shared.clone(), Watch::new(worker, socket.number())),
+            seat: Seat { shared: shared.clone(), worker, entry },
+            socket,
+            input: Input::default(),
+            head: Head::new(),
+            stage: Stage::Head(Search::default()),
+            phase: Phase::Busy,
+            shared: shared.clone(),
+            peer,
+            reads_in_a_row: 0,
+        }
+    }
+
+    fn run(&mut self) {
+        self.become_idle(Phase::FirstByte);
+        loop {
+            if !self.receive() {
+                return self.end_of_input();
+            }
+            let mut turn = self.answer_all();
+            while let Turn::More = turn {
+                if self.flush().is_err() {
+                    return;
+                }
+                self.socket.go_round(self.seat.worker);
+                turn = self.answer_all();
+            }
+            if self.flush().is_err() {
+                return;
+            }
+            match turn {
+                Turn::Read | Turn::More => {}
+                Turn::Close if self.input.is_empty() => return,
+                Turn::Close | Turn::Linger => return self.linger(),
+            }
+        }
+    }
+
+    /// Waits for bytes and reads once. False: there will be none.
+    fn receive(&mut self) -> bool {
+        if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
+            self.socket.go_round(self.seat.worker);
+            self.reads_in_a_row = 0;
+        }
+        loop {
+            if !self.socket.is_readable() {
+                self.reads_in_a_row = 0;
+                if !self.wait_readable() {
+                    return false;
+                }
+            }
+            if self.input.has_no_buffer() {
+                self.input.put(self.outlet.lend());
+            }
+            match self.socket.read(self.input.room()) {
+                Ok(Got::Bytes(length)) => {
+                    self.reads_in_a_row += 1;
+                    self.input.came(length);
+                    self.shared.stats.bytes_in.add(self.seat.worker, length as u64);
+                    if let Stage::Body(body) = &mut self.stage {
+                        body.received += length;
+                    }
+                    return true;
+                }
+                Ok(Got::Nothing) => {}
+                Ok(Got::End) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Sleeps until the socket has something. False: a stop is under way and nothing was begun.
+    fn wait_readable(&mut self) -> bool {
+        if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
+            if !self.input.has_no_buffer() {
+                self.outlet.give_back(self.input.take());
+            }
+            if self.phase == Phase::FirstByte {
+                // Its time counts from connecting.
+                self.seat.entry.idle(monotonic_ms());
+            } else {
+                self.become_idle(Phase::Idle);
+            }
+            if self.shared.is_stopping() {
+                return false;
+            }
+        }
+        self.socket.wait_readable();
+        self.seat.entry.busy();
+        true
+    }
+
+    fn become_idle(&mut self, phase: Phase) {
+        let config = &self.shared.config;
+        self.seat.entry.idle(monotonic_ms());
+        self.phase = phase;
+        let after_ms = if phase == Phase::Idle { config.idle_ms } else { config.first_byte_ms };
+        self.outlet.watch.arm(Fired::Read, after_ms);
+    }
+
+    /// Answers the whole requests of the input, as many as one turn may.
+    fn answer_all(&mut self) -> Turn {
+        self.outlet.date = self.shared.desk(self.seat.worker).date();
+        for _ in 0..self.shared.config.pipeline_requests_max {
+            match self.next_body() {
+                Ok(None) => return Turn::Read,
+                Ok(Some((body, consumed))) => {
+                    if !self.dispatch(&body, consumed) {
+                        return if self.head.close { Turn::Close } else { Turn::Linger };
+                    }
+                }
+                Err(refusal) => {
+                    self.outlet.refuse(refusal);
+                    return Turn::Linger;
+                }
+            }
+            if self.outlet.output.len() >= self.shared.config.unsent_bytes_max {
+                return Turn::More;
+            }
+        }
+        if self.input.is_empty() { Turn::Read } else { Turn::More }
+    }
+
+    /// The next request, once all of it is here: its body and where the one after it starts.
+    fn next_body(&mut self) -> Result<Option<(Body, usize)>, Refusal> {
+        if matches!(self.stage, Stage::Head(_)) && !self.take_head()? {
+            return Ok(None);
+        }
+        let Stage::Body(body) = &mut self.stage else { return Ok(None) };
+        match body.advance(self.input.bytes_mut(), &self.shared.config)? {
+            Advance::Whole { consumed } => {
+                let stage = std::mem::replace(&mut self.stage, Stage::Head(Search::default()));
+                let Stage::Body(body) = stage else { return Ok(None) };
+                Ok(Some((body, consumed)))
+            }
+            Advance::More { kept } => {
+                self.input.keep(kept);
+                self.await_body()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// From the head's stage to the body's; false: the head is not whole.
+    fn take_head(&mut self) -> Result<bool, Refusal> {
+        let config = &self.shared.config;
+        let Stage::Head(search) = &mut self.stage else { return Ok(true) };
+        if search.is_fresh() && self.input.skip_line_end() {
+            return Ok(false);
+        }
+        let bytes = self.input.bytes_mut();
+        let Some(length) = search.advance(bytes, config)? else {
+            if self.phase != Phase::Head {
+                self.phase = Phase::Head;
+                self.outlet.watch.arm(Fired::Read, config.head_ms);
+            }
+            self.input.make_room(config.head_bytes_max, &self.shared)?;
+            return Ok(false);
+        };
+        let head = &mut self.head;
+        parse(head, &bytes[..length], config)?;
+        if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let body = Body::new(length, head.framing);
+        let has_body = head.framing != Framing::Length(0);
+        if head.expects_continue && has_body && bytes.len() == length {
+            self.outlet.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        self.stage = Stage::Body(body);
+        Ok(true)
+    }
+
+    /// Room and time for the rest of a body. The time moves with what has come: the whole has its bound, and after a
+    /// first grace every second must have brought its bytes.
+    fn await_body(&mut self) -> Result<(), Refusal> {
+        let config = &self.shared.config;
+        let Stage::Body(body) = &mut self.stage else { return Ok(()) };
+        let now_ms = monotonic_ms();
+        let since_ms = *body.since_ms.get_or_insert(now_ms);
+        let earned_ms = body.received as u64 * 1_000 / config.body_bytes_per_second_min.max(1);
+        let end_ms = since_ms + config.body_ms.min(config.body_rate_after_ms + earned_ms);
+        self.phase = Phase::Body;
+        self.outlet.watch.arm(Fired::Read, end_ms.saturating_sub(now_ms));
+        let wanted = body.wanted().unwrap_or(usize::MAX);
+        self.input.make_room(wanted, &self.shared)
+    }
+
+    /// Hands one request to the handler. False: it is the connection's last.
+    fn dispatch(&mut self, body: &Body, consumed: usize) -> bool {
+        let head = &self.head;
+        if self.phase != Phase::Busy {
+            self.phase = Phase::Busy;
+            self.outlet.watch.disarm();
+        }
+        let is_last = head.close || self.shared.is_stopping() || self.outlet.watch.fired() != Fired::No;
+        let shape = Shape { head_only: head.method == super::Method::Head, close: is_last, is_old: head.is_old };
+        let bytes = &*self.input.bytes_mut();
+        let request = Request {
+            method: head.method,
+            path: head.path(bytes),
+            query: head.query(bytes),
+            headers: head.headers(bytes),
+            body: &bytes[body.range()],
+            peer: self.peer,
+        };
+        self.shared.stats.requests.add(self.seat.worker, 1);
+        let mut exchange = Exchange::new(&mut self.outlet, shape);
+        let handled = catch_unwind(AssertUnwindSafe(|| (self.shared.handler)(&request, &mut exchange)));
+        let goes_on = exchange.finish(handled.is_err());
+        self.input.consume(consumed, &self.shared);
+        goes_on
+    }
+
+    /// Sends the answers, once what they promise has happened.
+    fn flush(&mut self) -> io::Result<()> {
+        self.outlet.settle();
+        let Outlet { output, watch, .. } = &mut self.outlet;
+        if output.is_empty() {
+            return Ok(());
+        }
+        let mut has_stalled = false;
+        let sent = self.socket.write_all(output, || {
+            has_stalled = true;
+            watch.arm(Fired::Both, self.shared.config.write_stall_ms);
+        });
+        self.shared.stats.bytes_out.add(self.seat.worker, output.len() as u64);
+        output.clear();
+        if has_stalled {
+            self.after_stall();
+        }
+        sent
+    }
+
+    /// The one deadline was taken for the write: a request that is half here gets a new one.
+    fn after_stall(&mut self) {
+        if self.outlet.watch.fired() == Fired::Both {
+            self.shared.stats.timeouts.fetch_add(1, Ordering::Relaxed);
+            self.socket.reset_on_close();
+        }
+        match self.phase {
+            Phase::Head => self.outlet.watch.arm(Fired::Read, self.shared.config.head_ms),
+            Phase::Body => self.outlet.watch.arm(Fired::Read, self.shared.config.body_rate_after_ms),
+            Phase::Busy | Phase::FirstByte | Phase::Idle => self.outlet.watch.disarm(),
+        }
+    }
+
+    /// Nothing more comes: because the client ended, which needs no answer, or because its time was over.
+    fn end_of_input(&mut self) {
+        if self.outlet.watch.fired() != Fired::Read {
+            return;
+        }
+        self.shared.stats.timeouts.fetch_add(1, Ordering::Relaxed);
+        let refusal = match self.phase {
+            Phase::Head => Refusal::HeadTimeout,
+            Phase::Body => Refusal::BodyTimeout,
+            Phase::Busy | Phase::FirstByte | Phase::Idle => return,
+        };
+        self.outlet.date = self.shared.desk(self.seat.worker).date();
+        self.outlet.refuse(refusal);
+        if self.flush().is_ok() {
+            self.linger();
+        }
+    }
+
+    /// Closes without losing the answer: a close with unread bytes would reset the connection, and the client might
+    /// never see what was sent. So our side ends, and the client's rest is read and thrown away for a while.
+    fn linger(&mut self) {
+        let config = &self.shared.config;
+        self.socket.half_close();
+        self.outlet.watch.arm(Fired::Both, config.linger_close_ms);
+        self.input.consume_all(&self.shared);
+        let mut left = config.linger_close_bytes_max;
+        while left > 0 {
+            self.socket.wait_readable();
+            match self.socket.read(self.input.room()) {
+                Ok(Got::Bytes(length)) => left = left.saturating_sub(length),
+                Ok(Got::Nothing) => {}
+                Ok(Got::End) | Err(_) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.input.consume_all(&self.shared);
+        if !self.input.has_no_buffer() {
+            self.outlet.output.clear();
+            self.outlet.give_back(self.input.take());
+        }
+    }
+}

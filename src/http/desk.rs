@@ -1,0 +1,86 @@
+//! What the connections of one worker share: buffers to lend and the date of the second.
+//!
+//! A connection has buffers only while it has bytes, so ten thousand idle ones cost no buffers at all. The lock is
+//! one worker's own: it is never contended, and held for a few moves.
+
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::exchange::Held;
+use super::response::DateLine;
+use crate::limits::{LENT_BUFFERS_KEPT, READ_BUFFER_BYTES};
+
+/// An output buffer that grew beyond this is not kept.
+const OUTPUT_BYTES_KEPT: usize = 4 * READ_BUFFER_BYTES;
+
+/// The buffers of a connection that has bytes. The default one holds no memory.
+#[derive(Default)]
+pub(super) struct Lent {
+    pub(super) input: Vec<u8>,
+    pub(super) output: Vec<u8>,
+    pub(super) held: Vec<Held>,
+}
+
+pub(super) struct Desk {
+    state: Mutex<State>,
+}
+
+struct State {
+    spare: Vec<Lent>,
+    second: u64,
+    date: DateLine,
+}
+
+impl Desk {
+    pub(super) fn new() -> Desk {
+        Desk { state: Mutex::new(State { spare: Vec::new(), second: u64::MAX, date: [b' '; 37] }) }
+    }
+
+    /// Buffers for a connection that gets bytes.
+    pub(super) fn lend(&self) -> Lent {
+        let spare = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).spare.pop();
+        spare.unwrap_or_else(|| Lent {
+            input: vec![0; READ_BUFFER_BYTES],
+            output: Vec::with_capacity(READ_BUFFER_BYTES / 4),
+            held: Vec::new(),
+        })
+    }
+
+    /// Takes them back, empty.
+    pub(super) fn give_back(&self, lent: Lent) {
+        if lent.input.len() != READ_BUFFER_BYTES || lent.output.capacity() > OUTPUT_BYTES_KEPT {
+            return;
+        }
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if state.spare.len() < LENT_BUFFERS_KEPT {
+            state.spare.push(lent);
+        }
+    }
+
+    /// The `Date` line of this second.
+    pub(super) fn date(&self) -> DateLine {
+        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if state.second != second {
+            state.second = second;
+            state.date = date_line(second);
+        }
+        state.date
+    }
+}
+
+fn date_line(second: u64) -> DateLine {
+    let time = jiff::Timestamp::from_second(second.cast_signed()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let text = time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n").to_string();
+    text.as_bytes().try_into().unwrap_or(*b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::date_line;
+
+    #[test]
+    fn a_date_is_an_imf_fixdate() {
+        assert_eq!(&date_line(784_111_777), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+    }
+}

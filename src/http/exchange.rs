@@ -1,0 +1,249 @@
+//! What a handler has of its connection: the answer it gives, and the waits before the answer goes out.
+//!
+//! Answers collect in one output and leave in one write. One that promises something still under way is *held*: the
+//! write waits for the connection's ticket, and where the ticket failed, each held answer is replaced. So a handler
+//! never sleeps for the common case, and all requests of a turn share one wait.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::desk::Lent;
+use super::refusal::Refusal;
+use super::response::{Answer, DateLine, Shape, error_body, render, render_refusal};
+use super::server::Shared;
+use crate::clock::monotonic_ms;
+use crate::runtime::{Deadline, Fired, Ticket, arm, register, unregister};
+
+/// An answer in the output that must not leave as it is before its ticket is done.
+pub(super) struct Held {
+    range: Range<usize>,
+    shape: Shape,
+}
+
+/// The connection's ticket and deadline: one thing to wait for and one time to give up.
+pub(super) struct Watch {
+    pub(super) worker: usize,
+    ticket: Arc<Ticket>,
+    deadline: Arc<Deadline>,
+    socket: i32,
+}
+
+impl Watch {
+    /// For the coroutine that calls.
+    pub(super) fn new(worker: usize, socket: i32) -> Watch {
+        let ticket = Arc::new(Ticket::of_current(worker));
+        let deadline = Deadline::new(socket, ticket.clone());
+        register(worker, deadline.clone());
+        Watch { worker, ticket, deadline, socket }
+    }
+
+    pub(super) fn arm(&self, action: Fired, after_ms: u64) {
+        arm(self.worker, &self.deadline, action, after_ms);
+    }
+
+    pub(super) fn disarm(&self) {
+        self.deadline.clear();
+    }
+
+    pub(super) fn fired(&self) -> Fired {
+        self.deadline.fired()
+    }
+
+    /// Waits for the ticket, at most so long: false when the time is over. An expired ticket is of no more use, even
+    /// where the last completion came at the same moment: the next thing under way gets a fresh one.
+    fn wait(&mut self, ms: u64) -> bool {
+        self.arm(Fired::Ticket, ms);
+        let done = self.ticket.wait();
+        self.disarm();
+        if self.fired() == Fired::Ticket {
+            *self = Watch::new(self.worker, self.socket);
+        }
+        done
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        unregister(self.worker, &self.deadline);
+    }
+}
+
+/// Everything about a connection but its input and its socket.
+pub(super) struct Outlet {
+    pub(super) output: Vec<u8>,
+    pub(super) date: DateLine,
+    pub(super) watch: Watch,
+    pub(super) shared: Arc<Shared>,
+    held: Vec<Held>,
+}
+
+impl Outlet {
+    pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
+        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new() }
+    }
+
+    /// Buffers for a turn; the input's goes to the caller.
+    pub(super) fn lend(&mut self) -> Vec<u8> {
+        let Lent { input, output, held } = self.shared.desk(self.watch.worker).lend();
+        self.output = output;
+        self.held = held;
+        input
+    }
+
+    /// Gives them back: everything was sent.
+    pub(super) fn give_back(&mut self, input: Vec<u8>) {
+        let output = std::mem::take(&mut self.output);
+        let held = std::mem::take(&mut self.held);
+        self.shared.desk(self.watch.worker).give_back(Lent { input, output, held });
+    }
+
+    /// Appends the answer to a broken request.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.shared.stats.count_refusal(refusal);
+        self.count(refusal.parts().0);
+        render_refusal(&mut self.output, refusal, &self.date);
+    }
+
+    /// Waits until what the held answers promise has happened; replaces them where it has not.
+    pub(super) fn settle(&mut self) {
+        if self.held.is_empty() {
+            return;
+        }
+        self.watch.ticket.wait();
+        let failed = self.watch.ticket.take_failed();
+        self.release(failed);
+    }
+
+    fn release(&mut self, failed: bool) {
+        if failed {
+            let sent = std::mem::take(&mut self.output);
+            let mut copied = 0;
+            for Held { range, shape } in std::mem::take(&mut self.held) {
+                self.output.extend_from_slice(&sent[copied..range.start]);
+                copied = range.end;
+                self.append(&(self.shared.config.on_failed)(), shape);
+            }
+            self.output.extend_from_slice(&sent[copied..]);
+        }
+        self.held.clear();
+    }
+
+    fn append(&mut self, answer: &Answer<'_>, shape: Shape) {
+        self.count(answer.status);
+        render(&mut self.output, answer, shape, &self.date);
+    }
+
+    fn count(&self, status: u16) {
+        self.shared.stats.responses[usize::from(status / 100).min(5)].add(self.watch.worker, 1);
+    }
+}
+
+/// One request's side of its connection.
+pub struct Exchange<'c> {
+    outlet: &'c mut Outlet,
+    shape: Shape,
+    start: usize,
+    answered: bool,
+    held: bool,
+    waited: bool,
+}
+
+impl<'c> Exchange<'c> {
+    pub(super) fn new(outlet: &'c mut Outlet, shape: Shape) -> Exchange<'c> {
+        let start = outlet.output.len();
+        Exchange { outlet, shape, start, answered: false, held: false, waited: false }
+    }
+
+    /// The worker that the connection lives on.
+    pub fn worker(&self) -> usize {
+        self.outlet.watch.worker
+    }
+
+    /// The connection's ticket: `add` for each thing started, before it can end. Ask again after [`Exchange::wait`],
+    /// which may have replaced it.
+    pub fn ticket(&self) -> &Arc<Ticket> {
+        &self.outlet.watch.ticket
+    }
+
+    /// Gives the answer, exactly once a request: a second one is ignored, none at all becomes a 500.
+    pub fn respond(&mut self, answer: Answer<'_>) {
+        if self.answered {
+            tracing::error!(status = answer.status, "a second answer to one request was ignored");
+            return;
+        }
+        self.answered = true;
+        self.outlet.append(&answer, self.shape);
+    }
+
+    /// Keeps this request's answer back until the connection's ticket has nothing under way; where the ticket failed
+    /// then, the answer of `Config::on_failed` goes out in its place.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Waits for what earlier answers of this turn hold on to. A handler that is going to [`Exchange::wait`] calls this
+    /// before its first `add`, so that its own deadline never decides about the requests before it.
+    pub fn settle(&mut self) {
+        let until = self.outlet.output.len();
+        self.outlet.settle();
+        self.moved(until);
+    }
+
+    /// Sleeps until the ticket has nothing under way, at most `ms` milliseconds. False when the time is over: the
+    /// connection gets a fresh ticket, and what ends later ends on the old one, unheard. Earlier answers of the turn
+    /// that were still held are decided here too: sent as they are after true without a failure, else replaced.
+    /// A failure stays readable by `ticket().take_failed()` until the handler returns.
+    pub fn wait(&mut self, ms: u64) -> bool {
+        self.waited = true;
+        let ticket = self.ticket().clone();
+        let done = self.outlet.watch.wait(ms);
+        let failed = ticket.take_failed();
+        let until = self.outlet.output.len();
+        self.outlet.release(!done || failed);
+        self.moved(until);
+        if failed && done {
+            // One that failed at once: the failure is the handler's to see as well.
+            self.ticket().add();
+            self.ticket().finish(false);
+        }
+        done
+    }
+
+    /// Earlier answers became longer or shorter: this request's own starts elsewhere.
+    fn moved(&mut self, until: usize) {
+        self.start = self.start + self.outlet.output.len() - until;
+    }
+
+    /// After the handler: an answer there is, whatever happened. True: the connection goes on.
+    pub(super) fn finish(mut self, panicked: bool) -> bool {
+        if panicked {
+            self.outlet.output.truncate(self.start);
+            self.answer_panic();
+            return false;
+        }
+        if !self.answered {
+            let body = error_body(500, "no_answer", "the server has no answer to this: report it");
+            self.respond(Answer { status: 500, content_type: "application/json", headers: &[], body: body.as_bytes() });
+        }
+        if self.held {
+            let range = self.start..self.outlet.output.len();
+            self.outlet.held.push(Held { range, shape: self.shape });
+        } else if self.waited && !self.ticket().is_pending() {
+            // The failure was this request's own; nobody after it shall answer for it.
+            self.ticket().take_failed();
+        }
+        !self.shape.close
+    }
+
+    fn answer_panic(&mut self) {
+        static PANICS: AtomicU64 = AtomicU64::new(0);
+        let id = format!("{:x}-{:x}", monotonic_ms(), PANICS.fetch_add(1, Ordering::Relaxed));
+        tracing::error!(request_id = %id, "a handler panicked");
+        self.outlet.shared.stats.handler_panics.fetch_add(1, Ordering::Relaxed);
+        let body = error_body(500, "internal", &format!("report this with the request id {id}"));
+        let headers = [("X-Request-Id", id.as_str())];
+        let answer = Answer { status: 500, content_type: "application/json", headers: &headers, body: body.as_bytes() };
+        self.outlet.append(&answer, Shape { close: true, ..self.shape });
+    }
+}

@@ -1,0 +1,380 @@
+//! The head of a request: where it ends, what it says, and everything that makes it unacceptable.
+//!
+//! `httparse` splits and checks characters; the rules on top are ours, and stricter where two readers of the same bytes
+//! could disagree about where a request ends. The search for the end goes on where it stopped, so a head that comes a
+//! byte at a time costs its length, and it is parsed once, when it is whole. What was found is kept as offsets: they
+//! stay true when the buffer moves or grows under a body.
+
+use std::io::BufRead;
+use std::mem::MaybeUninit;
+
+use super::Config;
+use super::refusal::Refusal;
+use crate::limits::HEADERS_MAX;
+
+/// A method that HTTP defines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Reads without the body.
+    Head,
+    /// Hands something in.
+    Post,
+    /// Puts something in its place.
+    Put,
+    /// Takes something away.
+    Delete,
+    /// Asks what is possible.
+    Options,
+    /// Changes a part.
+    Patch,
+    /// Echoes.
+    Trace,
+    /// Opens a tunnel.
+    Connect,
+}
+
+impl Method {
+    fn of(name: &str) -> Option<Method> {
+        Some(match name {
+            "GET" => Method::Get,
+            "POST" => Method::Post,
+            "HEAD" => Method::Head,
+            "PUT" => Method::Put,
+            "DELETE" => Method::Delete,
+            "OPTIONS" => Method::Options,
+            "PATCH" => Method::Patch,
+            "TRACE" => Method::Trace,
+            "CONNECT" => Method::Connect,
+            _ => return None,
+        })
+    }
+}
+
+/// How long the body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    Length(usize),
+    Chunked,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Span {
+    start: u16,
+    length: u16,
+}
+
+impl Span {
+    fn of(whole: &[u8], part: &[u8]) -> Span {
+        // A part that httparse left out is empty; all others lie within the head, which is shorter than 64 KiB.
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        Span { start: u16::try_from(start).unwrap_or(0), length: u16::try_from(part.len()).unwrap_or(0) }
+    }
+
+    fn text(self, whole: &[u8]) -> &[u8] {
+        &whole[usize::from(self.start)..][..usize::from(self.length)]
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Field {
+    name: Span,
+    value: Span,
+}
+
+/// A parsed head; offsets count from the first byte of its request.
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) framing: Framing,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub(super) expects_continue: bool,
+    /// The connection ends after this request.
+    pub(super) close: bool,
+    /// HTTP/1.0, which has to be told that the connection stays.
+    pub(super) is_old: bool,
+    path: Span,
+    query: Span,
+    fields: [Field; HEADERS_MAX],
+    field_count: usize,
+}
+
+impl Head {
+    pub(super) fn new() -> Head {
+        Head {
+            method: Method::Get,
+            framing: Framing::Length(0),
+            expects_continue: false,
+            close: false,
+            is_old: false,
+            path: Span::default(),
+            query: Span::default(),
+            fields: [Field::default(); HEADERS_MAX],
+            field_count: 0,
+        }
+    }
+
+    /// The path as sent. ASCII: the parser has seen to it.
+    pub(super) fn path<'a>(&self, request: &'a [u8]) -> &'a str {
+        match self.path.text(request) {
+            // An absolute target may name nothing but the host.
+            [] => "/",
+            path => std::str::from_utf8(path).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn query<'a>(&self, request: &'a [u8]) -> &'a str {
+        std::str::from_utf8(self.query.text(request)).unwrap_or_default()
+    }
+
+    pub(super) fn headers<'a>(&'a self, request: &'a [u8]) -> Headers<'a> {
+        Headers { request, fields: &self.fields[..self.field_count] }
+    }
+}
+
+/// The headers of a request, in their order.
+#[derive(Clone, Copy)]
+pub struct Headers<'a> {
+    request: &'a [u8],
+    fields: &'a [Field],
+}
+
+impl<'a> Headers<'a> {
+    /// The first header of that name, whatever its case.
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.iter().find(|(found, _)| found.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let request = self.request;
+        self.fields.iter().map(move |field| (field.name.text(request), field.value.text(request)))
+    }
+}
+
+/// How far the search for the end of a head has come.
+#[derive(Default)]
+pub(super) struct Search {
+    scanned: usize,
+    line_start: usize,
+}
+
+impl Search {
+    /// Nothing was looked at yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.scanned == 0
+    }
+
+    /// Looks at what has come since: the length of the head once it is whole.
+    pub(super) fn advance(&mut self, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
+        while let Some(end) = line_end(bytes, self.scanned) {
+            let text_end = end - 1;
+            if text_end == 0 || bytes[text_end - 1] != b'\r' {
+                return Err(Refusal::LineEnding);
+            }
+            let length = text_end - 1 - self.line_start;
+            if self.line_start == 0 {
+                within_line(length, config)?;
+            } else if length == 0 {
+                return if end <= config.head_bytes_max { Ok(Some(end)) } else { Err(Refusal::HeadTooLarge) };
+            }
+            self.scanned = end;
+            self.line_start = end;
+        }
+        self.scanned = bytes.len();
+        if self.line_start == 0 {
+            // The last byte may be the CR of the end.
+            within_line(bytes.len().saturating_sub(1), config)?;
+        }
+        if bytes.len() >= config.head_bytes_max { Err(Refusal::HeadTooLarge) } else { Ok(None) }
+    }
+}
+
+fn within_line(length: usize, config: &Config) -> Result<(), Refusal> {
+    if length > config.request_line_bytes_max { Err(Refusal::LineTooLong) } else { Ok(()) }
+}
+
+/// The position after the next line feed.
+pub(super) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut rest = &bytes[from..];
+    // The library's own memchr: it is vectorised, which a loop over bytes is not.
+    let length = rest.skip_until(b'\n').unwrap_or(0);
+    let end = from + length;
+    (length > 0 && bytes[end - 1] == b'\n').then_some(end)
+}
+
+/// Parses a whole head into the connection's own and checks what frames the body.
+pub(super) fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> {
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        return Err(Refusal::RequestLine);
+    }
+    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    let room = &mut room[..config.headers_max.min(HEADERS_MAX)];
+    match parsed.parse_with_uninit_headers(bytes, room) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
+        Ok(_) => return Err(Refusal::LineEnding),
+        Err(httparse::Error::Version) => return Err(wrong_version(bytes)),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(Refusal::Field),
+        Err(_) => return Err(Refusal::RequestLine),
+    }
+    let method = Method::of(parsed.method.unwrap_or_default()).ok_or(Refusal::Method)?;
+    let (path, query) = split_target(method, parsed.path.unwrap_or_default())?;
+    head.method = method;
+    head.path = Span::of(bytes, path.as_bytes());
+    head.query = Span::of(bytes, query.as_bytes());
+    head.is_old = parsed.version == Some(0);
+    head.field_count = parsed.headers.len();
+    let mut rules = Rules::default();
+    for (field, header) in head.fields.iter_mut().zip(parsed.headers.iter()) {
+        *field = Field { name: Span::of(bytes, header.name.as_bytes()), value: Span::of(bytes, header.value) };
+        rules.see(header.name, header.value.trim_ascii())?;
+    }
+    head.framing = rules.framing(head.is_old)?;
+    head.expects_continue = rules.expects_continue && !head.is_old;
+    head.close = rules.close || (head.is_old && !rules.keep_alive);
+    Ok(())
+}
+
+/// A version that exists elsewhere, or no version at all.
+fn wrong_version(bytes: &[u8]) -> Refusal {
+    let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    match line.split(|&byte| byte == b' ').collect::<Vec<_>>().as_slice() {
+        [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Refusal::Version
+        }
+        _ => Refusal::RequestLine,
+    }
+}
+
+/// Path and query of a target in any of its four forms.
+fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
+    if target.bytes().any(|byte| !(0x21..0x7f).contains(&byte) || byte == b'#') {
+        return Err(Refusal::Target);
+    }
+    let local = if target.starts_with('/') || (method == Method::Options && target == "*") || method == Method::Connect
+    {
+        target
+    } else {
+        let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
+        if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+            return Err(Refusal::Target);
+        }
+        let authority = rest.find(['/', '?']).unwrap_or(rest.len());
+        if !is_host(&rest.as_bytes()[..authority]) {
+            return Err(Refusal::Target);
+        }
+        &rest[authority..]
+    };
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    Ok((path, query))
+}
+
+/// What the headers that frame a message said.
+#[derive(Default)]
+struct Rules {
+    hosts: usize,
+    length: Option<usize>,
+    is_chunked: bool,
+    expects_continue: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Rules {
+    fn see(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+        // The length first: most headers are none of these.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case("host") => {
+                self.hosts += 1;
+                if self.hosts > 1 || !is_host(value) {
+                    return Err(Refusal::Host);
+                }
+            }
+            6 if name.eq_ignore_ascii_case("expect") => {
+                if !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Refusal::Expectation);
+                }
+                self.expects_continue = true;
+            }
+            10 if name.eq_ignore_ascii_case("connection") => {
+                for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            14 if name.eq_ignore_ascii_case("content-length") => {
+                let earlier = self.length.replace(content_length(value)?);
+                if earlier.is_some() {
+                    return Err(Refusal::ContentLength);
+                }
+            }
+            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+                if self.is_chunked {
+                    return Err(Refusal::TransferEncoding);
+                }
+                is_only_chunked(value)?;
+                self.is_chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn framing(&self, is_old: bool) -> Result<Framing, Refusal> {
+        if self.hosts == 0 && !is_old {
+            return Err(Refusal::Host);
+        }
+        match (self.is_chunked, self.length) {
+            (true, Some(_)) => Err(Refusal::AmbiguousLength),
+            (true, None) if is_old => Err(Refusal::TransferEncoding),
+            (true, None) => Ok(Framing::Chunked),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+fn content_length(value: &[u8]) -> Result<usize, Refusal> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::ContentLength);
+    }
+    let add = |sum: usize, digit: &u8| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'));
+    // Saturated, a number past all bounds is too large rather than wrong.
+    Ok(value.iter().fold(0, add))
+}
+
+fn is_only_chunked(value: &[u8]) -> Result<(), Refusal> {
+    let codings: Vec<&[u8]> = value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).collect();
+    let chunked = |coding: &&[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    match codings.as_slice() {
+        [only] if chunked(only) => Ok(()),
+        [before @ .., _] if before.iter().any(chunked) || codings.iter().any(|coding| coding.is_empty()) => {
+            Err(Refusal::TransferEncoding)
+        }
+        _ => Err(Refusal::TransferCoding),
+    }
+}
+
+/// `host`, `host:port`, `[ipv6]` or `[ipv6]:port` (RFC 3986, 3.2).
+fn is_host(value: &[u8]) -> bool {
+    let (host, port) = match value.strip_prefix(b"[") {
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
+            if end == 0 || !literal[..end].iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte)) {
+                return false;
+            }
+            (&b"literal"[..], &literal[end + 1..])
+        }
+        None => value.split_at(value.iter().position(|&byte| byte == b':').unwrap_or(value.len())),
+    };
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
+    let is_port = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !host.is_empty() && host.iter().all(is_name) && is_port
+}

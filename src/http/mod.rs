@@ -1,0 +1,34 @@
+//! The HTTP/1.1 server: bytes to requests and answers to bytes. Knows nothing of what a request means.
+//!
+//! ```text
+//! acceptor ──spawns──▶ connection ──▶ input ──▶ head, body ──▶ Request ──▶ the handler
+//!                          ▲                                                  │ Exchange
+//!                          └── socket ◀── one write a turn ◀── response ◀─────┘
+//! ```
+//!
+//! One coroutine a connection, on the worker of its socket for good. A turn is one read, every whole request of it, one
+//! write. Read in this order: `server` (settings, start, stop), `acceptor`, `connection` (the turn, the deadlines),
+//! `head` and `body` (what is acceptable), `exchange` (answers that wait), then the small ones.
+//!
+//! Invariants: answers leave in the order of their requests; a broken request never reaches the handler, and nothing
+//! after it is read as a request; every wait has a deadline or a ticket; every buffer has a bound.
+
+mod acceptor;
+mod body;
+mod connection;
+mod desk;
+mod exchange;
+mod head;
+mod input;
+mod refusal;
+mod registry;
+mod response;
+mod server;
+mod socket;
+mod stats;
+
+pub use exchange::Exchange;
+pub use head::{Headers, Method};
+pub use response::Answer;
+pub use server::{Config, Request, Running, Server};
+pub use stats::{Counter, Stats};

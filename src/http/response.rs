@@ -1,0 +1,162 @@
+//! Answers as bytes: the head that every answer gets, and the bodies of the server's own errors.
+//!
+//! Knows which answers carry a body and a length; when they are sent is the connection's business.
+
+use std::io::Write;
+
+use super::refusal::Refusal;
+
+/// What a handler answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Answer<'a> {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty: no `Content-Type`.
+    pub content_type: &'static str,
+    /// More headers; one with a control character is left out. `Date`, `Content-Length` and `Connection` are ours.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// Left out where the request or the status forbids it.
+    pub body: &'a [u8],
+}
+
+/// `Date: ` and its value and the end of its line.
+pub(super) type DateLine = [u8; 37];
+
+/// How the answer to one request differs from others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// The answer to HEAD: everything but the body.
+    pub(super) head_only: bool,
+    /// The connection ends after it.
+    pub(super) close: bool,
+    /// HTTP/1.0, which has to be told that the connection stays.
+    pub(super) is_old: bool,
+}
+
+/// Appends an answer.
+pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, date: &DateLine) {
+    status_line(output, answer.status);
+    output.extend_from_slice(date);
+    let bodiless = matches!(answer.status, 204 | 304 | 100..=199);
+    if !answer.content_type.is_empty() && !bodiless {
+        line(output, "Content-Type", answer.content_type);
+    }
+    if !bodiless {
+        output.extend_from_slice(b"Content-Length: ");
+        number(output, answer.body.len());
+        output.extend_from_slice(b"\r\n");
+    }
+    for (name, value) in answer.headers {
+        // What a handler echoes must never start a line of its own.
+        if !value.bytes().chain(name.bytes()).any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            line(output, name, value);
+        }
+    }
+    if shape.close {
+        output.extend_from_slice(b"Connection: close\r\n");
+    } else if shape.is_old {
+        output.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    output.extend_from_slice(b"\r\n");
+    if !bodiless && !shape.head_only {
+        output.extend_from_slice(answer.body);
+    }
+}
+
+/// Appends the answer to a request that broke a rule; the connection ends after it.
+pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, date: &DateLine) {
+    let (status, tag, message) = refusal.parts();
+    let body = error_body(status, tag, message);
+    let headers: &[(&str, &str)] = if refusal.is_passing() { &[("Retry-After", "1")] } else { &[] };
+    let answer = Answer { status, content_type: "application/json", headers, body: body.as_bytes() };
+    render(output, &answer, Shape { head_only: false, close: true, is_old: false }, date);
+}
+
+/// `tag` and `message` are words of ours that need no escaping.
+pub(super) fn error_body(status: u16, tag: &str, message: &str) -> String {
+    format!("{{\"status\":{status},\"error\":\"{tag}\",\"message\":\"{message}\"}}")
+}
+
+/// The answer in the place of held ones that failed, unless the configuration names another.
+pub(super) fn failed() -> Answer<'static> {
+    Answer {
+        status: 503,
+        content_type: "application/json",
+        headers: &[("Retry-After", "1")],
+        body: br#"{"status":503,"error":"not_stored","message":"nothing was stored: send it again with the same ids"}"#,
+    }
+}
+
+fn line(output: &mut Vec<u8>, name: &str, value: &str) {
+    output.extend_from_slice(name.as_bytes());
+    output.extend_from_slice(b": ");
+    output.extend_from_slice(value.as_bytes());
+    output.extend_from_slice(b"\r\n");
+}
+
+fn number(output: &mut Vec<u8>, mut value: usize) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    output.extend_from_slice(&digits[at..]);
+}
+
+fn status_line(output: &mut Vec<u8>, status: u16) {
+    let line: &[u8] = match status {
+        200 => b"HTTP/1.1 200 OK\r\n",
+        201 => b"HTTP/1.1 201 Created\r\n",
+        202 => b"HTTP/1.1 202 Accepted\r\n",
+        204 => b"HTTP/1.1 204 No Content\r\n",
+        304 => b"HTTP/1.1 304 Not Modified\r\n",
+        400 => b"HTTP/1.1 400 Bad Request\r\n",
+        404 => b"HTTP/1.1 404 Not Found\r\n",
+        503 => b"HTTP/1.1 503 Service Unavailable\r\n",
+        other => {
+            // A write into a Vec does not fail.
+            let _ = write!(output, "HTTP/1.1 {other} {}\r\n", reason(other));
+            return;
+        }
+    };
+    output.extend_from_slice(line);
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        206 => "Partial Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        422 => "Unprocessable Content",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        _ => "Status",
+    }
+}

@@ -1,0 +1,264 @@
+//! The server from outside: its settings, its start and its stop, and the request that a handler sees.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::desk::Desk;
+use super::registry::Registry;
+use super::response::{self, Answer};
+use super::{Exchange, Headers, Method, Stats, acceptor};
+use crate::limits;
+use crate::runtime::worker_count;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// How often a stop looks whether the last connection has ended.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+/// After a cut, sockets that were reset need this long to be closed.
+const CUT_WAIT: Duration = Duration::from_millis(250);
+
+/// Every bound of the server. The defaults are those of `limits`.
+#[derive(Clone)]
+pub struct Config {
+    /// Port 0 takes any.
+    pub listen: SocketAddr,
+    /// Past it the longest idle connection makes room, or the new one gets 503.
+    pub connections_max: usize,
+    /// Past it a new connection of the address gets 429; never counts loopback.
+    pub connections_per_address_max: Option<usize>,
+    /// Addresses that are never counted, such as trusted proxies.
+    pub is_trusted: fn(IpAddr) -> bool,
+    /// Request line without its end.
+    pub request_line_bytes_max: usize,
+    /// Request line, headers and the empty line; below 64 KiB.
+    pub head_bytes_max: usize,
+    /// Header fields of a request; `limits::HEADERS_MAX` at most.
+    pub headers_max: usize,
+    /// A body, declared or counted.
+    pub body_bytes_max: usize,
+    /// What the bodies of all connections have in memory beyond their lent buffers.
+    pub bodies_bytes_max: usize,
+    /// Hexadecimal digits of a chunk's size.
+    pub chunk_size_digits_max: usize,
+    /// Extensions of one chunk.
+    pub chunk_extension_bytes_max: usize,
+    /// Extensions of all chunks of a body.
+    pub chunk_extensions_bytes_max: usize,
+    /// Trailers of a body.
+    pub trailers_bytes_max: usize,
+    /// Connecting to the first byte.
+    pub first_byte_ms: u64,
+    /// First byte of a head to its last.
+    pub head_ms: u64,
+    /// A whole body.
+    pub body_ms: u64,
+    /// A body may be slower than the rate below for this long.
+    pub body_rate_after_ms: u64,
+    /// Slower than this on the whole, a body is given up.
+    pub body_bytes_per_second_min: u64,
+    /// Between two requests.
+    pub idle_ms: u64,
+    /// A write without progress.
+    pub write_stall_ms: u64,
+    /// Requests answered before other connections get their turn.
+    pub pipeline_requests_max: usize,
+    /// Unsent answers, past which no further request is answered.
+    pub unsent_bytes_max: usize,
+    /// What is read and thrown away after an error.
+    pub linger_close_bytes_max: usize,
+    /// … and for how long.
+    pub linger_close_ms: u64,
+    /// Takes the place of held answers whose ticket failed.
+    pub on_failed: fn() -> Answer<'static>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_address_max: None,
+            is_trusted: |_| false,
+            request_line_bytes_max: limits::REQUEST_LINE_BYTES_MAX,
+            head_bytes_max: limits::HEAD_BYTES_MAX,
+            headers_max: limits::HEADERS_MAX,
+            body_bytes_max: limits::BODY_BYTES_MAX,
+            bodies_bytes_max: limits::BODIES_BYTES_MAX,
+            chunk_size_digits_max: limits::CHUNK_SIZE_DIGITS_MAX,
+            chunk_extension_bytes_max: limits::CHUNK_EXTENSION_BYTES_MAX,
+            chunk_extensions_bytes_max: limits::CHUNK_EXTENSIONS_BYTES_MAX,
+            trailers_bytes_max: limits::TRAILERS_BYTES_MAX,
+            first_byte_ms: limits::FIRST_BYTE_MS,
+            head_ms: limits::HEAD_MS,
+            body_ms: limits::BODY_MS,
+            body_rate_after_ms: 5_000,
+            body_bytes_per_second_min: 500,
+            idle_ms: limits::IDLE_MS,
+            write_stall_ms: limits::WRITE_STALL_MS,
+            pipeline_requests_max: limits::PIPELINE_REQUESTS_MAX,
+            unsent_bytes_max: limits::UNSENT_BYTES_MAX,
+            linger_close_bytes_max: limits::LINGER_CLOSE_BYTES_MAX,
+            linger_close_ms: limits::LINGER_CLOSE_MS,
+            on_failed: response::failed,
+        }
+    }
+}
+
+/// A request, whole.
+pub struct Request<'a> {
+    /// What to do.
+    pub method: Method,
+    /// As sent, still percent-encoded; `*` for an OPTIONS of the server.
+    pub path: &'a str,
+    /// As sent; empty where there is none.
+    pub query: &'a str,
+    /// As sent, in their order.
+    pub headers: Headers<'a>,
+    /// Without its framing; content codings are the handler's.
+    pub body: &'a [u8],
+    /// The other end of the connection, which may be a proxy.
+    pub peer: SocketAddr,
+}
+
+pub(super) type Handler = Box<dyn Fn(&Request<'_>, &mut Exchange<'_>) + Send + Sync>;
+
+/// What all connections of a server share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) handler: Handler,
+    pub(super) stats: Arc<Stats>,
+    pub(super) registry: Registry,
+    desks: Vec<Desk>,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn desk(&self, worker: usize) -> &Desk {
+        &self.desks[worker]
+    }
+
+    /// Ordered with `Entry::idle`.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+}
+
+/// A socket that listens and accepts nothing yet.
+pub struct Server {
+    config: Config,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Takes the port. A port that another process listens on is an error: SO_REUSEPORT would share it in silence.
+    pub fn bind(config: Config) -> io::Result<Server> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen));
+        let socket =
+            Socket::new(Domain::for_address(config.listen), Type::STREAM, Some(Protocol::TCP)).map_err(named)?;
+        // A restart must not wait for the old connections' TIME_WAIT.
+        socket.set_reuse_address(true).map_err(named)?;
+        if config.listen.is_ipv6() {
+            socket.set_only_v6(false).map_err(named)?;
+        }
+        socket.bind(&config.listen.into()).map_err(named)?;
+        socket.listen(BACKLOG).map_err(named)?;
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().map_err(named)?;
+        Ok(Server { config, listener, address })
+    }
+
+    /// The address with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Starts accepting, on a thread of its own. `runtime::start` comes before.
+    pub fn start<H>(self, handler: H) -> Running
+    where
+        H: Fn(&Request<'_>, &mut Exchange<'_>) + Send + Sync + 'static,
+    {
+        let workers = worker_count();
+        let mut config = self.config;
+        // Offsets within a head are 16 bits wide.
+        config.head_bytes_max = config.head_bytes_max.min(usize::from(u16::MAX));
+        config.pipeline_requests_max = config.pipeline_requests_max.max(1);
+        let shared = Arc::new(Shared {
+            config,
+            handler: Box::new(handler),
+            stats: Arc::new(Stats::new(workers)),
+            registry: Registry::new(workers),
+            desks: (0..workers).map(|_| Desk::new()).collect(),
+            stopping: AtomicBool::new(false),
+        });
+        let listener = Arc::new(self.listener);
+        let acceptor = {
+            let (shared, listener) = (shared.clone(), listener.clone());
+            thread::Builder::new().name("acceptor".into()).spawn(move || acceptor::run(&shared, &listener))
+        };
+        let acceptor = Some(acceptor.expect("a thread at start"));
+        Running { shared, listener, acceptor, address: self.address }
+    }
+}
+
+/// A server that serves.
+pub struct Running {
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    acceptor: Option<JoinHandle<()>>,
+    address: SocketAddr,
+}
+
+impl Running {
+    /// The counts, which go on after a stop.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.shared.stats.clone()
+    }
+
+    /// The address with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, ends what is idle, lets the rest finish with `Connection: close`, and cuts what is still there
+    /// after `grace`. True: nothing had to be cut. Blocks: not for a coroutine.
+    pub fn stop(mut self, grace: Duration) -> bool {
+        self.end_acceptor();
+        self.shared.registry.dismiss_idle();
+        if self.wait_closed(grace) {
+            return true;
+        }
+        self.shared.registry.cut_all();
+        self.wait_closed(CUT_WAIT);
+        false
+    }
+
+    fn end_acceptor(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        // Wakes the thread out of accept.
+        let _ = SockRef::from(&*self.listener).shutdown(std::net::Shutdown::Both);
+        if self.acceptor.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the acceptor had panicked");
+        }
+    }
+
+    fn wait_closed(&self, at_most: Duration) -> bool {
+        let until = Instant::now() + at_most;
+        loop {
+            if self.shared.stats.connections_open.load(Ordering::Acquire) == 0 {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            thread::sleep(STOP_LOOK);
+        }
+    }
+}
