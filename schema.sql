@@ -1,0 +1,130 @@
+-- The ledger in PostgreSQL 15 or newer: the durable record of every event and everything derived from it.
+-- Applied at every start in one transaction under an advisory lock; every statement may run again.
+-- A column of rollups that is called `bucket` or `hour` counts minutes or hours since the epoch.
+
+CREATE TABLE IF NOT EXISTS schema_version (version int NOT NULL);
+
+-- One row an event, by UTC day of its (clamped) time. Days are attached as events_YYYYMMDD by the program.
+-- No primary key: only ids that clients chose can repeat, and those have tables of their own.
+CREATE TABLE IF NOT EXISTS events (
+    event_id     uuid NOT NULL,
+    event_type   text NOT NULL,
+    user_id      text,
+    session_id   text,
+    component_id bigint,
+    element_id   text,
+    keyword      text,
+    post_id      text,
+    url          text,
+    referrer     text,
+    result_count bigint,
+    properties   jsonb,
+    event_time   timestamptz NOT NULL,
+    received_at  timestamptz NOT NULL
+) PARTITION BY RANGE (event_time);
+CREATE INDEX IF NOT EXISTS events_event_time ON events USING brin (event_time) WITH (autosummarize = on);
+
+CREATE TABLE IF NOT EXISTS post (
+    post_id    text COLLATE "C" PRIMARY KEY,
+    user_id    text NOT NULL,
+    content    text NOT NULL,
+    hashtags   text[] NOT NULL DEFAULT '{}',
+    image_urls text[] NOT NULL DEFAULT '{}',
+    created_at timestamptz NOT NULL
+);
+
+-- A like needs no post of ours, so the counter has a row of its own. Its lock orders a post's likes.
+CREATE TABLE IF NOT EXISTS post_stat (
+    post_id    text COLLATE "C" PRIMARY KEY,
+    like_count bigint NOT NULL DEFAULT 0 CHECK (like_count >= 0),
+    version    bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 70);
+
+CREATE TABLE IF NOT EXISTS post_like (
+    user_id  text COLLATE "C" NOT NULL,
+    post_id  text COLLATE "C" NOT NULL,
+    liked_at timestamptz NOT NULL,
+    PRIMARY KEY (user_id, post_id)
+);
+
+-- One row a change; a like that changed nothing has none. Also the verdict on its record.
+CREATE TABLE IF NOT EXISTS post_like_log (
+    seq        bigint GENERATED ALWAYS AS IDENTITY,
+    stream     uuid NOT NULL,
+    position   bigint NOT NULL,
+    post_id    text NOT NULL,
+    user_id    text NOT NULL,
+    action     text NOT NULL CHECK (action IN ('LIKE', 'UNLIKE')),
+    like_count bigint NOT NULL CHECK (like_count >= 0),
+    version    bigint NOT NULL,
+    changed_at timestamptz NOT NULL,
+    PRIMARY KEY (stream, position)
+);
+
+-- Records that the ledger refuses, as the journal holds them.
+CREATE TABLE IF NOT EXISTS dead_letter (
+    stream   uuid NOT NULL,
+    position bigint NOT NULL,
+    reason   text NOT NULL,
+    record   bytea NOT NULL,
+    at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (stream, position)
+);
+
+-- How far each journal is applied, and the checksum of the frame that ends there.
+CREATE TABLE IF NOT EXISTS watermark (
+    stream   uuid PRIMARY KEY,
+    position bigint NOT NULL,
+    crc      bigint NOT NULL
+) WITH (fillfactor = 50);
+
+-- Decisions beyond "stored": 1 duplicate, 2 dead. Likes are in their log.
+CREATE TABLE IF NOT EXISTS verdict (
+    stream   uuid NOT NULL,
+    position bigint NOT NULL,
+    kind     smallint NOT NULL,
+    PRIMARY KEY (stream, position)
+);
+
+-- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component.
+CREATE TABLE IF NOT EXISTS rollup_minute (
+    dimension smallint NOT NULL,
+    bucket    bigint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (dimension, bucket, key)
+) WITH (fillfactor = 70);
+
+CREATE TABLE IF NOT EXISTS rollup_hour (
+    dimension smallint NOT NULL,
+    bucket    bigint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (dimension, bucket, key)
+) WITH (fillfactor = 70);
+
+-- For exact distinct users. event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
+CREATE TABLE IF NOT EXISTS user_hour (
+    hour       bigint NOT NULL,
+    event_type smallint NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (hour, event_type, user_id)
+);
+
+-- Ids that clients chose, in two generations; `event_id_current` names the one that is written.
+CREATE TABLE IF NOT EXISTS event_id_a (event_id uuid PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS event_id_b (event_id uuid PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS event_id_current (
+    one      boolean PRIMARY KEY DEFAULT true CHECK (one),
+    name     text NOT NULL CHECK (name IN ('a', 'b')),
+    since_ms bigint NOT NULL
+);
+INSERT INTO event_id_current (name, since_ms) VALUES ('a', 0) ON CONFLICT DO NOTHING;
+
+-- Up to when (milliseconds) a user's searches are forgotten: one folded keyword, or '' for all. Kept for an hour.
+CREATE TABLE IF NOT EXISTS recent_forgotten (
+    user_id text COLLATE "C" NOT NULL,
+    keyword text COLLATE "C" NOT NULL,
+    at      bigint NOT NULL,
+    PRIMARY KEY (user_id, keyword)
+);

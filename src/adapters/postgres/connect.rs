@@ -1,0 +1,325 @@
+//! Connections that can be given up.
+//!
+//! The blocking client waits for ever for a server that is stopped: the kernel still acknowledges what is sent. So
+//! each connection lives on a thread of its own and is handed jobs; a caller whose deadline passes walks away and
+//! the thread ends once its server answers or its socket dies. The number of threads is bounded: past it nothing is
+//! dialled. A late commit of an abandoned job is harmless, the watermark fences what comes after it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::config::SslMode;
+use postgres::error::SqlState;
+use postgres::{Client, Config, Error, Statement};
+use r2d2_postgres::PostgresConnectionManager;
+use r2d2_postgres::r2d2::{self, ManageConnection};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{READ_STATEMENT_MS_MAX, WRITE_STATEMENT_MS_MAX};
+use crate::ports::StoreError;
+
+/// TCP connect and the server's greeting.
+const CONNECT_MS_MAX: u64 = 3_000;
+/// How long a read waits for a connection of the pool.
+const CHECK_OUT_MS_MAX: u64 = 1_000;
+/// A connection that answered this recently is handed out without asking it again.
+const TRUSTED_MS: u64 = 500;
+/// Threads beyond twice the pool that may hang or serve writers before dialling stops.
+const SPARE_THREADS: usize = 8;
+
+/// A pool of connections for reads.
+pub(super) type Pool = r2d2::Pool<Dialer>;
+type Job = Box<dyn FnOnce(&mut Session) + Send>;
+
+/// What a connection's thread works with.
+pub(super) struct Session {
+    pub(super) client: Client,
+    statements: HashMap<&'static str, Statement>,
+}
+
+impl Session {
+    /// Prepares a statement once a connection.
+    pub(super) fn prepared(&mut self, sql: &'static str) -> Result<Statement, Error> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare(sql)?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+}
+
+/// A failure as the port names it, and what only this adapter can act on.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    /// A row's day has no partition: make it and try again, once.
+    pub(super) no_partition: bool,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure { error, no_partition: false }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let Some(db) = error.as_db_error() else {
+            return StoreError::Retry(format!("PostgreSQL: {}", with_causes(&error))).into();
+        };
+        let code = db.code().code();
+        let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
+        let text = format!("PostgreSQL {code}: {}{detail}", db.message());
+        let error = match code.get(..2).unwrap_or_default() {
+            "08" | "25" | "28" | "3D" | "40" | "53" | "55" | "57" | "58" => StoreError::Retry(text),
+            "22" | "23" | "54" => StoreError::Poison(text),
+            _ => StoreError::Fatal(text),
+        };
+        Failure { error, no_partition: *db.code() == SqlState::CHECK_VIOLATION }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// How to reach the server. Also the manager of the pool: readers are dialled by r2d2.
+pub(super) struct Dialer {
+    manager: Arc<PostgresConnectionManager<MakeRustlsConnect>>,
+    threads: Arc<AtomicUsize>,
+    threads_max: usize,
+}
+
+impl Dialer {
+    pub(super) fn new(url: &str, pool_size: u32) -> Result<Dialer, StoreError> {
+        let (config, with_tls) = parse(url)?;
+        let manager = Arc::new(PostgresConnectionManager::new(config, tls(with_tls)?));
+        let threads_max = pool_size as usize * 2 + SPARE_THREADS;
+        Ok(Dialer { manager, threads: Arc::new(AtomicUsize::new(0)), threads_max })
+    }
+
+    /// The same server and the same bound of threads.
+    fn share(&self) -> Dialer {
+        Dialer { manager: self.manager.clone(), threads: self.threads.clone(), threads_max: self.threads_max }
+    }
+
+    /// Opens a connection whose statements the server ends after `statement_ms`.
+    pub(super) fn dial(&self, statement_ms: u64) -> Result<Link, StoreError> {
+        if self.threads.fetch_add(1, Ordering::Relaxed) >= self.threads_max {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+            return Err(StoreError::Retry("PostgreSQL: too many connections hang; not opening another".to_owned()));
+        }
+        let alive = Alive(self.threads.clone());
+        let (jobs, inbox) = channel();
+        let (greet, greeting) = sync_channel(1);
+        let manager = self.manager.clone();
+        thread::Builder::new()
+            .name("postgres".to_owned())
+            .spawn(move || serve(&manager, statement_ms, &greet, &inbox, alive))
+            .map_err(|error| StoreError::Retry(format!("a thread for PostgreSQL: {error}")))?;
+        match greeting.recv_timeout(Duration::from_millis(CONNECT_MS_MAX + 500)) {
+            Ok(Ok(())) => Ok(Link { jobs: Mutex::new(jobs), answered_at: Instant::now(), broken: false }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StoreError::Retry("PostgreSQL does not answer a connection".to_owned())),
+        }
+    }
+
+    pub(super) fn dial_writer(&self) -> Result<Link, StoreError> {
+        self.dial(WRITE_STATEMENT_MS_MAX)
+    }
+}
+
+/// Counts a connection's thread for as long as it lives.
+struct Alive(Arc<AtomicUsize>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn serve(
+    manager: &PostgresConnectionManager<MakeRustlsConnect>,
+    statement_ms: u64,
+    greet: &SyncSender<Result<(), StoreError>>,
+    inbox: &Receiver<Job>,
+    _alive: Alive,
+) {
+    let opened = manager.connect().and_then(|mut client| {
+        client.batch_execute(&session_settings(statement_ms))?;
+        Ok(client)
+    });
+    let client = match opened {
+        Ok(client) => client,
+        Err(error) => {
+            // A caller that gave up does not listen any more.
+            let _ = greet.send(Err(Failure::from(error).error));
+            return;
+        }
+    };
+    if greet.send(Ok(())).is_err() {
+        return;
+    }
+    let mut session = Session { client, statements: HashMap::new() };
+    while let Ok(job) = inbox.recv() {
+        job(&mut session);
+        if session.client.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Set by statement, not as start-up options, which poolers in front of a server refuse. A role that does not wait
+/// for its commits would break "durable when `apply` returns"; a stricter setting than `on` stays.
+fn session_settings(statement_ms: u64) -> String {
+    format!(
+        "SET statement_timeout = {statement_ms}; SET lock_timeout = 5000; \
+         SET idle_in_transaction_session_timeout = 30000; SET TimeZone = 'UTC'; \
+         SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+}
+
+/// A connection as its user holds it.
+pub(super) struct Link {
+    /// In a lock only because a pool asks for `Sync`; it is never contended.
+    jobs: Mutex<Sender<Job>>,
+    answered_at: Instant,
+    broken: bool,
+}
+
+impl Link {
+    /// Runs a job on the connection. After `Retry` and `Fatal` the connection is broken and must be dropped; other
+    /// failures end the transaction and leave it usable.
+    pub(super) fn call<R: Send + 'static>(
+        &mut self,
+        deadline: Instant,
+        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
+        let (reply, answer) = sync_channel(1);
+        let run: Job = Box::new(move |session| {
+            let mut result = job(session);
+            if result.as_ref().is_err_and(|failure| keeps_connection(&failure.error)) {
+                // The transaction of a refused batch ends here; outside of one this is a warning.
+                if let Err(error) = session.client.batch_execute("ROLLBACK") {
+                    result = Err(error.into());
+                }
+            }
+            // A caller that gave up does not listen any more.
+            let _ = reply.send(result);
+        });
+        let sent = self.jobs.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()).send(run);
+        if sent.is_err() {
+            self.broken = true;
+            return Err(StoreError::Retry("PostgreSQL: the connection is closed".to_owned()).into());
+        }
+        let result = match answer.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => {
+                Err(StoreError::Retry("PostgreSQL does not answer; its connection is given up".to_owned()).into())
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(StoreError::Fatal("PostgreSQL: the client panicked".to_owned()).into())
+            }
+        };
+        self.answered_at = Instant::now();
+        self.broken |= result.as_ref().is_err_and(|failure| !keeps_connection(&failure.error));
+        result
+    }
+
+    /// The connection must not be used again.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+}
+
+fn keeps_connection(error: &StoreError) -> bool {
+    matches!(error, StoreError::Poison(_) | StoreError::Fenced { .. })
+}
+
+impl ManageConnection for Dialer {
+    type Connection = Link;
+    type Error = StoreError;
+
+    fn connect(&self) -> Result<Link, StoreError> {
+        self.dial(READ_STATEMENT_MS_MAX)
+    }
+
+    fn is_valid(&self, link: &mut Link) -> Result<(), StoreError> {
+        if link.answered_at.elapsed() < Duration::from_millis(TRUSTED_MS) {
+            return Ok(());
+        }
+        let deadline = Instant::now() + Duration::from_millis(CHECK_OUT_MS_MAX / 2);
+        link.call(deadline, |session| Ok(session.client.simple_query("").map(|_| ())?)).map_err(|f| f.error)
+    }
+
+    fn has_broken(&self, link: &mut Link) -> bool {
+        link.is_broken()
+    }
+}
+
+/// A pool that fills as it is used.
+pub(super) fn pool(dialer: &Dialer, pool_size: u32) -> Pool {
+    r2d2::Pool::builder()
+        .max_size(pool_size.max(1))
+        .min_idle(Some(0))
+        .connection_timeout(Duration::from_millis(CHECK_OUT_MS_MAX))
+        .error_handler(Box::new(r2d2::NopErrorHandler))
+        .build_unchecked(dialer.share())
+}
+
+/// Reads a URL. TLS is used where `sslmode` asks for it; then certificates are verified always, so the stricter
+/// modes of libpq mean `require`.
+fn parse(url: &str) -> Result<(Config, bool), StoreError> {
+    let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
+    let mut config: Config =
+        url.parse().map_err(|error| StoreError::Fatal(format!("the URL of PostgreSQL: {}", with_causes(&error))))?;
+    let with_tls = url.contains("sslmode=") && config.get_ssl_mode() != SslMode::Disable;
+    if !with_tls {
+        config.ssl_mode(SslMode::Disable);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(Duration::from_millis(CONNECT_MS_MAX));
+    }
+    config
+        .application_name("event-tracker")
+        .keepalives(true)
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(3))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(5))
+        // Notices say what a statement of ours skipped; they are for people at a console.
+        .notice_callback(|_| ());
+    Ok((config, with_tls))
+}
+
+fn tls(wanted: bool) -> Result<MakeRustlsConnect, StoreError> {
+    let mut roots = rustls::RootCertStore::empty();
+    if wanted {
+        let found = rustls_native_certs::load_native_certs();
+        let (added, _) = roots.add_parsable_certificates(found.certs);
+        if added == 0 {
+            return Err(StoreError::Fatal(
+                "TLS to PostgreSQL needs root certificates: install ca-certificates or set SSL_CERT_FILE".to_owned(),
+            ));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::Fatal(format!("TLS: {error}")))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(MakeRustlsConnect::new(config))
+}

@@ -1,0 +1,98 @@
+//! The ledger in PostgreSQL 15 or newer.
+//!
+//! Owns everything that names the product: connections ([`connect`], each on a thread that can be given up), the
+//! schema, the statements of a batch, reads on an r2d2 pool. What a batch means is decided in `ledger_fold`.
+
+mod connect;
+mod encode;
+mod maintain;
+mod read;
+mod schema;
+mod statements;
+mod transaction;
+mod writer;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::limits::{READ_WAIT_MS, STORE_CALL_MS_MAX};
+use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
+use connect::{Dialer, Pool};
+
+/// A call that reads: its connection is given up after this, a bit before the caller stops waiting.
+const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
+/// A call that writes, and the snapshot of a rebuild: longer than the server's own time-out for a statement.
+const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
+/// The server ends a read's statement after this, so that an answer still comes through a connection that lives.
+const READ_STATEMENT_MS_MAX: u64 = 1_200;
+/// The server ends a writer's statement after this.
+const WRITE_STATEMENT_MS_MAX: u64 = 20_000;
+const _: () = assert!(READ_STATEMENT_MS_MAX < READ_MS_MAX && WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
+
+pub use schema::{PrepareError, prepare};
+
+/// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
+pub struct PostgresLedger {
+    dialer: Arc<Dialer>,
+    pool: Pool,
+}
+
+impl PostgresLedger {
+    /// Connects lazily: succeeds while the server is away, and calls answer `Retry` then. `Fatal` where the URL
+    /// cannot be read. `pool_size` bounds the connections that read.
+    pub fn new(url: &str, pool_size: u32) -> Result<PostgresLedger, StoreError> {
+        let dialer = Arc::new(Dialer::new(url, pool_size)?);
+        let pool = connect::pool(&dialer, pool_size);
+        Ok(PostgresLedger { dialer, pool })
+    }
+
+    /// Runs a read on a pooled connection, bounded.
+    fn read<R: Send + 'static>(
+        &self,
+        wait_ms: u64,
+        job: impl FnOnce(&mut connect::Session) -> Result<R, connect::Failure> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        let mut link = self.pool.get().map_err(|error| StoreError::Retry(format!("PostgreSQL: {error}")))?;
+        link.call(deadline, job).map_err(|failure| failure.error)
+    }
+}
+
+impl Ledger for PostgresLedger {
+    fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
+        Ok(Box::new(writer::PostgresWriter::new(self.dialer.clone())))
+    }
+
+    fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
+        self.read(READ_MS_MAX, move |session| read::watermark(session, stream))
+    }
+
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError> {
+        self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
+    }
+
+    fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
+        let filter = filter.clone();
+        self.read(READ_MS_MAX, move |session| read::count(session, &filter))
+    }
+
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| read::top(session, &query, now_ms))
+    }
+
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
+        let user_id = user_id.to_owned();
+        self.read(READ_MS_MAX, move |session| read::recent(session, &user_id, now_ms))
+    }
+
+    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
+        self.read(WRITE_MS_MAX, move |session| read::snapshot(session, now_ms))
+    }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        self.read(READ_MS_MAX, |session| Ok(session.client.simple_query("").map(|_| ())?))
+    }
+}

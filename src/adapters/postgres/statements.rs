@@ -1,0 +1,98 @@
+//! The statements of a batch.
+//!
+//! Small batches are one statement and one round trip: moving the watermark gates every insert of it. Larger ones and
+//! those that first have to read (ids, likes) are a transaction that shares its pieces. Rows of rollups come sorted,
+//! so that instances lock them in one order.
+
+use std::sync::LazyLock;
+
+use super::encode::EVENT_COLUMNS;
+
+/// Arrays of rollups and users come first in every statement that has them.
+fn rollups(gate: &str) -> String {
+    format!(
+        "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
+                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {gate} \
+                 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count), \
+         h AS (INSERT INTO rollup_hour (dimension, bucket, key, count) \
+                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {gate} \
+                 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count), \
+         u AS (INSERT INTO user_hour (hour, event_type, user_id) \
+                 SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING)"
+    )
+}
+
+fn events(gate: &str) -> String {
+    format!(
+        "e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM unnest($12::uuid[], $13::text[], $14::text[], \
+                 $15::text[], $16::int8[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], \
+                 $22::int8[], $23::jsonb[], $24::timestamptz[], $25::timestamptz[]) {gate})"
+    )
+}
+
+/// A whole batch: answers 1, or 0 where the watermark is another.
+pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
+    let gate = "WHERE EXISTS (SELECT FROM w)";
+    format!(
+        "WITH w AS (UPDATE watermark SET position = $26, crc = $27 \
+                    WHERE stream = $28 AND position = $29 AND crc = $30 RETURNING 1), \
+         {}, {} SELECT count(*) FROM w",
+        events(gate),
+        rollups(gate)
+    )
+});
+/// Events, rollups and users of an open transaction.
+pub(super) static STORE: LazyLock<String> = LazyLock::new(|| format!("WITH {}, {} SELECT 1", events(""), rollups("")));
+/// Rollups and users, where the events went by COPY.
+pub(super) static STORE_ROLLUPS: LazyLock<String> = LazyLock::new(|| format!("WITH {} SELECT 1", rollups("")));
+pub(super) static COPY: LazyLock<String> =
+    LazyLock::new(|| format!("COPY events ({EVENT_COLUMNS}) FROM STDIN (FORMAT binary)"));
+
+pub(super) const WATERMARK: &str = "SELECT position, crc FROM watermark WHERE stream = $1";
+pub(super) const REGISTER: &str =
+    "INSERT INTO watermark (stream, position, crc) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING";
+
+/// Held to the end of the transaction, so that the tables are not switched under it.
+pub(super) const CURRENT_IDS: &str = "SELECT name FROM event_id_current FOR SHARE";
+/// Answers the ids that are new. Another instance that inserts the same one first makes us wait, then skip it.
+pub(super) fn claim_ids(current: &str) -> &'static str {
+    match current {
+        "a" => {
+            "WITH n AS (INSERT INTO event_id_a SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING \
+             RETURNING event_id) SELECT event_id FROM n WHERE event_id NOT IN \
+             (SELECT event_id FROM event_id_b WHERE event_id = ANY ($1::uuid[]))"
+        }
+        _ => {
+            "WITH n AS (INSERT INTO event_id_b SELECT * FROM unnest($1::uuid[]) ON CONFLICT DO NOTHING \
+             RETURNING event_id) SELECT event_id FROM n WHERE event_id NOT IN \
+             (SELECT event_id FROM event_id_a WHERE event_id = ANY ($1::uuid[]))"
+        }
+    }
+}
+
+pub(super) const ENSURE_POSTS: &str =
+    "INSERT INTO post_stat (post_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING";
+pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM post_stat WHERE post_id = ANY ($1) \
+     ORDER BY post_id FOR UPDATE";
+/// A new statement, so that it sees what the last holder of the lock committed.
+pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
+     JOIN post_like l ON l.user_id = pair.u AND l.post_id = pair.p";
+
+pub(super) const WRITE_LIKES: &str = "WITH \
+     added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])), \
+     removed AS (DELETE FROM post_like USING unnest($4::text[], $5::text[]) AS gone(u, p) \
+                 WHERE user_id = gone.u AND post_id = gone.p), \
+     stat AS (UPDATE post_stat SET like_count = new.n, version = new.v \
+                 FROM unnest($6::text[], $7::int8[], $8::int8[]) AS new(p, n, v) WHERE post_id = new.p) \
+     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
+       SELECT $9::uuid, * FROM unnest($10::int8[], $11::text[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
+                                      $16::timestamptz[])";
+
+pub(super) const WRITE_VERDICTS: &str =
+    "INSERT INTO verdict (stream, position, kind) SELECT $1::uuid, * FROM unnest($2::int8[], $3::int2[])";
+pub(super) const WRITE_LETTERS: &str = "INSERT INTO dead_letter (stream, position, reason, record) \
+     SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[], $4::bytea[])";
+pub(super) const WRITE_FORGETS: &str = "INSERT INTO recent_forgotten (user_id, keyword, at) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::int8[]) \
+     ON CONFLICT (user_id, keyword) DO UPDATE SET at = greatest(recent_forgotten.at, excluded.at)";

@@ -1,0 +1,186 @@
+//! A batch on the connection's thread: owned parameters in, a result out.
+
+use std::io::Write;
+
+use postgres::SimpleQueryMessage;
+use postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::connect::{Failure, Session};
+use super::encode::Array;
+use super::statements as sql;
+use crate::ledger_fold::LikeState;
+use crate::ports::{StoreError, Watermark};
+
+/// COPY is handed to the client in pieces of this size: each wakes its runtime once.
+const COPY_PIECE_BYTES: usize = 1024 * 1024;
+
+/// Moves a stream's watermark.
+#[derive(Clone, Copy)]
+pub(super) struct Fence {
+    pub(super) stream: Uuid,
+    pub(super) from: Watermark,
+    pub(super) to: Watermark,
+}
+
+/// What a transaction reads and locks first.
+#[derive(Default)]
+pub(super) struct Claim {
+    /// Sorted.
+    pub(super) ids: Vec<Uuid>,
+    /// Sorted, each once.
+    pub(super) posts: Vec<String>,
+    /// Users and posts of the pairs.
+    pub(super) pair_users: Vec<String>,
+    pub(super) pair_posts: Vec<String>,
+}
+
+/// What was found.
+pub(super) struct Claimed {
+    /// Sorted.
+    pub(super) new_ids: Vec<Uuid>,
+    pub(super) likes: LikeState,
+}
+
+/// Events, as they are sent.
+pub(super) enum EventRows {
+    Arrays(Vec<Array>),
+    Copy(Vec<u8>),
+}
+
+/// A statement without a result and its arrays; the stream comes first where it asks for one.
+pub(super) struct Statement {
+    pub(super) sql: &'static str,
+    pub(super) values: Vec<Box<dyn ToSql + Sync + Send>>,
+}
+
+/// What a transaction writes at its end.
+pub(super) struct Writes {
+    pub(super) events: EventRows,
+    /// Rollups and users, in the order of the statements' parameters.
+    pub(super) rollups: Vec<Array>,
+    pub(super) others: Vec<Statement>,
+    /// A probe rolls back.
+    pub(super) commit: bool,
+}
+
+fn params<'a>(values: impl Iterator<Item = &'a Array>) -> Vec<&'a (dyn ToSql + Sync)> {
+    values.map(|value| value as &(dyn ToSql + Sync)).collect()
+}
+
+/// The stored watermark.
+pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Watermark>, Failure> {
+    let statement = session.prepared(sql::WATERMARK)?;
+    let row = session.client.query_opt(&statement, &[&stream])?;
+    Ok(row.map(|row| Watermark {
+        position: row.get::<_, i64>(0).cast_unsigned(),
+        crc: u32::try_from(row.get::<_, i64>(1)).unwrap_or(u32::MAX),
+    }))
+}
+
+/// A whole batch in one statement.
+pub(super) fn apply_all(
+    session: &mut Session,
+    fence: Fence,
+    rollups: &[Array],
+    events: &[Array],
+) -> Result<(), Failure> {
+    let statement = session.prepared(sql::APPLY_ALL.as_str())?;
+    let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
+    let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
+    let mut values = params(rollups.iter().chain(events));
+    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc]);
+    let moved: i64 = session.client.query_one(&statement, &values)?.get(0);
+    if moved == 1 {
+        return Ok(());
+    }
+    Err(StoreError::Fenced { found: watermark(session, fence.stream)? }.into())
+}
+
+/// Opens a transaction, moves the watermark if there is one to move, reads and locks.
+pub(super) fn begin(session: &mut Session, fence: Option<Fence>, claim: &Claim) -> Result<Claimed, Failure> {
+    match fence {
+        None => session.client.batch_execute("BEGIN")?,
+        Some(fence) => {
+            let Fence { stream, from, to } = fence;
+            let moved = session.client.simple_query(&format!(
+                "BEGIN; UPDATE watermark SET position = {}, crc = {} \
+                 WHERE stream = '{stream}' AND position = {} AND crc = {}",
+                to.position, to.crc, from.position, from.crc
+            ))?;
+            // The last completion is the UPDATE's.
+            let moved = moved.iter().rev().find_map(|message| match message {
+                SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+                _ => None,
+            });
+            if moved != Some(1) {
+                return Err(StoreError::Fenced { found: watermark(session, stream)? }.into());
+            }
+        }
+    }
+    let new_ids = if claim.ids.is_empty() { Vec::new() } else { claim_ids(session, &claim.ids)? };
+    let likes = if claim.posts.is_empty() { LikeState::default() } else { lock_likes(session, claim)? };
+    Ok(Claimed { new_ids, likes })
+}
+
+fn claim_ids(session: &mut Session, ids: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
+    let current = session.prepared(sql::CURRENT_IDS)?;
+    let current: String = session.client.query_one(&current, &[])?.get(0);
+    let claim = session.prepared(sql::claim_ids(&current))?;
+    let rows = session.client.query(&claim, &[&ids])?;
+    let mut new: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
+    new.sort_unstable();
+    Ok(new)
+}
+
+fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure> {
+    let lock = session.prepared(sql::LOCK_POSTS)?;
+    let mut rows = session.client.query(&lock, &[&claim.posts])?;
+    if rows.len() < claim.posts.len() {
+        let ensure = session.prepared(sql::ENSURE_POSTS)?;
+        session.client.execute(&ensure, &[&claim.posts])?;
+        rows = session.client.query(&lock, &[&claim.posts])?;
+    }
+    let posts = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let read = session.prepared(sql::READ_LIKES)?;
+    let rows = session.client.query(&read, &[&claim.pair_users, &claim.pair_posts])?;
+    let liked = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    Ok(LikeState { posts, liked })
+}
+
+/// Writes everything else and ends the transaction.
+pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failure> {
+    match &writes.events {
+        EventRows::Arrays(events) => {
+            let statement = session.prepared(sql::STORE.as_str())?;
+            session.client.execute(&statement, &params(writes.rollups.iter().chain(events)))?;
+        }
+        EventRows::Copy(bytes) => {
+            copy(session, bytes)?;
+            let statement = session.prepared(sql::STORE_ROLLUPS.as_str())?;
+            session.client.execute(&statement, &params(writes.rollups.iter()))?;
+        }
+    }
+    for write in &writes.others {
+        let statement = session.prepared(write.sql)?;
+        let values: Vec<&(dyn ToSql + Sync)> = write.values.iter().map(|value| value.as_ref() as _).collect();
+        session.client.execute(&statement, &values)?;
+    }
+    session.client.batch_execute(if writes.commit { "COMMIT" } else { "ROLLBACK" })?;
+    Ok(())
+}
+
+fn copy(session: &mut Session, bytes: &[u8]) -> Result<(), Failure> {
+    let mut writer = session.client.copy_in(sql::COPY.as_str())?;
+    for piece in bytes.chunks(COPY_PIECE_BYTES) {
+        // A failed piece is told by what the server answers; the client hides it in an I/O error.
+        if let Err(error) = writer.write_all(piece) {
+            return Err(match error.downcast::<postgres::Error>() {
+                Ok(error) => error.into(),
+                Err(error) => StoreError::Retry(format!("PostgreSQL: {error}")).into(),
+            });
+        }
+    }
+    writer.finish()?;
+    Ok(())
+}

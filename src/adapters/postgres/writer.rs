@@ -1,0 +1,293 @@
+//! The writer: turns batches into statements and sees them through.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postgres::types::{ToSql, Type};
+use uuid::Uuid;
+
+use super::WRITE_MS_MAX;
+use super::connect::{Dialer, Failure, Link, Session};
+use super::encode::{Array, Field, arrays_of, copy_of};
+use super::maintain;
+use super::statements as sql;
+use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
+use crate::events::fold_keyword;
+use crate::ledger_fold::{
+    Action, Draft, Effects, LikeFold, RollupRow, UserHours, VERDICT_DEAD, VERDICT_DUPLICATE, fold_likes,
+};
+use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdict, Verdicts, Watermark};
+
+/// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
+const UNNEST_ROWS_MAX: usize = 1_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// One sink's connection, dialled when it is needed.
+pub(super) struct PostgresWriter {
+    dialer: Arc<Dialer>,
+    link: Option<Link>,
+    users: UserHours,
+    /// Days since the epoch whose partitions are known to be there.
+    days: HashSet<i64>,
+}
+
+impl PostgresWriter {
+    pub(super) fn new(dialer: Arc<Dialer>) -> PostgresWriter {
+        PostgresWriter { dialer, link: None, users: UserHours::default(), days: HashSet::new() }
+    }
+
+    /// Runs a job on the connection, dialling if there is none; drops it after an error that ends it.
+    fn call<R: Send + 'static>(
+        &mut self,
+        deadline: Instant,
+        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
+        let mut link = match self.link.take() {
+            Some(link) => link,
+            None => self.dialer.dial_writer()?,
+        };
+        let result = link.call(deadline, job);
+        self.link = (!link.is_broken()).then_some(link);
+        result
+    }
+
+    /// Applies a batch, or tries it and rolls back.
+    fn run(&mut self, draft: Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Verdicts, Failure> {
+        self.ensure_days(&draft, deadline)?;
+        let actions = draft.actions();
+        let plain = draft.client_ids.is_empty()
+            && actions.is_empty()
+            && draft.forgets.is_empty()
+            && draft.dead.is_empty()
+            && draft.events().count() <= UNNEST_ROWS_MAX;
+        match fence {
+            Some(fence) if plain => self.run_at_once(&draft, fence, deadline),
+            _ => self.run_in_steps(draft, &actions, fence, deadline),
+        }
+    }
+
+    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Verdicts, Failure> {
+        let effects = draft.effects(&[], &LikeFold::default(), &mut self.users);
+        let (rollups, events) = (rollup_arrays(&effects), arrays_of(&effects.rows));
+        self.call(deadline, move |session| transaction::apply_all(session, fence, &rollups, &events))?;
+        self.users.commit();
+        Ok(effects.verdicts)
+    }
+
+    fn run_in_steps(
+        &mut self,
+        mut draft: Draft<'_>,
+        actions: &[Action<'_>],
+        fence: Option<Fence>,
+        deadline: Instant,
+    ) -> Result<Verdicts, Failure> {
+        let claim = claim_of(&draft, actions);
+        let Claimed { new_ids, likes } =
+            self.call(deadline, move |session| transaction::begin(session, fence, &claim))?;
+        draft.drop_known_ids(|id| new_ids.binary_search(id).is_ok());
+        let actions = draft.actions();
+        let fold = fold_likes(&actions, &likes);
+        let effects = draft.effects(&actions, &fold, &mut self.users);
+        let events = match effects.rows.len() <= UNNEST_ROWS_MAX {
+            true => EventRows::Arrays(arrays_of(&effects.rows)),
+            false => EventRows::Copy(copy_of(&effects.rows)),
+        };
+        let stream = fence.map_or(Uuid::nil(), |fence| fence.stream);
+        let others = [
+            write_likes(stream, &draft, &fold),
+            write_verdicts(stream, &effects.verdicts),
+            write_letters(stream, &draft),
+            write_forgets(&draft),
+        ];
+        let writes = Writes {
+            events,
+            rollups: rollup_arrays(&effects),
+            others: others.into_iter().flatten().collect(),
+            commit: fence.is_some(),
+        };
+        self.call(deadline, move |session| transaction::finish(session, &writes))?;
+        if fence.is_some() {
+            self.users.commit();
+        }
+        Ok(effects.verdicts)
+    }
+
+    /// Makes the partitions of a batch's days, before its transaction.
+    fn ensure_days(&mut self, draft: &Draft<'_>, deadline: Instant) -> Result<(), Failure> {
+        let wanted: BTreeSet<i64> = draft.events().map(|event| event.event_time_ms.div_euclid(DAY_MS)).collect();
+        let missing: Vec<i64> = wanted.into_iter().filter(|day| !self.days.contains(day)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let days = missing.clone();
+        self.call(deadline, move |session| maintain::ensure_partitions(session, &days))?;
+        self.days.extend(missing);
+        Ok(())
+    }
+}
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_millis(WRITE_MS_MAX)
+}
+
+impl LedgerWriter for PostgresWriter {
+    fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
+        self.call(deadline(), move |session| transaction::watermark(session, stream)).map_err(|f| f.error)
+    }
+
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
+        let register =
+            move |session: &mut Session| Ok(session.client.execute(sql::REGISTER, &[&stream]).map(|_| ())?);
+        self.call(deadline(), register).map_err(|failure| failure.error)
+    }
+
+    fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
+        let deadline = deadline();
+        let fence = Some(Fence { stream: batch.stream, from: batch.from, to: batch.to });
+        let mut result = self.run(Draft::new(batch, dead)?, fence, deadline);
+        if result.as_ref().is_err_and(|failure| failure.no_partition) {
+            // A partition that we knew was dropped behind our back.
+            self.days.clear();
+            result = self.run(Draft::new(batch, dead)?, fence, deadline);
+        }
+        result.map_err(|failure| failure.error)
+    }
+
+    fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
+        let part = Batch { records: batch.records[range].to_vec(), ..*batch };
+        let nothing_dead = BTreeMap::new();
+        self.run(Draft::new(&part, &nothing_dead)?, None, deadline()).map(|_| ()).map_err(|failure| failure.error)
+    }
+
+    fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
+        let up_to = up_to.cast_signed();
+        let prune = move |session: &mut Session| {
+            let prune = "DELETE FROM verdict WHERE stream = $1 AND position <= $2";
+            Ok(session.client.execute(prune, &[&stream, &up_to]).map(|_| ())?)
+        };
+        self.call(deadline(), prune).map_err(|failure| failure.error)
+    }
+
+    fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let today = now_ms.div_euclid(DAY_MS);
+        self.days.retain(|day| (today - *day).abs() <= maintain::DAYS_REMEMBERED);
+        let ahead = self.call(deadline(), move |session| maintain::run(session, now_ms)).map_err(|f| f.error)?;
+        self.days.extend(ahead);
+        Ok(())
+    }
+}
+
+/// What a transaction must read and lock for a batch. Ids and posts sorted: every instance locks in one order.
+fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
+    let mut ids = draft.client_ids.clone();
+    ids.sort_unstable();
+    let posts: BTreeSet<&str> = actions.iter().map(|action| action.post).collect();
+    let pairs: HashSet<(&str, &str)> = actions.iter().map(|action| (action.user, action.post)).collect();
+    let (pair_users, pair_posts) = pairs.into_iter().map(|(user, post)| (user.to_owned(), post.to_owned())).unzip();
+    Claim { ids, posts: posts.into_iter().map(str::to_owned).collect(), pair_users, pair_posts }
+}
+
+fn rollup_arrays(effects: &Effects<'_>) -> Vec<Array> {
+    let columns = |rows: &[RollupRow]| {
+        [
+            Array::of(&Type::INT2, rows.iter().map(|row| Field::Small(row.dimension as i16))),
+            Array::bigs(rows.iter().map(|row| row.bucket)),
+            Array::texts(rows.iter().map(|row| &*row.key)),
+            Array::bigs(rows.iter().map(|row| row.count)),
+        ]
+    };
+    let users = [
+        Array::bigs(effects.users.iter().map(|(hour, ..)| *hour)),
+        Array::of(&Type::INT2, effects.users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),
+        Array::texts(effects.users.iter().map(|(.., user)| *user)),
+    ];
+    columns(&effects.rollups.minutes).into_iter().chain(columns(&effects.rollups.hours)).chain(users).collect()
+}
+
+fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync + Send>> {
+    let stream = stream.map(|stream| Box::new(stream) as Box<dyn ToSql + Sync + Send>);
+    stream.into_iter().chain(arrays.into_iter().map(|array| Box::new(array) as _)).collect()
+}
+
+fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Statement> {
+    if fold.log.is_empty() {
+        return None;
+    }
+    let times = |ms: &mut dyn Iterator<Item = i64>| Array::of(&Type::TIMESTAMPTZ, ms.map(Field::time));
+    let log = &fold.log;
+    let mut values = boxed(
+        None,
+        vec![
+            Array::texts(fold.added.iter().map(|(user, ..)| *user)),
+            Array::texts(fold.added.iter().map(|(_, post, _)| *post)),
+            times(&mut fold.added.iter().map(|(.., at_ms)| *at_ms)),
+            Array::texts(fold.removed.iter().map(|(user, _)| *user)),
+            Array::texts(fold.removed.iter().map(|(_, post)| *post)),
+            Array::texts(fold.posts.iter().map(|(post, ..)| *post)),
+            Array::bigs(fold.posts.iter().map(|(_, count, _)| *count)),
+            Array::bigs(fold.posts.iter().map(|(.., version)| *version)),
+        ],
+    );
+    values.extend(boxed(
+        Some(stream),
+        vec![
+            Array::bigs(log.iter().map(|row| draft.position(&row.action).cast_signed())),
+            Array::texts(log.iter().map(|row| row.action.post)),
+            Array::texts(log.iter().map(|row| row.action.user)),
+            Array::texts(log.iter().map(|row| row.outcome.stored_type().name())),
+            Array::bigs(log.iter().map(|row| row.outcome.like_count)),
+            Array::bigs(log.iter().map(|row| row.outcome.version)),
+            times(&mut log.iter().map(|row| row.action.at_ms)),
+        ],
+    ));
+    Some(Statement { sql: sql::WRITE_LIKES, values })
+}
+
+fn write_verdicts(stream: Uuid, verdicts: &Verdicts) -> Option<Statement> {
+    let rows: Vec<(i64, i16)> = verdicts
+        .iter()
+        .filter_map(|(position, verdict)| match verdict {
+            Verdict::Duplicate => Some((position.cast_signed(), VERDICT_DUPLICATE)),
+            Verdict::Dead => Some((position.cast_signed(), VERDICT_DEAD)),
+            Verdict::Like(_) => None,
+        })
+        .collect();
+    let kinds = Array::of(&Type::INT2, rows.iter().map(|(_, kind)| Field::Small(*kind)));
+    let values = boxed(Some(stream), vec![Array::bigs(rows.iter().map(|(position, _)| *position)), kinds]);
+    (!rows.is_empty()).then_some(Statement { sql: sql::WRITE_VERDICTS, values })
+}
+
+fn write_letters(stream: Uuid, draft: &Draft<'_>) -> Option<Statement> {
+    let dead = &draft.dead;
+    let records: Vec<Vec<u8>> = dead.iter().map(|(position, _)| draft.record_bytes(*position)).collect();
+    let values = boxed(
+        Some(stream),
+        vec![
+            Array::bigs(dead.iter().map(|(position, _)| position.cast_signed())),
+            Array::texts(dead.iter().map(|(_, reason)| reason.split('\0').next().unwrap_or_default())),
+            Array::of(&Type::BYTEA, records.iter().map(|record| Field::Bytes(record))),
+        ],
+    );
+    (!dead.is_empty()).then_some(Statement { sql: sql::WRITE_LETTERS, values })
+}
+
+fn write_forgets(draft: &Draft<'_>) -> Option<Statement> {
+    // One statement may not touch a row twice: the last time of each wins here.
+    let mut until: BTreeMap<(&str, String), i64> = BTreeMap::new();
+    for forget in &draft.forgets {
+        let keyword = forget.keyword.as_deref().map(|keyword| fold_keyword(keyword).into_owned());
+        let at = until.entry((&forget.user_id, keyword.unwrap_or_default())).or_insert(forget.at_ms);
+        *at = (*at).max(forget.at_ms);
+    }
+    let values = boxed(
+        None,
+        vec![
+            Array::texts(until.keys().map(|(user, _)| *user)),
+            Array::texts(until.keys().map(|(_, keyword)| keyword.as_str())),
+            Array::bigs(until.values().copied()),
+        ],
+    );
+    (!until.is_empty()).then_some(Statement { sql: sql::WRITE_FORGETS, values })
+}

@@ -1,0 +1,169 @@
+//! The embedded ledger: SQLite in the data directory, write-ahead log, synced at each commit.
+//!
+//! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
+//! pooled. What a batch means is decided in `ledger_fold`.
+
+mod read;
+mod watch;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use uuid::Uuid;
+
+use crate::limits::{READ_WAIT_MS, STORE_CALL_MS_MAX};
+use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
+use watch::Watch;
+
+const SCHEMA: &str = include_str!("schema.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// How long a lock of another connection is waited for.
+const BUSY_MS_MAX: u64 = 5_000;
+/// Readers that are kept open.
+const READERS_KEPT: usize = 8;
+/// Prepared statements that a connection keeps.
+const STATEMENTS_KEPT: usize = 64;
+/// A read is interrupted after this, a bit before its caller stops waiting.
+const READ_MS_MAX: u64 = READ_WAIT_MS - 200;
+/// The snapshot of a rebuild may take longer.
+const SNAPSHOT_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
+
+/// The durable record in one file.
+pub struct SqliteLedger {
+    path: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    watch: Watch,
+}
+
+impl SqliteLedger {
+    /// Opens the file, making it and its tables where they are missing. `Fatal`, with what to do, where a newer
+    /// program made it or it is no database.
+    pub fn open(path: &Path) -> Result<SqliteLedger, StoreError> {
+        let mut connection = connect(path)?;
+        prepare(&mut connection)?;
+        Ok(SqliteLedger { path: path.to_owned(), readers: Mutex::new(vec![connection]), watch: Watch::start()? })
+    }
+
+    /// Runs a read in one snapshot, interrupted when it takes too long.
+    fn read<R>(
+        &self,
+        wait_ms: u64,
+        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<R, StoreError> {
+        let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut connection = match pooled {
+            Some(connection) => connection,
+            None => connect(&self.path)?,
+        };
+        let guard = self.watch.guard(&connection, Duration::from_millis(wait_ms));
+        let result = connection.transaction().and_then(|transaction| job(&transaction)).map_err(store_error);
+        drop(guard);
+        // A connection that failed is closed: whatever ailed it is not handed to the next.
+        let result = result?;
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.len() < READERS_KEPT {
+            readers.push(connection);
+        }
+        Ok(result)
+    }
+}
+
+impl Ledger for SqliteLedger {
+    fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
+        Ok(Box::new(writer::SqliteWriter::new(connect(&self.path)?)))
+    }
+
+    fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::watermark(transaction, stream))
+    }
+
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
+    }
+
+    fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::count(transaction, filter))
+    }
+
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, now_ms))
+    }
+
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::recent(transaction, user_id, now_ms))
+    }
+
+    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
+        self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms))
+    }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        self.read(READ_MS_MAX, |transaction| transaction.query_row("SELECT 1", [], |_| Ok(())))
+    }
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    // A connection is used by one thread at a time: no lock of SQLite's own.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
+    let set = || {
+        connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+        // The default of rusqlite's build, said aloud: a commit is on the disk before it is answered.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "cache_size", -32_000)?;
+        connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
+    };
+    match set().map_err(store_error)?.as_str() {
+        "wal" => Ok(connection),
+        mode => Err(StoreError::Fatal(format!(
+            "{}: SQLite keeps journal_mode={mode}; the file system must support a write-ahead log",
+            path.display()
+        ))),
+    }
+}
+
+/// Two programs that start together take turns at the lock.
+fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store_error)?;
+    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store_error)?;
+    if found > SCHEMA_VERSION {
+        return Err(StoreError::Fatal(format!(
+            "the SQLite ledger has schema {found}, this program knows {SCHEMA_VERSION}: start the newer program, or \
+             restore a copy made before it ran"
+        )));
+    }
+    if found < SCHEMA_VERSION {
+        transaction.execute_batch(SCHEMA).map_err(store_error)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(store_error)?;
+    }
+    transaction.commit().map_err(store_error)
+}
+
+/// A failure as the port names it.
+fn store_error(error: rusqlite::Error) -> StoreError {
+    let text = format!("SQLite: {error}");
+    match error.sqlite_error_code() {
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::DiskFull
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::OutOfMemory
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::SchemaChanged,
+        ) => StoreError::Retry(text),
+        Some(
+            ErrorCode::ConstraintViolation
+            | ErrorCode::TooBig
+            | ErrorCode::TypeMismatch
+            | ErrorCode::ParameterOutOfRange,
+        ) => StoreError::Poison(text),
+        _ => StoreError::Fatal(text),
+    }
+}

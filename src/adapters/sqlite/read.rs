@@ -1,0 +1,212 @@
+//! Reads, each in one snapshot. What is read is decided in `ledger_fold`.
+
+use rusqlite::types::Value;
+use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
+use uuid::Uuid;
+
+use crate::events::Dimension;
+use crate::ledger_fold::{
+    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
+    sort_ranked,
+};
+use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
+use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
+
+pub(super) fn watermark(transaction: &Transaction<'_>, stream: Uuid) -> Result<Option<Watermark>> {
+    transaction
+        .prepare_cached("SELECT position, crc FROM watermark WHERE stream = ?1")?
+        .query_row([stream.to_string()], |row| watermark_at(row, 0))
+        .optional()
+}
+
+fn watermark_at(row: &Row<'_>, column: usize) -> Result<Watermark> {
+    let position = row.get::<_, i64>(column)?.cast_unsigned();
+    Ok(Watermark { position, crc: u32::try_from(row.get::<_, i64>(column + 1)?).unwrap_or(u32::MAX) })
+}
+
+pub(super) fn verdicts(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    after: Position,
+    up_to: Position,
+) -> Result<Verdicts> {
+    let mut statement = transaction.prepare_cached(
+        "SELECT position, kind, NULL, 0, 0 FROM verdict WHERE stream = ?1 AND position > ?2 AND position <= ?3 \
+         UNION ALL SELECT position, 0, action, like_count, version FROM post_like_log \
+           WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY 1",
+    )?;
+    let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
+    let rows = statement.query_map(params![stream.to_string(), after, up_to], |row| {
+        let verdict = match (row.get::<_, Option<String>>(2)?, row.get::<_, i16>(1)?) {
+            (Some(action), _) => Verdict::Like(LikeOutcome {
+                liked: action == "LIKE",
+                changed: true,
+                like_count: row.get(3)?,
+                version: row.get(4)?,
+            }),
+            (None, VERDICT_DEAD) => Verdict::Dead,
+            (None, _) => Verdict::Duplicate,
+        };
+        Ok((row.get::<_, i64>(0)?.cast_unsigned(), verdict))
+    })?;
+    rows.collect()
+}
+
+pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
+    let plan = plan_count(filter);
+    let mut total = match &plan.rollup {
+        Some(rollup) => count_rollup(transaction, rollup)?,
+        None => 0,
+    };
+    for part in &plan.raw {
+        total += count_raw(transaction, part, &RawMatch::of(filter))?;
+    }
+    Ok(total.max(0).cast_unsigned())
+}
+
+fn count_rollup(transaction: &Transaction<'_>, rollup: &RollupCount) -> Result<i64> {
+    let from = rollup.from_hour.unwrap_or(i64::MIN);
+    let to = rollup.to_hour.unwrap_or(i64::MAX);
+    transaction
+        .prepare_cached(
+            "SELECT coalesce(sum(count), 0) FROM rollup_hour WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3 \
+             AND (?4 IS NULL OR key = ?4)",
+        )?
+        .query_row(params![rollup.dimension as i64, from, to, rollup.key], |row| row.get(0))
+}
+
+fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64> {
+    let mut conditions = vec!["1".to_owned()];
+    let mut values: Vec<Value> = Vec::new();
+    let mut add = |condition: &str, value: Value| {
+        values.push(value);
+        conditions.push(format!("{condition} ?"));
+    };
+    if let Some(from) = range.from_ms {
+        add("event_time >=", from.into());
+    }
+    if let Some(to) = range.to_ms {
+        add("event_time <", to.into());
+    }
+    if let Some(kind) = wanted.event_type {
+        add("event_type =", kind.name().to_owned().into());
+    }
+    if let Some(component) = wanted.component_id {
+        add("component_id =", component.into());
+    }
+    if let Some(post) = wanted.post_id {
+        add("post_id =", post.to_owned().into());
+    }
+    let conditions = conditions.join(" AND ");
+    if wanted.keyword.is_none() && wanted.page.is_none() {
+        let sql = format!("SELECT count(*) FROM events WHERE {conditions}");
+        return transaction.query_row(&sql, params_from_iter(values), |row| row.get(0));
+    }
+    // Folded here, by the function that the rollups use: lower() of SQLite's knows ASCII alone.
+    let sql = format!("SELECT keyword, url FROM events WHERE {conditions}");
+    let mut statement = transaction.prepare(&sql)?;
+    let mut rows = statement.query(params_from_iter(values))?;
+    let mut total = 0;
+    while let Some(row) = rows.next()? {
+        let (keyword, url) = (row.get_ref(0)?.as_str_or_null()?, row.get_ref(1)?.as_str_or_null()?);
+        total += i64::from(wanted.matches(keyword, url));
+    }
+    Ok(total)
+}
+
+pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>> {
+    let plan = plan_rank(query, now_ms);
+    let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else {
+        return Ok(Vec::new());
+    };
+    let sql =
+        format!("SELECT key, bucket, count FROM {} WHERE dimension = ?1 AND bucket BETWEEN ?2 AND ?3", plan.table);
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let mut scores: std::collections::HashMap<String, f64> = std::collections::HashMap::new();
+    for (dimension, weight) in &plan.parts {
+        let mut rows = statement.query(params![*dimension as i64, first, last])?;
+        while let Some(row) = rows.next()? {
+            let key = row.get_ref(0)?.as_str()?;
+            let factor = plan.buckets[(row.get::<_, i64>(1)? - first) as usize].1;
+            let add = row.get::<_, i64>(2)? as f64 * factor * weight;
+            match scores.get_mut(key) {
+                Some(score) => *score += add,
+                None => {
+                    scores.insert(key.to_owned(), add);
+                }
+            }
+        }
+    }
+    Ok(sort_ranked(scores.into_iter().collect(), plan.limit))
+}
+
+pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) -> Result<Vec<String>> {
+    let mut rows = recent_rows(transaction, Some(user_id), now_ms)?;
+    rows.reverse();
+    Ok(rows.into_iter().map(|row| row.keyword).collect())
+}
+
+/// Searches of the last hour, oldest first: of one user, or of all.
+fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64) -> Result<Vec<RecentRow>> {
+    let forgotten = transaction
+        .prepare_cached("SELECT user_id, keyword, at FROM recent_forgotten WHERE ?1 IS NULL OR user_id = ?1")?
+        .query_map([user_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<Result<Vec<_>>>()?;
+    let rows = transaction
+        .prepare_cached(
+            "SELECT user_id, keyword, event_time FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
+             AND keyword IS NOT NULL AND user_id IS NOT NULL AND (?2 IS NULL OR user_id = ?2) \
+             ORDER BY event_time DESC, received_at DESC, event_id DESC",
+        )?
+        .query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
+            Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })
+        })?
+        .collect::<Result<Vec<_>>>()?;
+    Ok(newest_by_user(rows, &forgotten))
+}
+
+pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Snapshot> {
+    let watermarks = transaction
+        .prepare_cached("SELECT stream, position, crc FROM watermark ORDER BY stream")?
+        .query_map([], |row| {
+            let stream = Uuid::parse_str(row.get_ref(0)?.as_str()?).unwrap_or_default();
+            Ok((stream, watermark_at(row, 1)?))
+        })?
+        .collect::<Result<Vec<_>>>()?;
+    let minute = now_ms.div_euclid(60_000) - LIVE_MINUTES_KEPT;
+    let minutes = rollup_rows(transaction, "rollup_minute", minute)?;
+    let hour = now_ms.div_euclid(HOUR_MS) - (LIVE_DAYS_KEPT + 1) * 24;
+    let hours = rollup_rows(transaction, "rollup_hour", hour)?;
+    let totals = transaction
+        .prepare_cached(
+            "SELECT dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count) FROM rollup_hour \
+             GROUP BY 1, 2 ORDER BY 1, 2",
+        )?
+        .query_map([], |row| Ok(dimension(row.get(0)?).zip(Some((row.get(1)?, row.get(2)?)))))?
+        .collect::<Result<Vec<_>>>()?;
+    let totals = totals.into_iter().flatten().map(|(dimension, (key, count))| (dimension, key, count)).collect();
+    let recent = recent_rows(transaction, None, now_ms)?;
+    let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
+    Ok(Snapshot { watermarks, minutes, hours, totals, recent })
+}
+
+/// Rows of buckets newer than `after`.
+fn rollup_rows(transaction: &Transaction<'_>, table: &str, after: i64) -> Result<Vec<(Dimension, i64, String, i64)>> {
+    let sql =
+        format!("SELECT bucket, key, count FROM {table} WHERE dimension = ?1 AND bucket > ?2 ORDER BY bucket, key");
+    let mut statement = transaction.prepare_cached(&sql)?;
+    let mut all = Vec::new();
+    for dimension in Dimension::ALL {
+        let rows = statement.query_map(params![dimension as i64, after], |row| {
+            Ok((dimension, row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        for row in rows {
+            all.push(row?);
+        }
+    }
+    Ok(all)
+}
+
+fn dimension(code: i64) -> Option<Dimension> {
+    Dimension::from_code(u8::try_from(code).ok()?)
+}

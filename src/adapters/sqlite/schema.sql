@@ -1,0 +1,119 @@
+-- The ledger in SQLite: the names of schema.sql. Times are milliseconds since the epoch, ids are text.
+-- `bucket` and `hour` of rollups count minutes or hours since the epoch.
+
+CREATE TABLE IF NOT EXISTS events (
+    event_id     TEXT NOT NULL,
+    event_type   TEXT NOT NULL,
+    user_id      TEXT,
+    session_id   TEXT,
+    component_id INTEGER,
+    element_id   TEXT,
+    keyword      TEXT,
+    post_id      TEXT,
+    url          TEXT,
+    referrer     TEXT,
+    result_count INTEGER,
+    properties   TEXT CHECK (properties IS NULL OR json_valid(properties)),
+    event_time   INTEGER NOT NULL,
+    received_at  INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS events_event_time ON events (event_time);
+
+CREATE TABLE IF NOT EXISTS post (
+    post_id    TEXT PRIMARY KEY,
+    user_id    TEXT NOT NULL,
+    content    TEXT NOT NULL,
+    hashtags   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(hashtags)),
+    image_urls TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(image_urls)),
+    created_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS post_stat (
+    post_id    TEXT PRIMARY KEY,
+    like_count INTEGER NOT NULL DEFAULT 0 CHECK (like_count >= 0),
+    version    INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS post_like (
+    user_id  TEXT NOT NULL,
+    post_id  TEXT NOT NULL,
+    liked_at INTEGER NOT NULL,
+    PRIMARY KEY (user_id, post_id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS post_like_log (
+    seq        INTEGER PRIMARY KEY AUTOINCREMENT,
+    stream     TEXT NOT NULL,
+    position   INTEGER NOT NULL,
+    post_id    TEXT NOT NULL,
+    user_id    TEXT NOT NULL,
+    action     TEXT NOT NULL CHECK (action IN ('LIKE', 'UNLIKE')),
+    like_count INTEGER NOT NULL CHECK (like_count >= 0),
+    version    INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    UNIQUE (stream, position)
+);
+
+CREATE TABLE IF NOT EXISTS dead_letter (
+    stream   TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    reason   TEXT NOT NULL,
+    record   BLOB NOT NULL,
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (stream, position)
+);
+
+CREATE TABLE IF NOT EXISTS watermark (
+    stream   TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    crc      INTEGER NOT NULL
+) WITHOUT ROWID;
+
+-- 1 duplicate, 2 dead.
+CREATE TABLE IF NOT EXISTS verdict (
+    stream   TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    kind     INTEGER NOT NULL,
+    PRIMARY KEY (stream, position)
+) WITHOUT ROWID;
+
+-- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component.
+CREATE TABLE IF NOT EXISTS rollup_minute (
+    dimension INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (dimension, bucket, key)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS rollup_hour (
+    dimension INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (dimension, bucket, key)
+) WITHOUT ROWID;
+
+-- event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
+CREATE TABLE IF NOT EXISTS user_hour (
+    hour       INTEGER NOT NULL,
+    event_type INTEGER NOT NULL,
+    user_id    TEXT NOT NULL,
+    PRIMARY KEY (hour, event_type, user_id)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event_id_b (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS event_id_current (
+    one      INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    name     TEXT NOT NULL CHECK (name IN ('a', 'b')),
+    since_ms INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO event_id_current (one, name, since_ms) VALUES (1, 'a', 0);
+
+CREATE TABLE IF NOT EXISTS recent_forgotten (
+    user_id TEXT NOT NULL,
+    keyword TEXT NOT NULL,
+    at      INTEGER NOT NULL,
+    PRIMARY KEY (user_id, keyword)
+) WITHOUT ROWID;

@@ -1,0 +1,312 @@
+//! The writer: a batch is one immediate transaction of prepared statements.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
+
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
+
+use super::{read, store_error};
+use crate::events::{Event, fold_keyword};
+use crate::ledger_fold::{
+    Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VERDICT_DEAD, VERDICT_DUPLICATE,
+    fold_likes,
+};
+use crate::limits::{ID_MEMORY_MS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
+use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdict, Verdicts, Watermark};
+
+const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO UPDATE SET count = count + excluded.count";
+const ADD_HOUR: &str = "INSERT INTO rollup_hour (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO UPDATE SET count = count + excluded.count";
+
+/// One sink's connection.
+pub(super) struct SqliteWriter {
+    connection: Connection,
+    users: UserHours,
+}
+
+impl SqliteWriter {
+    pub(super) fn new(connection: Connection) -> SqliteWriter {
+        SqliteWriter { connection, users: UserHours::default() }
+    }
+
+    fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
+        connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store_error)
+    }
+}
+
+impl LedgerWriter for SqliteWriter {
+    fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
+        let transaction = self.connection.transaction().map_err(store_error)?;
+        read::watermark(&transaction, stream).map_err(store_error)
+    }
+
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
+        let register = "INSERT INTO watermark (stream, position, crc) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
+        self.connection.execute(register, [stream.to_string()]).map(|_| ()).map_err(store_error)
+    }
+
+    fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
+        let draft = Draft::new(batch, dead)?;
+        let transaction = Self::begin(&mut self.connection)?;
+        move_watermark(&transaction, batch)?;
+        let verdicts = write(&transaction, batch.stream, draft, &mut self.users)?;
+        transaction.commit().map_err(store_error)?;
+        self.users.commit();
+        Ok(verdicts)
+    }
+
+    fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
+        let part = Batch { records: batch.records[range].to_vec(), ..*batch };
+        let nothing_dead = BTreeMap::new();
+        let draft = Draft::new(&part, &nothing_dead)?;
+        let transaction = Self::begin(&mut self.connection)?;
+        // A stream of its own: the positions of a part are not the batch's.
+        write(&transaction, Uuid::nil(), draft, &mut self.users)?;
+        transaction.rollback().map_err(store_error)
+    }
+
+    fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
+        let prune = "DELETE FROM verdict WHERE stream = ?1 AND position <= ?2";
+        let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+        self.connection.execute(prune, params![stream.to_string(), up_to]).map(|_| ()).map_err(store_error)
+    }
+
+    fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let transaction = Self::begin(&mut self.connection)?;
+        maintain(&transaction, now_ms).map_err(store_error)?;
+        transaction.commit().map_err(store_error)
+    }
+}
+
+fn move_watermark(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<(), StoreError> {
+    let (from, to) = (batch.from, batch.to);
+    let moved = transaction
+        .prepare_cached("UPDATE watermark SET position = ?1, crc = ?2 WHERE stream = ?3 AND position = ?4 AND crc = ?5")
+        .and_then(|mut statement| {
+            let (position, from_position) = (to.position.cast_signed(), from.position.cast_signed());
+            statement.execute(params![position, to.crc, batch.stream.to_string(), from_position, from.crc])
+        })
+        .map_err(store_error)?;
+    if moved == 1 {
+        return Ok(());
+    }
+    Err(StoreError::Fenced { found: read::watermark(transaction, batch.stream).map_err(store_error)? })
+}
+
+/// Everything of a batch but its watermark.
+fn write(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    mut draft: Draft<'_>,
+    users: &mut UserHours,
+) -> Result<Verdicts, StoreError> {
+    draft.events().try_for_each(check_text)?;
+    let new_ids = claim_ids(transaction, &draft.client_ids).map_err(store_error)?;
+    draft.drop_known_ids(|id| new_ids.contains(id));
+    let actions = draft.actions();
+    let state = like_state(transaction, &actions).map_err(store_error)?;
+    let fold = fold_likes(&actions, &state);
+    let effects = draft.effects(&actions, &fold, users);
+    let write_all = || {
+        effects.rows.iter().try_for_each(|row| insert_event(transaction, row))?;
+        write_rollups(transaction, &effects)?;
+        write_likes(transaction, stream, &draft, &fold)?;
+        write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
+        write_forgets(transaction, &draft)
+    };
+    write_all().map_err(store_error)?;
+    Ok(effects.verdicts)
+}
+
+/// SQLite would keep a text with U+0000 and cut it when it is read by tools; the other ledger refuses it.
+fn check_text(event: &Event<'_>) -> Result<(), StoreError> {
+    let texts = [
+        &event.user_id,
+        &event.session_id,
+        &event.element_id,
+        &event.keyword,
+        &event.post_id,
+        &event.url,
+        &event.referrer,
+        &event.properties,
+    ];
+    if texts.into_iter().flatten().any(|text| text.as_bytes().contains(&0)) {
+        return Err(StoreError::Poison("a text holds U+0000".to_owned()));
+    }
+    Ok(())
+}
+
+/// The ids that are new; they are remembered in the current table.
+fn claim_ids(transaction: &Transaction<'_>, ids: &[Uuid]) -> rusqlite::Result<HashSet<Uuid>> {
+    if ids.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let current: String = transaction.query_row("SELECT name FROM event_id_current", [], |row| row.get(0))?;
+    let (current, older) = if current == "a" { ("event_id_a", "event_id_b") } else { ("event_id_b", "event_id_a") };
+    let mut insert = transaction.prepare_cached(&format!("INSERT OR IGNORE INTO {current} VALUES (?1)"))?;
+    let mut find = transaction.prepare_cached(&format!("SELECT 1 FROM {older} WHERE event_id = ?1"))?;
+    let mut new = HashSet::with_capacity(ids.len());
+    for id in ids {
+        let text = id.to_string();
+        if insert.execute([&text])? == 1 && !find.exists([&text])? {
+            new.insert(*id);
+        }
+    }
+    Ok(new)
+}
+
+fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite::Result<LikeState> {
+    let mut state = LikeState::default();
+    if actions.is_empty() {
+        return Ok(state);
+    }
+    let mut stat = transaction.prepare_cached("SELECT like_count, version FROM post_stat WHERE post_id = ?1")?;
+    let mut like = transaction.prepare_cached("SELECT 1 FROM post_like WHERE user_id = ?1 AND post_id = ?2")?;
+    let (mut posts, mut pairs) = (HashSet::new(), HashSet::new());
+    for action in actions {
+        if posts.insert(action.post)
+            && let Some((count, version)) =
+                stat.query_row([action.post], |row| Ok((row.get(0)?, row.get(1)?))).optional()?
+        {
+            state.posts.push((action.post.to_owned(), count, version));
+        }
+        if pairs.insert((action.user, action.post)) && like.exists([action.user, action.post])? {
+            state.liked.push((action.user.to_owned(), action.post.to_owned()));
+        }
+    }
+    Ok(state)
+}
+
+fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>) -> rusqlite::Result<()> {
+    let event = row.event;
+    let mut id = [0; Hyphenated::LENGTH];
+    let id: &str = event.id.hyphenated().encode_lower(&mut id);
+    transaction
+        .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
+        .execute(params![
+            id,
+            row.event_type.name(),
+            event.user_id.as_deref(),
+            event.session_id.as_deref(),
+            event.component_id,
+            event.element_id.as_deref(),
+            event.keyword.as_deref(),
+            event.post_id.as_deref(),
+            event.url.as_deref(),
+            event.referrer.as_deref(),
+            event.result_count,
+            event.properties.as_deref(),
+            event.event_time_ms,
+            event.received_at_ms,
+        ])?;
+    Ok(())
+}
+
+fn write_rollups(transaction: &Transaction<'_>, effects: &Effects<'_>) -> rusqlite::Result<()> {
+    let add = |sql: &str, rows: &[RollupRow]| -> rusqlite::Result<()> {
+        let mut statement = transaction.prepare_cached(sql)?;
+        for row in rows {
+            statement.execute(params![row.dimension as i64, row.bucket, &*row.key, row.count])?;
+        }
+        Ok(())
+    };
+    add(ADD_MINUTE, &effects.rollups.minutes)?;
+    add(ADD_HOUR, &effects.rollups.hours)?;
+    let mut user = transaction.prepare_cached("INSERT OR IGNORE INTO user_hour VALUES (?1, ?2, ?3)")?;
+    for (hour, kind, user_id) in &effects.users {
+        user.execute(params![hour, *kind as i64, user_id])?;
+    }
+    Ok(())
+}
+
+fn write_likes(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    draft: &Draft<'_>,
+    fold: &LikeFold<'_>,
+) -> rusqlite::Result<()> {
+    if fold.log.is_empty() {
+        return Ok(());
+    }
+    let stream = stream.to_string();
+    let mut log = transaction.prepare_cached(
+        "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?;
+    for row in &fold.log {
+        let (action, outcome) = (&row.action, &row.outcome);
+        let position = draft.position(action).cast_signed();
+        let (name, count) = (outcome.stored_type().name(), outcome.like_count);
+        log.execute(params![stream, position, action.post, action.user, name, count, outcome.version, action.at_ms])?;
+    }
+    let mut add = transaction.prepare_cached("INSERT INTO post_like VALUES (?1, ?2, ?3)")?;
+    for (user, post, at_ms) in &fold.added {
+        add.execute(params![user, post, at_ms])?;
+    }
+    let mut remove = transaction.prepare_cached("DELETE FROM post_like WHERE user_id = ?1 AND post_id = ?2")?;
+    for (user, post) in &fold.removed {
+        remove.execute(params![user, post])?;
+    }
+    let mut stat = transaction.prepare_cached("INSERT OR REPLACE INTO post_stat VALUES (?1, ?2, ?3)")?;
+    for (post, count, version) in &fold.posts {
+        stat.execute(params![post, count, version])?;
+    }
+    Ok(())
+}
+
+fn write_exceptions(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    draft: &Draft<'_>,
+    verdicts: &Verdicts,
+) -> rusqlite::Result<()> {
+    let stream = stream.to_string();
+    let mut insert = transaction.prepare_cached("INSERT INTO verdict VALUES (?1, ?2, ?3)")?;
+    for (position, verdict) in verdicts {
+        let kind = match verdict {
+            Verdict::Duplicate => VERDICT_DUPLICATE,
+            Verdict::Dead => VERDICT_DEAD,
+            Verdict::Like(_) => continue,
+        };
+        insert.execute(params![stream, position.cast_signed(), kind])?;
+    }
+    let mut letter = transaction.prepare_cached(
+        "INSERT INTO dead_letter VALUES (?1, ?2, ?3, ?4, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
+    )?;
+    for (position, reason) in &draft.dead {
+        letter.execute(params![stream, position.cast_signed(), reason, draft.record_bytes(*position)])?;
+    }
+    Ok(())
+}
+
+fn write_forgets(transaction: &Transaction<'_>, draft: &Draft<'_>) -> rusqlite::Result<()> {
+    if draft.forgets.is_empty() {
+        return Ok(());
+    }
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO recent_forgotten VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET at = max(at, excluded.at)",
+    )?;
+    for forget in &draft.forgets {
+        let keyword = forget.keyword.as_deref().map(fold_keyword).unwrap_or_default();
+        insert.execute(params![forget.user_id, keyword, forget.at_ms])?;
+    }
+    Ok(())
+}
+
+fn maintain(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<()> {
+    let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
+    transaction
+        .execute("DELETE FROM rollup_minute WHERE dimension BETWEEN 1 AND 8 AND bucket <= ?1", [oldest_minute])?;
+    transaction.execute("DELETE FROM recent_forgotten WHERE at < ?1", [now_ms - RECENT_SEARCHES_MS])?;
+    let due = "SELECT name FROM event_id_current WHERE since_ms <= ?1";
+    let due = transaction.query_row(due, [now_ms - ID_MEMORY_MS], |row| row.get::<_, String>(0)).optional()?;
+    if let Some(current) = due {
+        let older = if current == "a" { "b" } else { "a" };
+        transaction.execute(&format!("DELETE FROM event_id_{older}"), [])?;
+        transaction.execute("UPDATE event_id_current SET name = ?1, since_ms = ?2", params![older, now_ms])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,26 @@
+//! What every ledger decides alike, as pure functions: so that two ledgers give one answer.
+//!
+//! A batch becomes a [`Draft`]; the store takes client ids that were there before out of it and hands in the like
+//! state it locked; [`Draft::effects`] then says all that is to be written. What a count or a ranked list reads is
+//! decided here too. Nothing here does I/O; an adapter only binds the results.
+
+mod counting;
+mod draft;
+mod likes;
+mod ranking;
+mod recent;
+mod rollups;
+mod user_hours;
+
+pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
+pub use draft::{Draft, Effects, StoredRow};
+pub use likes::{Action, LikeFold, LikeState, LogRow, fold_likes};
+pub use ranking::{RankPlan, plan_rank, sort_ranked};
+pub use recent::{RecentRow, newest_by_user};
+pub use rollups::{RollupRow, Rollups, split_rollups};
+pub use user_hours::UserHours;
+
+/// How the table `verdict` names a duplicate.
+pub const VERDICT_DUPLICATE: i16 = 1;
+/// How the table `verdict` names a dead letter.
+pub const VERDICT_DEAD: i16 = 2;

@@ -1,0 +1,51 @@
+//! What a ranked list reads from the rollups: which table, which buckets, each with its factor.
+//!
+//! Short windows are minutes, a day is hours, a week is the hours of seven UTC days. `hot` halves a count with each
+//! quarter of the window, by the age of its bucket; a week's buckets are days, as in the live store.
+
+use crate::events::Dimension;
+use crate::ports::{TopQuery, Window};
+
+/// Buckets and dimensions of a list; the sum over both of count × factor × weight is the score.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RankPlan {
+    /// `rollup_minute` or `rollup_hour`.
+    pub table: &'static str,
+    /// Buckets since the epoch with their factors; without a gap, ascending.
+    pub buckets: Vec<(i64, f64)>,
+    pub parts: Vec<(Dimension, f64)>,
+    pub limit: usize,
+}
+
+/// Decides what `query` reads at `now_ms`.
+pub fn plan_rank(query: &TopQuery, now_ms: i64) -> RankPlan {
+    let minute = now_ms.div_euclid(60_000);
+    let hour = minute.div_euclid(60);
+    let day = hour.div_euclid(24);
+    // Table, oldest and newest bucket, buckets in a unit of age, length of the window in that unit.
+    let (table, first, last, unit, length) = match query.window {
+        Window::TenMinutes => ("rollup_minute", minute - 9, minute, 1, 10.0),
+        Window::Hour => ("rollup_minute", minute - 59, minute, 1, 60.0),
+        Window::Day => ("rollup_hour", hour - 23, hour, 1, 24.0),
+        Window::Week => ("rollup_hour", (day - 6) * 24, hour, 24, 7.0),
+    };
+    let newest = last.div_euclid(unit);
+    let factor = |bucket: i64| {
+        let age = (newest - bucket.div_euclid(unit)) as f64;
+        if query.hot { 0.5f64.powf(age / (length / 4.0)) } else { 1.0 }
+    };
+    RankPlan {
+        table,
+        buckets: (first..=last).map(|bucket| (bucket, factor(bucket))).collect(),
+        parts: query.parts.clone(),
+        limit: query.limit,
+    }
+}
+
+/// Orders by score descending, then name ascending (bytewise); only positive scores stay, at most `limit`.
+pub fn sort_ranked(mut items: Vec<(String, f64)>, limit: usize) -> Vec<(String, f64)> {
+    items.retain(|(_, score)| *score > 0.0);
+    items.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    items.truncate(limit);
+    items
+}
