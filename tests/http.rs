@@ -549,6 +549,11 @@ fn a_stream_comes_in_chunks_at_its_own_pace_and_then_the_end() {
         let answer = Answer { status: 200, content_type: "text/plain", headers: &[], body: b"first " };
         match request.path {
             "/breaks" => exchange.stream(answer, |_| panic!("asked for")),
+            "/fails" => {
+                finish_later(exchange, 20, false);
+                exchange.hold();
+                exchange.stream(answer, |stream| stream.write(b"never").expect("a reader"));
+            }
             _ => exchange.stream(answer, |stream| {
                 stream.pause(60);
                 stream.offer(b"second ").expect("a reader");
@@ -573,6 +578,8 @@ fn a_stream_comes_in_chunks_at_its_own_pace_and_then_the_end() {
     assert!(coding.is_none() && body.starts_with("first second xx") && body.len() == 13 + 2_000_000);
     let (coding, body, _) = text("1.1", "HEAD", "/");
     assert_eq!((coding.as_deref(), body.as_str()), (Some("chunked"), ""));
+    let (coding, body, _) = text("1.1", "GET", "/fails");
+    assert!(coding.is_none() && body.contains("\"status\":503") && !body.contains("never"));
     let (_, body, whole) = text("1.1", "GET", "/breaks");
     assert!(!whole || !body.ends_with("0\r\n\r\n"), "what is not whole does not look whole");
 }

@@ -115,14 +115,15 @@ impl Outlet {
         render_refusal(&mut self.output, refusal, &self.date);
     }
 
-    /// Waits until what the held answers promise has happened; replaces them where it has not.
-    pub(super) fn settle(&mut self) {
+    /// Waits until what the held answers promise has happened; replaces them where it has not (false).
+    pub(super) fn settle(&mut self) -> bool {
         if self.held.is_empty() {
-            return;
+            return true;
         }
         self.watch.ticket.wait();
         let failed = self.watch.ticket.take_failed();
         self.release(failed);
+        !failed
     }
 
     fn release(&mut self, failed: bool) {
@@ -258,6 +259,10 @@ impl<'c> Exchange<'c> {
         if self.held {
             let range = self.start..self.outlet.output.len();
             self.outlet.held.push(Held { range, shape: self.shape });
+            // A stream starts only behind its own head.
+            if self.outlet.has_stream() && !self.outlet.settle() {
+                self.outlet.stream = None;
+            }
         } else if self.waited && !self.ticket().is_pending() {
             // The failure was this request's own; nobody after it shall answer for it.
             self.ticket().take_failed();
