@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use event_tracker::http::{Config, Server};
+use event_tracker::http::{Answer, Config, Server};
 use http_support::*;
 
 #[test]
@@ -541,4 +541,72 @@ fn a_second_server_on_the_port_is_refused() {
     let error = Server::bind(config).err().expect("the port is taken");
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     assert!(error.to_string().contains(&server.local_addr().to_string()), "{error}");
+}
+
+#[test]
+fn a_stream_comes_in_chunks_at_its_own_pace_and_then_the_end() {
+    let server = start(Config::default(), |request, exchange| {
+        let answer = Answer { status: 200, content_type: "text/plain", headers: &[], body: b"first " };
+        match request.path {
+            "/breaks" => exchange.stream(answer, |_| panic!("asked for")),
+            "/fails" => {
+                finish_later(exchange, 20, false);
+                exchange.hold();
+                exchange.stream(answer, |stream| stream.write(b"never").expect("a reader"));
+            }
+            _ => exchange.stream(answer, |stream| {
+                stream.pause(60);
+                stream.offer(b"second ").expect("a reader");
+                stream.write(&[b'x'; 2_000_000]).expect("a reader");
+            }),
+        }
+    });
+    let text = |version: &str, method: &str, path: &str| {
+        let mut stream = connect(&server);
+        stream.write_all(format!("{method} {path} HTTP/{version}\r\nHost: h\r\n\r\n").as_bytes()).expect("write");
+        let head = read_head(&mut stream);
+        let mut body = Vec::new();
+        let whole = stream.read_to_end(&mut body).is_ok();
+        (head.header("transfer-encoding").map(str::to_owned), String::from_utf8(body).expect("text"), whole)
+    };
+    let since = Instant::now();
+    let (coding, body, _) = text("1.1", "GET", "/");
+    assert!(since.elapsed() >= Duration::from_millis(55));
+    assert_eq!(coding.as_deref(), Some("chunked"));
+    assert!(body.starts_with("6\r\nfirst \r\n7\r\nsecond \r\n1e8480\r\nxxx") && body.ends_with("x\r\n0\r\n\r\n"));
+    let (coding, body, _) = text("1.0", "GET", "/");
+    assert!(coding.is_none() && body.starts_with("first second xx") && body.len() == 13 + 2_000_000);
+    let (coding, body, _) = text("1.1", "HEAD", "/");
+    assert_eq!((coding.as_deref(), body.as_str()), (Some("chunked"), ""));
+    let (coding, body, _) = text("1.1", "GET", "/fails");
+    assert!(coding.is_none() && body.contains("\"status\":503") && !body.contains("never"));
+    let (_, body, whole) = text("1.1", "GET", "/breaks");
+    assert!(!whole || !body.ends_with("0\r\n\r\n"), "what is not whole does not look whole");
+}
+
+#[test]
+fn a_live_stream_drops_who_falls_behind_and_ends_with_the_server() {
+    let server = start(Config::default(), |request, exchange| {
+        let is_flood = request.path == "/flood";
+        let answer = Answer { status: 200, content_type: "text/event-stream", headers: &[], body: b"" };
+        exchange.stream(answer, move |stream| {
+            while stream.is_open() && stream.offer(&[b'x'; 30_000]).is_ok() {
+                stream.pause(if is_flood { 5 } else { 20 });
+            }
+        });
+    });
+    let mut lags = connect(&server);
+    lags.write_all(b"GET /flood HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+    wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 1);
+    wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
+    let mut follows = connect(&server);
+    follows.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+    assert_eq!(read_head(&mut follows).status, 200);
+    let reader = std::thread::spawn(move || {
+        let mut body = Vec::new();
+        follows.read_to_end(&mut body).expect("a proper end");
+        assert!(body.ends_with(b"0\r\n\r\n"));
+    });
+    assert!(server.stop(Duration::from_secs(5)));
+    reader.join().expect("reader");
 }

@@ -3,7 +3,7 @@
 //! It blocks in accept, so it is no coroutine. Whatever goes wrong there, it pauses rather than spins, and sheds.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,21 +70,21 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
     // A socket that refuses this is about to end anyway.
     let _ = stream.set_nodelay(true);
-    let open = stats.connections_open.load(Ordering::Relaxed);
-    let has_room = open < config.connections_max || (open < config.connections_max + BEYOND_CAP_MAX && shed(shared));
-    if !has_room {
-        return refuse(shared, stream, peer, Refusal::ConnectionsFull);
-    }
-    let counted = config
-        .connections_per_address_max
-        .filter(|_| !peer.ip().to_canonical().is_loopback() && !(config.is_trusted)(peer.ip().to_canonical()));
-    if counted.is_some_and(|max| !shared.registry.count_address(peer.ip(), max)) {
+    let address = peer.ip().to_canonical();
+    let counted =
+        config.connections_per_address_max.filter(|_| !address.is_loopback() && !(config.is_trusted)(address));
+    if counted.is_some_and(|max| !shared.registry.count_address(address, max)) {
         return refuse(shared, stream, peer, Refusal::AddressFull);
     }
     let worker = worker_of(stream.as_raw_fd());
-    stats.connections_open.fetch_add(1, Ordering::Relaxed);
+    let open = stats.connections_open.fetch_add(1, Ordering::Relaxed);
     stats.connections_of_worker[worker].fetch_add(1, Ordering::Relaxed);
-    let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|_| peer) };
+    let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|_| address) };
+    let has_room = open < config.connections_max || (open < config.connections_max + BEYOND_CAP_MAX && shed(shared));
+    if !has_room {
+        drop(presence);
+        return refuse(shared, stream, peer, Refusal::ConnectionsFull);
+    }
     spawn_on(worker, move || {
         let presence = presence;
         connection::serve(&presence.shared, worker, stream, peer);
@@ -119,13 +119,13 @@ fn refuse(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, refusal: Re
 struct Presence {
     shared: Arc<Shared>,
     worker: usize,
-    counted: Option<SocketAddr>,
+    counted: Option<IpAddr>,
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        if let Some(peer) = self.counted {
-            self.shared.registry.uncount_address(peer.ip());
+        if let Some(address) = self.counted {
+            self.shared.registry.uncount_address(address);
         }
         let stats = &self.shared.stats;
         stats.connections_of_worker[self.worker].fetch_sub(1, Ordering::Relaxed);

@@ -19,6 +19,7 @@ use super::registry::Entry;
 use super::response::Shape;
 use super::server::{Request, Shared};
 use super::socket::{Got, Socket};
+use super::stream::{Producer, Stream};
 use crate::clock::monotonic_ms;
 use crate::runtime::Fired;
 
@@ -83,6 +84,8 @@ enum Turn {
     Close,
     /// The end is ours: the client may still be sending.
     Linger,
+    /// An answer that is written as it comes, and then the end.
+    Stream,
 }
 
 struct Connection {
@@ -137,6 +140,7 @@ impl Connection {
                 Turn::Read | Turn::More => {}
                 Turn::Close if self.input.is_empty() => return,
                 Turn::Close | Turn::Linger => return self.linger(),
+                Turn::Stream => return self.stream(),
             }
         }
     }
@@ -210,7 +214,11 @@ impl Connection {
                 Ok(None) => return Turn::Read,
                 Ok(Some((body, consumed))) => {
                     if !self.dispatch(&body, consumed) {
-                        return if self.head.close { Turn::Close } else { Turn::Linger };
+                        return match self.head.close {
+                            _ if self.outlet.has_stream() => Turn::Stream,
+                            true => Turn::Close,
+                            false => Turn::Linger,
+                        };
                     }
                 }
                 Err(refusal) => {
@@ -336,6 +344,17 @@ impl Connection {
         sent
     }
 
+    /// Runs the producer of a stream and closes.
+    fn stream(&mut self) {
+        let Some(Producer { run, is_chunked }) = self.outlet.take_stream() else { return };
+        let mut stream = Stream::new(&mut self.socket, &mut self.outlet, is_chunked);
+        let ran = catch_unwind(AssertUnwindSafe(|| run(&mut stream)));
+        let has_ended = stream.finish(ran.is_err());
+        if has_ended {
+            self.linger();
+        }
+    }
+
     /// The one deadline was taken for the write: a request that is half here gets a new one.
     fn after_stall(&mut self) {
         if self.outlet.watch.fired() == Fired::Both {
@@ -375,11 +394,18 @@ impl Connection {
         self.outlet.watch.arm(Fired::Both, config.linger_close_ms);
         self.input.consume_all(&self.shared);
         let mut left = config.linger_close_bytes_max;
+        // A deadline that ended our reading makes every read without data look like the client's end: the first such
+        // one is ours, and what the client does next is an event.
+        let mut is_our_end = self.outlet.watch.fired() == Fired::Read;
         while left > 0 {
             self.socket.wait_readable();
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => left = left.saturating_sub(length),
                 Ok(Got::Nothing) => {}
+                Ok(Got::End) if is_our_end => {
+                    is_our_end = false;
+                    self.socket.wait_event();
+                }
                 Ok(Got::End) | Err(_) => return,
             }
         }

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::desk::Lent;
 use super::refusal::Refusal;
-use super::response::{Answer, DateLine, Shape, error_body, render, render_refusal};
+use super::response::{Answer, DateLine, Shape, error_body, render, render_refusal, render_stream};
 use super::server::Shared;
+use super::stream::{Producer, Stream};
 use crate::clock::monotonic_ms;
 use crate::runtime::{Deadline, Fired, Ticket, arm, register, unregister};
 
@@ -24,7 +25,7 @@ pub(super) struct Held {
 /// The connection's ticket and deadline: one thing to wait for and one time to give up.
 pub(super) struct Watch {
     pub(super) worker: usize,
-    ticket: Arc<Ticket>,
+    pub(super) ticket: Arc<Ticket>,
     deadline: Arc<Deadline>,
     socket: i32,
 }
@@ -52,7 +53,7 @@ impl Watch {
 
     /// Waits for the ticket, at most so long: false when the time is over. An expired ticket is of no more use, even
     /// where the last completion came at the same moment: the next thing under way gets a fresh one.
-    fn wait(&mut self, ms: u64) -> bool {
+    pub(super) fn wait(&mut self, ms: u64) -> bool {
         self.arm(Fired::Ticket, ms);
         let done = self.ticket.wait();
         self.disarm();
@@ -76,11 +77,12 @@ pub(super) struct Outlet {
     pub(super) watch: Watch,
     pub(super) shared: Arc<Shared>,
     held: Vec<Held>,
+    stream: Option<Producer>,
 }
 
 impl Outlet {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
-        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new() }
+        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None }
     }
 
     /// Buffers for a turn; the input's goes to the caller.
@@ -98,6 +100,14 @@ impl Outlet {
         self.shared.desk(self.watch.worker).give_back(Lent { input, output, held });
     }
 
+    pub(super) fn has_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    pub(super) fn take_stream(&mut self) -> Option<Producer> {
+        self.stream.take()
+    }
+
     /// Appends the answer to a broken request.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.shared.stats.count_refusal(refusal);
@@ -105,14 +115,15 @@ impl Outlet {
         render_refusal(&mut self.output, refusal, &self.date);
     }
 
-    /// Waits until what the held answers promise has happened; replaces them where it has not.
-    pub(super) fn settle(&mut self) {
+    /// Waits until what the held answers promise has happened; replaces them where it has not (false).
+    pub(super) fn settle(&mut self) -> bool {
         if self.held.is_empty() {
-            return;
+            return true;
         }
         self.watch.ticket.wait();
         let failed = self.watch.ticket.take_failed();
         self.release(failed);
+        !failed
     }
 
     fn release(&mut self, failed: bool) {
@@ -176,6 +187,24 @@ impl<'c> Exchange<'c> {
         self.outlet.append(&answer, self.shape);
     }
 
+    /// Answers with a body whose length nobody knows yet: after the handler has returned and earlier answers are sent,
+    /// `producer` writes it, in the connection's own coroutine and at its own pace; then the connection closes. The
+    /// answer's own body goes first. For HEAD the producer does not run.
+    pub fn stream(&mut self, answer: Answer<'_>, producer: impl FnOnce(&mut Stream<'_>) + Send + 'static) {
+        if self.answered {
+            tracing::error!(status = answer.status, "a second answer to one request was ignored");
+            return;
+        }
+        self.answered = true;
+        self.shape.close = true;
+        self.outlet.count(answer.status);
+        let is_chunked = !self.shape.is_old;
+        render_stream(&mut self.outlet.output, &answer, self.shape, &self.outlet.date);
+        if !self.shape.head_only {
+            self.outlet.stream = Some(Producer { run: Box::new(producer), is_chunked });
+        }
+    }
+
     /// Keeps this request's answer back until the connection's ticket has nothing under way; where the ticket failed
     /// then, the answer of `Config::on_failed` goes out in its place.
     pub fn hold(&mut self) {
@@ -219,6 +248,7 @@ impl<'c> Exchange<'c> {
     pub(super) fn finish(mut self, panicked: bool) -> bool {
         if panicked {
             self.outlet.output.truncate(self.start);
+            self.outlet.stream = None;
             self.answer_panic();
             return false;
         }
@@ -229,6 +259,10 @@ impl<'c> Exchange<'c> {
         if self.held {
             let range = self.start..self.outlet.output.len();
             self.outlet.held.push(Held { range, shape: self.shape });
+            // A stream starts only behind its own head.
+            if self.outlet.has_stream() && !self.outlet.settle() {
+                self.outlet.stream = None;
+            }
         } else if self.waited && !self.ticket().is_pending() {
             // The failure was this request's own; nobody after it shall answer for it.
             self.ticket().take_failed();

@@ -26,9 +26,11 @@ mod response;
 mod server;
 mod socket;
 mod stats;
+mod stream;
 
 pub use exchange::Exchange;
 pub use head::{Headers, Method};
 pub use response::Answer;
 pub use server::{Config, Request, Running, Server};
 pub use stats::{Counter, Stats};
+pub use stream::Stream;

@@ -35,17 +35,54 @@ pub(super) struct Shape {
 
 /// Appends an answer.
 pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, date: &DateLine) {
-    status_line(output, answer.status);
-    output.extend_from_slice(date);
     let bodiless = matches!(answer.status, 204 | 304 | 100..=199);
-    if !answer.content_type.is_empty() && !bodiless {
-        line(output, "Content-Type", answer.content_type);
-    }
+    start(output, answer, bodiless, date);
     if !bodiless {
         output.extend_from_slice(b"Content-Length: ");
         number(output, answer.body.len());
         output.extend_from_slice(b"\r\n");
     }
+    end(output, answer, shape);
+    if !bodiless && !shape.head_only {
+        output.extend_from_slice(answer.body);
+    }
+}
+
+/// Appends the start of an answer whose body is written as it comes: in chunks, or in HTTP/1.0 up to the close.
+pub(super) fn render_stream(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, date: &DateLine) {
+    start(output, answer, false, date);
+    if !shape.is_old {
+        line(output, "Transfer-Encoding", "chunked");
+    }
+    end(output, answer, shape);
+    if !shape.head_only {
+        chunk(output, answer.body, !shape.is_old);
+    }
+}
+
+/// Appends a piece of a stream; an empty one is none, since an empty chunk would end the body.
+pub(super) fn chunk(output: &mut Vec<u8>, bytes: &[u8], is_chunked: bool) {
+    if bytes.is_empty() {
+        return;
+    }
+    if !is_chunked {
+        return output.extend_from_slice(bytes);
+    }
+    // A write into a Vec does not fail.
+    let _ = write!(output, "{:x}\r\n", bytes.len());
+    output.extend_from_slice(bytes);
+    output.extend_from_slice(b"\r\n");
+}
+
+fn start(output: &mut Vec<u8>, answer: &Answer<'_>, bodiless: bool, date: &DateLine) {
+    status_line(output, answer.status);
+    output.extend_from_slice(date);
+    if !answer.content_type.is_empty() && !bodiless {
+        line(output, "Content-Type", answer.content_type);
+    }
+}
+
+fn end(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape) {
     for (name, value) in answer.headers {
         // What a handler echoes must never start a line of its own.
         if !value.bytes().chain(name.bytes()).any(|byte| byte.is_ascii_control() && byte != b'\t') {
@@ -58,9 +95,6 @@ pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, da
         output.extend_from_slice(b"Connection: keep-alive\r\n");
     }
     output.extend_from_slice(b"\r\n");
-    if !bodiless && !shape.head_only {
-        output.extend_from_slice(answer.body);
-    }
 }
 
 /// Appends the answer to a request that broke a rule; the connection ends after it.

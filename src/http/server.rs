@@ -33,7 +33,7 @@ pub struct Config {
     /// Past it a new connection of the address gets 429; never counts loopback.
     pub connections_per_address_max: Option<usize>,
     /// Addresses that are never counted, such as trusted proxies.
-    pub is_trusted: fn(IpAddr) -> bool,
+    pub is_trusted: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
     /// Request line without its end.
     pub request_line_bytes_max: usize,
     /// Request line, headers and the empty line; below 64 KiB.
@@ -84,7 +84,7 @@ impl Default for Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_address_max: None,
-            is_trusted: |_| false,
+            is_trusted: Arc::new(|_| false),
             request_line_bytes_max: limits::REQUEST_LINE_BYTES_MAX,
             head_bytes_max: limits::HEAD_BYTES_MAX,
             headers_max: limits::HEADERS_MAX,

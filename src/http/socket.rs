@@ -53,6 +53,11 @@ impl Socket {
         }
     }
 
+    /// Sleeps until the event loop says anything new about the socket.
+    pub(super) fn wait_event(&mut self) {
+        self.wait();
+    }
+
     fn wait(&mut self) -> usize {
         let events = self.io.wait_io();
         self.readable |= events & READABLE != 0;
@@ -95,6 +100,21 @@ impl Socket {
             }
         }
         Ok(())
+    }
+
+    /// Writes what fits without waiting: how much that was.
+    pub(super) fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.io.inner().write(&bytes[written..]) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
     }
 
     /// Lets every other connection of the worker have its turn, by way of the event loop: a plain yield would come back
