@@ -649,15 +649,19 @@ fn measure_apply() {
     ];
     for (name, store) in stores {
         let mut bench = Bench::new(store, some_now());
-        for events in [1_000, 20_000] {
-            let batches: Vec<LiveBatch> = (0..20).map(|n| skewed(&mut bench, n, events)).collect();
+        for (events, recents) in [(1_000, true), (20_000, true), (1_000, false), (20_000, false)] {
+            let mut batches: Vec<LiveBatch> = (0..20).map(|n| skewed(&mut bench, n, events)).collect();
+            batches.iter_mut().filter(|_| !recents).for_each(|batch| batch.recent.clear());
             let counts: usize = batches.iter().map(|batch| batch.counts.len()).sum();
             let begun = Instant::now();
             for batch in &batches {
                 bench.writer.apply(batch).unwrap();
             }
             let rate = 20.0 * f64::from(events) / begun.elapsed().as_secs_f64();
-            println!("{name}: {events} events a batch, {} counts: {rate:.0} events/s", counts / 20);
+            println!(
+                "{name}: {events} events a batch, recent searches {recents}, {} counts: {rate:.0} events/s",
+                counts / 20
+            );
         }
     }
 }

@@ -44,13 +44,8 @@ end
 
 -- Recent searches. An element is `ms:folded`, or `ms:folded\0typed` where the two differ: Lua cannot fold.
 local function parse(element)
-  local colon = string.find(element, ':', 1, true)
-  local zero = string.find(element, '\0', colon, true)
-  return {
-    at = tonumber(string.sub(element, 1, colon - 1)),
-    folded = string.sub(element, colon + 1, zero and zero - 1 or -1),
-    element = element,
-  }
+  local at, folded = string.match(element, '^(-?%d+):([^%z]*)')
+  return {at = tonumber(at), folded = folded, element = element}
 end
 
 -- As `live::merge_search`.
@@ -93,11 +88,23 @@ for _ = 1, tonumber(take()) do
       forget(list, value, tonumber(take()))
     end
   end
-  if #elements > 0 then redis.call('DEL', key) end
+  -- Mostly searches are new and newest: then only they are written.
+  local added = 0
+  while list[added + 1] and list[added + 1].element ~= elements[1] do added = added + 1 end
+  local pushed = #list == math.min(recent_max, added + #elements)
+  for at = added + 1, #list do pushed = pushed and list[at].element == elements[at - added] end
+  local first = {}
+  for at = 1, pushed and added or #list do first[at] = list[at].element end
+  if not pushed and #elements > 0 then redis.call('DEL', key) end
   if #list > 0 then
-    local kept_elements = {}
-    for at, search in ipairs(list) do kept_elements[at] = search.element end
-    redis.call('RPUSH', key, unpack(kept_elements))
+    if pushed then
+      local reversed = {}
+      for at = 1, added do reversed[at] = first[added + 1 - at] end
+      if added > 0 then redis.call('LPUSH', key, unpack(reversed)) end
+      if added + #elements > recent_max then redis.call('LTRIM', key, 0, recent_max - 1) end
+    else
+      redis.call('RPUSH', key, unpack(first))
+    end
     redis.call('PEXPIREAT', key, string.format('%.0f', list[1].at + recent_ms))
   end
 end
