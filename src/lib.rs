@@ -8,6 +8,7 @@ pub mod journal;
 pub mod http;
 pub mod ledger_fold;
 pub mod limits;
+pub mod live;
 pub mod ports;
 pub mod runtime;
 pub mod sinks;

@@ -1,4 +1,6 @@
-//! One module a product: how the ports are kept with PostgreSQL and with SQLite.
+//! Stores: one module a product, each behind a port.
 
+pub mod memory;
 pub mod postgres;
+pub mod redis;
 pub mod sqlite;

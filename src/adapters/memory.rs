@@ -1,0 +1,410 @@
+//! The live store in this process: the embedded default, and the plainest reading of the contract.
+//!
+//! One mutex guards plain maps and is held for lookups and merging only. A bucket is an `Arc`: a reader takes
+//! references under the lock and sums outside of it; a writer that meets a reader's reference copies that one bucket.
+//! Nothing outlives the process, so every start is a rebuild.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::tz::TimeZone;
+use uuid::Uuid;
+
+use crate::events::{Dimension, fold_keyword};
+use crate::limits::{FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX};
+use crate::live::{
+    Bucket, Calendar, FOLD_STEP_MINUTES_MAX, Image, OPEN_BUCKET_MEMBERS_MAX, Reading, Search, UNION_KEPT_MS, decay,
+    forget_searches, merge_search, reading, still_recent, trimmed_names,
+};
+use crate::ports::{
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, TopQuery, Watermark,
+    Window,
+};
+
+/// Unions of more queries than this are not kept side by side: the API has some 30.
+const UNIONS_MAX: usize = 128;
+
+/// See the module. Clones share one store.
+#[derive(Clone)]
+pub struct MemoryLive {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    calendar: Calendar,
+    data: Mutex<Option<Generation>>,
+    unions: Mutex<HashMap<UnionKey, Arc<Mutex<Union>>>>,
+}
+
+/// Everything that a rebuild replaces.
+#[derive(Default)]
+struct Generation {
+    watermarks: HashMap<Uuid, Watermark>,
+    buckets: BTreeMap<Bucket, BTreeMap<Dimension, Arc<Counts>>>,
+    totals: BTreeMap<(Dimension, String), i64>,
+    folded_until: i64,
+    recent: HashMap<String, Vec<Search>>,
+    /// Tells a union of this generation from one of the last.
+    name: Uuid,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Counts {
+    by_name: HashMap<Arc<str>, i64>,
+    trimmed: bool,
+}
+
+/// Buckets, each with its weight.
+type Sources = Vec<(Arc<Counts>, f64)>;
+/// A query without its limit.
+type UnionKey = (Window, bool, Vec<(Dimension, u64)>);
+
+/// The whole ranking of a query, computed once for all who ask in the same second.
+#[derive(Default)]
+struct Union {
+    made_for: Option<(Uuid, i64)>,
+    ranked: Arc<Vec<(Arc<str>, f64)>>,
+    approximate: bool,
+}
+
+impl MemoryLive {
+    /// An empty store that asks to be rebuilt; days are those of `time_zone`.
+    pub fn new(time_zone: TimeZone) -> MemoryLive {
+        let calendar = Calendar::new(time_zone);
+        MemoryLive { shared: Arc::new(Shared { calendar, data: Mutex::default(), unions: Mutex::default() }) }
+    }
+}
+
+impl LiveStore for MemoryLive {
+    fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError> {
+        Ok(Box::new(MemoryWriter { shared: Arc::clone(&self.shared) }))
+    }
+
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
+        let slot = self.shared.union_slot(query, now_ms);
+        // Held while the union is computed: whoever asks for the same meanwhile waits for it instead of repeating it.
+        let mut union = lock(&slot);
+        let reading = reading(query.window, query.hot, now_ms, &self.shared.calendar);
+        let (generation, sources) = self.shared.sources(query, &reading)?;
+        if union.made_for != Some((generation, reading.as_of_ms)) {
+            *union = sum(&sources, (generation, reading.as_of_ms));
+        }
+        let ranked = Arc::clone(&union.ranked);
+        let approximate = union.approximate;
+        drop(union);
+        let items = ranked.iter().take(query.limit).map(|(name, score)| (name.to_string(), *score)).collect();
+        Ok(LiveTop { items, approximate })
+    }
+
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
+        self.shared.with(|generation| match generation.recent.get(user_id) {
+            Some(list) if list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)) => {
+                list.iter().map(|search| search.typed.clone()).collect()
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
+        self.shared.with(|generation| {
+            generation.totals.iter().map(|((dimension, name), count)| (*dimension, name.clone(), *count)).collect()
+        })
+    }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A panic while the lock is held leaves plain data, at worst one batch half merged: later calls go on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lost() -> StoreError {
+    StoreError::Retry("the live store is empty and waits to be rebuilt".into())
+}
+
+impl Shared {
+    fn with<T>(&self, read: impl FnOnce(&Generation) -> T) -> Result<T, StoreError> {
+        lock(&self.data).as_ref().map(read).ok_or_else(lost)
+    }
+
+    fn union_slot(&self, query: &TopQuery, now_ms: i64) -> Arc<Mutex<Union>> {
+        let parts = query.parts.iter().map(|(dimension, weight)| (*dimension, weight.to_bits())).collect();
+        let mut unions = lock(&self.unions);
+        if unions.len() >= UNIONS_MAX {
+            unions.retain(|_, slot| match slot.try_lock() {
+                Ok(union) => union.made_for.is_some_and(|(_, as_of_ms)| as_of_ms + UNION_KEPT_MS > now_ms),
+                Err(_) => true,
+            });
+        }
+        if unions.len() >= UNIONS_MAX {
+            return Arc::default();
+        }
+        Arc::clone(unions.entry((query.window, query.hot, parts)).or_default())
+    }
+
+    /// The buckets that a query reads, each with its weight: references only.
+    fn sources(&self, query: &TopQuery, reading: &Reading) -> Result<(Uuid, Sources), StoreError> {
+        self.with(|generation| {
+            let unfolded = reading.unfolded.start.max(generation.folded_until)..reading.unfolded.end;
+            let minutes = generation.minutes(unfolded).map(|minute| {
+                (Bucket::Minute(minute), decay(reading.as_of_ms, (minute + 1) * 60_000, reading.half_life_ms))
+            });
+            let mut sources = Vec::new();
+            for (bucket, decayed) in reading.buckets.iter().copied().chain(minutes) {
+                let Some(dimensions) = generation.buckets.get(&bucket) else { continue };
+                for (dimension, weight) in &query.parts {
+                    if let Some(counts) = dimensions.get(dimension) {
+                        sources.push((Arc::clone(counts), weight * decayed));
+                    }
+                }
+            }
+            (generation.name, sources)
+        })
+    }
+}
+
+fn sum(sources: &[(Arc<Counts>, f64)], made_for: (Uuid, i64)) -> Union {
+    let mut scores: HashMap<&Arc<str>, f64> = HashMap::new();
+    for (counts, weight) in sources {
+        for (name, count) in &counts.by_name {
+            *scores.entry(name).or_default() += *count as f64 * weight;
+        }
+    }
+    let positive = scores.into_iter().filter(|(_, score)| *score > 0.0);
+    let mut ranked: Vec<(Arc<str>, f64)> = positive.map(|(name, score)| (Arc::clone(name), score)).collect();
+    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let approximate = sources.iter().any(|(counts, _)| counts.trimmed);
+    Union { made_for: Some(made_for), ranked: Arc::new(ranked), approximate }
+}
+
+impl Generation {
+    /// The minutes of a range that have counts.
+    fn minutes(&self, range: std::ops::Range<i64>) -> impl Iterator<Item = i64> + '_ {
+        let range = range.start..range.end.max(range.start);
+        self.buckets.range(Bucket::Minute(range.start)..Bucket::Minute(range.end)).filter_map(
+            |(bucket, _)| match bucket {
+                Bucket::Minute(minute) => Some(*minute),
+                _ => None,
+            },
+        )
+    }
+
+    fn counts(&mut self, bucket: Bucket, dimension: Dimension) -> &mut Counts {
+        Arc::make_mut(self.buckets.entry(bucket).or_default().entry(dimension).or_default())
+    }
+
+    /// Where counts of a minute go: while it is not folded the minute alone, later whatever is kept of the three.
+    fn targets(&self, minute: i64, now_ms: i64, calendar: &Calendar) -> Vec<Bucket> {
+        let [in_minute, in_hour, in_day] = calendar.buckets(minute);
+        if !calendar.is_kept(in_day, now_ms) {
+            return Vec::new();
+        }
+        if minute >= self.folded_until {
+            return vec![in_minute];
+        }
+        [in_minute, in_hour, in_day].into_iter().filter(|bucket| calendar.is_kept(*bucket, now_ms)).collect()
+    }
+
+    fn apply(&mut self, batch: &LiveBatch, calendar: &Calendar) {
+        for group in batch.counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute)) {
+            let (dimension, minute) = (group[0].0.dimension, group[0].0.minute);
+            self.add_totals(dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
+            if dimension == Dimension::Type {
+                continue;
+            }
+            for bucket in self.targets(minute, batch.now_ms, calendar) {
+                let counts = self.counts(bucket, dimension);
+                for (key, count) in group {
+                    counts.add(&key.key, *count);
+                }
+                counts.trim(OPEN_BUCKET_MEMBERS_MAX);
+            }
+        }
+        for change in &batch.recent {
+            self.change_recent(change, batch.now_ms);
+        }
+    }
+
+    fn add_totals<'a>(&mut self, dimension: Dimension, counts: impl Iterator<Item = (&'a str, i64)>) {
+        for (name, count) in counts {
+            let name = if dimension == Dimension::Type { name } else { "" };
+            *self.totals.entry((dimension, name.to_owned())).or_default() += count;
+        }
+    }
+
+    fn change_recent(&mut self, change: &RecentChange, now_ms: i64) {
+        match change {
+            RecentChange::Add { user_id, keyword, at_ms } => {
+                if still_recent(*at_ms, now_ms) {
+                    let list = self.recent.entry(user_id.clone()).or_default();
+                    if list.first().is_some_and(|newest| !still_recent(newest.at_ms, now_ms)) {
+                        list.clear();
+                    }
+                    merge_search(list, Search::new(keyword, *at_ms));
+                }
+            }
+            RecentChange::Forget { user_id, keyword, at_ms } => {
+                if let Some(list) = self.recent.get_mut(user_id) {
+                    forget_searches(list, keyword.as_deref().map(fold_keyword).as_deref(), *at_ms);
+                    if list.is_empty() {
+                        self.recent.remove(user_id);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Folds some minutes that closed before `until`; true where more are left.
+    fn fold_step(&mut self, until: i64, calendar: &Calendar) -> bool {
+        if self.folded_until >= until {
+            return false;
+        }
+        let minutes: Vec<i64> = self.minutes(self.folded_until..until).take(FOLD_STEP_MINUTES_MAX).collect();
+        let next = match minutes.last() {
+            Some(last) if minutes.len() == FOLD_STEP_MINUTES_MAX => last + 1,
+            _ => until,
+        };
+        for minute in &minutes {
+            self.pour(*minute, calendar);
+        }
+        // What the last fold left open may have closed with this one, whether or not it got anything more.
+        for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
+            for bucket in calendar.buckets(minute) {
+                let closed = calendar.end_minute(bucket) <= next;
+                let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { OPEN_BUCKET_MEMBERS_MAX };
+                for counts in self.buckets.get_mut(&bucket).into_iter().flat_map(BTreeMap::values_mut) {
+                    if counts.by_name.len() > bound {
+                        Arc::make_mut(counts).trim(bound);
+                    }
+                }
+            }
+        }
+        self.folded_until = next;
+        next < until
+    }
+
+    fn pour(&mut self, minute: i64, calendar: &Calendar) {
+        let [from, in_hour, in_day] = calendar.buckets(minute);
+        let sources = self.buckets.get(&from).cloned().unwrap_or_default();
+        for (dimension, source) in sources {
+            for bucket in [in_hour, in_day] {
+                let counts = self.counts(bucket, dimension);
+                counts.trimmed |= source.trimmed;
+                for (name, count) in &source.by_name {
+                    counts.add_shared(name, *count);
+                }
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now_ms: i64, calendar: &Calendar) {
+        let folded_until = self.folded_until;
+        self.buckets.retain(|bucket, _| {
+            let unfolded = matches!(bucket, Bucket::Minute(minute) if *minute >= folded_until);
+            unfolded || calendar.is_kept(*bucket, now_ms)
+        });
+        self.recent.retain(|_, list| list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)));
+    }
+}
+
+impl Counts {
+    fn add(&mut self, name: &str, count: i64) {
+        match self.by_name.get_mut(name) {
+            Some(known) => *known += count,
+            None => drop(self.by_name.insert(name.into(), count)),
+        }
+    }
+
+    /// A minute, its hour and its day share their names.
+    fn add_shared(&mut self, name: &Arc<str>, count: i64) {
+        match self.by_name.get_mut(name) {
+            Some(known) => *known += count,
+            None => drop(self.by_name.insert(Arc::clone(name), count)),
+        }
+    }
+
+    fn trim(&mut self, bound: usize) {
+        if self.by_name.len() > bound {
+            let all = self.by_name.iter().map(|(name, count)| (*count, Arc::clone(name)));
+            for name in trimmed_names(all, LIVE_BUCKET_MEMBERS_MAX) {
+                self.by_name.remove(&name);
+            }
+            self.trimmed = true;
+        }
+    }
+}
+
+struct MemoryWriter {
+    shared: Arc<Shared>,
+}
+
+impl LiveWriter for MemoryWriter {
+    fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
+        Ok(match lock(&self.shared.data).as_ref() {
+            None => LiveState::Lost,
+            Some(generation) => match generation.watermarks.get(&stream) {
+                None => LiveState::NewStream,
+                Some(watermark) => LiveState::At(*watermark),
+            },
+        })
+    }
+
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
+        let mut data = lock(&self.shared.data);
+        let generation = data.as_mut().ok_or(StoreError::Fenced { found: None })?;
+        generation.watermarks.entry(stream).or_default();
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError> {
+        let mut data = lock(&self.shared.data);
+        let generation = data.as_mut().ok_or(StoreError::Fenced { found: None })?;
+        let found = generation.watermarks.get(&batch.stream).copied();
+        if found != Some(batch.from) {
+            return Err(StoreError::Fenced { found });
+        }
+        generation.apply(batch, &self.shared.calendar);
+        generation.watermarks.insert(batch.stream, batch.to);
+        Ok(())
+    }
+
+    fn fold(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
+        let calendar = &self.shared.calendar;
+        // The lock is let go between two steps.
+        while lock(&self.shared.data).as_mut().is_some_and(|generation| generation.fold_step(until, calendar)) {}
+        if let Some(generation) = lock(&self.shared.data).as_mut() {
+            generation.forget_old(now_ms, calendar);
+        }
+        Ok(())
+    }
+
+    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError> {
+        let image = Image::new(snapshot, now_ms, &self.shared.calendar);
+        let mut next = Generation {
+            watermarks: snapshot.watermarks.iter().copied().collect(),
+            folded_until: image.folded_until,
+            name: Uuid::new_v4(),
+            ..Generation::default()
+        };
+        for ((bucket, dimension), (counts, trimmed)) in &image.buckets {
+            let by_name = counts.iter().map(|(name, count)| ((*name).into(), *count)).collect();
+            let counts = Counts { by_name, trimmed: *trimmed };
+            next.buckets.entry(*bucket).or_default().insert(*dimension, Arc::new(counts));
+        }
+        for (dimension, name, count) in &snapshot.totals {
+            next.add_totals(*dimension, [(name.as_str(), *count)].into_iter());
+        }
+        next.recent = image.recent.into_iter().map(|(user, list)| (user.to_owned(), list)).collect();
+        let old = lock(&self.shared.data).replace(next);
+        drop(old);
+        Ok(())
+    }
+}

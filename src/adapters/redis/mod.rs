@@ -1,0 +1,218 @@
+//! The live store in Redis 7 or later: sorted sets by bucket, recent lists, everything by script.
+//!
+//! Keys: `et:{t0}:gen` names the generation; under `et:{t0}:<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
+//! and `d:…:<day>` (sorted sets), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
+//! `folded` (first minute that is not in its hour and day yet), `open` (minutes from there on that have counts),
+//! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`) and
+//! `u:…` (unions, kept a second). All share one hash slot; `et:{t0}:rebuild` is the lock of a rebuild.
+
+mod connection;
+mod rebuild;
+mod script;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+use redis::Value;
+
+use crate::events::Dimension;
+use crate::limits::RECENT_SEARCHES_MAX;
+use crate::live::{Bucket, Calendar, UNION_KEPT_MS, reading, still_recent};
+use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery};
+
+use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, store_error};
+use script::{RECENT, Reply, Script, TOP, TOTALS, from_value, unexpected};
+
+/// A reader that finds no connection free for this long gives up.
+const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What every key of a shard begins with: the braces make one hash slot of it. One shard for now.
+fn shard_prefix(shard: usize) -> String {
+    format!("et:{{t{shard}}}:")
+}
+
+/// See the module. Clones share one pool.
+#[derive(Clone)]
+pub struct RedisLive {
+    client: redis::Client,
+    pool: r2d2::Pool<Connector>,
+    calendar: Arc<Calendar>,
+    generation_key: Arc<str>,
+}
+
+impl RedisLive {
+    /// A store at `url` (`redis://` or `rediss://`) with up to `pool_size` connections for readers; days are those of
+    /// `time_zone`. Connects when it is first needed: fails only where the url is no url of Redis.
+    pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
+        let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
+        let pool = r2d2::Pool::builder()
+            .max_size(u32::try_from(pool_size.max(1)).unwrap_or(u32::MAX))
+            .min_idle(Some(0))
+            .connection_timeout(CHECK_OUT_TIMEOUT)
+            .test_on_check_out(true)
+            // A failure reaches the reader that it fails; the pool's own log line would be the second.
+            .error_handler(Box::new(r2d2::NopErrorHandler))
+            .build_unchecked(Connector::new(client.clone(), READER_TIMEOUT));
+        let generation_key = format!("{}gen", shard_prefix(0)).into();
+        Ok(RedisLive { client, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
+    }
+
+    /// Runs a read, once more where the connection turned out to be dead: it did not time out, so there is time.
+    fn read<T>(&self, run: impl Fn(&mut Wire) -> redis::RedisResult<T>) -> Result<T, StoreError> {
+        let mut tried = false;
+        loop {
+            let mut wire = self.pool.get().map_err(|error| StoreError::Retry(format!("redis: {error}")))?;
+            match run(&mut wire) {
+                Err(error) if wire.is_broken() && !error.is_timeout() && !tried => tried = true,
+                result => return result.map_err(|error| store_error(&error)),
+            }
+        }
+    }
+
+    fn read_script(&self, script: &Script, arguments: impl Fn(&mut redis::Cmd)) -> Result<Vec<Value>, StoreError> {
+        let mut command = script::call(script, &self.generation_key);
+        arguments(&mut command);
+        match script::reply(self.read(|wire| script::run(wire, script, &command))?)? {
+            Reply::Done(values) => Ok(values),
+            Reply::Lost => Err(StoreError::Retry("redis: the live store is empty and waits to be rebuilt".into())),
+            Reply::Fenced(_) => Err(unexpected("a fenced read")),
+        }
+    }
+
+    fn info(&self) -> Result<String, StoreError> {
+        self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)))
+    }
+}
+
+impl LiveStore for RedisLive {
+    fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError> {
+        Ok(Box::new(writer::RedisWriter::new(
+            Connector::new(self.client.clone(), WRITER_TIMEOUT),
+            Arc::clone(&self.calendar),
+            Arc::clone(&self.generation_key),
+        )))
+    }
+
+    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
+        let mut values = self.read_script(&TOP, |command| top_arguments(command, query, now_ms, &self.calendar))?;
+        let (Some(Value::Array(rows)), Some(approximate)) = (values.pop(), values.pop()) else {
+            return Err(unexpected("a ranking without rows"));
+        };
+        let mut items = Vec::with_capacity(rows.len() / 2);
+        let mut rows = rows.into_iter();
+        while let (Some(name), Some(score)) = (rows.next(), rows.next()) {
+            items.push((from_value(name)?, -from_value::<f64>(score)?));
+        }
+        Ok(LiveTop { items, approximate: from_value::<i64>(approximate)? != 0 })
+    }
+
+    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
+        let values = self.read_script(&RECENT, |command| _ = command.arg(user_id))?;
+        let elements: Vec<String> = values.into_iter().next().map_or(Ok(Vec::new()), from_value)?;
+        let mut keywords = Vec::with_capacity(elements.len());
+        for element in elements.iter().take(RECENT_SEARCHES_MAX) {
+            let (at, keyword) = element.split_once(':').ok_or_else(|| unexpected(element))?;
+            let at_ms: i64 = at.parse().map_err(|_| unexpected(element))?;
+            if keywords.is_empty() && !still_recent(at_ms, now_ms) {
+                break;
+            }
+            keywords.push(keyword.split_once('\0').map_or(keyword, |(_, typed)| typed).to_owned());
+        }
+        Ok(keywords)
+    }
+
+    fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
+        let values = self.read_script(&TOTALS, |_| {})?;
+        let fields: Vec<(String, i64)> = values.into_iter().next().map_or(Ok(Vec::new()), from_value)?;
+        let mut totals = Vec::with_capacity(fields.len());
+        for (field, count) in fields {
+            let (code, name) = field.split_once(':').unwrap_or((&field, ""));
+            let dimension = code.parse().ok().and_then(Dimension::from_code).ok_or_else(|| unexpected(&field))?;
+            totals.push((dimension, name.to_owned(), count));
+        }
+        totals.sort();
+        Ok(totals)
+    }
+
+    fn ping(&self) -> Result<(), StoreError> {
+        self.read(|wire| wire.exchange(|connection| redis::cmd("PING").exec(connection)))
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        match self.info() {
+            Ok(info) => warnings(&info),
+            Err(error) => vec![format!("the live store does not answer: {error}")],
+        }
+    }
+}
+
+/// The field of a total: one a dimension, one a type.
+fn total_field(dimension: Dimension, name: &str) -> String {
+    if dimension == Dimension::Type { format!("{}:{name}", dimension as u8) } else { format!("{}", dimension as u8) }
+}
+
+/// A bucket's kind and number, as in its key.
+fn bucket_name(bucket: Bucket) -> (&'static str, i64) {
+    match bucket {
+        Bucket::Minute(minute) => ("m:", minute),
+        Bucket::Hour(hour) => ("h:", hour),
+        Bucket::Day(day) => ("d:", day),
+    }
+}
+
+fn top_arguments(command: &mut redis::Cmd, query: &TopQuery, now_ms: i64, calendar: &Calendar) {
+    let reading = reading(query.window, query.hot, now_ms, calendar);
+    let mut name = format!("{:?}:{}", query.window, if query.hot { "hot" } else { "count" });
+    for (dimension, weight) in &query.parts {
+        name.push_str(&format!(":{}x{weight}", *dimension as u8));
+    }
+    name.push_str(&format!(":{}", reading.as_of_ms));
+    command.arg(name).arg(UNION_KEPT_MS).arg(query.limit);
+    command.arg(reading.as_of_ms).arg(reading.half_life_ms.unwrap_or(0.0));
+    command.arg(reading.unfolded.start).arg(reading.unfolded.end);
+    command.arg(query.parts.len());
+    for (dimension, weight) in &query.parts {
+        command.arg(*dimension as u8).arg(*weight);
+    }
+    command.arg(reading.buckets.len());
+    for (bucket, weight) in reading.buckets {
+        let (kind, number) = bucket_name(bucket);
+        command.arg(kind).arg(number).arg(weight);
+    }
+}
+
+/// What an operator should know, from the text of INFO.
+fn warnings(info: &str) -> Vec<String> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("");
+    let mut warnings = Vec::new();
+    let version = field("redis_version");
+    if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 7) {
+        warnings.push(format!("Redis {version} is older than 7: our scripts do not run on it"));
+    }
+    let policy = field("maxmemory_policy");
+    if field("maxmemory") != "0" && !policy.is_empty() && policy != "noeviction" {
+        warnings.push(format!(
+            "maxmemory-policy is {policy}: Redis may evict buckets of the live store and counts become too low; \
+             noeviction is safe"
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::warnings;
+
+    #[test]
+    fn warns_of_eviction_and_of_old_servers_only() {
+        let info = |version, maxmemory, policy| {
+            format!("# Server\r\nredis_version:{version}\r\nmaxmemory:{maxmemory}\r\nmaxmemory_policy:{policy}\r\n")
+        };
+        assert!(warnings(&info("7.0.15", "0", "allkeys-lru")).is_empty());
+        assert!(warnings(&info("8.2.1", "1000", "noeviction")).is_empty());
+        assert_eq!(warnings(&info("7.0.15", "1000", "volatile-ttl")).len(), 1);
+        assert_eq!(warnings(&info("6.2.1", "1000", "allkeys-lfu")).len(), 2);
+    }
+}

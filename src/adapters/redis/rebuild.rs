@@ -1,0 +1,222 @@
+//! A new generation from a snapshot of the ledger, written beside the old one and switched to by one script.
+
+use std::time::Instant;
+
+use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
+use uuid::Uuid;
+
+use crate::limits::RECENT_SEARCHES_MS;
+use crate::live::{Calendar, Image};
+use crate::ports::{Snapshot, StoreError};
+
+use super::connection::{Wire, store_error};
+use super::script::watermark_text;
+use super::writer::recent_element;
+use super::{bucket_name, total_field};
+
+/// The lock outlives two calls that time out; it is renewed with every piece that is written.
+const LOCK_MS: u64 = 30_000;
+/// Members of one command, and of one pipeline: a piece that the server answers well within the time-out.
+const PIECE_MEMBERS_MAX: usize = 5_000;
+/// Keys looked at by one step of the clean-up.
+const SCAN_KEYS: usize = 1_000;
+/// How long the clean-up of old generations may take; what is left expires or waits for the next rebuild.
+const CLEAN_UP_SECS_MAX: u64 = 20;
+/// By what a generation's name is told from other keys under our prefix.
+const NAME_LETTER: char = 'g';
+const NAME_DIGITS: usize = 16;
+
+/// Renews the lock while it is ours.
+const RENEW: &str =
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
+/// Gives the lock back if it is ours.
+const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+/// Switches to a generation while the lock is ours: a rebuild that was overtaken changes nothing.
+const SWITCH: &str =
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[2], ARGV[2]) return 1";
+
+/// See `LiveWriter::rebuild`.
+pub(super) fn rebuild(
+    wire: &mut Wire,
+    snapshot: &Snapshot,
+    now_ms: i64,
+    calendar: &Calendar,
+    generation_key: &str,
+) -> Result<(), StoreError> {
+    let prefix = generation_key.trim_end_matches("gen");
+    let token = Uuid::new_v4().simple().to_string();
+    let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
+    let lock = format!("{prefix}rebuild");
+    let taken: Option<String> = exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(LOCK_MS))?;
+    if taken.is_none() {
+        return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
+    }
+    let mut piece = Piece { wire, lock, token, base: format!("{prefix}{name}:"), pipeline: pipe(), members: 0 };
+    let switched = piece.write(snapshot, now_ms, calendar).and_then(|()| piece.switch(generation_key, &name));
+    if switched.is_ok() {
+        piece.clean_up(prefix, &name);
+    }
+    // Without it the lock would only run out a little later.
+    let _ = piece.release();
+    switched
+}
+
+fn exchange<T: redis::FromRedisValue>(wire: &mut Wire, command: &Cmd) -> Result<T, StoreError> {
+    wire.exchange(|connection| command.query(connection)).map_err(|error| store_error(&error))
+}
+
+/// A rebuild under way: what is written goes out by pieces of bounded size.
+struct Piece<'w> {
+    wire: &'w mut Wire,
+    lock: String,
+    token: String,
+    base: String,
+    pipeline: Pipeline,
+    members: usize,
+}
+
+impl Piece<'_> {
+    fn write(&mut self, snapshot: &Snapshot, now_ms: i64, calendar: &Calendar) -> Result<(), StoreError> {
+        let image = Image::new(snapshot, now_ms, calendar);
+        for ((bucket, dimension), (counts, trimmed)) in &image.buckets {
+            let (kind, number) = bucket_name(*bucket);
+            let name = format!("{kind}{}:{number}", *dimension as u8);
+            let key = format!("{}{name}", self.base);
+            let expires = calendar.expires_s(*bucket);
+            let mut counts = counts.iter().peekable();
+            while counts.peek().is_some() {
+                let mut add = cmd("ZADD");
+                add.arg(&key);
+                let mut members = 0;
+                for (member, count) in counts.by_ref().take(PIECE_MEMBERS_MAX) {
+                    add.arg(*count).arg(*member);
+                    members += 1;
+                }
+                self.add(add, members)?;
+            }
+            self.add(command(&["EXPIREAT", &key, &expires.to_string()]), 1)?;
+            if *trimmed {
+                self.add(command(&["ZADD", &format!("{}trimmed", self.base), &expires.to_string(), &name]), 1)?;
+            }
+        }
+        for (user, list) in &image.recent {
+            let key = format!("{}r:{user}", self.base);
+            let mut push = cmd("RPUSH");
+            push.arg(&key);
+            for search in list {
+                push.arg(recent_element(search));
+            }
+            self.add(push, list.len())?;
+            self.add(command(&["PEXPIREAT", &key, &(list[0].at_ms + RECENT_SEARCHES_MS).to_string()]), 1)?;
+        }
+        self.write_sums(snapshot, image.folded_until)
+    }
+
+    fn write_sums(&mut self, snapshot: &Snapshot, folded_until: i64) -> Result<(), StoreError> {
+        for (dimension, name, count) in &snapshot.totals {
+            let key = format!("{}totals", self.base);
+            self.add(command(&["HINCRBY", &key, &total_field(*dimension, name), &count.to_string()]), 1)?;
+        }
+        for (stream, watermark) in &snapshot.watermarks {
+            let key = format!("{}wm", self.base);
+            self.add(command(&["HSET", &key, &stream.to_string(), &watermark_text(*watermark)]), 1)?;
+        }
+        self.add(command(&["SET", &format!("{}folded", self.base), &folded_until.to_string()]), 1)?;
+        self.send()
+    }
+
+    fn add(&mut self, command: Cmd, members: usize) -> Result<(), StoreError> {
+        self.pipeline.add_command(command).ignore();
+        self.members += members;
+        if self.members >= PIECE_MEMBERS_MAX { self.send() } else { Ok(()) }
+    }
+
+    fn send(&mut self) -> Result<(), StoreError> {
+        self.renew()?;
+        let pipeline = std::mem::replace(&mut self.pipeline, pipe());
+        self.members = 0;
+        self.wire.exchange(|connection| pipeline.exec(connection)).map_err(|error| store_error(&error))
+    }
+
+    fn renew(&mut self) -> Result<(), StoreError> {
+        let held: i64 = exchange(self.wire, eval(RENEW, &[&self.lock], &[&self.token]).arg(LOCK_MS))?;
+        if held == 1 { Ok(()) } else { Err(overtaken()) }
+    }
+
+    fn switch(&mut self, generation_key: &str, name: &str) -> Result<(), StoreError> {
+        let switched: i64 = exchange(self.wire, &eval(SWITCH, &[&self.lock, generation_key], &[&self.token, name]))?;
+        if switched == 1 { Ok(()) } else { Err(overtaken()) }
+    }
+
+    fn release(&mut self) -> Result<i64, StoreError> {
+        exchange(self.wire, &eval(RELEASE, &[&self.lock], &[&self.token]))
+    }
+
+    /// Deletes every other generation, those of rebuilds that never ended too, a thousand keys at a time. A failure
+    /// leaves keys that expire, or wait for the next rebuild: not worth failing this one.
+    fn clean_up(&mut self, prefix: &str, current: &str) {
+        let begun = Instant::now();
+        let mut cursor = 0;
+        while begun.elapsed().as_secs() < CLEAN_UP_SECS_MAX {
+            match self.clean_step(prefix, current, cursor) {
+                Ok(0) | Err(_) => return,
+                Ok(next) => cursor = next,
+            }
+        }
+    }
+
+    fn clean_step(&mut self, prefix: &str, current: &str, cursor: u64) -> RedisResult<u64> {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(format!("{prefix}{NAME_LETTER}*")).arg("COUNT").arg(SCAN_KEYS);
+        // Users' ids are in keys: text by contract, but a foreign key under our prefix may be anything.
+        let (next, keys): (u64, Vec<Vec<u8>>) = self.wire.exchange(|connection| scan.query(connection))?;
+        let old: Vec<&Vec<u8>> = keys.iter().filter(|key| is_old_generation(key, prefix, current)).collect();
+        if !old.is_empty() {
+            let mut unlink = cmd("UNLINK");
+            unlink.arg(&old);
+            self.wire.exchange(|connection| unlink.exec(connection))?;
+        }
+        Ok(next)
+    }
+}
+
+/// Whether a key belongs to a generation other than `current`.
+fn is_old_generation(key: &[u8], prefix: &str, current: &str) -> bool {
+    let Some(rest) = key.strip_prefix(prefix.as_bytes()) else { return false };
+    let Some(end) = rest.iter().position(|byte| *byte == b':') else { return false };
+    let name = &rest[..end];
+    let digits = name.strip_prefix(&[NAME_LETTER as u8]).unwrap_or_default();
+    digits.len() == NAME_DIGITS && digits.iter().all(u8::is_ascii_hexdigit) && name != current.as_bytes()
+}
+
+fn overtaken() -> StoreError {
+    StoreError::Retry("redis: the rebuild took too long and another instance took over".into())
+}
+
+fn command(words: &[&str]) -> Cmd {
+    let mut command = cmd(words[0]);
+    command.arg(&words[1..]);
+    command
+}
+
+fn eval(script: &str, keys: &[&str], arguments: &[&str]) -> Cmd {
+    let mut command = cmd("EVAL");
+    command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_old_generation;
+
+    #[test]
+    fn only_other_generations_are_cleaned_up() {
+        let current = "g0123456789abcdef";
+        let old = |key: &str| is_old_generation(key.as_bytes(), "et:{t0}:", current);
+        assert!(old("et:{t0}:gfedcba9876543210:totals"));
+        assert!(!old("et:{t0}:g0123456789abcdef:totals"));
+        assert!(!old("et:{t0}:gen"));
+        assert!(!old("et:{t0}:guests:1"));
+        assert!(!old("other:gfedcba9876543210:totals"));
+    }
+}

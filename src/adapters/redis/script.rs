@@ -1,0 +1,105 @@
+//! The scripts, and how one is called: by its hash, loaded where the server does not know it.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value, cmd};
+
+use crate::ports::{StoreError, Watermark};
+
+use super::connection::{Wire, store_error};
+
+/// One script with what all scripts share in front. `#!lua` makes the server refuse it before it starts where memory
+/// is full, never in the middle; one that only reads runs even then.
+macro_rules! script {
+    ($flags:literal, $file:literal) => {
+        LazyLock::new(|| {
+            redis::Script::new(concat!(
+                "#!lua",
+                $flags,
+                "\n",
+                include_str!("scripts/shared.lua"),
+                "\n",
+                include_str!(concat!("scripts/", $file))
+            ))
+        })
+    };
+}
+
+pub(super) type Script = LazyLock<redis::Script>;
+
+pub(super) static STATE: Script = script!(" flags=no-writes", "state.lua");
+pub(super) static TOTALS: Script = script!(" flags=no-writes", "totals.lua");
+pub(super) static RECENT: Script = script!(" flags=no-writes", "recent.lua");
+pub(super) static TOP: Script = script!("", "top.lua");
+pub(super) static REGISTER: Script = script!("", "register.lua");
+pub(super) static APPLY: Script = script!("", "apply.lua");
+pub(super) static FOLD: Script = script!("", "fold.lua");
+
+/// What a script answered.
+pub(super) enum Reply {
+    Done(Vec<Value>),
+    /// There is no generation.
+    Lost,
+    /// The watermark is another.
+    Fenced(Option<Watermark>),
+}
+
+/// A call of `script` on the generation that `generation_key` names; the caller adds the arguments.
+pub(super) fn call(script: &redis::Script, generation_key: &str) -> Cmd {
+    let mut command = cmd("EVALSHA");
+    command.arg(script.get_hash()).arg(1).arg(generation_key);
+    command
+}
+
+/// Runs a call made by [`call`], loading the script where the server lost it: nothing was done then.
+pub(super) fn run(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> RedisResult<Vec<Value>> {
+    let first = wire.exchange(|connection| command.query(connection));
+    match first {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            wire.exchange(|connection| script.prepare_invoke().load(connection))?;
+            wire.exchange(|connection| command.query(connection))
+        }
+        other => other,
+    }
+}
+
+/// Reads the first word of an answer.
+pub(super) fn reply(mut values: Vec<Value>) -> Result<Reply, StoreError> {
+    if values.is_empty() {
+        return Err(unexpected("an empty answer of a script"));
+    }
+    let word: String = from_value(values.remove(0))?;
+    match word.as_str() {
+        "ok" => Ok(Reply::Done(values)),
+        "lost" => Ok(Reply::Lost),
+        "fenced" => Ok(Reply::Fenced(values.into_iter().next().map_or(Ok(None), watermark)?)),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// `position:crc`, as it is stored.
+pub(super) fn watermark_text(watermark: Watermark) -> String {
+    format!("{}:{}", watermark.position, watermark.crc)
+}
+
+/// Reads what [`watermark_text`] wrote; nil is none.
+pub(super) fn watermark(value: Value) -> Result<Option<Watermark>, StoreError> {
+    let Some(text) = from_value::<Option<String>>(value)? else { return Ok(None) };
+    let parsed = text
+        .split_once(':')
+        .and_then(|(position, crc)| Some(Watermark { position: position.parse().ok()?, crc: crc.parse().ok()? }));
+    parsed.map(Some).ok_or_else(|| unexpected(&text))
+}
+
+pub(super) fn from_value<T: redis::FromRedisValue>(value: Value) -> Result<T, StoreError> {
+    redis::from_redis_value(value).map_err(|error| unexpected(&error.to_string()))
+}
+
+pub(super) fn unexpected(what: &str) -> StoreError {
+    StoreError::Fatal(format!("redis: not what our scripts answer or store: {what}"))
+}
+
+/// Reads and errors alike end here.
+pub(super) fn run_reply(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> Result<Reply, StoreError> {
+    reply(run(wire, script, command).map_err(|error| store_error(&error))?)
+}

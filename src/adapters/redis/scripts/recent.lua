@@ -1,0 +1,1 @@
+return {'ok', redis.call('LRANGE', base .. 'r:' .. take(), 0, -1)}

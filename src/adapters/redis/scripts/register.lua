@@ -1,0 +1,2 @@
+redis.call('HSETNX', base .. 'wm', take(), take())
+return {'ok'}

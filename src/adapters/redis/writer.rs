@@ -1,0 +1,229 @@
+//! The sink's side: one connection, opened when it is needed, dropped after any I/O error.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use redis::Cmd;
+use uuid::Uuid;
+
+use crate::events::{Dimension, TallyKey, fold_keyword};
+use crate::limits::{
+    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MAX,
+    RECENT_SEARCHES_MS,
+};
+use crate::live::{
+    Bucket, Calendar, FOLD_STEP_MINUTES_MAX, OPEN_BUCKET_MEMBERS_MAX, Search, merge_search, still_recent,
+};
+use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Watermark};
+
+use super::connection::{Connector, Wire, store_error};
+use super::script::{self, APPLY, FOLD, REGISTER, Reply, STATE, Script, from_value, unexpected, watermark_text};
+use super::{bucket_name, rebuild, total_field};
+
+pub(super) struct RedisWriter {
+    connector: Connector,
+    wire: Option<Wire>,
+    calendar: Arc<Calendar>,
+    generation_key: Arc<str>,
+}
+
+impl RedisWriter {
+    pub(super) fn new(connector: Connector, calendar: Arc<Calendar>, generation_key: Arc<str>) -> RedisWriter {
+        RedisWriter { connector, wire: None, calendar, generation_key }
+    }
+
+    /// Runs `job` on the connection. A connection that broke before the call reached the server cannot be told from
+    /// one that broke after it: the error goes to the sink, which asks for the watermark.
+    fn with_wire<T>(&mut self, job: impl FnOnce(&mut Wire) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut wire = match self.wire.take() {
+            Some(wire) => wire,
+            None => self.connector.open().map_err(|error| store_error(&error))?,
+        };
+        let result = job(&mut wire);
+        self.wire = (!wire.is_broken()).then_some(wire);
+        result
+    }
+
+    fn run(&mut self, script: &Script, arguments: impl FnOnce(&mut Cmd)) -> Result<Reply, StoreError> {
+        let mut command = script::call(script, &self.generation_key);
+        arguments(&mut command);
+        self.with_wire(|wire| script::run_reply(wire, script, &command))
+    }
+}
+
+impl LiveWriter for RedisWriter {
+    fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
+        match self.run(&STATE, |command| _ = command.arg(stream.to_string()))? {
+            Reply::Done(values) => match values.into_iter().next().map_or(Ok(None), script::watermark)? {
+                Some(watermark) => Ok(LiveState::At(watermark)),
+                None => Ok(LiveState::NewStream),
+            },
+            Reply::Lost => Ok(LiveState::Lost),
+            Reply::Fenced(_) => Err(unexpected("a fenced read")),
+        }
+    }
+
+    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
+        let start = watermark_text(Watermark::default());
+        fenced(self.run(&REGISTER, |command| _ = command.arg(stream.to_string()).arg(start))?).map(drop)
+    }
+
+    fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError> {
+        let calendar = Arc::clone(&self.calendar);
+        fenced(self.run(&APPLY, |command| apply_arguments(command, batch, &calendar))?).map(drop)
+    }
+
+    fn fold(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let calendar = Arc::clone(&self.calendar);
+        loop {
+            match self.run(&FOLD, |command| fold_arguments(command, now_ms, &calendar))? {
+                Reply::Done(values) => {
+                    let more: i64 = values.into_iter().next().map_or(Ok(0), from_value)?;
+                    if more == 0 {
+                        return Ok(());
+                    }
+                }
+                // Nothing to fold: the sink learns of it by its next batch.
+                Reply::Lost => return Ok(()),
+                Reply::Fenced(_) => return Err(unexpected("a fenced fold")),
+            }
+        }
+    }
+
+    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError> {
+        let (calendar, generation_key) = (Arc::clone(&self.calendar), Arc::clone(&self.generation_key));
+        self.with_wire(|wire| rebuild::rebuild(wire, snapshot, now_ms, &calendar, &generation_key))
+    }
+}
+
+fn fenced(reply: Reply) -> Result<Vec<redis::Value>, StoreError> {
+    match reply {
+        Reply::Done(values) => Ok(values),
+        Reply::Lost => Err(StoreError::Fenced { found: None }),
+        Reply::Fenced(found) => Err(StoreError::Fenced { found }),
+    }
+}
+
+fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
+    command.arg(batch.stream.to_string()).arg(watermark_text(batch.from)).arg(watermark_text(batch.to));
+    command.arg(OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
+    let mut totals: BTreeMap<String, i64> = BTreeMap::new();
+    for group in groups(&batch.counts) {
+        let (key, _) = &group[0];
+        for run in group.chunk_by(|a, b| key.dimension != Dimension::Type || a.0.key == b.0.key) {
+            *totals.entry(total_field(key.dimension, &run[0].0.key)).or_default() +=
+                run.iter().map(|(_, count)| count).sum::<i64>();
+        }
+    }
+    command.arg(totals.len());
+    for (field, delta) in totals {
+        command.arg(field).arg(delta);
+    }
+    let live = |group: &&[(TallyKey, i64)]| {
+        let key = &group[0].0;
+        let day = Bucket::Day(calendar.day(key.minute));
+        key.dimension != Dimension::Type && calendar.is_kept(day, batch.now_ms)
+    };
+    command.arg(groups(&batch.counts).filter(live).count());
+    for group in groups(&batch.counts).filter(live) {
+        group_arguments(command, group, batch.now_ms, calendar);
+    }
+    recent_arguments(command, batch);
+}
+
+/// Counts of one dimension and minute: they are sorted.
+fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {
+    counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute))
+}
+
+fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
+    let key = &group[0].0;
+    command.arg(key.dimension as u8).arg(key.minute).arg(calendar.unfolded_expires_s(key.minute));
+    for bucket in calendar.buckets(key.minute) {
+        let expires = if calendar.is_kept(bucket, now_ms) { calendar.expires_s(bucket) } else { 0 };
+        command.arg(bucket_name(bucket).1).arg(expires);
+    }
+    command.arg(group.len());
+    for (key, count) in group {
+        command.arg(&*key.key).arg(*count);
+    }
+}
+
+/// A step of a user's recent list.
+enum Step<'a> {
+    Add(Search),
+    Forget(&'a Option<String>, i64),
+}
+
+/// Changes by user, each user's in journal order; of searches that meet no forgetting in between, the newest ten.
+fn recent_steps(batch: &LiveBatch) -> Vec<(&str, Vec<Step<'_>>)> {
+    let mut place: HashMap<&str, usize> = HashMap::new();
+    let mut users: Vec<(&str, Vec<Step<'_>>, Vec<Search>)> = Vec::new();
+    for change in &batch.recent {
+        let (RecentChange::Add { user_id, at_ms, .. } | RecentChange::Forget { user_id, at_ms, .. }) = change;
+        if matches!(change, RecentChange::Add { .. }) && !still_recent(*at_ms, batch.now_ms) {
+            continue;
+        }
+        let at = *place.entry(user_id).or_insert(users.len());
+        if at == users.len() {
+            users.push((user_id, Vec::new(), Vec::new()));
+        }
+        let (_, steps, pending) = &mut users[at];
+        match change {
+            RecentChange::Add { keyword, .. } => merge_search(pending, Search::new(keyword, *at_ms)),
+            RecentChange::Forget { keyword, .. } => {
+                steps.extend(pending.drain(..).rev().map(Step::Add));
+                steps.push(Step::Forget(keyword, *at_ms));
+            }
+        }
+    }
+    let mut finished = Vec::with_capacity(users.len());
+    for (user, mut steps, pending) in users {
+        steps.extend(pending.into_iter().rev().map(Step::Add));
+        finished.push((user, steps));
+    }
+    finished
+}
+
+fn recent_arguments(command: &mut Cmd, batch: &LiveBatch) {
+    let users = recent_steps(batch);
+    command.arg(RECENT_SEARCHES_MAX).arg(RECENT_SEARCHES_MS).arg(batch.now_ms - RECENT_SEARCHES_MS).arg(users.len());
+    for (user, steps) in users {
+        command.arg(user).arg(steps.len());
+        for step in steps {
+            match step {
+                Step::Add(search) => command.arg("+").arg(recent_element(&search)),
+                Step::Forget(keyword, at_ms) => {
+                    let folded = keyword.as_deref().map(fold_keyword).unwrap_or_default();
+                    command.arg("-").arg(&*folded).arg(at_ms)
+                }
+            };
+        }
+    }
+}
+
+/// A search as an element of its list. Keywords hold no U+0000.
+pub(super) fn recent_element(search: &Search) -> String {
+    if search.folded == search.typed {
+        format!("{}:{}", search.at_ms, search.folded)
+    } else {
+        format!("{}:{}\0{}", search.at_ms, search.folded, search.typed)
+    }
+}
+
+fn fold_arguments(command: &mut Cmd, now_ms: i64, calendar: &Calendar) {
+    let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
+    command.arg(until).arg(FOLD_STEP_MINUTES_MAX).arg(OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
+    command.arg(LIVE_MINUTES_KEPT * 60).arg(LIVE_HOURS_KEPT * 3_600).arg(now_ms.div_euclid(1_000));
+    let sorted = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);
+    command.arg(sorted.clone().count());
+    for dimension in sorted {
+        command.arg(dimension as u8);
+    }
+    // Days that are kept, today's successor as the end of today: what is older is not live.
+    let today = calendar.day(until);
+    command.arg(LIVE_DAYS_KEPT + 1);
+    for day in today - LIVE_DAYS_KEPT + 1..=today + 1 {
+        command.arg(day).arg(calendar.day_start(day)).arg(calendar.expires_s(Bucket::Day(day)));
+    }
+}
