@@ -41,6 +41,8 @@ pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 pub const LIST_ROWS_MAX: usize = 100;
 /// A count over several filters reads raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
+/// Events older than this many days are refused (`RETENTION_DAYS`).
+pub const RETENTION_DAYS: u32 = 400;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
 pub const LEDGER_WAIT_MS: u64 = 2_000;
 /// A read waits this long for a lane and its store.

@@ -154,10 +154,11 @@ pub struct Server {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    stats: Arc<Stats>,
 }
 
 impl Server {
-    /// Takes the port. A port that another process listens on is an error: SO_REUSEPORT would share it in silence.
+    /// Takes the port; `runtime::start` comes before. A port that another process listens on is an error: SO_REUSEPORT would share it in silence.
     pub fn bind(config: Config) -> io::Result<Server> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("cannot listen on {}: {error}", config.listen));
@@ -172,7 +173,12 @@ impl Server {
         socket.listen(BACKLOG).map_err(named)?;
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().map_err(named)?;
-        Ok(Server { config, listener, address })
+        Ok(Server { config, listener, address, stats: Arc::new(Stats::new(worker_count())) })
+    }
+
+    /// What the server is going to count: a handler may show it.
+    pub fn stats(&self) -> Arc<Stats> {
+        self.stats.clone()
     }
 
     /// The address with the port that was taken.
@@ -180,7 +186,7 @@ impl Server {
         self.address
     }
 
-    /// Starts accepting, on a thread of its own. `runtime::start` comes before.
+    /// Starts accepting, on a thread of its own.
     pub fn start<H>(self, handler: H) -> Running
     where
         H: Fn(&Request<'_>, &mut Exchange<'_>) + Send + Sync + 'static,
@@ -193,7 +199,7 @@ impl Server {
         let shared = Arc::new(Shared {
             config,
             handler: Box::new(handler),
-            stats: Arc::new(Stats::new(workers)),
+            stats: self.stats,
             registry: Registry::new(workers),
             desks: (0..workers).map(|_| Desk::new()).collect(),
             stopping: AtomicBool::new(false),

@@ -1,5 +1,5 @@
 //! What stands between the coroutine runtime and the rest: workers, wake-ups from OS threads, tickets, the workers'
-//! clocks.
+//! clocks, and lanes of OS threads for what blocks.
 //!
 //! Owns every rule about where a coroutine may run and how it is woken; knows nothing of HTTP, events or stores.
 //! The one idea: an OS thread never touches a coroutine. It puts finished tickets into the queue of the worker that
@@ -7,10 +7,12 @@
 //! batch of any size.
 
 mod clock;
+mod lane;
 mod ticket;
 mod wake;
 
 pub use clock::{Deadline, Fired, arm, register, unregister};
+pub use lane::{Lane, LaneFull, Pending};
 pub use ticket::Ticket;
 pub use wake::complete;
 

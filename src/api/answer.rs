@@ -1,0 +1,97 @@
+//! Answers: JSON bodies and the errors of the contract. A tag never changes its meaning; a message says what to do.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use super::wire::Rejection;
+use crate::app::App;
+use crate::http::{Answer, Exchange};
+use crate::journal::AppendError;
+
+const JSON: &str = "application/json";
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    status: u16,
+    error: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<&'static str, String>,
+}
+
+/// What stands in the place of answers that waited for the disk in vain.
+pub fn not_durable() -> Answer<'static> {
+    Answer {
+        status: 503,
+        content_type: JSON,
+        headers: &[("Retry-After", "1")],
+        body: br#"{"status":503,"error":"journal_unavailable","message":"nothing was acknowledged: send it again, with the same ids"}"#,
+    }
+}
+
+/// A JSON body.
+pub(super) fn json(exchange: &mut Exchange<'_>, status: u16, body: &impl Serialize) {
+    json_with(exchange, status, &[], body);
+}
+
+/// A JSON body with headers.
+pub(super) fn json_with(exchange: &mut Exchange<'_>, status: u16, headers: &[(&str, &str)], body: &impl Serialize) {
+    match serde_json::to_vec(body) {
+        Ok(body) => exchange.respond(Answer { status, content_type: JSON, headers, body: &body }),
+        Err(_) => error(exchange, 500, "internal", "the answer could not be written; please report this"),
+    }
+}
+
+/// An error.
+pub(super) fn error(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str) {
+    error_with(exchange, status, tag, message, &[]);
+}
+
+/// An error with headers.
+pub(super) fn error_with(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str, headers: &[(&str, &str)]) {
+    let body = ErrorBody { status, error: tag, message, errors: BTreeMap::new() };
+    json_with(exchange, status, headers, &body);
+}
+
+/// Input that is not taken: 400 with its fields, or the status that fits its tag.
+pub(super) fn rejected(exchange: &mut Exchange<'_>, rejection: Rejection) {
+    let status = match rejection.tag {
+        "body_too_large" | "event_too_large" | "too_many_events" => 413,
+        "unsupported_content_type" | "unsupported_content_coding" => 415,
+        _ => 400,
+    };
+    let headers: &[(&str, &str)] = match rejection.tag {
+        "unsupported_content_type" => &[("Accept-Post", "application/json, text/plain, application/x-ndjson")],
+        "unsupported_content_coding" => &[("Accept-Encoding", "gzip, deflate, zstd")],
+        _ => &[],
+    };
+    let Rejection { tag, message, fields } = rejection;
+    json_with(exchange, status, headers, &ErrorBody { status, error: tag, message: &message, errors: fields });
+}
+
+/// The journal takes nothing now: ours, not the client's.
+pub(super) fn refused(exchange: &mut Exchange<'_>, why: AppendError) {
+    let (tag, message) = match why {
+        AppendError::Busy => ("busy", "too much waits for the disk: send it again, with the same ids"),
+        AppendError::Full => ("journal_full", "the stores must catch up first: send it again, with the same ids"),
+        AppendError::Failed => ("journal_unavailable", "the disk refuses to write: send it again, with the same ids"),
+        AppendError::Closing => ("closing", "this server is stopping: send it again, with the same ids"),
+    };
+    error_with(exchange, 503, tag, message, &[("Retry-After", "1")]);
+}
+
+/// A store did not answer in time, and nothing else can.
+pub(super) fn store_away(exchange: &mut Exchange<'_>) {
+    let message = "the stores do not answer; events are still taken. Ask again";
+    error_with(exchange, 503, "store_unavailable", message, &[("Retry-After", "1")]);
+}
+
+/// Milliseconds since the epoch as RFC 3339, for answers.
+pub(super) fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// `asOf` and `stale` of answers that come from the live store.
+pub(super) fn as_of(app: &App) -> (String, bool) {
+    (rfc3339(app.live_status.as_of_ms()), app.is_live_stale())
+}

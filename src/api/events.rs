@@ -1,0 +1,255 @@
+//! `POST /api/events`: one event, a batch in any of its shapes, and the answers of both.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::content::Shape;
+use super::query::Query;
+use super::wire::{Receipt, Rejection};
+use super::{Api, answer, content, wire};
+use crate::app::Ack;
+use crate::app::ingest::Taken;
+use crate::events::Event;
+use crate::http::{Answer, Exchange, Request};
+use crate::limits::{LEDGER_WAIT_MS, REQUEST_EVENTS_MAX};
+use crate::ports::Verdict;
+use std::sync::atomic::Ordering;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Single<'a> {
+    event_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duplicate: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct BatchBody {
+    received: usize,
+    accepted: usize,
+    rejected: usize,
+    duplicates: usize,
+    results: Vec<RowResult>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RowResult {
+    index: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
+    status: &'static str,
+    error: &'static str,
+    message: String,
+}
+
+impl Api {
+    pub(super) fn post_events(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        if let Err(rejection) = self.take_body(request, exchange) {
+            self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
+            answer::rejected(exchange, rejection);
+        }
+    }
+
+    fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Result<(), Rejection> {
+        let wait = !request.query.is_empty() && Query::parse(request.query)?.get("wait") == Some("true");
+        if wait || self.app.ack == Ack::Ledger {
+            exchange.settle();
+        }
+        let (body, shape) = content::read(request)?;
+        let receipt = Receipt { now_ms: self.app.clock.now_ms(), retention_ms: self.app.retention_ms };
+        if shape == Shape::Lines {
+            return self.take_rows(lines(&body)?, receipt, wait, exchange);
+        }
+        let text = content::text(&body)?.trim_ascii();
+        match text.as_bytes().first() {
+            None => Err(Rejection::new("empty_body", "send one event, an array of events, or one event a line")),
+            Some(b'[') => self.take_rows(array(text)?, receipt, wait, exchange),
+            Some(_) if request.path == "/api/events/batch" || is_lines(text) => {
+                self.take_object_or_lines(text, receipt, wait, exchange)
+            }
+            Some(_) => self.take_object(text, receipt, wait, exchange),
+        }
+    }
+
+    /// One event, or the envelope of a batch.
+    fn take_object(
+        &self,
+        text: &str,
+        receipt: Receipt,
+        wait: bool,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), Rejection> {
+        if text.len() > crate::limits::EVENT_BYTES_MAX {
+            // Only an envelope may be as large; its rows are judged one by one.
+            return match envelope(text)? {
+                Some(rows) => self.take_rows(array(rows)?, receipt, wait, exchange),
+                None => wire::event(text, receipt, || self.app.new_id(receipt.now_ms)).map(|_| ()),
+            };
+        }
+        let parsed = match wire::parse(text) {
+            Ok(parsed) => parsed,
+            Err(rejection) => match envelope(text) {
+                Ok(Some(rows)) => return self.take_rows(array(rows)?, receipt, wait, exchange),
+                _ => return Err(rejection),
+            },
+        };
+        if let Some(rows) = parsed.events {
+            return self.take_rows(array(rows.get())?, receipt, wait, exchange);
+        }
+        let event = parsed.into_event(receipt, || self.app.new_id(receipt.now_ms))?;
+        self.take_one(&event, wait, exchange);
+        Ok(())
+    }
+
+    fn take_object_or_lines(
+        &self,
+        text: &str,
+        receipt: Receipt,
+        wait: bool,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), Rejection> {
+        match envelope(text) {
+            Ok(Some(rows)) => self.take_rows(array(rows)?, receipt, wait, exchange),
+            _ => self.take_rows(lines(text.as_bytes())?, receipt, wait, exchange),
+        }
+    }
+
+    fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) {
+        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
+        let id: &str = event.id.hyphenated().encode_lower(&mut buffer);
+        let decisions = match self.app.take_event(event, exchange.ticket(), wait) {
+            Err(why) => return answer::refused(exchange, why),
+            Ok(Taken::Now) => return accepted(id, exchange),
+            Ok(Taken::Durable) => {
+                accepted(id, exchange);
+                return exchange.hold();
+            }
+            Ok(Taken::Decided(decisions)) => decisions,
+        };
+        if !exchange.wait(LEDGER_WAIT_MS) {
+            return accepted(id, exchange);
+        }
+        match decisions.verdicts().first() {
+            Some((_, Verdict::Dead)) => {
+                let message = "the ledger refuses the event's data; it is kept in dead_letter";
+                answer::error(exchange, 422, "refused_by_ledger", message);
+            }
+            verdict => {
+                let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
+                answer::json(exchange, 201, &Single { event_id: id, duplicate: Some(duplicate) });
+            }
+        }
+    }
+
+    /// A batch: each row on its own, the accepted ones together.
+    fn take_rows(
+        &self,
+        rows: Vec<&[u8]>,
+        receipt: Receipt,
+        wait: bool,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), Rejection> {
+        if rows.len() > REQUEST_EVENTS_MAX {
+            let message = format!("a request may have at most {REQUEST_EVENTS_MAX} events");
+            return Err(Rejection::new("too_many_events", message));
+        }
+        let mut accepted = Vec::with_capacity(rows.len());
+        let mut body = BatchBody { received: rows.len(), accepted: 0, rejected: 0, duplicates: 0, results: Vec::new() };
+        for (index, row) in rows.into_iter().enumerate() {
+            let event =
+                content::text(row).and_then(|text| wire::event(text, receipt, || self.app.new_id(receipt.now_ms)));
+            match event {
+                Ok(event) => accepted.push((index, event)),
+                Err(rejection) => body.results.push(rejected_row(index, rejection)),
+            }
+        }
+        body.rejected = body.results.len();
+        self.app.counters.rejected.fetch_add(body.rejected as u64, Ordering::Relaxed);
+        let (indexes, events): (Vec<usize>, Vec<Event<'_>>) = accepted.into_iter().unzip();
+        body.accepted = events.len();
+        if events.is_empty() {
+            answer::json(exchange, 400, &body);
+            return Ok(());
+        }
+        match self.app.take_events(&events, exchange.ticket(), wait) {
+            Err(why) => answer::refused(exchange, why),
+            Ok(Taken::Now) => answer::json(exchange, 202, &body),
+            Ok(Taken::Durable) => {
+                answer::json(exchange, 202, &body);
+                exchange.hold();
+            }
+            Ok(Taken::Decided(_)) if !exchange.wait(LEDGER_WAIT_MS) => answer::json(exchange, 202, &body),
+            Ok(Taken::Decided(decisions)) => {
+                for (at, verdict) in decisions.verdicts() {
+                    settle_row(&mut body, indexes[at], &events[at], verdict);
+                }
+                body.results.sort_by_key(|row| row.index);
+                answer::json(exchange, 201, &body);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn accepted(id: &str, exchange: &mut Exchange<'_>) {
+    // Written by hand: this is what nearly every request is answered.
+    let mut body = [0; 14 + uuid::fmt::Hyphenated::LENGTH + 2];
+    body[..12].copy_from_slice(br#"{"eventId":""#);
+    body[12..12 + id.len()].copy_from_slice(id.as_bytes());
+    let end = 12 + id.len();
+    body[end..end + 2].copy_from_slice(br#""}"#);
+    let body = &body[..end + 2];
+    exchange.respond(Answer { status: 202, content_type: "application/json", headers: &[], body });
+}
+
+fn settle_row(body: &mut BatchBody, index: usize, event: &Event<'_>, verdict: Verdict) {
+    match verdict {
+        Verdict::Like(_) => {}
+        Verdict::Duplicate => body.duplicates += 1,
+        Verdict::Dead => {
+            body.accepted -= 1;
+            body.rejected += 1;
+            body.results.push(RowResult {
+                index,
+                event_id: Some(event.id.to_string()),
+                status: "rejected",
+                error: "refused_by_ledger",
+                message: "the ledger refuses the event's data; it is kept in dead_letter".into(),
+            });
+        }
+    }
+}
+
+fn rejected_row(index: usize, rejection: Rejection) -> RowResult {
+    let Rejection { tag, message, .. } = rejection;
+    RowResult { index, event_id: None, status: "rejected", error: tag, message }
+}
+
+fn array(text: &str) -> Result<Vec<&[u8]>, Rejection> {
+    let rows: Vec<&RawValue> = serde_json::from_str(text).map_err(|e| wire::bad_json(&e))?;
+    Ok(rows.into_iter().map(|row| row.get().as_bytes()).collect())
+}
+
+/// The rows of `{"events":[…]}`, unjudged; `None` where the object is no envelope.
+fn envelope(text: &str) -> Result<Option<&str>, Rejection> {
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        events: Option<&'a RawValue>,
+    }
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|e| wire::bad_json(&e))?;
+    Ok(envelope.events.map(RawValue::get))
+}
+
+/// More than one line that begins like an object: NDJSON under a type that does not say so.
+fn is_lines(text: &str) -> bool {
+    text.split_once('\n')
+        .is_some_and(|(first, rest)| first.trim_ascii_end().ends_with('}') && rest.trim_ascii_start().starts_with('{'))
+}
+
+fn lines(bytes: &[u8]) -> Result<Vec<&[u8]>, Rejection> {
+    let rows: Vec<&[u8]> =
+        bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
+    if rows.is_empty() { Err(Rejection::new("empty_body", "send one event a line")) } else { Ok(rows) }
+}

@@ -1,0 +1,95 @@
+//! Health and metrics: what those who run the server ask.
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use super::{Api, answer};
+use crate::http::{Answer, Exchange, Request};
+use crate::sinks::{SinkState, SinkStatus};
+
+#[derive(Serialize)]
+struct Status {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Api {
+    pub(super) fn live(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let body = br#"{"status":"ok"}"#;
+        exchange.respond(Answer { status: 200, content_type: "application/json", headers: &[], body });
+    }
+
+    /// Ready: the journal takes events and no stop is under way. Stores that are away do not make it unready.
+    pub(super) fn ready(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        match self.app.journal.is_writable() {
+            Ok(()) if !crate::shutdown::is_under_way() => {
+                answer::json(exchange, 200, &Status { status: "ok", reason: None });
+            }
+            Ok(()) => {
+                let body = Status { status: "stopping", reason: None };
+                answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
+            }
+            Err(why) => {
+                let body = Status { status: "unavailable", reason: Some(why.to_string()) };
+                answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
+            }
+        }
+    }
+
+    /// Each store and its sink; 503 where one is away or its sink does not follow.
+    pub(super) fn deps(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let (ledger, live) = self.app.ping(exchange.ticket());
+        // Both are under way at once: the first wait covers both.
+        let ledger = self.finish(ledger, exchange);
+        let live = self.finish(live, exchange);
+        let mut all_well = self.app.journal.is_writable().is_ok();
+        let mut sinks = Map::new();
+        for (status, answered) in [(&self.app.ledger_status, ledger), (&self.app.live_status, live)] {
+            let up = matches!(answered, Some(Ok(())));
+            let ping_error = match answered {
+                Some(Err(error)) => Some(error.to_string()),
+                None => Some("no answer in time".to_owned()),
+                Some(Ok(())) => None,
+            };
+            all_well &= up && status.state() == SinkState::Following;
+            sinks.insert(status.name().to_owned(), self.sink(status, up, ping_error));
+        }
+        let (journal_bytes, segments) = self.app.journal.size();
+        let body = json!({
+            "status": if all_well { "ok" } else { "degraded" },
+            "journal": {
+                "writable": self.app.journal.is_writable().is_ok(),
+                "stream": self.app.journal.stream().to_string(),
+                "position": self.app.journal.end_position(),
+                "segments": segments,
+                "bytes": journal_bytes,
+            },
+            "sinks": sinks,
+        });
+        answer::json(exchange, if all_well { 200 } else { 503 }, &body);
+    }
+
+    fn sink(&self, status: &SinkStatus, up: bool, ping_error: Option<String>) -> Value {
+        json!({
+            "state": status.state().name(),
+            "store": if up { "up" } else { "down" },
+            "position": status.position(),
+            "lagEvents": self.app.lag_events(status),
+            "asOf": answer::rfc3339(status.as_of_ms()),
+            "lastError": status.last_error().or(ping_error),
+        })
+    }
+
+    pub(super) fn metrics_text(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        match self.metrics.encode() {
+            Ok(text) => exchange.respond(Answer {
+                status: 200,
+                content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                headers: &[],
+                body: text.as_bytes(),
+            }),
+            Err(_) => answer::error(exchange, 500, "internal", "the metrics could not be written; please report this"),
+        }
+    }
+}

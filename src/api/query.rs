@@ -1,0 +1,85 @@
+//! Query strings and path segments: split and percent-decoded once, bounded by the request line.
+
+use std::borrow::Cow;
+
+use super::wire::Rejection;
+
+/// The parameters of a query, decoded; the first of a name counts.
+pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'a> Query<'a> {
+    /// Splits and decodes. Refuses what is not UTF-8 behind its percent signs, and U+0000.
+    pub(super) fn parse(query: &'a str) -> Result<Query<'a>, Rejection> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name, true)?, decode(value, true)?))
+        });
+        pairs.collect::<Result<_, Rejection>>().map(Query)
+    }
+
+    /// A parameter that is there and not empty.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())
+    }
+
+    /// `limit`: 1 to `max`, `default` where it is absent.
+    pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Rejection> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        let limit = text.parse().ok().filter(|n| (1..=max).contains(n));
+        limit.ok_or_else(|| Rejection::of_field("invalid_parameter", "limit", format!("must be 1 to {max}")))
+    }
+
+    /// A moment: RFC 3339 or milliseconds since 1970.
+    pub(super) fn moment(&self, name: &'static str) -> Result<Option<i64>, Rejection> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let parsed = text.parse::<i64>().ok();
+        let parsed = parsed.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond));
+        let reason = "must be RFC 3339 or milliseconds since 1970";
+        parsed.map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
+    }
+}
+
+/// Percent-decodes; `plus` is a space in queries and itself in paths.
+pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Rejection> {
+    if !text.bytes().any(|b| b == b'%' || b == b'+' && plus_is_space) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
+                let (high, low) = (digit(), digit());
+                let value = high.zip(low).map(|(high, low)| high * 16 + low).and_then(|v| u8::try_from(v).ok());
+                value.filter(|v| *v != 0).ok_or_else(|| bad_encoding("has a percent sign without two hex digits"))?
+            }
+            b'+' if plus_is_space => b' ',
+            other => other,
+        });
+    }
+    String::from_utf8(out).map(Cow::Owned).map_err(|_| bad_encoding("is not UTF-8 behind its percent signs"))
+}
+
+fn bad_encoding(why: &str) -> Rejection {
+    Rejection::new("invalid_encoding", format!("the request's target {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_decoded_once() {
+        let query = Query::parse("a=%EA%B3%A0&b=x+y&c&d=%2541&a=2").ok().unwrap();
+        assert_eq!(query.get("a"), Some("고"));
+        assert_eq!(query.get("b"), Some("x y"));
+        assert_eq!(query.get("c"), None);
+        assert_eq!(query.get("d"), Some("%41"));
+        for bad in ["a=%", "a=%f", "a=%zz", "a=%ff", "a=%00"] {
+            assert!(Query::parse(bad).is_err(), "{bad}");
+        }
+        assert_eq!(decode("a+b", false).ok().unwrap(), "a+b");
+    }
+}

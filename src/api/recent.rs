@@ -1,0 +1,69 @@
+//! `/api/search/recent/{userId}`: a user's recent searches, read and forgotten.
+
+use serde::Serialize;
+use std::borrow::Cow;
+
+use super::query::{Query, decode};
+use super::wire::{Rejection, id_fault, normal_keyword};
+use super::{Api, answer};
+use crate::http::{Answer, Exchange, Request};
+use crate::limits::{LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEARCHES_MAX};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Recent<'a> {
+    user_id: &'a str,
+    keywords: Vec<String>,
+    as_of: String,
+    source: &'static str,
+    stale: bool,
+}
+
+impl Api {
+    pub(super) fn get_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let (user, limit) = match recent_parameters(user, request.query) {
+            Ok(parameters) => parameters,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let (as_of, stale) = answer::as_of(&self.app);
+        let live = self.app.recent_live(user.clone().into_owned(), exchange.ticket());
+        let (mut keywords, source) = match self.finish(live, exchange) {
+            Some(Ok(keywords)) => (keywords, "live"),
+            _ => match self.finish(self.app.recent_ledger(user.clone().into_owned(), exchange.ticket()), exchange) {
+                Some(Ok(keywords)) => (keywords, "ledger"),
+                _ => return answer::store_away(exchange),
+            },
+        };
+        keywords.truncate(limit);
+        let stale = stale || source == "ledger";
+        answer::json(exchange, 200, &Recent { user_id: &user, keywords, as_of, source, stale });
+    }
+
+    pub(super) fn delete_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let parsed = recent_parameters(user, request.query)
+            .and_then(|(user, _)| Ok((user, Query::parse(request.query)?.get("keyword").map(str::to_owned))));
+        let (user, keyword) = match parsed {
+            Ok(parsed) => parsed,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let keyword = keyword.map(|typed| normal_keyword(Cow::Owned(typed)).into_owned());
+        if let Err(why) = self.app.forget_recent(&user, keyword.as_deref(), exchange.ticket()) {
+            return answer::refused(exchange, why);
+        }
+        // Who deletes and reads sees it gone. Without the stores it is in the journal and will be: no less a success.
+        let shown = exchange.wait(LEDGER_WAIT_MS);
+        let status = if shown { 204 } else { 202 };
+        exchange.respond(Answer { status, content_type: "", headers: &[], body: b"" });
+    }
+}
+
+fn recent_parameters<'a>(user: &'a str, query: &str) -> Result<(Cow<'a, str>, usize), Rejection> {
+    let user = decode(user, false)?;
+    if let Some(fault) = id_fault(&user) {
+        return Err(Rejection::of_field("invalid_parameter", "userId", fault));
+    }
+    let limit = Query::parse(query)?.limit(RECENT_SEARCHES_MAX, RECENT_SEARCHES_MAX)?;
+    Ok((user, limit))
+}
+
+const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);

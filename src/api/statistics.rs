@@ -1,0 +1,224 @@
+//! `/api/statistics`: live lists and exact counts.
+
+use serde::Serialize;
+
+use super::query::Query;
+use super::wire::{Rejection, id_fault, normal_keyword};
+use super::{Api, answer};
+use crate::app::reads::Source;
+use crate::events::{Dimension, EventType, fold_keyword, page_key};
+use crate::http::{Exchange, Request};
+use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
+use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
+use crate::runtime::{LaneFull, Pending};
+use std::borrow::Cow;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct List<'a> {
+    window: &'a str,
+    as_of: String,
+    source: &'static str,
+    stale: bool,
+    approximate: bool,
+    items: Vec<Item>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Item {
+    rank: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keyword: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    post_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    component_id: Option<String>,
+    count: Count,
+}
+
+/// A count is a whole number but where it decays.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Count {
+    Whole(i64),
+    Decayed(f64),
+}
+
+#[derive(Serialize)]
+struct CountBody {
+    count: u64,
+}
+
+/// What the names of a list are.
+#[derive(Clone, Copy)]
+enum Named {
+    Keyword,
+    Post,
+    Page,
+    Component,
+}
+
+impl Api {
+    pub(super) fn popular_keywords(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.list(Named::Keyword, request, exchange, |query| match query.get("mode") {
+            Some("zero-result") => Ok(vec![(Dimension::ZeroResult, 1.0)]),
+            _ => Ok(vec![(Dimension::Keyword, 1.0)]),
+        });
+    }
+
+    pub(super) fn popular_posts(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        use Dimension::{PostClicks, PostLikes, PostViews};
+        self.list(Named::Post, request, exchange, |query| match query.get("by").unwrap_or("views") {
+            "views" => Ok(vec![(PostViews, 1.0)]),
+            "clicks" => Ok(vec![(PostClicks, 1.0)]),
+            "likes" => Ok(vec![(PostLikes, 1.0)]),
+            "score" => Ok(vec![(PostViews, 1.0), (PostClicks, 3.0), (PostLikes, 10.0)]),
+            _ => Err(Rejection::of_field("invalid_parameter", "by", "must be views, clicks, likes or score")),
+        });
+    }
+
+    pub(super) fn popular_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.list(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1.0)]));
+    }
+
+    pub(super) fn popular_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.list(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1.0)]));
+    }
+
+    /// A ranked list: from the live store, or from the ledger while that is away.
+    fn list(
+        &self,
+        named: Named,
+        request: &Request<'_>,
+        exchange: &mut Exchange<'_>,
+        parts: fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>,
+    ) {
+        let (query, window) = match top_query(named, request.query, parts) {
+            Ok(query) => query,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let (as_of, stale) = answer::as_of(&self.app);
+        let live = self.app.top_live(query.clone(), exchange.ticket());
+        let (top, source) = match self.finish(live, exchange) {
+            Some(Ok(top)) => (top, Source::Live),
+            _ => match self.finish(self.app.top_ledger(query.clone(), exchange.ticket()), exchange) {
+                Some(Ok(top)) => (top, Source::Ledger),
+                _ => return answer::store_away(exchange),
+            },
+        };
+        let LiveTop { items, approximate } = top;
+        let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot)).collect();
+        let stale = stale || source == Source::Ledger;
+        answer::json(exchange, 200, &List { window, as_of, source: source.name(), stale, approximate, items });
+    }
+
+    pub(super) fn count(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let filter = match count_filter(request.query) {
+            Ok(filter) => filter,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let counted = self.app.count_events(filter, exchange.ticket());
+        match self.finish(counted, exchange) {
+            Some(Ok(count)) => answer::json(exchange, 200, &CountBody { count }),
+            _ => answer::store_away(exchange),
+        }
+    }
+
+    /// Sleeps for a read; `None` where it did not come to an end in time.
+    pub(super) fn finish<T>(
+        &self,
+        read: Result<Pending<Result<T, StoreError>>, LaneFull>,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<Result<T, StoreError>> {
+        let pending = read.ok()?;
+        let done = exchange.wait(READ_WAIT_MS);
+        pending.take().filter(|_| done)
+    }
+}
+
+fn top_query(
+    named: Named,
+    query: &str,
+    parts: fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>,
+) -> Result<(TopQuery, &'static str), Rejection> {
+    let query = Query::parse(query)?;
+    let (window, name) = match query.get("window").unwrap_or("1h") {
+        "10m" => (Window::TenMinutes, "10m"),
+        "1h" => (Window::Hour, "1h"),
+        "24h" => (Window::Day, "24h"),
+        "7d" => (Window::Week, "7d"),
+        _ => return Err(Rejection::of_field("invalid_parameter", "window", "must be 10m, 1h, 24h or 7d")),
+    };
+    let hot = match (named, query.get("mode").unwrap_or("count")) {
+        (_, "count") | (Named::Keyword, "zero-result") => false,
+        (Named::Keyword | Named::Post, "hot") => true,
+        (Named::Keyword, _) => {
+            return Err(Rejection::of_field("invalid_parameter", "mode", "must be count, hot or zero-result"));
+        }
+        (Named::Post, _) => return Err(Rejection::of_field("invalid_parameter", "mode", "must be count or hot")),
+        (_, _) => return Err(Rejection::of_field("invalid_parameter", "mode", "must be count")),
+    };
+    let limit = query.limit(10, LIST_ROWS_MAX)?;
+    Ok((TopQuery { parts: parts(&query)?, window, hot, limit }, name))
+}
+
+fn item(named: Named, rank: usize, (name, score): (String, f64), hot: bool) -> Item {
+    let count = if hot { Count::Decayed((score * 1_000.0).round() / 1_000.0) } else { Count::Whole(score as i64) };
+    let mut item = Item { rank, keyword: None, post_id: None, url: None, component_id: None, count };
+    match named {
+        Named::Keyword => item.keyword = Some(name),
+        Named::Post => item.post_id = Some(name),
+        Named::Page => item.url = Some(name),
+        Named::Component => item.component_id = Some(name),
+    }
+    item
+}
+
+fn count_filter(query: &str) -> Result<CountFilter, Rejection> {
+    let query = Query::parse(query)?;
+    let invalid = |field, reason| Rejection::of_field("invalid_parameter", field, reason);
+    let event_type = query.get("eventType").map(|name| {
+        EventType::from_name(name)
+            .ok_or_else(|| invalid("eventType", "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE"))
+    });
+    let component_id = query.get("componentId").map(|text| {
+        text.parse().ok().filter(|id| *id >= 1).ok_or_else(|| invalid("componentId", "must be an integer, 1 or more"))
+    });
+    let post_id = query.get("postId").map(|id| id_fault(id).map_or(Ok(id), |fault| Err(invalid("postId", fault))));
+    let keyword = query.get("keyword").map(|typed| fold_keyword(&normal_keyword(Cow::Borrowed(typed))).into_owned());
+    let filter = CountFilter {
+        event_type: event_type.transpose()?,
+        component_id: component_id.transpose()?,
+        keyword,
+        post_id: post_id.transpose()?.map(str::to_owned),
+        page: query.get("url").map(|url| page_key(url).to_owned()),
+        from_ms: query.moment("from")?,
+        to_ms: query.moment("to")?,
+    };
+    check_range(&filter)?;
+    Ok(filter)
+}
+
+/// Several filters at once are answered from raw rows: over a bounded range only.
+fn check_range(filter: &CountFilter) -> Result<(), Rejection> {
+    let filters =
+        [filter.component_id.is_some(), filter.keyword.is_some(), filter.post_id.is_some(), filter.page.is_some()];
+    if let (Some(from), Some(to)) = (filter.from_ms, filter.to_ms)
+        && from > to
+    {
+        return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
+    }
+    if filters.into_iter().filter(|given| *given).count() < 2 {
+        return Ok(());
+    }
+    match (filter.from_ms, filter.to_ms) {
+        (Some(from), Some(to)) if to.saturating_sub(from) <= COUNT_RANGE_MS_MAX => Ok(()),
+        _ => {
+            let reason = "and to are needed with several filters, at most 31 days apart";
+            Err(Rejection::of_field("missing_range", "from", reason))
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Taking events: into the journal, and, where asked, on to the ledger's decision.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::{Ack, App};
+use crate::events::{Event, Forget, encode_event, encode_forget};
+use crate::journal::{AppendError, Decision, Until, Wait};
+use crate::limits::FRAME_BYTES_MAX;
+use crate::ports::Verdict;
+use crate::runtime::Ticket;
+
+/// What the caller has to wait for.
+pub enum Taken {
+    /// Nothing.
+    Now,
+    /// Its ticket.
+    Durable,
+    /// Its ticket; then the decisions tell what became of the events.
+    Decided(Decisions),
+}
+
+/// The ledger's decisions on the events of one request.
+pub struct Decisions(Vec<(u32, Arc<Decision>)>);
+
+impl Decisions {
+    /// Exceptional verdicts by index within the request, in order.
+    pub fn verdicts(&self) -> Vec<(usize, Verdict)> {
+        let of_part = |(offset, decision): &(u32, Arc<Decision>)| {
+            let offset = *offset;
+            decision.verdicts().into_iter().map(move |(index, verdict)| ((offset + index) as usize, verdict))
+        };
+        self.0.iter().flat_map(of_part).collect()
+    }
+}
+
+impl App {
+    /// Takes one event. With `wait_for_ledger` (or `ACK=ledger`) the ticket covers the ledger's decision.
+    pub fn take_event(
+        &self,
+        event: &Event<'_>,
+        ticket: &Arc<Ticket>,
+        wait_for_ledger: bool,
+    ) -> Result<Taken, AppendError> {
+        let core = ticket.worker();
+        self.count(event);
+        let (wait, taken) = self.wait_for(ticket, wait_for_ledger);
+        self.journal
+            .append(core, 1, wait, |bytes| encode_event(event, bytes))
+            .inspect_err(|_| self.count_refused(1))?;
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(taken)
+    }
+
+    /// Takes the events of a batch, in order. An error may come after some were taken: the same ids again do no harm.
+    pub fn take_events(
+        &self,
+        events: &[Event<'_>],
+        ticket: &Arc<Ticket>,
+        wait_for_ledger: bool,
+    ) -> Result<Taken, AppendError> {
+        let mut decisions = Vec::new();
+        let mut last = Taken::Now;
+        let mut bytes = Vec::new();
+        let mut first = 0;
+        for (index, event) in events.iter().enumerate() {
+            self.count(event);
+            encode_event(event, &mut bytes);
+            let count = (index + 1 - first) as u32;
+            // Half a frame is more than any one record: an append always fits.
+            if bytes.len() < FRAME_BYTES_MAX / 2 && index + 1 < events.len() {
+                continue;
+            }
+            let (wait, taken) = self.wait_for(ticket, wait_for_ledger);
+            let append = self.journal.append(ticket.worker(), count, wait, |out| out.extend_from_slice(&bytes));
+            append.inspect_err(|_| self.count_refused((events.len() - first) as u64))?;
+            self.counters.accepted.fetch_add(u64::from(count), Ordering::Relaxed);
+            match taken {
+                Taken::Decided(one) => decisions.extend(one.0.into_iter().map(|(_, d)| (first as u32, d))),
+                other => last = other,
+            }
+            bytes.clear();
+            first = index + 1;
+        }
+        Ok(if decisions.is_empty() { last } else { Taken::Decided(Decisions(decisions)) })
+    }
+
+    /// Forgets a user's recent searches, one or all; the ticket covers the live store's part.
+    pub fn forget_recent(&self, user_id: &str, keyword: Option<&str>, ticket: &Arc<Ticket>) -> Result<(), AppendError> {
+        let at_ms = self.clock.now_ms();
+        let forget = Forget { user_id: user_id.into(), keyword: keyword.map(Into::into), at_ms };
+        let wait = Wait::Follower(Until::Live, Decision::new(ticket.clone()));
+        self.journal.append(ticket.worker(), 1, wait, |bytes| encode_forget(&forget, bytes))
+    }
+
+    fn wait_for(&self, ticket: &Arc<Ticket>, wait_for_ledger: bool) -> (Wait, Taken) {
+        match self.ack {
+            Ack::Memory if !wait_for_ledger => (Wait::Nothing, Taken::Now),
+            Ack::Journal if !wait_for_ledger => (Wait::Durable(ticket.clone()), Taken::Durable),
+            _ => {
+                let decision = Decision::new(ticket.clone());
+                let decisions = Decisions(vec![(0, decision.clone())]);
+                (Wait::Follower(Until::Ledger, decision), Taken::Decided(decisions))
+            }
+        }
+    }
+
+    fn count(&self, event: &Event<'_>) {
+        self.counters.decoded_by_type[event.event_type as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_refused(&self, events: u64) {
+        self.counters.refused.fetch_add(events, Ordering::Relaxed);
+    }
+}

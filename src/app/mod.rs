@@ -1,0 +1,79 @@
+//! Use cases: what the tracker does, on concrete data, called directly by `api`.
+//!
+//! Owns the pieces that a request needs (journal, stores, lanes, statuses) and the rules that tie them together;
+//! knows nothing of HTTP, and no product by name. Reads return a [`Pending`] that the caller sleeps for.
+
+pub mod ingest;
+pub mod reads;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use uuid::Uuid;
+
+use crate::clock::Clock;
+use crate::journal::Journal;
+use crate::ports::{Ledger, LiveStore};
+use crate::runtime::{Lane, Pending};
+use crate::sinks::{SinkState, SinkStatus};
+
+/// When an event is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Ack {
+    /// Once it is synced in the journal.
+    Journal,
+    /// Once the ledger has committed it.
+    Ledger,
+    /// At once; the journal is still written and synced.
+    Memory,
+}
+
+/// Counts of what came in, by outcome.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub accepted: AtomicU64,
+    pub rejected: AtomicU64,
+    pub refused: AtomicU64,
+    pub decoded_by_type: [AtomicU64; 8],
+}
+
+/// Everything that a request may need.
+pub struct App {
+    pub journal: Arc<Journal>,
+    pub ledger: Arc<dyn Ledger>,
+    pub live: Arc<dyn LiveStore>,
+    pub ledger_lane: Lane,
+    pub live_lane: Lane,
+    pub ledger_status: Arc<SinkStatus>,
+    pub live_status: Arc<SinkStatus>,
+    pub clock: Clock,
+    pub ack: Ack,
+    /// Events older than this are refused.
+    pub retention_ms: i64,
+    pub counters: Counters,
+}
+
+/// A live store that is this far behind makes answers `stale`.
+const STALE_AFTER_MS: i64 = 5_000;
+
+impl App {
+    /// A new event id: UUIDv7, so that ids grow with time.
+    pub fn new_id(&self, now_ms: i64) -> Uuid {
+        let mut random = [0; 10];
+        rand::Rng::fill_bytes(&mut rand::rng(), &mut random);
+        uuid::Builder::from_unix_timestamp_millis(u64::try_from(now_ms).unwrap_or(0), &random).into_uuid()
+    }
+
+    /// The live store does not follow: it stands still or is far behind.
+    pub fn is_live_stale(&self) -> bool {
+        let following = |status: &SinkStatus| status.state() == SinkState::Following;
+        !following(&self.live_status)
+            || !following(&self.ledger_status)
+            || self.clock.now_ms() - self.live_status.as_of_ms() > STALE_AFTER_MS
+    }
+
+    /// Records that are in the journal and not yet in the sink's store.
+    pub fn lag_events(&self, status: &SinkStatus) -> u64 {
+        self.journal.end_position().saturating_sub(status.position())
+    }
+}

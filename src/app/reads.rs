@@ -1,0 +1,82 @@
+//! Reads: straight from the stores, on lanes. A list comes from the live store, or, while that is away, from the
+//! ledger's rollups, and says so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{App, Pending};
+use crate::events::Dimension;
+use crate::limits::READ_WAIT_MS;
+use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery};
+use crate::runtime::LaneFull;
+use crate::runtime::Ticket;
+
+/// Where an answer was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Live,
+    Ledger,
+}
+
+impl Source {
+    /// As answers name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Live => "live",
+            Source::Ledger => "ledger",
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_millis(READ_WAIT_MS);
+
+type Read<T> = Result<Pending<Result<T, StoreError>>, LaneFull>;
+
+impl App {
+    /// The highest counts of a window, from the live store.
+    pub fn top_live(&self, query: TopQuery, ticket: &Arc<Ticket>) -> Read<LiveTop> {
+        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
+        self.live_lane.submit(ticket, PATIENCE, move || live.top(&query, now_ms))
+    }
+
+    /// The same from the ledger's rollups.
+    pub fn top_ledger(&self, query: TopQuery, ticket: &Arc<Ticket>) -> Read<LiveTop> {
+        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
+        self.ledger_lane.submit(ticket, PATIENCE, move || {
+            ledger.top(&query, now_ms).map(|items| LiveTop { items, approximate: false })
+        })
+    }
+
+    /// A user's recent searches, from the live store.
+    pub fn recent_live(&self, user_id: String, ticket: &Arc<Ticket>) -> Read<Vec<String>> {
+        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
+        self.live_lane.submit(ticket, PATIENCE, move || live.recent(&user_id, now_ms))
+    }
+
+    /// The same from the ledger.
+    pub fn recent_ledger(&self, user_id: String, ticket: &Arc<Ticket>) -> Read<Vec<String>> {
+        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.recent(&user_id, now_ms))
+    }
+
+    /// Exact number of events that match.
+    pub fn count_events(&self, filter: CountFilter, ticket: &Arc<Ticket>) -> Read<u64> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.count(&filter))
+    }
+
+    /// The live store's totals: what rows and rollups of the ledger must agree with.
+    pub fn live_totals(&self, ticket: &Arc<Ticket>) -> Read<Vec<(Dimension, String, i64)>> {
+        let live = self.live.clone();
+        self.live_lane.submit(ticket, PATIENCE, move || live.totals())
+    }
+
+    /// Asks both stores whether they answer: ledger, live.
+    pub fn ping(&self, ticket: &Arc<Ticket>) -> (Read<()>, Read<()>) {
+        let (ledger, live) = (self.ledger.clone(), self.live.clone());
+        (
+            self.ledger_lane.submit(ticket, PATIENCE, move || ledger.ping()),
+            self.live_lane.submit(ticket, PATIENCE, move || live.ping()),
+        )
+    }
+}

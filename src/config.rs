@@ -1,0 +1,289 @@
+//! Settings: flags and environment variables of the same names, checked once into what the program is built from.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::tz::TimeZone;
+
+use crate::app::Ack;
+use crate::limits;
+
+const ABOUT: &str = "\
+A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are
+answered, then exactly once in a ledger (PostgreSQL, or SQLite in the data directory) and in a live store (Redis, or
+memory).";
+
+const EXAMPLES: &str = "\
+Examples:
+  event-tracker                                    embedded stores, http://127.0.0.1:8080, data in ./data
+  event-tracker --listen 127.0.0.1:9000 --data-dir /var/lib/event-tracker
+  DATABASE_URL=postgres://user:secret@db/events REDIS_URL=redis://cache:6379 event-tracker
+
+  curl -H 'Content-Type: application/json' http://127.0.0.1:8080/api/events \\
+    -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
+  curl http://127.0.0.1:8080/api/search/recent/1
+
+Every setting is a flag and an environment variable; a flag wins. Health: /healthz/live, /healthz/ready, /healthz/deps.
+Metrics: /metrics. A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "event-tracker", version, about = ABOUT, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: Raw,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take events and answer questions over HTTP (the default)
+    Serve(Raw),
+}
+
+/// Settings as they are given.
+#[derive(Clone, Debug, Args)]
+pub struct Raw {
+    /// Address and port to listen on; another than loopback needs INSECURE_OPEN=true
+    #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    listen: String,
+    /// Ledger: postgres://user:password@host/database; unset: SQLite in DATA_DIR
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Live store: redis://[user:password@]host[:port][/db] or rediss://…; unset: memory
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    redis_url: Option<String>,
+    /// Journal and embedded ledger; one process a directory
+    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+    /// Threads that serve connections: a number, or auto for one a core
+    #[arg(long, env = "WORKERS", default_value = "auto", value_name = "NUMBER|auto")]
+    workers: String,
+    /// Pin each worker to a core
+    #[arg(long, env = "PIN_WORKERS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pin_workers: bool,
+    /// When an event is answered
+    #[arg(long, env = "ACK", default_value = "journal", value_enum)]
+    ack: Ack,
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,event_tracker::sinks=debug
+    #[arg(long, env = "LOG", default_value = "info", value_name = "LEVEL")]
+    log: String,
+    /// How it is logged
+    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
+    log_format: LogFormat,
+    /// Connections to PostgreSQL for reads: a number, or auto
+    #[arg(long, env = "PG_POOL", default_value = "auto", value_name = "NUMBER|auto")]
+    pg_pool: String,
+    /// Connections to Redis for reads: a number, or auto
+    #[arg(long, env = "REDIS_POOL", default_value = "auto", value_name = "NUMBER|auto")]
+    redis_pool: String,
+    /// Whose days the 7-day lists mean
+    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
+    time_zone: String,
+    /// Events older than this are refused
+    #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
+    retention_days: u32,
+    /// Connections at most; 0 for as many as the system allows, up to 10,000
+    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 0, value_name = "NUMBER")]
+    connections_max: usize,
+    /// All journal segments together; past it events are refused (503) until the stores have caught up
+    #[arg(long, env = "JOURNAL_MAX_BYTES", default_value_t = limits::JOURNAL_BYTES_MAX, value_name = "BYTES")]
+    journal_max_bytes: u64,
+    /// Free space that the journal leaves on its disk
+    #[arg(long, env = "JOURNAL_MIN_FREE", default_value_t = limits::JOURNAL_FREE_BYTES_MIN, value_name = "BYTES")]
+    journal_min_free: u64,
+    /// Allow the journal on tmpfs, which loses it with the power
+    #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    allow_tmpfs: bool,
+    /// Allow an address that others reach, although this version knows no keys
+    #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    insecure_open: bool,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Which ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LedgerKind {
+    Postgres(String),
+    /// In the data directory.
+    Sqlite,
+}
+
+/// Which live store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LiveKind {
+    Redis(String),
+    Memory,
+}
+
+/// Settings, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    pub ledger: LedgerKind,
+    pub live: LiveKind,
+    pub data_dir: PathBuf,
+    pub workers: usize,
+    pub pin_workers: bool,
+    pub ack: Ack,
+    pub log: String,
+    pub log_format: LogFormat,
+    pub pg_pool: usize,
+    pub redis_pool: usize,
+    pub time_zone: TimeZone,
+    pub retention_ms: i64,
+    pub connections_max: usize,
+    pub journal: crate::journal::Settings,
+    pub allow_tmpfs: bool,
+}
+
+impl CommandLine {
+    /// The settings, or one line that says which of them is wrong and what it may be.
+    pub fn settings(self) -> Result<Settings, String> {
+        let raw = match self.command {
+            Some(Command::Serve(raw)) => raw,
+            None => self.serve,
+        };
+        raw.check()
+    }
+}
+
+impl Raw {
+    fn check(self) -> Result<Settings, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let settings = Settings {
+            listen: listen(&self.listen, self.insecure_open)?,
+            ledger: ledger_kind(self.database_url)?,
+            live: live_kind(self.redis_url)?,
+            workers: number("WORKERS", &self.workers, cores, 128)?,
+            // Two cores keep about four blocking clients busy; more only queue in the store.
+            pg_pool: number("PG_POOL", &self.pg_pool, (cores * 2).clamp(2, 16), 256)?,
+            redis_pool: number("REDIS_POOL", &self.redis_pool, cores.clamp(2, 8), 256)?,
+            time_zone: time_zone(&self.time_zone)?,
+            retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
+            connections_max: self.connections_max,
+            journal: crate::journal::Settings {
+                bytes_max: self.journal_max_bytes,
+                free_bytes_min: self.journal_min_free,
+                ..Default::default()
+            },
+            data_dir: self.data_dir,
+            pin_workers: self.pin_workers,
+            ack: self.ack,
+            log: self.log,
+            log_format: self.log_format,
+            allow_tmpfs: self.allow_tmpfs,
+        };
+        if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
+            return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));
+        }
+        settings.log.parse::<tracing_subscriber::EnvFilter>().map_err(|e| format!("LOG is not a level: {e}"))?;
+        Ok(settings)
+    }
+}
+
+fn listen(text: &str, insecure_open: bool) -> Result<SocketAddr, String> {
+    let mut addresses = text.to_socket_addrs().map_err(|e| format!("LISTEN `{text}` is not address:port: {e}"))?;
+    let address = addresses.next().ok_or_else(|| format!("LISTEN `{text}` names no address"))?;
+    if !address.ip().is_loopback() && !insecure_open {
+        return Err(format!(
+            "LISTEN {address} can be reached from outside, and everybody there could write and read: listen on \
+             127.0.0.1 behind a proxy that checks who asks, or set INSECURE_OPEN=true"
+        ));
+    }
+    Ok(address)
+}
+
+fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {
+    match url.filter(|url| !url.is_empty()) {
+        None => Ok(LedgerKind::Sqlite),
+        Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
+            Ok(LedgerKind::Postgres(url))
+        }
+        Some(_) => Err("DATABASE_URL must begin with postgres:// (unset it for SQLite in the data directory)".into()),
+    }
+}
+
+fn live_kind(url: Option<String>) -> Result<LiveKind, String> {
+    match url.filter(|url| !url.is_empty()) {
+        None => Ok(LiveKind::Memory),
+        Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(LiveKind::Redis(url)),
+        Some(_) => {
+            Err("REDIS_URL must begin with redis:// or rediss:// (unset it to keep live statistics in memory)".into())
+        }
+    }
+}
+
+fn number(name: &str, text: &str, auto: usize, max: usize) -> Result<usize, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(auto);
+    }
+    text.parse()
+        .ok()
+        .filter(|n| (1..=max).contains(n))
+        .ok_or_else(|| format!("{name} must be auto or 1 to {max}, not `{text}`"))
+}
+
+fn time_zone(name: &str) -> Result<TimeZone, String> {
+    if name.eq_ignore_ascii_case("UTC") {
+        return Ok(TimeZone::UTC);
+    }
+    TimeZone::get(name).map_err(|_| format!("TIME_ZONE `{name}` is not known here (an IANA name such as Asia/Seoul)"))
+}
+
+/// A store's URL without what is secret in it.
+pub fn without_password(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "…".into() };
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let path = tail.split('?').next().unwrap_or("");
+    format!("{scheme}://{host}{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, String> {
+        CommandLine::try_parse_from(std::iter::once(&"event-tracker").chain(arguments))
+            .map_err(|e| e.to_string())?
+            .settings()
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named() {
+        for (arguments, name) in [
+            (["--listen", "nonsense"], "LISTEN"),
+            (["--listen", "0.0.0.0:1"], "INSECURE_OPEN"),
+            (["--database-url", "mysql://x"], "DATABASE_URL"),
+            (["--redis-url", "http://x"], "REDIS_URL"),
+            (["--workers", "0"], "WORKERS"),
+            (["--time-zone", "Mars/Base"], "TIME_ZONE"),
+            (["--journal-max-bytes", "1"], "JOURNAL_MAX_BYTES"),
+        ] {
+            let error = settings(&arguments).unwrap_err();
+            assert!(error.contains(name) && !error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn nothing_set_means_embedded_stores_on_loopback() {
+        let settings = settings(&["serve"]).unwrap();
+        assert_eq!((settings.ledger, settings.live), (LedgerKind::Sqlite, LiveKind::Memory));
+        assert!(settings.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn passwords_are_never_shown() {
+        assert_eq!(without_password("postgres://u:p@h:5/db?password=x"), "postgres://h:5/db");
+        assert_eq!(without_password("redis://:p%40@h"), "redis://h");
+    }
+}

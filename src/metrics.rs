@@ -1,0 +1,196 @@
+//! `/metrics`: one registry of everything that is counted.
+//!
+//! The parts count in atomics of their own, which the hot path touches without a lock; here they are named and read
+//! when somebody asks. A new metric is one line of a collector.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::app::App;
+use crate::events::STRATEGIES;
+use crate::http::{Counter, Stats};
+use crate::sinks::SinkState;
+
+/// The registry.
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Registers what the server and the application count.
+    pub fn new(app: Arc<App>, http: Arc<Stats>) -> Metrics {
+        let mut registry = Registry::with_prefix("event_tracker");
+        registry.register_collector(Box::new(Collected { app, http }));
+        Metrics(registry)
+    }
+
+    /// All metrics in the OpenMetrics text format, which Prometheus reads.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.0)?;
+        Ok(out)
+    }
+}
+
+struct Collected {
+    app: Arc<App>,
+    http: Arc<Stats>,
+}
+
+impl fmt::Debug for Collected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Collected")
+    }
+}
+
+impl Collector for Collected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_http(&mut encoder)?;
+        self.encode_events(&mut encoder)?;
+        self.encode_journal(&mut encoder)?;
+        self.encode_sinks(&mut encoder)
+    }
+}
+
+type Labels = [(&'static str, String)];
+
+fn counter<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (&'a Labels, u64)>,
+) -> fmt::Result {
+    family(encoder, name, help, None, values, ConstCounter::new)
+}
+
+fn gauge<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (&'a Labels, u64)>,
+) -> fmt::Result {
+    family(encoder, name, help, None, values, |value| ConstGauge::new(value.cast_signed()))
+}
+
+fn seconds<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (&'a Labels, u64)>,
+) -> fmt::Result {
+    family(encoder, name, help, Some(&Unit::Seconds), values, |us| ConstCounter::new(us as f64 / 1e6))
+}
+
+fn family<'a, M: EncodeMetric>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl IntoIterator<Item = (&'a Labels, u64)>,
+    metric: impl Fn(u64) -> M,
+) -> fmt::Result {
+    let mut values = values.into_iter().peekable();
+    let Some((_, first)) = values.peek() else { return Ok(()) };
+    let mut family = encoder.encode_descriptor(name, help, unit, metric(*first).metric_type())?;
+    for (labels, value) in values {
+        let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        metric(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+const NO_LABELS: &Labels = &[];
+
+impl Collected {
+    fn encode_http(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = &self.http;
+        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
+        let sum = |value: &Counter| [(NO_LABELS, value.load(Ordering::Relaxed))];
+        counter(encoder, "http_requests", "Requests handled", sum(&stats.requests))?;
+        let classes: Vec<([(&str, String); 1], u64)> = (1..=5)
+            .map(|class| ([("class", format!("{class}xx"))], stats.responses[class].load(Ordering::Relaxed)))
+            .collect();
+        let classes = classes.iter().map(|(labels, value)| (labels.as_slice(), *value));
+        counter(encoder, "http_responses", "Responses by class of status", classes)?;
+        let open = stats.connections_open.load(Ordering::Relaxed) as u64;
+        gauge(encoder, "http_connections", "Open connections", [(NO_LABELS, open)])?;
+        counter(encoder, "http_connections_accepted", "Connections accepted", one(&stats.connections_accepted))?;
+        counter(encoder, "http_connections_refused", "Connections turned away", one(&stats.connections_refused))?;
+        counter(encoder, "http_connections_shed", "Idle connections closed for others", one(&stats.connections_shed))?;
+        counter(encoder, "http_timeouts", "Deadlines that ended a connection", one(&stats.timeouts))?;
+        counter(encoder, "http_received_bytes", "Bytes received", sum(&stats.bytes_in))?;
+        counter(encoder, "http_sent_bytes", "Bytes sent", sum(&stats.bytes_out))?;
+        counter(encoder, "http_handler_panics", "Panics of handlers", one(&stats.handler_panics))?;
+        let workers: Vec<([(&str, String); 1], u64)> = stats
+            .connections_of_worker
+            .iter()
+            .enumerate()
+            .map(|(id, open)| ([("worker", id.to_string())], open.load(Ordering::Relaxed) as u64))
+            .collect();
+        let workers = workers.iter().map(|(labels, value)| (labels.as_slice(), *value));
+        gauge(encoder, "http_worker_connections", "Open connections by worker", workers)
+    }
+
+    fn encode_events(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let counters = &self.app.counters;
+        let outcomes = [
+            ([("outcome", "accepted".to_owned())], read(&counters.accepted)),
+            ([("outcome", "rejected".to_owned())], read(&counters.rejected)),
+            ([("outcome", "refused".to_owned())], read(&counters.refused)),
+        ];
+        let outcomes = outcomes.iter().map(|(labels, value)| (labels.as_slice(), *value));
+        counter(encoder, "events", "Events by outcome: rejected is the client's fault, refused is ours", outcomes)?;
+        let types: Vec<([(&str, String); 1], u64)> = STRATEGIES
+            .iter()
+            .map(|s| ([("type", s.name().to_owned())], read(&counters.decoded_by_type[s.event_type() as usize])))
+            .collect();
+        let types = types.iter().map(|(labels, value)| (labels.as_slice(), *value));
+        counter(encoder, "events_decoded", "Valid events by type", types)
+    }
+
+    fn encode_journal(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let stats = self.app.journal.stats();
+        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
+        let (bytes, segments) = self.app.journal.size();
+        counter(encoder, "journal_records", "Records made durable", one(&stats.records))?;
+        counter(encoder, "journal_written_bytes", "Bytes of frames written", one(&stats.bytes))?;
+        counter(encoder, "journal_syncs", "Frames synced: one each", one(&stats.syncs))?;
+        seconds(encoder, "journal_sync", "Time in writing and syncing frames", one(&stats.sync_us))?;
+        counter(encoder, "journal_failures", "Writes and syncs that failed", one(&stats.failures))?;
+        counter(encoder, "journal_refused", "Appends refused", one(&stats.refused))?;
+        gauge(encoder, "journal_segments", "Segments kept", [(NO_LABELS, segments as u64)])?;
+        gauge(encoder, "journal_allocated_bytes", "Bytes of the segments kept", [(NO_LABELS, bytes)])?;
+        let writable = u64::from(self.app.journal.is_writable().is_ok());
+        gauge(encoder, "journal_writable", "1 while events are taken", [(NO_LABELS, writable)])?;
+        gauge(encoder, "journal_position", "The last durable position", [(NO_LABELS, self.app.journal.end_position())])
+    }
+
+    fn encode_sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let sinks = [&self.app.ledger_status, &self.app.live_status];
+        let labels: Vec<[(&str, String); 1]> = sinks.iter().map(|s| [("sink", s.name().to_owned())]).collect();
+        let each = |value: &dyn Fn(usize) -> u64| {
+            let values: Vec<(&Labels, u64)> =
+                labels.iter().enumerate().map(|(at, labels)| (labels.as_slice(), value(at))).collect();
+            values
+        };
+        gauge(encoder, "sink_position", "The last position applied", each(&|at| sinks[at].position()))?;
+        let lag = each(&|at| self.app.lag_events(sinks[at]));
+        gauge(encoder, "sink_lag_events", "Durable records that are not applied yet", lag)?;
+        let following = each(&|at| u64::from(sinks[at].state() == SinkState::Following));
+        gauge(encoder, "sink_following", "1 while the sink follows", following)?;
+        counter(encoder, "sink_batches", "Batches applied", each(&|at| read(&sinks[at].batches)))?;
+        counter(encoder, "sink_records", "Records applied", each(&|at| read(&sinks[at].records)))?;
+        seconds(encoder, "sink_apply", "Time in applying batches", each(&|at| read(&sinks[at].apply_us)))?;
+        counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
+        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
+    }
+}

@@ -1,0 +1,46 @@
+//! The process and its limits: descriptors, memory maps, panics.
+
+use crate::limits::CONNECTIONS_MAX;
+
+/// Descriptors that are not connections: segments, stores, epoll, timers, with room to spare.
+const OTHER_DESCRIPTORS: usize = 256;
+/// Memory maps that are not stacks of coroutines; a stack and its guard page are two.
+const OTHER_MAPS: usize = 2_000;
+
+/// Raises the soft limit of descriptors to the hard one and tells how many connections the system then allows, at
+/// most `wanted` (0: [`CONNECTIONS_MAX`]).
+pub fn connections_max(wanted: usize) -> usize {
+    let wanted = if wanted == 0 { CONNECTIONS_MAX } else { wanted };
+    let by_descriptors = raise_descriptors().saturating_sub(OTHER_DESCRIPTORS);
+    let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
+    let by_maps = maps.map_or(usize::MAX, |maps: usize| (maps / 2).saturating_sub(OTHER_MAPS));
+    let allowed = wanted.min(by_descriptors).min(by_maps).max(16);
+    if allowed < wanted {
+        tracing::warn!(wanted, allowed, "the system's limits (nofile, vm.max_map_count) allow fewer connections");
+    }
+    allowed
+}
+
+fn raise_descriptors() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls, which only fill and read it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) != 0 {
+            return 1_024;
+        }
+        let raised = libc::rlimit { rlim_cur: limit.rlim_max, rlim_max: limit.rlim_max };
+        if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) == 0 {
+            limit = raised;
+        }
+    }
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+}
+
+/// Panics are one line of the log. No backtrace: printing one needs more stack than a coroutine has.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let text = panic.payload_as_str().unwrap_or("a panic without a message");
+        tracing::error!(place, "panic: {text}");
+    }));
+}

@@ -1,0 +1,89 @@
+//! Lanes: OS threads with a bounded queue in front, on which blocking clients run for coroutines.
+//!
+//! A coroutine submits a job with its ticket and sleeps on the ticket; the job's result waits in a slot. A job that
+//! nobody waits for any more is thrown away unstarted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+
+use super::{Ticket, complete};
+use crate::limits::LANE_QUEUE_MAX;
+
+/// The lane's queue is full: the store is slower than what is asked of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many reads wait for the store")]
+pub struct LaneFull;
+
+struct Job {
+    run: Box<dyn FnOnce() + Send>,
+    ticket: Arc<Ticket>,
+    not_after: Instant,
+}
+
+/// What a job came to, once its ticket is done. Empty: it has not run, or it panicked.
+pub struct Pending<T>(Arc<Mutex<Option<T>>>);
+
+impl<T> Pending<T> {
+    /// Takes the result.
+    pub fn take(self) -> Option<T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Threads for one store.
+pub struct Lane {
+    jobs: Sender<Job>,
+}
+
+impl Lane {
+    /// Starts `threads` threads, named after the store. They end when the lane is dropped.
+    pub fn start(name: &str, threads: usize) -> Lane {
+        let (jobs, taken) = bounded(LANE_QUEUE_MAX);
+        for number in 0..threads.max(1) {
+            let taken: Receiver<Job> = taken.clone();
+            let spawned = std::thread::Builder::new()
+                .name(format!("{name}-lane-{number}"))
+                .spawn(move || taken.iter().for_each(run));
+            drop(spawned.expect("the system has a thread left"));
+        }
+        Lane { jobs }
+    }
+
+    /// Puts a job in line. Its end finishes the ticket once; `patience` is how long it may wait for a thread.
+    pub fn submit<T: Send + 'static>(
+        &self,
+        ticket: &Arc<Ticket>,
+        patience: Duration,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Pending<T>, LaneFull> {
+        let slot = Arc::new(Mutex::new(None));
+        let filled = slot.clone();
+        let run = Box::new(move || {
+            let result = job();
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        });
+        ticket.add();
+        match self.jobs.try_send(Job { run, ticket: ticket.clone(), not_after: Instant::now() + patience }) {
+            Ok(()) => Ok(Pending(slot)),
+            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
+                job.ticket.finish(true);
+                Err(LaneFull)
+            }
+        }
+    }
+
+    /// Jobs that wait for a thread.
+    pub fn queued(&self) -> usize {
+        self.jobs.len()
+    }
+}
+
+fn run(job: Job) {
+    if Instant::now() < job.not_after {
+        // A panic is reported by the panic hook; the slot stays empty and the request is answered with a 500.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.run));
+    }
+    complete([job.ticket], true);
+}
