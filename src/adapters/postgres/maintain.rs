@@ -15,6 +15,12 @@ const ROWS_REMOVED_MAX: i64 = 100_000;
 const PARTITION_LOCK: i64 = 0x65_76_74_72_70_61_72_74;
 const DAY_SECONDS: i64 = 86_400;
 
+/// Read from the catalogue's table: `to_regclass` answers from a cache that waiting for an advisory lock does not
+/// refresh, and would miss what another instance made meanwhile.
+const MISSING_TABLES: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN \
+     (SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) \
+      AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass))";
+
 /// Everything that is due at `now_ms`; returns the days that have partitions now.
 pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
     let today = now_ms.div_euclid(DAY_SECONDS * 1_000);
@@ -41,8 +47,7 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
         .iter()
         .map(|day| Ok(format!("events_{}", date(*day)?.strftime("%Y%m%d"))))
         .collect::<Result<_, StoreError>>()?;
-    let missing = "SELECT name FROM unnest($1::text[]) AS name WHERE to_regclass(name) IS NULL";
-    let statement = session.prepared(missing)?;
+    let statement = session.prepared(MISSING_TABLES)?;
     if session.client.query(&statement, &[&names])?.is_empty() {
         return Ok(());
     }

@@ -71,7 +71,7 @@ fn apply(session: &mut Session) -> Result<(), PrepareError> {
         .batch_execute(&format!("SET LOCAL lock_timeout = 20000; SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
         .map_err(failed)?;
     let known: bool =
-        transaction.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[]).map_err(failed)?.get(0);
+        transaction.query_one("SELECT EXISTS (SELECT FROM pg_tables WHERE tablename = 'schema_version' AND schemaname = current_schema())", &[]).map_err(failed)?.get(0);
     let found: Option<i32> = match known {
         true => transaction.query_one("SELECT max(version) FROM schema_version", &[]).map_err(failed)?.get(0),
         false => None,

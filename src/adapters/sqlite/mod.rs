@@ -115,6 +115,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         // The default of rusqlite's build, said aloud: a commit is on the disk before it is answered.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "cache_size", -32_000)?;
+        // The log is cut back to this after a checkpoint.
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
     };
     match set().map_err(store_error)?.as_str() {
@@ -144,6 +146,7 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// A failure as the port names it.
+#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
 fn store_error(error: rusqlite::Error) -> StoreError {
     let text = format!("SQLite: {error}");
     match error.sqlite_error_code() {

@@ -1,0 +1,213 @@
+//! A ledger of each kind under test, and journals to feed them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use event_tracker::adapters::postgres::{self, PostgresLedger};
+use event_tracker::adapters::sqlite::SqliteLedger;
+use event_tracker::events::{Event, EventType, Record};
+use event_tracker::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdicts, Watermark};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
+
+use crate::server::Server;
+
+pub(crate) const MINUTE: i64 = 60_000;
+pub(crate) const HOUR: i64 = 60 * MINUTE;
+pub(crate) const DAY: i64 = 24 * HOUR;
+/// 2026-11-22T10:30:30Z, a Sunday.
+pub(crate) const NOW: i64 = 1_795_343_430_000;
+
+pub(crate) type Rows = Vec<Vec<String>>;
+
+/// A ledger under test and a way around it, to look at its tables.
+pub(crate) struct Fixture {
+    pub(crate) name: &'static str,
+    pub(crate) ledger: Box<dyn Ledger>,
+    query: Box<dyn Fn(&str) -> Rows>,
+    pub(crate) url: String,
+    _keep: (Option<Arc<Server>>, Option<tempfile::TempDir>),
+}
+
+impl Fixture {
+    pub(crate) fn postgres() -> Option<Fixture> {
+        let server = Server::shared()?;
+        let url = server.database("ledger", "");
+        postgres::prepare(&url).expect("a fresh database takes the schema");
+        let ledger = PostgresLedger::new(&url, 4).expect("the URL is one");
+        let direct = url.clone();
+        let query = move |sql: &str| {
+            let mut client = ::postgres::Client::connect(&direct, ::postgres::NoTls).expect("connects");
+            let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let rows = messages.iter().filter_map(|message| match message {
+                ::postgres::SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_owned()).collect())
+                }
+                _ => None,
+            });
+            rows.collect()
+        };
+        let _keep = (Some(server), None);
+        Some(Fixture { name: "postgres", ledger: Box::new(ledger), query: Box::new(query), url, _keep })
+    }
+
+    pub(crate) fn sqlite() -> Fixture {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ledger.db");
+        let ledger = SqliteLedger::open(&path).expect("a fresh file takes the schema");
+        let url = path.display().to_string();
+        let query = move |sql: &str| {
+            let connection = rusqlite::Connection::open(&path).expect("opens");
+            if !sql.trim_start().starts_with("SELECT") {
+                connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+                return Vec::new();
+            }
+            let mut statement = connection.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let columns = statement.column_count();
+            let text = |value: rusqlite::types::Value| match value {
+                rusqlite::types::Value::Null => "NULL".to_owned(),
+                rusqlite::types::Value::Integer(number) => number.to_string(),
+                rusqlite::types::Value::Real(number) => number.to_string(),
+                rusqlite::types::Value::Text(text) => text,
+                rusqlite::types::Value::Blob(bytes) => format!("{bytes:?}"),
+            };
+            let rows = statement.query_map([], |row| (0..columns).map(|i| row.get(i).map(text)).collect());
+            rows.expect("answers").collect::<Result<_, _>>().expect("rows")
+        };
+        let _keep = (None, Some(directory));
+        Fixture { name: "sqlite", ledger: Box::new(ledger), query: Box::new(query), url, _keep }
+    }
+
+    pub(crate) fn rows(&self, sql: &str) -> Rows {
+        (self.query)(sql)
+    }
+
+    pub(crate) fn number(&self, sql: &str) -> i64 {
+        self.rows(sql)[0][0].parse().unwrap_or_else(|_| panic!("{sql}"))
+    }
+
+    pub(crate) fn feed(&self) -> Feed {
+        let mut writer = self.ledger.open_writer().expect("a writer");
+        let stream = Uuid::new_v4();
+        writer.register(stream).expect("registers");
+        Feed { writer, stream, at: Watermark::default() }
+    }
+}
+
+/// Runs `check` over every ledger that this machine can start.
+pub(crate) fn each_ledger(mut check: impl FnMut(&Fixture)) {
+    for fixture in Fixture::postgres().into_iter().chain([Fixture::sqlite()]) {
+        eprintln!("-- {}", fixture.name);
+        check(&fixture);
+    }
+}
+
+/// A journal's side: knows where it stands.
+pub(crate) struct Feed {
+    pub(crate) writer: Box<dyn LedgerWriter>,
+    pub(crate) stream: Uuid,
+    pub(crate) at: Watermark,
+}
+
+impl Feed {
+    pub(crate) fn batch<'a>(&self, records: Vec<Record<'a>>) -> Batch<'a> {
+        let position = self.at.position + records.len() as u64;
+        let to = Watermark { position, crc: (position as u32).wrapping_mul(2_654_435_761) };
+        Batch { stream: self.stream, from: self.at, to, records }
+    }
+
+    pub(crate) fn try_apply(
+        &mut self,
+        records: Vec<Record<'_>>,
+        dead: &[(Position, &str)],
+    ) -> Result<Verdicts, StoreError> {
+        let batch = self.batch(records);
+        let dead: BTreeMap<Position, String> = dead.iter().map(|(at, why)| (*at, (*why).to_owned())).collect();
+        let verdicts = self.writer.apply(&batch, &dead)?;
+        self.at = batch.to;
+        Ok(verdicts)
+    }
+
+    pub(crate) fn apply(&mut self, records: Vec<Record<'_>>) -> Verdicts {
+        self.try_apply(records, &[]).expect("applies")
+    }
+}
+
+pub(crate) fn event(event_type: EventType, at_ms: i64) -> Event<'static> {
+    Event {
+        id: Uuid::new_v4(),
+        id_from_client: false,
+        event_type,
+        user_id: Some("u1".into()),
+        session_id: None,
+        component_id: None,
+        element_id: None,
+        keyword: None,
+        post_id: None,
+        url: None,
+        referrer: None,
+        result_count: None,
+        properties: None,
+        event_time_ms: at_ms,
+        received_at_ms: NOW,
+    }
+}
+
+pub(crate) fn search(user: &str, keyword: &str, at_ms: i64) -> Record<'static> {
+    let (user_id, keyword) = (Some(user.to_owned().into()), Some(keyword.to_owned().into()));
+    Record::Event(Event { user_id, keyword, ..event(EventType::Search, at_ms) })
+}
+
+pub(crate) fn click(component: i64, at_ms: i64) -> Record<'static> {
+    Record::Event(Event { component_id: Some(component), ..event(EventType::Click, at_ms) })
+}
+
+pub(crate) fn like(event_type: EventType, user: &str, post: &str, at_ms: i64) -> Record<'static> {
+    let (user_id, post_id) = (Some(user.to_owned().into()), Some(post.to_owned().into()));
+    Record::Event(Event { user_id, post_id, ..event(event_type, at_ms) })
+}
+
+pub(crate) fn with_id(record: Record<'static>, id: Uuid) -> Record<'static> {
+    match record {
+        Record::Event(event) => Record::Event(Event { id, id_from_client: true, ..event }),
+        other => other,
+    }
+}
+
+/// A random event of any kind within the last three days, often sharing names with others.
+pub(crate) fn random_event(random: &mut StdRng) -> Event<'static> {
+    let types = [EventType::Click, EventType::PageView, EventType::Search, EventType::Like, EventType::Toggle];
+    let kind = types[random.random_range(0..types.len())];
+    let old = random.random_range(0..4) == 0;
+    let age = if old { random.random_range(0..3 * DAY) } else { random.random_range(0..2 * HOUR) };
+    let mut event = event(kind, NOW - age);
+    let mut maybe = |text: String| (random.random_range(0..2) == 0).then(|| text.into());
+    event.session_id = maybe("s".to_owned());
+    event.referrer = maybe("https://example.org/ref".to_owned());
+    event.properties = maybe(r#"{"a": [1, 2.5, "é"], "b": null}"#.to_owned());
+    event.element_id = maybe("button".to_owned());
+    event.user_id = Some(format!("u{}", random.random_range(0..20)).into());
+    let keywords = ["Chair", "chair", "ÉCOLE", "école", "고양이"];
+    let urls = ["/a?x=1", "https://example.org/a#b", "https://example.org", "/b", "?q"];
+    if kind == EventType::Search || random.random_range(0..5) == 0 {
+        event.keyword = Some(keywords[random.random_range(0..keywords.len())].into());
+    }
+    if kind == EventType::PageView || random.random_range(0..3) == 0 {
+        event.url = Some(urls[random.random_range(0..urls.len())].into());
+    }
+    if kind.is_like() || random.random_range(0..2) == 0 {
+        event.post_id = Some(format!("p{}", random.random_range(0..5)).into());
+    }
+    if kind == EventType::Click || random.random_range(0..4) == 0 {
+        event.component_id = Some(random.random_range(1..4));
+    }
+    event.result_count = (kind == EventType::Search).then(|| random.random_range(0..3));
+    event
+}
+
+pub(crate) fn seeded() -> StdRng {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    eprintln!("SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}

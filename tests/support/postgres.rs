@@ -1,0 +1,154 @@
+//! A throw-away PostgreSQL server: made for a test run, gone with it, whatever happens.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use postgres::{Client, NoTls};
+
+/// A server that takes test databases: our own, or the one that `TEST_DATABASE_URL` names.
+pub(crate) struct Server {
+    url: String,
+    own: Option<(Child, tempfile::TempDir)>,
+}
+
+impl Server {
+    /// The server that the tests running right now share; the last of them stops it.
+    pub(crate) fn shared() -> Option<Arc<Server>> {
+        static SHARED: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(server) = shared.upgrade() {
+            return Some(server);
+        }
+        let server = Arc::new(Server::start()?);
+        *shared = Arc::downgrade(&server);
+        Some(server)
+    }
+
+    /// Starts one; `None` where there is neither a program to start nor a URL, with a line that says so.
+    pub(crate) fn start() -> Option<Server> {
+        if let Ok(url) = std::env::var("TEST_DATABASE_URL") {
+            return Some(Server { url, own: None });
+        }
+        let Some(bin) = find_programs() else {
+            eprintln!("skipped: no PostgreSQL programs in PATH or /usr/lib/postgresql, and no TEST_DATABASE_URL");
+            return None;
+        };
+        Some(start(&bin))
+    }
+
+    /// A fresh database; returns its URL.
+    pub(crate) fn database(&self, name: &str, options: &str) -> String {
+        let name = format!("{name}_{}", uuid::Uuid::new_v4().simple());
+        let mut client = Client::connect(&self.url, NoTls).expect("the test server answers");
+        client.batch_execute(&format!("CREATE DATABASE {name} {options}")).expect("a fresh database");
+        // The last `/` of the URL comes before the database's name; a query keeps its place.
+        let (base, query) = self.url.split_once('?').map_or((self.url.as_str(), ""), |(base, query)| (base, query));
+        let base = &base[..base.rfind('/').expect("the URL names a database")];
+        if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") }
+    }
+
+    /// The server's main process, where it is our own.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.own.as_ref().map(|(child, _)| i32::try_from(child.id()).expect("a process id"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some((child, _)) = &mut self.own {
+            // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
+            unsafe { libc::kill(i32::try_from(child.id()).expect("a process id"), libc::SIGQUIT) };
+            let _ = child.wait();
+        }
+    }
+}
+
+fn find_programs() -> Option<PathBuf> {
+    let in_path =
+        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let packaged = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut packaged: Vec<PathBuf> = packaged.map(|version| version.path().join("bin")).collect();
+    packaged.sort();
+    packaged.into_iter().rev().chain(in_path).find(|bin| bin.join("initdb").exists() && bin.join("postgres").exists())
+}
+
+/// PostgreSQL refuses to run as root: then it runs as the user that its package made, or as nobody.
+fn unprivileged() -> Option<(u32, u32)> {
+    // SAFETY: reads the process's own user id.
+    if unsafe { libc::geteuid() } != 0 {
+        return None;
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let id_of = |name: &str| {
+        let mut fields = passwd.lines().find(|line| line.starts_with(&format!("{name}:")))?.split(':').skip(2);
+        Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+    };
+    id_of("postgres").or_else(|| id_of("nobody"))
+}
+
+fn command(program: &Path, user: Option<(u32, u32)>, directory: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(directory).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+    command
+}
+
+fn start(bin: &Path) -> Server {
+    let directory = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").expect("a directory");
+    let user = unprivileged();
+    if let Some((user, group)) = user {
+        chown(directory.path(), Some(user), Some(group)).expect("root may give a directory away");
+    }
+    std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o700)).expect("our own directory");
+    let data = directory.path().join("data");
+    let made = command(&bin.join("initdb"), user, directory.path())
+        .args(["--no-sync", "--auth=trust", "--username=test", "--encoding=UTF8", "--locale=C.UTF-8", "-D"])
+        .arg(&data)
+        .output()
+        .expect("initdb runs");
+    assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let mut server = command(&bin.join("postgres"), user, directory.path());
+    server.arg("-D").arg(&data).arg("-k").arg(directory.path()).args(["-p", &port.to_string()]);
+    for setting in ["listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=128MB", "max_wal_size=2GB"] {
+        server.args(["-c", setting]);
+    }
+    server.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).expect("a log"));
+    // SAFETY: prctl is async-signal-safe; the server is told to stop when the thread that started it is gone.
+    unsafe {
+        server.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGQUIT);
+            Ok(())
+        })
+    };
+    let child = spawn_from_a_thread_that_stays(server);
+    let url = format!("postgres://test@{}:{port}/postgres", directory.path().display().to_string().replace('/', "%2F"));
+    let server = Server { url, own: Some((child, directory)) };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Client::connect(&server.url, NoTls).is_err() {
+        assert!(Instant::now() < deadline, "PostgreSQL does not come up");
+        thread::sleep(Duration::from_millis(50));
+    }
+    server
+}
+
+/// The signal comes when the *thread* that started the server ends: that of a test ends too early.
+fn spawn_from_a_thread_that_stays(mut server: Command) -> Child {
+    let (sender, receiver) = sync_channel(1);
+    thread::spawn(move || {
+        sender.send(server.spawn().expect("postgres runs")).expect("the test waits");
+        loop {
+            thread::park();
+        }
+    });
+    receiver.recv().expect("postgres runs")
+}
