@@ -136,7 +136,7 @@ pub struct Settings {
     pub ack: Ack,
     pub log: String,
     pub log_format: LogFormat,
-    pub pg_pool: usize,
+    pub pg_pool: u32,
     pub redis_pool: usize,
     pub time_zone: TimeZone,
     pub retention_ms: i64,
@@ -165,7 +165,7 @@ impl Raw {
             live: live_kind(self.redis_url)?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
             // Two cores keep about four blocking clients busy; more only queue in the store.
-            pg_pool: number("PG_POOL", &self.pg_pool, (cores * 2).clamp(2, 16), 256)?,
+            pg_pool: number("PG_POOL", &self.pg_pool, (cores * 2).clamp(2, 16), 256)? as u32,
             redis_pool: number("REDIS_POOL", &self.redis_pool, cores.clamp(2, 8), 256)?,
             time_zone: time_zone(&self.time_zone)?,
             retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use clap::error::ErrorKind;
 use event_tracker::adapters::memory::MemoryLive;
-use event_tracker::adapters::postgres::PostgresLedger;
+use event_tracker::adapters::postgres::{PostgresLedger, PrepareError};
 use event_tracker::adapters::redis::RedisLive;
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::api::{Api, not_durable};
@@ -33,7 +33,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const SINK_STOP_WAIT: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    let settings = match CommandLine::try_parse().map_err(one_line).and_then(CommandLine::settings) {
+    let settings = match CommandLine::try_parse().map_err(|e| one_line(&e)).and_then(CommandLine::settings) {
         Ok(settings) => settings,
         Err(line) => {
             eprintln!("event-tracker: {line}");
@@ -86,7 +86,12 @@ fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, String> {
     match &settings.ledger {
         LedgerKind::Postgres(url) => {
             tracing::info!(url = without_password(url), "ledger: PostgreSQL");
-            let ledger = PostgresLedger::new(url, settings.pg_pool as u32).map_err(|e| format!("ledger: {e}"))?;
+            let ledger = PostgresLedger::new(url, settings.pg_pool).map_err(|e| format!("ledger: {e}"))?;
+            match ledger.prepare() {
+                Ok(()) => {}
+                Err(PrepareError::Refused(why)) => return Err(format!("ledger: {why}")),
+                Err(PrepareError::Retry(why)) => tracing::warn!("ledger: away ({why}); events wait in the journal"),
+            }
             Ok(Arc::new(ledger))
         }
         LedgerKind::Sqlite => {
@@ -124,7 +129,7 @@ fn start_sinks(
 ) -> (Arc<App>, Vec<JoinHandle<()>>) {
     let app = Arc::new(App {
         journal: Arc::new(journal),
-        ledger_lane: Lane::start("ledger", settings.pg_pool),
+        ledger_lane: Lane::start("ledger", settings.pg_pool as usize),
         live_lane: Lane::start("live", settings.redis_pool),
         ledger,
         live,
@@ -182,7 +187,7 @@ fn start_log(settings: &Settings) {
 }
 
 /// A wrong flag in one line; help and version are printed as they are, and end the program.
-fn one_line(error: clap::Error) -> String {
+fn one_line(error: &clap::Error) -> String {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         error.exit();
     }

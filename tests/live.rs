@@ -3,6 +3,8 @@
 //! Redis is a private server of each test, or `TEST_REDIS_URL` (its database is flushed). Time is handed in, near the
 //! real one because Redis expires keys by its own clock.
 
+#![allow(clippy::print_stdout, reason = "seeds and measurements are for whoever reads the test's output")]
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

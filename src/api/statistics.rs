@@ -52,6 +52,9 @@ struct CountBody {
     count: u64,
 }
 
+/// What a list sums, by its query.
+type Parts = fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>;
+
 /// What the names of a list are.
 #[derive(Clone, Copy)]
 enum Named {
@@ -89,13 +92,7 @@ impl Api {
     }
 
     /// A ranked list: from the live store, or from the ledger while that is away.
-    fn list(
-        &self,
-        named: Named,
-        request: &Request<'_>,
-        exchange: &mut Exchange<'_>,
-        parts: fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>,
-    ) {
+    fn list(&self, named: Named, request: &Request<'_>, exchange: &mut Exchange<'_>, parts: Parts) {
         let (query, window) = match top_query(named, request.query, parts) {
             Ok(query) => query,
             Err(rejection) => return answer::rejected(exchange, rejection),
@@ -139,11 +136,7 @@ impl Api {
     }
 }
 
-fn top_query(
-    named: Named,
-    query: &str,
-    parts: fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>,
-) -> Result<(TopQuery, &'static str), Rejection> {
+fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
     let query = Query::parse(query)?;
     let (window, name) = match query.get("window").unwrap_or("1h") {
         "10m" => (Window::TenMinutes, "10m"),

@@ -21,20 +21,20 @@ use crate::limits::{
 
 /// Why an event is not taken: a tag that never changes its meaning, a sentence, and the fields concerned.
 #[derive(Debug, PartialEq)]
-pub struct Rejection {
-    pub tag: &'static str,
-    pub message: String,
-    pub fields: BTreeMap<&'static str, String>,
+pub(super) struct Rejection {
+    pub(super) tag: &'static str,
+    pub(super) message: String,
+    pub(super) fields: BTreeMap<&'static str, String>,
 }
 
 impl Rejection {
     /// Without a field.
-    pub fn new(tag: &'static str, message: impl Into<String>) -> Rejection {
+    pub(super) fn new(tag: &'static str, message: impl Into<String>) -> Rejection {
         Rejection { tag, message: message.into(), fields: BTreeMap::new() }
     }
 
     /// About one field: `reason` completes the sentence that the field's name begins.
-    pub fn of_field(tag: &'static str, field: &'static str, reason: impl Into<String>) -> Rejection {
+    pub(super) fn of_field(tag: &'static str, field: &'static str, reason: impl Into<String>) -> Rejection {
         let reason = reason.into();
         let message = format!("{field} {reason}");
         Rejection { tag, message, fields: BTreeMap::from([(field, reason)]) }
@@ -43,9 +43,9 @@ impl Rejection {
 
 /// When a request came in and what it is judged by.
 #[derive(Clone, Copy, Debug)]
-pub struct Receipt {
-    pub now_ms: i64,
-    pub retention_ms: i64,
+pub(super) struct Receipt {
+    pub(super) now_ms: i64,
+    pub(super) retention_ms: i64,
 }
 
 /// Any scalar; arrays and objects are kept as what they are not: a value.
@@ -188,13 +188,13 @@ impl<'a> WireEvent<'a> {
             event_type,
             user_id: id("userId", self.user_id)?,
             session_id: text("sessionId", self.session_id, SESSION_BYTES_MAX)?,
-            component_id: integer("metadata.componentId", metadata.component_id, 1)?,
+            component_id: integer("metadata.componentId", &metadata.component_id, 1)?,
             element_id: text("metadata.elementId", metadata.element_id, ELEMENT_BYTES_MAX)?,
             keyword: keyword(metadata.keyword)?,
             post_id: id("metadata.postId", metadata.post_id)?,
             url: text("metadata.url", metadata.url, URL_BYTES_MAX)?,
             referrer: text("metadata.referrer", metadata.referrer, URL_BYTES_MAX)?,
-            result_count: integer("metadata.resultCount", metadata.result_count, 0)?,
+            result_count: integer("metadata.resultCount", &metadata.result_count, 0)?,
             properties: properties(self.properties)?,
             event_time_ms,
             received_at_ms: receipt.now_ms,
@@ -296,11 +296,11 @@ pub(super) fn normal_keyword(typed: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-fn integer(field: &'static str, value: Scalar<'_>, min: i64) -> Result<Option<i64>, Rejection> {
+fn integer(field: &'static str, value: &Scalar<'_>, min: i64) -> Result<Option<i64>, Rejection> {
     match value {
         Scalar::Absent => Ok(None),
         Scalar::Integer(number) => {
-            let number = i64::try_from(number).ok().filter(|n| *n >= min);
+            let number = i64::try_from(*number).ok().filter(|n| *n >= min);
             number.map(Some).ok_or_else(|| out_of_range(field, min))
         }
         _ => Err(out_of_range(field, min)),

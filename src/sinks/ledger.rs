@@ -133,7 +133,8 @@ impl LedgerSink {
 /// The positions whose data the ledger refuses, with its reason: halves what is refused until single records are left.
 fn find_poison(writer: &mut dyn LedgerWriter, batch: &Batch<'_>) -> Result<BTreeMap<Position, String>, StoreError> {
     let mut dead = BTreeMap::new();
-    let mut ranges = Vec::from([0..batch.records.len()]);
+    let whole = 0..batch.records.len();
+    let mut ranges = vec![whole];
     while let Some(range) = ranges.pop() {
         match writer.probe(batch, range.clone()) {
             Ok(()) => {}

@@ -13,6 +13,7 @@ mod transaction;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
@@ -35,6 +36,8 @@ pub use schema::{PrepareError, prepare};
 
 /// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
 pub struct PostgresLedger {
+    url: String,
+    prepared: AtomicBool,
     dialer: Arc<Dialer>,
     pool: Pool,
 }
@@ -45,7 +48,17 @@ impl PostgresLedger {
     pub fn new(url: &str, pool_size: u32) -> Result<PostgresLedger, StoreError> {
         let dialer = Arc::new(Dialer::new(url, pool_size)?);
         let pool = connect::pool(&dialer, pool_size);
-        Ok(PostgresLedger { dialer, pool })
+        Ok(PostgresLedger { url: url.to_owned(), prepared: AtomicBool::new(false), dialer, pool })
+    }
+
+    /// Brings the schema to this program's version, once; a server that is away at the start is prepared by the first
+    /// writer that reaches it.
+    pub fn prepare(&self) -> Result<(), PrepareError> {
+        if !self.prepared.load(Ordering::Acquire) {
+            schema::prepare(&self.url)?;
+            self.prepared.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Runs a read on a pooled connection, bounded.
@@ -62,6 +75,10 @@ impl PostgresLedger {
 
 impl Ledger for PostgresLedger {
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
+        self.prepare().map_err(|error| match error {
+            PrepareError::Retry(why) => StoreError::Retry(why),
+            PrepareError::Refused(why) => StoreError::Fatal(why),
+        })?;
         Ok(Box::new(writer::PostgresWriter::new(self.dialer.clone())))
     }
 
