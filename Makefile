@@ -1,0 +1,50 @@
+# One command an intent; `make` alone lists them. CI runs `make check` and nothing else (.ci/run).
+# ARGS goes to the command: make test ARGS='--test ingest', make run ARGS='--log debug', make psql ARGS='-c "SELECT 1"'.
+
+SERVICES_DIR ?= data/services
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run run-full services services-down psql redis-cli test check fmt perf clean
+
+help: ## this list
+	@echo 'make TARGET [ARGS=…]'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
+
+run: ## release build on the embedded stores (SQLite, memory): needs no server
+	cargo run --release --locked -- serve $(ARGS)
+
+# A journal belongs to one pair of stores: that of `make run` is in ./data, this one's in ./data/full.
+run-full: services ## the same on private PostgreSQL and Redis, kept under data/services
+	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
+	DATA_DIR="$${DATA_DIR:-data/full}" exec cargo run --release --locked -- serve $(ARGS)
+
+services: ## start those PostgreSQL and Redis only (installed if missing)
+	@.ci/services up '$(SERVICES_DIR)'
+
+services-down: ## stop them; their data stay
+	@.ci/services down '$(SERVICES_DIR)'
+
+psql: ## a shell on that PostgreSQL
+	@.ci/services psql '$(SERVICES_DIR)' $(ARGS)
+
+redis-cli: ## a shell on that Redis
+	@.ci/services redis-cli '$(SERVICES_DIR)' $(ARGS)
+
+test: ## all tests on throw-away PostgreSQL and Redis (installed if missing)
+	.ci/services with cargo test --locked $(ARGS)
+
+check: ## format, lints, all tests: what CI runs
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	$(MAKE) test
+
+fmt: ## format the sources
+	cargo fmt
+
+perf: ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
+	perf/ingest $(ARGS)
+
+clean: ## remove what was built and throw-away servers; ./data stays
+	cargo clean
+	@.ci/services sweep
