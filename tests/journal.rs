@@ -63,6 +63,17 @@ fn last_written_segment(path: &Path) -> std::path::PathBuf {
     names.pop().unwrap()
 }
 
+/// The offset behind the last frame of a segment.
+fn end_of_frames(segment: &[u8]) -> usize {
+    let mut at = 64;
+    loop {
+        match u32::from_le_bytes(segment[at..at + 4].try_into().unwrap()) {
+            0 => return at,
+            payload => at += 20 + payload as usize,
+        }
+    }
+}
+
 /// Where the first frame's payload begins in a segment.
 const FIRST_PAYLOAD: usize = 64 + 20;
 
@@ -137,11 +148,10 @@ fn a_torn_tail_is_cut_and_nothing_before_it() {
     let end = journal.end();
     drop(journal);
     // The beginning of a frame that never became whole, behind the last one.
-    let used = whole.iter().rposition(|b| *b != 0).unwrap() + 1;
+    let used = end_of_frames(&whole);
     let mut torn = whole.clone();
-    let frame: Vec<u8> = whole[64..used.min(64 + 90)].to_vec();
-    torn[used + 8..used + 8 + frame.len()].copy_from_slice(&frame);
-    torn[used..used + 4].copy_from_slice(&5_000u32.to_le_bytes());
+    torn[used..used + 80].copy_from_slice(&whole[64..64 + 80]);
+    torn[used + 8..used + 16].copy_from_slice(&101u64.to_le_bytes());
     fs::write(&segment, &torn).unwrap();
     let journal = open(directory.path()).unwrap();
     assert_eq!(journal.end(), end);

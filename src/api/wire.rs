@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
@@ -120,7 +121,7 @@ pub(super) struct WireEvent<'a> {
     timestamp: Scalar<'a>,
     #[serde(borrow)]
     sent_at: Scalar<'a>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "object_or_null")]
     metadata: Option<WireMetadata<'a>>,
     #[serde(borrow)]
     properties: Option<&'a RawValue>,
@@ -147,10 +148,32 @@ struct WireMetadata<'a> {
     result_count: Scalar<'a>,
 }
 
+fn object_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<WireMetadata<'de>>, D::Error> {
+    struct Object;
+    impl<'de> Visitor<'de> for Object {
+        type Value = Option<WireMetadata<'de>>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object in `metadata`")
+        }
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            WireMetadata::deserialize(MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(Object)
+}
+
 /// Parses the JSON of one event (or envelope), bounded in size and nesting.
 pub(super) fn parse(text: &str) -> Result<WireEvent<'_>, Rejection> {
     // One level of the event's own, and `properties` may have all of theirs below it.
     check_depth(text, JSON_DEPTH_MAX + 1).map_err(too_deep)?;
+    // A derived struct would take an array of values as well.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(Rejection::new("invalid_json", "an event is a JSON object"));
+    }
     serde_json::from_str(text).map_err(|e| bad_json(&e))
 }
 
@@ -418,6 +441,8 @@ mod tests {
         }
         assert_eq!(judge("{").unwrap_err().tag, "invalid_json");
         assert_eq!(judge("[]").unwrap_err().tag, "invalid_json");
+        assert_eq!(judge(r#"{"eventType":"CLICK","userId":1,"metadata":[1]}"#).unwrap_err().tag, "invalid_json");
+        assert_eq!(judge(r#"{"eventType":"CLICK","userId":1,"metadata":null}"#).unwrap_err().tag, "missing_field");
         let deep = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
         assert_eq!(judge(&deep).unwrap_err().tag, "nesting_too_deep");
     }
