@@ -75,6 +75,9 @@ pub const BATCH_RECORDS_MAX: usize = 20_000;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).
 pub const LINGER_MS: u64 = 20;
+/// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
+/// larger batch counts the same names in fewer commands.
+pub const LIVE_LINGER_MS: u64 = 100;
 /// Decided batches handed from the ledger sink to followers in memory; older ones are read back from the ledger.
 pub const HANDOVER_BATCHES_MAX: usize = 64;
 /// First and longest pause between two tries at a store that is away.

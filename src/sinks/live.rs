@@ -10,12 +10,14 @@ use super::{Ended, Handover, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::{Record, Tally, tally_event, tally_like};
 use crate::journal::{Frames, Journal, Reader, Until};
-use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_MAX};
+use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
     Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, RecentChange, StoreError, Verdict, Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
+/// Records that make a batch worth applying without waiting for more.
+const BATCH_RECORDS_ENOUGH: u64 = 8_000;
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the sink works with.
@@ -58,6 +60,7 @@ impl LiveSink {
             let asked_at = self.clock.now_ms();
             let nothing_new = reader.behind() == 0;
             let ledger_at = self.handover.wait_past(reader.at().position, IDLE_WAIT);
+            let ledger_at = self.linger(reader.at().position, ledger_at);
             let frames = reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?;
             let Some(frames) = frames else {
                 if nothing_new {
@@ -75,6 +78,21 @@ impl LiveSink {
             }
         }
         Ok(())
+    }
+
+    /// Waits a little for a larger batch, whose counts coalesce better, unless somebody waits for this one.
+    fn linger(&self, at: Position, ledger_at: Position) -> Position {
+        let waiting = self.journal.waiting();
+        let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
+        let mut ledger_at = ledger_at;
+        while (1..BATCH_RECORDS_ENOUGH).contains(&(ledger_at - at)) && !waiting.any(Until::Live) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.status.is_stopping() {
+                break;
+            }
+            ledger_at = self.handover.wait_past(ledger_at, left);
+        }
+        ledger_at
     }
 
     /// Where the store stands; builds it from the ledger where it is lost.

@@ -73,39 +73,59 @@ local function forget(list, folded, up_to)
 end
 
 local recent_max, recent_ms, recent_after = tonumber(take()), tonumber(take()), tonumber(take())
-for _ = 1, tonumber(take()) do
-  local key = base .. 'r:' .. take()
+
+local function expire(key, newest)
+  redis.call('PEXPIREAT', key, string.format('%.0f', newest + recent_ms))
+end
+
+-- What nearly every change is: one search, newer than all there is, for a keyword that is not there. False: it may be
+-- another case (a keyword that begins like a known one is taken for it), and nothing was written.
+local function push_newest(key, elements, value)
+  local search = parse(value)
+  local head = elements[1] and parse(elements[1])
+  if head and (head.at > search.at or head.at <= recent_after) then return false end
+  local name = ':' .. search.folded
+  for _, element in ipairs(elements) do
+    if string.find(element, name, 1, true) then return false end
+  end
+  redis.call('LPUSH', key, value)
+  if #elements == recent_max then redis.call('LTRIM', key, 0, recent_max - 1) end
+  expire(key, search.at)
+  return true
+end
+
+-- Any changes: the list is worked out and written anew.
+local function rewrite(key, elements, changes)
   local list = {}
-  local elements = redis.call('LRANGE', key, 0, recent_max - 1)
   for at, element in ipairs(elements) do list[at] = parse(element) end
   -- The server's clock may not have expired it yet.
   if list[1] and list[1].at <= recent_after then list = {} end
-  for _ = 1, tonumber(take()) do
-    local kind, value = take(), take()
-    if kind == '+' then
-      merge(list, parse(value), recent_max)
+  for _, change in ipairs(changes) do
+    if change.kind == '+' then
+      merge(list, parse(change.value), recent_max)
     else
-      forget(list, value, tonumber(take()))
+      forget(list, change.value, change.up_to)
     end
   end
-  -- Mostly searches are new and newest: then only they are written.
-  local added = 0
-  while list[added + 1] and list[added + 1].element ~= elements[1] do added = added + 1 end
-  local pushed = #list == math.min(recent_max, added + #elements)
-  for at = added + 1, #list do pushed = pushed and list[at].element == elements[at - added] end
-  local first = {}
-  for at = 1, pushed and added or #list do first[at] = list[at].element end
-  if not pushed and #elements > 0 then redis.call('DEL', key) end
-  if #list > 0 then
-    if pushed then
-      local reversed = {}
-      for at = 1, added do reversed[at] = first[added + 1 - at] end
-      if added > 0 then redis.call('LPUSH', key, unpack(reversed)) end
-      if added + #elements > recent_max then redis.call('LTRIM', key, 0, recent_max - 1) end
-    else
-      redis.call('RPUSH', key, unpack(first))
-    end
-    redis.call('PEXPIREAT', key, string.format('%.0f', list[1].at + recent_ms))
+  if #elements > 0 then redis.call('DEL', key) end
+  if #list == 0 then return end
+  local all = {}
+  for at, search in ipairs(list) do all[at] = search.element end
+  redis.call('RPUSH', key, unpack(all))
+  expire(key, list[1].at)
+end
+
+for _ = 1, tonumber(take()) do
+  local key = base .. 'r:' .. take()
+  local changes = {}
+  for at = 1, tonumber(take()) do
+    local kind, value = take(), take()
+    changes[at] = {kind = kind, value = value, up_to = kind == '-' and tonumber(take())}
+  end
+  local elements = redis.call('LRANGE', key, 0, recent_max - 1)
+  local one = #changes == 1 and changes[1].kind == '+'
+  if not (one and push_newest(key, elements, changes[1].value)) then
+    rewrite(key, elements, changes)
   end
 end
 
