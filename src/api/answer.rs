@@ -57,6 +57,7 @@ pub(super) fn error_with(exchange: &mut Exchange<'_>, status: u16, tag: &str, me
 pub(super) fn rejected(exchange: &mut Exchange<'_>, rejection: Rejection) {
     let status = match rejection.tag {
         "body_too_large" | "event_too_large" | "too_many_events" => 413,
+        "length_required" => 411,
         "unsupported_content_type" | "unsupported_content_coding" => 415,
         _ => 400,
     };

@@ -53,6 +53,9 @@ impl Api {
 
     fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Result<(), Rejection> {
         let wait = !request.query.is_empty() && Query::parse(request.query)?.get("wait") == Some("true");
+        if request.body.is_empty() && !declares_body(request) {
+            return Err(Rejection::new("length_required", "send Content-Length, or Transfer-Encoding: chunked"));
+        }
         if wait || self.app.ack == Ack::Ledger {
             exchange.settle();
         }
@@ -190,6 +193,10 @@ impl Api {
         }
         Ok(())
     }
+}
+
+fn declares_body(request: &Request<'_>) -> bool {
+    ["content-length", "transfer-encoding"].iter().any(|name| request.headers.get(name).is_some())
 }
 
 fn accepted(id: &str, exchange: &mut Exchange<'_>) {

@@ -1,0 +1,89 @@
+//! The shape of the sources: arrows point one way, every file says what it owns, none grows past splitting.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each module may use. `http → api → app → ports ← adapters`; `main` alone knows everybody.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("limits", &[]),
+    ("clock", &[]),
+    ("shutdown", &[]),
+    ("process", &["limits"]),
+    ("events", &["limits"]),
+    ("ports", &["events", "limits"]),
+    ("runtime", &["clock", "limits"]),
+    ("http", &["clock", "limits", "runtime"]),
+    ("journal", &["clock", "events", "limits", "ports", "runtime"]),
+    ("ledger_fold", &["events", "limits", "ports"]),
+    ("live", &["events", "limits", "ports"]),
+    ("sinks", &["clock", "events", "journal", "limits", "ports"]),
+    ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
+    ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
+    ("metrics", &["app", "events", "http", "sinks"]),
+    ("config", &["app", "journal", "limits"]),
+    ("api", &["app", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"]),
+];
+
+const LINES_MAX: usize = 600;
+
+fn sources() -> BTreeMap<PathBuf, String> {
+    fn collect(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.insert(path, text);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found
+}
+
+/// The module of the crate that a file belongs to.
+fn module(path: &Path) -> String {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+#[test]
+fn arrows_point_one_way() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let from = module(&path);
+        if matches!(from.as_str(), "main" | "lib") {
+            continue;
+        }
+        let allowed = ARROWS.iter().find(|(name, _)| *name == from).map(|(_, to)| *to);
+        let allowed = allowed.unwrap_or_else(|| panic!("{from} has no line in ARROWS"));
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            for part in code.split("crate::").skip(1) {
+                let to: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                if to != from && !to.is_empty() && !allowed.contains(&to.as_str()) {
+                    wrong.push(format!("{}:{}: {from} uses {to}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_stays_small() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        if !text.starts_with("//!") {
+            wrong.push(format!("{} does not open with //!", path.display()));
+        }
+        let lines = text.lines().count();
+        if lines > LINES_MAX {
+            wrong.push(format!("{} has {lines} lines: split it by idea", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
