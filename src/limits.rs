@@ -69,6 +69,14 @@ pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
 
 // ---- sinks ----
 
+/// Pairs remembered; at 9 bytes each and half-full tables about 10 MB.
+pub const USER_HOURS_REMEMBERED_MAX: usize = 400_000;
+/// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
+pub const SINK_STOP_MS: u64 = 5_000;
+/// Records that make a batch worth applying without waiting for more.
+pub const BATCH_RECORDS_ENOUGH: u64 = 4_000;
+/// Records that make a batch worth applying without waiting for more.
+pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 8_000;
 /// Records of one ledger transaction.
 pub const BATCH_RECORDS_MAX: usize = 20_000;
 /// Journal bytes of one ledger transaction.
@@ -93,6 +101,14 @@ pub const ID_MEMORY_MS: i64 = 86_400_000;
 
 // ---- live store ----
 
+/// An open bucket that passes this many members is trimmed to [`LIVE_BUCKET_MEMBERS_MAX`] at once.
+pub const LIVE_OPEN_BUCKET_MEMBERS_MAX: usize = 40_000;
+/// Minutes folded in one step (one script call, one hold of a lock): readers get their turn between two steps.
+pub const LIVE_FOLD_STEP_MINUTES_MAX: usize = 5;
+/// A union of buckets is computed once in this time and shared by all readers.
+pub const LIVE_UNION_KEPT_MS: i64 = 1_000;
+/// A live store that is this far behind makes answers `stale`.
+pub const LIVE_STALE_AFTER_MS: i64 = 5_000;
 /// Minute buckets of the live store are kept this long.
 pub const LIVE_MINUTES_KEPT: i64 = 60;
 /// Hour buckets of the live store.
@@ -110,6 +126,14 @@ pub const PARTITIONS_AHEAD_DAYS: i64 = 7;
 
 // ---- HTTP (http.md) ----
 
+/// Shed connections take a moment to go, and refused ones to be told: as many may be there beyond the cap.
+pub const CONNECTIONS_BEYOND_MAX: usize = 64;
+/// Connections that wait to be accepted.
+pub const ACCEPT_BACKLOG: i32 = 4096;
+/// Reads in a row, without the event loop in between, that a connection gets.
+pub const READS_IN_A_ROW_MAX: usize = 16;
+/// A reader of a live stream that is this far behind is dropped.
+pub const STREAM_BEHIND_BYTES_MAX: usize = 64 * 1024;
 /// Request line: a target of 8,000 bytes passes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
 /// Request head, request line included.
@@ -156,6 +180,43 @@ pub const STACK_WORDS: usize = 0x4000;
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// Buffers that a worker keeps for lending.
 pub const LENT_BUFFERS_KEPT: usize = 256;
+
+// ---- stores ----
+
+/// The lock outlives two calls that time out; it is renewed with every piece that is written.
+pub const REBUILD_LOCK_MS: u64 = 30_000;
+/// Members of one command, and of one pipeline: a piece that the server answers well within the time-out.
+pub const REBUILD_PIECE_MEMBERS_MAX: usize = 5_000;
+/// Keys looked at by one step of the clean-up.
+pub const REBUILD_SCAN_KEYS: usize = 1_000;
+/// How long the clean-up of old generations may take; what is left expires or waits for the next rebuild.
+pub const REBUILD_CLEAN_UP_SECS_MAX: u64 = 20;
+/// TCP connect to Redis.
+pub const REDIS_CONNECT_MS_MAX: u64 = 2_000;
+/// A reader gives up early: its request has 1.5 s.
+pub const REDIS_READ_MS_MAX: u64 = 1_000;
+/// A batch of thousands of counts, or a piece of a rebuild, on a busy server.
+pub const REDIS_WRITE_MS_MAX: u64 = 10_000;
+/// A reader that finds no connection free for this long gives up.
+pub const REDIS_CHECK_OUT_MS_MAX: u64 = 500;
+/// Rows that one call removes from one table; about a minute's share of the busiest.
+pub const MAINTAIN_ROWS_MAX: i64 = 100_000;
+/// TCP connect and the server's greeting.
+pub const POSTGRES_CONNECT_MS_MAX: u64 = 3_000;
+/// How long a read waits for a connection of the pool.
+pub const POSTGRES_CHECK_OUT_MS_MAX: u64 = 1_000;
+/// A connection that answered this recently is handed out without asking it again.
+pub const POSTGRES_TRUSTED_MS: u64 = 500;
+/// Threads beyond twice the pool that may hang or serve writers before dialling stops.
+pub const POSTGRES_SPARE_THREADS: usize = 8;
+/// The server ends a read's statement after this, so that an answer still comes through a connection that lives.
+pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 1_200;
+/// The server ends a writer's statement after this.
+pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
+/// COPY is handed to the client in pieces of this size: each wakes its runtime once.
+pub const POSTGRES_COPY_PIECE_BYTES: usize = 1024 * 1024;
+/// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
+pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 
 // ---- lanes ----
 

@@ -19,7 +19,7 @@ use event_tracker::clock::Clock;
 use event_tracker::config::{CommandLine, LedgerKind, LiveKind, LogFormat, Settings, without_password};
 use event_tracker::http::{Config, Server};
 use event_tracker::journal::Journal;
-use event_tracker::limits::SHUTDOWN_MS;
+use event_tracker::limits::{SHUTDOWN_MS, SINK_STOP_MS};
 use event_tracker::metrics::Metrics;
 use event_tracker::ports::{Ledger, LiveStore};
 use event_tracker::runtime::Lane;
@@ -30,7 +30,7 @@ use event_tracker::{process, runtime, shutdown};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
-const SINK_STOP_WAIT: Duration = Duration::from_secs(5);
+const SINK_STOP_WAIT: Duration = Duration::from_millis(SINK_STOP_MS);
 
 fn main() -> ExitCode {
     let settings = match CommandLine::try_parse().map_err(|e| one_line(&e)).and_then(CommandLine::settings) {

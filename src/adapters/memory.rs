@@ -11,10 +11,13 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::events::{Dimension, fold_keyword};
-use crate::limits::{FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX};
+use crate::limits::{
+    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
+    LIVE_UNION_KEPT_MS,
+};
 use crate::live::{
-    Bucket, Calendar, FOLD_STEP_MINUTES_MAX, Image, OPEN_BUCKET_MEMBERS_MAX, Reading, Search, UNION_KEPT_MS, decay,
-    forget_searches, merge_search, reading, still_recent, trimmed_names,
+    Bucket, Calendar, Image, Reading, Search, decay, forget_searches, merge_search, reading, still_recent,
+    trimmed_names,
 };
 use crate::ports::{
     LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, TopQuery, Watermark,
@@ -139,7 +142,7 @@ impl Shared {
         let mut unions = lock(&self.unions);
         if unions.len() >= UNIONS_MAX {
             unions.retain(|_, slot| match slot.try_lock() {
-                Ok(union) => union.made_for.is_some_and(|(_, as_of_ms)| as_of_ms + UNION_KEPT_MS > now_ms),
+                Ok(union) => union.made_for.is_some_and(|(_, as_of_ms)| as_of_ms + LIVE_UNION_KEPT_MS > now_ms),
                 Err(_) => true,
             });
         }
@@ -224,7 +227,7 @@ impl Generation {
                 for (key, count) in group {
                     counts.add(&key.key, *count);
                 }
-                counts.trim(OPEN_BUCKET_MEMBERS_MAX);
+                counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
             }
         }
         for change in &batch.recent {
@@ -266,9 +269,9 @@ impl Generation {
         if self.folded_until >= until {
             return false;
         }
-        let minutes: Vec<i64> = self.minutes(self.folded_until..until).take(FOLD_STEP_MINUTES_MAX).collect();
+        let minutes: Vec<i64> = self.minutes(self.folded_until..until).take(LIVE_FOLD_STEP_MINUTES_MAX).collect();
         let next = match minutes.last() {
-            Some(last) if minutes.len() == FOLD_STEP_MINUTES_MAX => last + 1,
+            Some(last) if minutes.len() == LIVE_FOLD_STEP_MINUTES_MAX => last + 1,
             _ => until,
         };
         for minute in &minutes {
@@ -278,7 +281,7 @@ impl Generation {
         for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
             for bucket in calendar.buckets(minute) {
                 let closed = calendar.end_minute(bucket) <= next;
-                let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { OPEN_BUCKET_MEMBERS_MAX };
+                let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };
                 for counts in self.buckets.get_mut(&bucket).into_iter().flat_map(BTreeMap::values_mut) {
                     if counts.by_name.len() > bound {
                         Arc::make_mut(counts).trim(bound);

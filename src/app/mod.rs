@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 use crate::journal::Journal;
+use crate::limits::LIVE_STALE_AFTER_MS;
 use crate::ports::{Ledger, LiveStore};
 use crate::runtime::{Lane, Pending};
 use crate::sinks::{SinkState, SinkStatus};
@@ -53,9 +54,6 @@ pub struct App {
     pub counters: Counters,
 }
 
-/// A live store that is this far behind makes answers `stale`.
-const STALE_AFTER_MS: i64 = 5_000;
-
 impl App {
     /// A new event id: UUIDv7, so that ids grow with time.
     pub fn new_id(&self, now_ms: i64) -> Uuid {
@@ -69,7 +67,7 @@ impl App {
         let following = |status: &SinkStatus| status.state() == SinkState::Following;
         !following(&self.live_status)
             || !following(&self.ledger_status)
-            || self.clock.now_ms() - self.live_status.as_of_ms() > STALE_AFTER_MS
+            || self.clock.now_ms() - self.live_status.as_of_ms() > LIVE_STALE_AFTER_MS
     }
 
     /// Records that are in the journal and not yet in the sink's store.

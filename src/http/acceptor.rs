@@ -13,10 +13,9 @@ use std::time::Duration;
 use super::connection;
 use super::refusal::Refusal;
 use super::server::Shared;
+use crate::limits::CONNECTIONS_BEYOND_MAX;
 use crate::runtime::{spawn_on, worker_of};
 
-/// Shed connections take a moment to go, and refused ones to be told: as many may be there beyond the cap.
-const BEYOND_CAP_MAX: usize = 64;
 /// First and longest pause when the process has no descriptor or memory left.
 const PAUSE_MS: (u64, u64) = (5, 320);
 
@@ -80,7 +79,8 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     let open = stats.connections_open.fetch_add(1, Ordering::Relaxed);
     stats.connections_of_worker[worker].fetch_add(1, Ordering::Relaxed);
     let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|_| address) };
-    let has_room = open < config.connections_max || (open < config.connections_max + BEYOND_CAP_MAX && shed(shared));
+    let has_room =
+        open < config.connections_max || (open < config.connections_max + CONNECTIONS_BEYOND_MAX && shed(shared));
     if !has_room {
         drop(presence);
         return refuse(shared, stream, peer, Refusal::ConnectionsFull);
@@ -102,7 +102,7 @@ fn shed(shared: &Shared) -> bool {
 fn refuse(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
     static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
     shared.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
-    if UNDER_WAY.load(Ordering::Relaxed) >= BEYOND_CAP_MAX {
+    if UNDER_WAY.load(Ordering::Relaxed) >= CONNECTIONS_BEYOND_MAX {
         // Too many to be polite to: a close without a word.
         return;
     }

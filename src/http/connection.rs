@@ -21,10 +21,8 @@ use super::server::{Request, Shared};
 use super::socket::{Got, Socket};
 use super::stream::{Producer, Stream};
 use crate::clock::monotonic_ms;
+use crate::limits::READS_IN_A_ROW_MAX;
 use crate::runtime::Fired;
-
-/// Reads in a row, without the event loop in between, that a connection gets.
-const READS_IN_A_ROW_MAX: usize = 16;
 
 /// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
 pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {

@@ -14,10 +14,9 @@ use super::registry::Registry;
 use super::response::{self, Answer};
 use super::{Exchange, Headers, Method, Stats, acceptor};
 use crate::limits;
+use crate::limits::ACCEPT_BACKLOG;
 use crate::runtime::worker_count;
 
-/// Connections that wait to be accepted.
-const BACKLOG: i32 = 4096;
 /// How often a stop looks whether the last connection has ended.
 const STOP_LOOK: Duration = Duration::from_millis(5);
 /// After a cut, sockets that were reset need this long to be closed.
@@ -170,7 +169,7 @@ impl Server {
             socket.set_only_v6(false).map_err(named)?;
         }
         socket.bind(&config.listen.into()).map_err(named)?;
-        socket.listen(BACKLOG).map_err(named)?;
+        socket.listen(ACCEPT_BACKLOG).map_err(named)?;
         let listener = TcpListener::from(socket);
         let address = listener.local_addr().map_err(named)?;
         Ok(Server { config, listener, address, stats: Arc::new(Stats::new(worker_count())) })

@@ -11,10 +11,8 @@ use std::sync::atomic::Ordering;
 use super::exchange::Outlet;
 use super::response::chunk;
 use super::socket::Socket;
+use crate::limits::STREAM_BEHIND_BYTES_MAX;
 use crate::runtime::{Fired, Ticket};
-
-/// A reader of a live stream that is this far behind is dropped.
-const STREAM_BEHIND_BYTES_MAX: usize = 64 * 1024;
 
 /// What runs once the head of a stream is sent.
 pub(super) struct Producer {

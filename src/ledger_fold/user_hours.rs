@@ -7,9 +7,7 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::events::EventType;
-
-/// Pairs remembered; at 9 bytes each and half-full tables about 10 MB.
-const REMEMBERED_MAX: usize = 400_000;
+use crate::limits::USER_HOURS_REMEMBERED_MAX;
 
 /// The memory of one writer.
 #[derive(Default)]
@@ -45,7 +43,7 @@ impl UserHours {
 
     /// The batch is committed: its rows need not be written again.
     pub fn commit(&mut self) {
-        if self.committed.len() + self.pending.len() > REMEMBERED_MAX {
+        if self.committed.len() + self.pending.len() > USER_HOURS_REMEMBERED_MAX {
             self.committed.clear();
         }
         self.committed.extend(self.pending.drain(..));

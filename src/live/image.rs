@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::events::Dimension;
-use crate::limits::LIVE_BUCKET_MEMBERS_MAX;
+use crate::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 use crate::ports::Snapshot;
 
-use super::{Bucket, Calendar, OPEN_BUCKET_MEMBERS_MAX, Search, merge_search, still_recent};
+use super::{Bucket, Calendar, Search, merge_search, still_recent};
 
 /// Counts by name, and whether the bucket was trimmed.
 pub type ImageBucket<'a> = (HashMap<&'a str, i64>, bool);
@@ -53,7 +53,7 @@ impl<'a> Image<'a> {
     fn trim(&mut self, folded_until: i64, calendar: &Calendar) {
         for ((bucket, _), (counts, trimmed)) in &mut self.buckets {
             let closed = calendar.end_minute(*bucket) <= folded_until;
-            let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { OPEN_BUCKET_MEMBERS_MAX };
+            let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };
             if counts.len() > bound {
                 let all = counts.iter().map(|(name, count)| (*count, *name));
                 let dropped: HashSet<&str> = trimmed_names(all, LIVE_BUCKET_MEMBERS_MAX).into_iter().collect();

@@ -9,10 +9,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT};
+use crate::limits::{LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_UNION_KEPT_MS};
 use crate::ports::Window;
-
-use super::UNION_KEPT_MS;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MINUTES: i64 = 60;
@@ -121,7 +119,7 @@ pub struct Reading {
 
 /// The buckets of `window` at `now_ms`.
 pub fn reading(window: Window, hot: bool, now_ms: i64, calendar: &Calendar) -> Reading {
-    let as_of_ms = now_ms - now_ms.rem_euclid(UNION_KEPT_MS);
+    let as_of_ms = now_ms - now_ms.rem_euclid(LIVE_UNION_KEPT_MS);
     let minute = Calendar::minute(now_ms);
     let (hour, day) = (Calendar::hour(minute), calendar.day(minute));
     let (names, unfolded, window_minutes): (Vec<Bucket>, Range<i64>, i64) = match window {

@@ -10,13 +10,11 @@ use super::{Ended, Handover, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, Reader, Until, Waiting};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, LINGER_MS};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, LINGER_MS};
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
-/// Records that make a batch worth applying without waiting for more.
-const BATCH_RECORDS_ENOUGH: u64 = 4_000;
 
 /// What the sink works with.
 pub struct LedgerSink {

@@ -10,14 +10,12 @@ use super::{Ended, Handover, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::{Record, Tally, tally_event, tally_like};
 use crate::journal::{Frames, Journal, Reader, Until};
-use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
+use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
     Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, RecentChange, StoreError, Verdict, Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
-/// Records that make a batch worth applying without waiting for more.
-const BATCH_RECORDS_ENOUGH: u64 = 8_000;
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the sink works with.
@@ -85,7 +83,7 @@ impl LiveSink {
         let waiting = self.journal.waiting();
         let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
         let mut ledger_at = ledger_at;
-        while (1..BATCH_RECORDS_ENOUGH).contains(&(ledger_at - at)) && !waiting.any(Until::Live) {
+        while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&(ledger_at - at)) && !waiting.any(Until::Live) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.status.is_stopping() {
                 break;

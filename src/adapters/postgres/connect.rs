@@ -19,17 +19,11 @@ use r2d2_postgres::PostgresConnectionManager;
 use r2d2_postgres::r2d2::{self, ManageConnection};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{READ_STATEMENT_MS_MAX, WRITE_STATEMENT_MS_MAX};
+use crate::limits::{
+    POSTGRES_CHECK_OUT_MS_MAX, POSTGRES_CONNECT_MS_MAX, POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_SPARE_THREADS,
+    POSTGRES_TRUSTED_MS, POSTGRES_WRITE_STATEMENT_MS_MAX,
+};
 use crate::ports::StoreError;
-
-/// TCP connect and the server's greeting.
-const CONNECT_MS_MAX: u64 = 3_000;
-/// How long a read waits for a connection of the pool.
-const CHECK_OUT_MS_MAX: u64 = 1_000;
-/// A connection that answered this recently is handed out without asking it again.
-const TRUSTED_MS: u64 = 500;
-/// Threads beyond twice the pool that may hang or serve writers before dialling stops.
-const SPARE_THREADS: usize = 8;
 
 /// A pool of connections for reads.
 pub(super) type Pool = r2d2::Pool<Dialer>;
@@ -106,7 +100,7 @@ impl Dialer {
     pub(super) fn new(url: &str, pool_size: u32) -> Result<Dialer, StoreError> {
         let (config, with_tls) = parse(url)?;
         let manager = Arc::new(PostgresConnectionManager::new(config, tls(with_tls)?));
-        let threads_max = pool_size as usize * 2 + SPARE_THREADS;
+        let threads_max = pool_size as usize * 2 + POSTGRES_SPARE_THREADS;
         Ok(Dialer { manager, threads: Arc::new(AtomicUsize::new(0)), threads_max })
     }
 
@@ -129,7 +123,7 @@ impl Dialer {
             .name("postgres".to_owned())
             .spawn(move || serve(&manager, statement_ms, &greet, &inbox, alive))
             .map_err(|error| StoreError::Retry(format!("a thread for PostgreSQL: {error}")))?;
-        match greeting.recv_timeout(Duration::from_millis(CONNECT_MS_MAX + 500)) {
+        match greeting.recv_timeout(Duration::from_millis(POSTGRES_CONNECT_MS_MAX + 500)) {
             Ok(Ok(())) => Ok(Link { jobs: Mutex::new(jobs), answered_at: Instant::now(), broken: false }),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(StoreError::Retry("PostgreSQL does not answer a connection".to_owned())),
@@ -137,7 +131,7 @@ impl Dialer {
     }
 
     pub(super) fn dial_writer(&self) -> Result<Link, StoreError> {
-        self.dial(WRITE_STATEMENT_MS_MAX)
+        self.dial(POSTGRES_WRITE_STATEMENT_MS_MAX)
     }
 }
 
@@ -253,14 +247,14 @@ impl ManageConnection for Dialer {
     type Error = StoreError;
 
     fn connect(&self) -> Result<Link, StoreError> {
-        self.dial(READ_STATEMENT_MS_MAX)
+        self.dial(POSTGRES_READ_STATEMENT_MS_MAX)
     }
 
     fn is_valid(&self, link: &mut Link) -> Result<(), StoreError> {
-        if link.answered_at.elapsed() < Duration::from_millis(TRUSTED_MS) {
+        if link.answered_at.elapsed() < Duration::from_millis(POSTGRES_TRUSTED_MS) {
             return Ok(());
         }
-        let deadline = Instant::now() + Duration::from_millis(CHECK_OUT_MS_MAX / 2);
+        let deadline = Instant::now() + Duration::from_millis(POSTGRES_CHECK_OUT_MS_MAX / 2);
         link.call(deadline, |session| Ok(session.client.simple_query("").map(|_| ())?)).map_err(|f| f.error)
     }
 
@@ -274,7 +268,7 @@ pub(super) fn pool(dialer: &Dialer, pool_size: u32) -> Pool {
     r2d2::Pool::builder()
         .max_size(pool_size.max(1))
         .min_idle(Some(0))
-        .connection_timeout(Duration::from_millis(CHECK_OUT_MS_MAX))
+        .connection_timeout(Duration::from_millis(POSTGRES_CHECK_OUT_MS_MAX))
         .error_handler(Box::new(r2d2::NopErrorHandler))
         .build_unchecked(dialer.share())
 }
@@ -290,7 +284,7 @@ fn parse(url: &str) -> Result<(Config, bool), StoreError> {
         config.ssl_mode(SslMode::Disable);
     }
     if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_millis(CONNECT_MS_MAX));
+        config.connect_timeout(Duration::from_millis(POSTGRES_CONNECT_MS_MAX));
     }
     config
         .application_name("event-tracker")

@@ -4,13 +4,11 @@
 use jiff::Timestamp;
 
 use super::connect::{Failure, Session};
-use crate::limits::{ID_MEMORY_MS, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
+use crate::limits::{ID_MEMORY_MS, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
 use crate::ports::StoreError;
 
 /// Known partitions further away than this are looked up again: the memory of days is bounded.
 pub(super) const DAYS_REMEMBERED: i64 = 400;
-/// Rows that one call removes from one table; about a minute's share of the busiest.
-const ROWS_REMOVED_MAX: i64 = 100_000;
 /// Held while partitions are made: DDL of several instances takes turns.
 const PARTITION_LOCK: i64 = 0x65_76_74_72_70_61_72_74;
 const DAY_SECONDS: i64 = 86_400;
@@ -30,12 +28,12 @@ pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failur
     session.client.execute(
         "DELETE FROM rollup_minute WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollup_minute \
          WHERE dimension BETWEEN 1 AND 8 AND bucket <= $1 LIMIT $2))",
-        &[&oldest_minute, &ROWS_REMOVED_MAX],
+        &[&oldest_minute, &MAINTAIN_ROWS_MAX],
     )?;
     session.client.execute(
         "DELETE FROM recent_forgotten WHERE ctid = ANY (ARRAY(SELECT ctid FROM recent_forgotten \
          WHERE at < $1 LIMIT $2))",
-        &[&(now_ms - RECENT_SEARCHES_MS), &ROWS_REMOVED_MAX],
+        &[&(now_ms - RECENT_SEARCHES_MS), &MAINTAIN_ROWS_MAX],
     )?;
     switch_ids(session, now_ms)?;
     Ok(days)

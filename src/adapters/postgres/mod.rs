@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::limits::{READ_WAIT_MS, STORE_CALL_MS_MAX};
+use crate::limits::{POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, STORE_CALL_MS_MAX};
 use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
 use connect::{Dialer, Pool};
 
@@ -26,11 +26,7 @@ use connect::{Dialer, Pool};
 const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
 /// A call that writes, and the snapshot of a rebuild: longer than the server's own time-out for a statement.
 const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
-/// The server ends a read's statement after this, so that an answer still comes through a connection that lives.
-const READ_STATEMENT_MS_MAX: u64 = 1_200;
-/// The server ends a writer's statement after this.
-const WRITE_STATEMENT_MS_MAX: u64 = 20_000;
-const _: () = assert!(READ_STATEMENT_MS_MAX < READ_MS_MAX && WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
+const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
 pub use schema::{PrepareError, prepare};
 

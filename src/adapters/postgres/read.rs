@@ -10,7 +10,7 @@ use crate::events::Dimension;
 use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
 };
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
+use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, POSTGRES_WRITE_STATEMENT_MS_MAX, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
@@ -182,7 +182,8 @@ fn recent_rows(
 
 pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, Failure> {
     let mut transaction = snapshot_of(session)?;
-    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", super::WRITE_STATEMENT_MS_MAX))?;
+    transaction
+        .batch_execute(&format!("SET LOCAL statement_timeout = {}", crate::limits::POSTGRES_WRITE_STATEMENT_MS_MAX))?;
     let watermarks = transaction.query("SELECT stream, position, crc FROM watermark ORDER BY stream", &[])?;
     let watermarks = watermarks
         .iter()

@@ -10,10 +10,8 @@ use super::connect::{Failure, Session};
 use super::encode::Array;
 use super::statements as sql;
 use crate::ledger_fold::LikeState;
+use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
-
-/// COPY is handed to the client in pieces of this size: each wakes its runtime once.
-const COPY_PIECE_BYTES: usize = 1024 * 1024;
 
 /// Moves a stream's watermark.
 #[derive(Clone, Copy)]
@@ -172,7 +170,7 @@ pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failu
 
 fn copy(session: &mut Session, bytes: &[u8]) -> Result<(), Failure> {
     let mut writer = session.client.copy_in(sql::COPY.as_str())?;
-    for piece in bytes.chunks(COPY_PIECE_BYTES) {
+    for piece in bytes.chunks(POSTGRES_COPY_PIECE_BYTES) {
         // A failed piece is told by what the server answers; the client hides it in an I/O error.
         if let Err(error) = writer.write_all(piece) {
             return Err(match error.downcast::<postgres::Error>() {

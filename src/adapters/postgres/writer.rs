@@ -18,10 +18,9 @@ use crate::events::fold_keyword;
 use crate::ledger_fold::{
     Action, Draft, Effects, LikeFold, RollupRow, UserHours, VERDICT_DEAD, VERDICT_DUPLICATE, fold_likes,
 };
+use crate::limits::POSTGRES_UNNEST_ROWS_MAX;
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdict, Verdicts, Watermark};
 
-/// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
-const UNNEST_ROWS_MAX: usize = 1_000;
 const DAY_MS: i64 = 86_400_000;
 
 /// One sink's connection, dialled when it is needed.
@@ -61,7 +60,7 @@ impl PostgresWriter {
             && actions.is_empty()
             && draft.forgets.is_empty()
             && draft.dead.is_empty()
-            && draft.events().count() <= UNNEST_ROWS_MAX;
+            && draft.events().count() <= POSTGRES_UNNEST_ROWS_MAX;
         match fence {
             Some(fence) if plain => self.run_at_once(&draft, fence, deadline),
             _ => self.run_in_steps(draft, &actions, fence, deadline),
@@ -90,7 +89,7 @@ impl PostgresWriter {
         let actions = draft.actions();
         let fold = fold_likes(&actions, &likes);
         let effects = draft.effects(&actions, &fold, &mut self.users);
-        let events = match effects.rows.len() <= UNNEST_ROWS_MAX {
+        let events = match effects.rows.len() <= POSTGRES_UNNEST_ROWS_MAX {
             true => EventRows::Arrays(arrays_of(&effects.rows)),
             false => EventRows::Copy(copy_of(&effects.rows)),
         };

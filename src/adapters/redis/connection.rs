@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
+use crate::limits::{REDIS_CONNECT_MS_MAX, REDIS_READ_MS_MAX, REDIS_WRITE_MS_MAX};
 use crate::ports::StoreError;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(REDIS_CONNECT_MS_MAX);
 /// A reader gives up early: its request has 1.5 s.
-pub(super) const READER_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const READER_TIMEOUT: Duration = Duration::from_millis(REDIS_READ_MS_MAX);
 /// A batch of thousands of counts, or a piece of a rebuild, on a busy server.
-pub(super) const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITER_TIMEOUT: Duration = Duration::from_millis(REDIS_WRITE_MS_MAX);
 
 /// Opens connections of one kind; a pool's manager, and a writer's.
 pub(super) struct Connector {

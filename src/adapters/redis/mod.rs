@@ -18,15 +18,15 @@ use jiff::tz::TimeZone;
 use redis::Value;
 
 use crate::events::Dimension;
-use crate::limits::RECENT_SEARCHES_MAX;
-use crate::live::{Bucket, Calendar, UNION_KEPT_MS, reading, still_recent};
+use crate::limits::{LIVE_UNION_KEPT_MS, RECENT_SEARCHES_MAX, REDIS_CHECK_OUT_MS_MAX};
+use crate::live::{Bucket, Calendar, reading, still_recent};
 use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery};
 
 use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, store_error};
 use script::{RECENT, Reply, Script, TOP, TOTALS, from_value, unexpected};
 
 /// A reader that finds no connection free for this long gives up.
-const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(500);
+const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(REDIS_CHECK_OUT_MS_MAX);
 
 /// What every key of a shard begins with: the braces make one hash slot of it. One shard for now.
 fn shard_prefix(shard: usize) -> String {
@@ -169,7 +169,7 @@ fn top_arguments(command: &mut redis::Cmd, query: &TopQuery, now_ms: i64, calend
         name.push_str(&format!(":{}x{weight}", *dimension as u8));
     }
     name.push_str(&format!(":{}", reading.as_of_ms));
-    command.arg(name).arg(UNION_KEPT_MS).arg(query.limit);
+    command.arg(name).arg(LIVE_UNION_KEPT_MS).arg(query.limit);
     command.arg(reading.as_of_ms).arg(reading.half_life_ms.unwrap_or(0.0));
     command.arg(reading.unfolded.start).arg(reading.unfolded.end);
     command.arg(query.parts.len());

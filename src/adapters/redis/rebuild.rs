@@ -5,7 +5,9 @@ use std::time::Instant;
 use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
 use uuid::Uuid;
 
-use crate::limits::RECENT_SEARCHES_MS;
+use crate::limits::{
+    REBUILD_CLEAN_UP_SECS_MAX, REBUILD_LOCK_MS, REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS, RECENT_SEARCHES_MS,
+};
 use crate::live::{Calendar, Image};
 use crate::ports::{Snapshot, StoreError};
 
@@ -14,14 +16,6 @@ use super::script::watermark_text;
 use super::writer::recent_element;
 use super::{bucket_name, total_field};
 
-/// The lock outlives two calls that time out; it is renewed with every piece that is written.
-const LOCK_MS: u64 = 30_000;
-/// Members of one command, and of one pipeline: a piece that the server answers well within the time-out.
-const PIECE_MEMBERS_MAX: usize = 5_000;
-/// Keys looked at by one step of the clean-up.
-const SCAN_KEYS: usize = 1_000;
-/// How long the clean-up of old generations may take; what is left expires or waits for the next rebuild.
-const CLEAN_UP_SECS_MAX: u64 = 20;
 /// By what a generation's name is told from other keys under our prefix.
 const NAME_LETTER: char = 'g';
 const NAME_DIGITS: usize = 16;
@@ -47,7 +41,8 @@ pub(super) fn rebuild(
     let token = Uuid::new_v4().simple().to_string();
     let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
     let lock = format!("{prefix}rebuild");
-    let taken: Option<String> = exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(LOCK_MS))?;
+    let taken: Option<String> =
+        exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(REBUILD_LOCK_MS))?;
     if taken.is_none() {
         return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
     }
@@ -88,7 +83,7 @@ impl Piece<'_> {
                 let mut add = cmd("ZADD");
                 add.arg(&key);
                 let mut members = 0;
-                for (member, count) in counts.by_ref().take(PIECE_MEMBERS_MAX) {
+                for (member, count) in counts.by_ref().take(REBUILD_PIECE_MEMBERS_MAX) {
                     add.arg(*count).arg(*member);
                     members += 1;
                 }
@@ -128,7 +123,7 @@ impl Piece<'_> {
     fn add(&mut self, command: Cmd, members: usize) -> Result<(), StoreError> {
         self.pipeline.add_command(command).ignore();
         self.members += members;
-        if self.members >= PIECE_MEMBERS_MAX { self.send() } else { Ok(()) }
+        if self.members >= REBUILD_PIECE_MEMBERS_MAX { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), StoreError> {
@@ -139,7 +134,7 @@ impl Piece<'_> {
     }
 
     fn renew(&mut self) -> Result<(), StoreError> {
-        let held: i64 = exchange(self.wire, eval(RENEW, &[&self.lock], &[&self.token]).arg(LOCK_MS))?;
+        let held: i64 = exchange(self.wire, eval(RENEW, &[&self.lock], &[&self.token]).arg(REBUILD_LOCK_MS))?;
         if held == 1 { Ok(()) } else { Err(overtaken()) }
     }
 
@@ -157,7 +152,7 @@ impl Piece<'_> {
     fn clean_up(&mut self, prefix: &str, current: &str) {
         let begun = Instant::now();
         let mut cursor = 0;
-        while begun.elapsed().as_secs() < CLEAN_UP_SECS_MAX {
+        while begun.elapsed().as_secs() < REBUILD_CLEAN_UP_SECS_MAX {
             match self.clean_step(prefix, current, cursor) {
                 Ok(0) | Err(_) => return,
                 Ok(next) => cursor = next,
@@ -167,7 +162,7 @@ impl Piece<'_> {
 
     fn clean_step(&mut self, prefix: &str, current: &str, cursor: u64) -> RedisResult<u64> {
         let mut scan = cmd("SCAN");
-        scan.arg(cursor).arg("MATCH").arg(format!("{prefix}{NAME_LETTER}*")).arg("COUNT").arg(SCAN_KEYS);
+        scan.arg(cursor).arg("MATCH").arg(format!("{prefix}{NAME_LETTER}*")).arg("COUNT").arg(REBUILD_SCAN_KEYS);
         // Users' ids are in keys: text by contract, but a foreign key under our prefix may be anything.
         let (next, keys): (u64, Vec<Vec<u8>>) = self.wire.exchange(|connection| scan.query(connection))?;
         let old: Vec<&Vec<u8>> = keys.iter().filter(|key| is_old_generation(key, prefix, current)).collect();

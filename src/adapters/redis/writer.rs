@@ -8,12 +8,10 @@ use uuid::Uuid;
 
 use crate::events::{Dimension, TallyKey, fold_keyword};
 use crate::limits::{
-    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MAX,
-    RECENT_SEARCHES_MS,
+    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT,
+    LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
 };
-use crate::live::{
-    Bucket, Calendar, FOLD_STEP_MINUTES_MAX, OPEN_BUCKET_MEMBERS_MAX, Search, merge_search, still_recent,
-};
+use crate::live::{Bucket, Calendar, Search, merge_search, still_recent};
 use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Watermark};
 
 use super::connection::{Connector, Wire, store_error};
@@ -106,7 +104,7 @@ fn fenced(reply: Reply) -> Result<Vec<redis::Value>, StoreError> {
 
 fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
     command.arg(batch.stream.to_string()).arg(watermark_text(batch.from)).arg(watermark_text(batch.to));
-    command.arg(OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
+    command.arg(LIVE_OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
     let mut totals: BTreeMap<String, i64> = BTreeMap::new();
     for group in groups(&batch.counts) {
         let (key, _) = &group[0];
@@ -213,7 +211,7 @@ pub(super) fn recent_element(search: &Search) -> String {
 
 fn fold_arguments(command: &mut Cmd, now_ms: i64, calendar: &Calendar) {
     let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
-    command.arg(until).arg(FOLD_STEP_MINUTES_MAX).arg(OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
+    command.arg(until).arg(LIVE_FOLD_STEP_MINUTES_MAX).arg(LIVE_OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
     command.arg(LIVE_MINUTES_KEPT * 60).arg(LIVE_HOURS_KEPT * 3_600).arg(now_ms.div_euclid(1_000));
     let sorted = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);
     command.arg(sorted.clone().count());
