@@ -10,7 +10,7 @@ use crate::events::Dimension;
 use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
 };
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, POSTGRES_WRITE_STATEMENT_MS_MAX, RECENT_SEARCHES_MS};
+use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
