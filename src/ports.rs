@@ -105,8 +105,9 @@ pub trait Ledger: Send + Sync {
 
     /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
     /// A like that changed nothing may be missing. Read together with the watermark, in one snapshot: verdicts of a
-    /// position past the watermark do not exist.
-    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError>;
+    /// position past the watermark do not exist. `None` where verdicts behind `after` were pruned: nobody may guess
+    /// that a record was stored because its verdict is gone.
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
 
     /// Exact number of stored events that match, from rollups where one filter allows it, else from raw rows.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
@@ -144,7 +145,8 @@ pub trait LedgerWriter: Send {
     /// is the answer that the caller bisects by.
     fn probe(&mut self, batch: &Batch<'_>, range: std::ops::Range<usize>) -> Result<(), StoreError>;
 
-    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them. Likes stay in their log.
+    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them, and remembers that it did. Likes stay in
+    /// their log.
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
 
     /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
@@ -214,9 +216,17 @@ pub trait LiveWriter: Send {
     /// closed. Several instances may call it at once.
     fn fold(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Replaces everything by the snapshot, as a new generation that is switched to at once at the end; `state` is
-    /// then what the snapshot's watermarks say. One instance at a time: `Retry` where another is at it.
-    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError>;
+    /// Replaces everything by a snapshot, as a new generation that is switched to at once at the end; `state` is then
+    /// what the snapshot's watermarks say. One instance at a time: `Retry` where another is at it. `snapshot` is asked
+    /// for once that is certain, and only if `state(stream)` is still `seen`: otherwise another instance has rebuilt
+    /// already, and nothing is done.
+    fn rebuild(
+        &mut self,
+        stream: Uuid,
+        seen: LiveState,
+        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        now_ms: i64,
+    ) -> Result<(), StoreError>;
 }
 
 /// Where a live store stands with a stream.

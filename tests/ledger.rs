@@ -83,11 +83,11 @@ fn an_id_that_a_client_chose_is_stored_once_within_and_across_batches() {
         assert_eq!(other.apply(vec![with_id(click(1, NOW), a)]), [], "forgotten after two switches");
         assert_eq!(fixture.number("SELECT count(*) FROM events"), 5);
         assert_eq!(fixture.ledger.count(&CountFilter::default()).expect("counts"), 5);
-        let stored = fixture.ledger.verdicts(feed.stream, 0, 100).expect("answers");
+        let stored = fixture.ledger.verdicts(feed.stream, 0, 100).expect("answers").expect("not pruned");
         assert_eq!(stored, [first, second].concat());
         feed.writer.prune_verdicts(feed.stream, 5).expect("prunes");
-        assert_eq!(fixture.ledger.verdicts(feed.stream, 0, 100).expect("answers"), expected[1..]);
-        assert_eq!(fixture.ledger.verdicts(feed.stream, 6, 100).expect("answers"), expected[2..]);
+        assert_eq!(fixture.ledger.verdicts(feed.stream, 0, 100).expect("answers").expect("not pruned"), expected[1..]);
+        assert_eq!(fixture.ledger.verdicts(feed.stream, 6, 100).expect("answers").expect("not pruned"), expected[2..]);
     });
 }
 
@@ -129,7 +129,7 @@ fn likes_are_the_fold_of_their_journal() {
             assert_eq!(feed.apply(records), expected);
             stored.extend(expected);
         }
-        let read = fixture.ledger.verdicts(feed.stream, 0, feed.at.position).expect("answers");
+        let read = fixture.ledger.verdicts(feed.stream, 0, feed.at.position).expect("answers").expect("not pruned");
         stored.retain(|(_, verdict)| matches!(verdict, Verdict::Like(outcome) if outcome.changed));
         assert_eq!(read, stored);
         let pairs: BTreeSet<_> = fixture.rows("SELECT user_id, post_id FROM post_like").into_iter().collect();
@@ -186,7 +186,7 @@ fn what_the_ledger_refuses_is_found_by_probing_and_set_aside() {
         assert_eq!(verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Dead).count(), 3);
         assert_eq!(fixture.number("SELECT count(*) FROM events"), 38);
         assert_eq!(fixture.number("SELECT count(*) FROM dead_letter WHERE position IN (18, 30, 32)"), 3);
-        assert_eq!(fixture.ledger.verdicts(feed.stream, 0, 99).expect("answers"), verdicts);
+        assert_eq!(fixture.ledger.verdicts(feed.stream, 0, 99).expect("answers").expect("not pruned"), verdicts);
     });
 }
 

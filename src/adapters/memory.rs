@@ -389,7 +389,17 @@ impl LiveWriter for MemoryWriter {
         Ok(())
     }
 
-    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError> {
+    fn rebuild(
+        &mut self,
+        stream: Uuid,
+        seen: LiveState,
+        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        if self.state(stream)? != seen {
+            return Ok(());
+        }
+        let snapshot = &snapshot()?;
         let image = Image::new(snapshot, now_ms, &self.shared.calendar);
         let mut next = Generation {
             watermarks: snapshot.watermarks.iter().copied().collect(),

@@ -79,7 +79,7 @@ impl LedgerSink {
 
     fn settle_lost_reply(&self, waiting: &Waiting, up_to: Position) -> Result<(), Ended> {
         let Some(after) = waiting.first_undecided(Until::Ledger, up_to) else { return Ok(()) };
-        let verdicts = self.ledger.verdicts(self.journal.stream(), after - 1, up_to)?;
+        let verdicts = self.ledger.verdicts(self.journal.stream(), after - 1, up_to)?.unwrap_or_default();
         waiting.settle(Until::Ledger, up_to, &verdicts);
         Ok(())
     }

@@ -100,13 +100,16 @@ impl LiveSink {
             match writer.state(stream)? {
                 LiveState::At(at) => return Ok(at),
                 LiveState::NewStream => writer.register(stream)?,
-                LiveState::Lost => {
-                    self.status.set(SinkState::Rebuilding);
-                    let now_ms = self.clock.now_ms();
-                    writer.rebuild(&self.ledger.snapshot(now_ms)?, now_ms)?;
-                }
+                LiveState::Lost => self.rebuild(writer, LiveState::Lost)?,
             }
         }
+    }
+
+    fn rebuild(&self, writer: &mut dyn LiveWriter, seen: LiveState) -> Result<(), Ended> {
+        self.status.set(SinkState::Rebuilding);
+        let now_ms = self.clock.now_ms();
+        writer.rebuild(self.journal.stream(), seen, &mut || self.ledger.snapshot(now_ms), now_ms)?;
+        Ok(())
     }
 
     fn seek(&self, at: Watermark, kept: &AtomicU64) -> Result<Reader, Ended> {
@@ -157,7 +160,7 @@ impl LiveSink {
     fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, StoreError> {
         let verdicts = match self.handover.verdicts(after, up_to) {
             Some(verdicts) => verdicts,
-            None => self.ledger.verdicts(self.journal.stream(), after, up_to)?,
+            None => self.ledger.verdicts(self.journal.stream(), after, up_to)?.unwrap_or_default(),
         };
         Ok(verdicts.into_iter().collect())
     }

@@ -82,8 +82,8 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| read::watermark(session, stream))
     }
 
-    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError> {
-        self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
+        self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to)).map(Some)
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {

@@ -88,7 +88,17 @@ impl LiveWriter for RedisWriter {
         }
     }
 
-    fn rebuild(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError> {
+    fn rebuild(
+        &mut self,
+        stream: Uuid,
+        seen: LiveState,
+        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        if self.state(stream)? != seen {
+            return Ok(());
+        }
+        let snapshot = &snapshot()?;
         let (calendar, generation_key) = (Arc::clone(&self.calendar), Arc::clone(&self.generation_key));
         self.with_wire(|wire| rebuild::rebuild(wire, snapshot, now_ms, &calendar, &generation_key))
     }

@@ -80,8 +80,8 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| read::watermark(transaction, stream))
     }
 
-    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Verdicts, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
+    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to)).map(Some)
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
