@@ -69,6 +69,8 @@ pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
 
 // ---- sinks ----
 
+/// Waits for a follower among which those that were given up are looked for, at least.
+pub const WAITS_SWEEP_MIN: usize = 1_024;
 /// Pairs remembered; at 9 bytes each and half-full tables about 10 MB.
 pub const USER_HOURS_REMEMBERED_MAX: usize = 400_000;
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
@@ -79,6 +81,8 @@ pub const BATCH_RECORDS_ENOUGH: u64 = 4_000;
 pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 8_000;
 /// Records of one ledger transaction.
 pub const BATCH_RECORDS_MAX: usize = 20_000;
+/// … and after failures, which halve it.
+pub const BATCH_RECORDS_MIN: usize = 100;
 /// Journal bytes of one ledger transaction.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).

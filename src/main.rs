@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use event_tracker::clock::Clock;
 use event_tracker::config::{CommandLine, LedgerKind, LiveKind, LogFormat, Settings, without_password};
 use event_tracker::http::{Config, Server};
 use event_tracker::journal::Journal;
-use event_tracker::limits::{SHUTDOWN_MS, SINK_STOP_MS};
+use event_tracker::limits::{BATCH_RECORDS_MAX, SHUTDOWN_MS, SINK_STOP_MS};
 use event_tracker::metrics::Metrics;
 use event_tracker::ports::{Ledger, LiveStore};
 use event_tracker::runtime::Lane;
@@ -149,6 +149,7 @@ fn start_sinks(
         status: app.ledger_status.clone(),
         clock: app.clock.clone(),
         follower: follower.clone(),
+        records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
     };
     let live_sink = LiveSink {
         journal: app.journal.clone(),

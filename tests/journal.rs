@@ -193,7 +193,7 @@ fn segments_go_only_behind_the_slowest_follower() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { keep_ms: 0, ..settings() };
     let journal = Journal::open(directory.path(), true, 2, settings, Clock::System).unwrap();
-    let (fast, slow) = (journal.follow(0), journal.follow(0));
+    let (fast, slow) = (journal.follow(0, false), journal.follow(0, false));
     append(&journal, 0..150_000);
     let before = journal.size().1;
     fast.store(150_000, std::sync::atomic::Ordering::Release);
@@ -214,7 +214,7 @@ fn a_full_journal_refuses_and_takes_again_once_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
     let settings = Settings { bytes_max: 4 * SMALL, keep_ms: 3_600_000, ..settings() };
     let journal = Journal::open(directory.path(), true, 2, settings, Clock::System).unwrap();
-    let follower = journal.follow(0);
+    let follower = journal.follow(0, false);
     let forget = Forget { user_id: "u".repeat(100).into(), keyword: None, at_ms: 0 };
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use super::wire::Rejection;
 use crate::app::App;
-use crate::http::{Answer, Exchange};
+use crate::app::ingest::Decisions;
+use crate::http::{Answer, Exchange, Waited};
 use crate::journal::AppendError;
 
 const JSON: &str = "application/json";
@@ -79,6 +80,20 @@ pub(super) fn refused(exchange: &mut Exchange<'_>, why: AppendError) {
         AppendError::Closing => ("closing", "this server is stopping: send it again, with the same ids"),
     };
     error_with(exchange, 503, tag, message, &[("Retry-After", "1")]);
+}
+
+/// Waits for the ledger's (or live store's) part of what is in the journal. `Done`: it has decided. `Late`: it has not
+/// yet, but the events are safe. `None`: they are not, and that was answered.
+pub(super) fn waited(exchange: &mut Exchange<'_>, ms: u64, decisions: &Decisions) -> Option<Waited> {
+    let waited = exchange.wait(ms);
+    if waited == Waited::Late {
+        decisions.abandon();
+    }
+    if waited == Waited::Failed || !decisions.are_durable() {
+        exchange.respond(not_durable());
+        return None;
+    }
+    Some(waited)
 }
 
 /// A store did not answer in time, and nothing else can.

@@ -2,25 +2,26 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use super::content::Shape;
 use super::query::Query;
 use super::wire::{Receipt, Rejection};
 use super::{Api, answer, content, wire};
 use crate::app::Ack;
-use crate::app::ingest::Taken;
+use crate::app::ingest::{Decisions, Taken};
 use crate::events::Event;
-use crate::http::{Answer, Exchange, Request};
-use crate::limits::{LEDGER_WAIT_MS, REQUEST_EVENTS_MAX};
+use crate::http::{Answer, Exchange, Request, Waited};
+use crate::limits::{EVENT_BYTES_MAX, LEDGER_WAIT_MS, REQUEST_EVENTS_MAX};
 use crate::ports::Verdict;
 use std::sync::atomic::Ordering;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Single<'a> {
-    event_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duplicate: Option<bool>,
+struct Single {
+    event_id: String,
+    duplicate: bool,
 }
 
 #[derive(Serialize)]
@@ -43,15 +44,36 @@ struct RowResult {
     message: String,
 }
 
+/// What a request still waits for once its body is no longer needed: a body may be 8 MiB unpacked, and many may wait.
+enum Later {
+    One {
+        id: Uuid,
+        decisions: Decisions,
+    },
+    /// The accepted rows by their index in the batch, with their ids.
+    Rows {
+        body: BatchBody,
+        rows: Vec<(usize, Uuid)>,
+        decisions: Decisions,
+    },
+}
+
+type Step = Result<Option<Later>, Rejection>;
+
 impl Api {
     pub(super) fn post_events(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        if let Err(rejection) = self.take_body(request, exchange) {
-            self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
-            answer::rejected(exchange, rejection);
+        match self.take_body(request, exchange) {
+            Ok(None) => {}
+            Ok(Some(Later::One { id, decisions })) => answer_one(id, &decisions, exchange),
+            Ok(Some(Later::Rows { body, rows, decisions })) => answer_rows(body, &rows, &decisions, exchange),
+            Err(rejection) => {
+                self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                answer::rejected(exchange, rejection);
+            }
         }
     }
 
-    fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Result<(), Rejection> {
+    fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Step {
         let wait = !request.query.is_empty() && Query::parse(request.query)?.get("wait") == Some("true");
         if request.body.is_empty() && !declares_body(request) {
             return Err(Rejection::new("length_required", "send Content-Length, or Transfer-Encoding: chunked"));
@@ -68,26 +90,21 @@ impl Api {
         match text.as_bytes().first() {
             None => Err(Rejection::new("empty_body", "send one event, an array of events, or one event a line")),
             Some(b'[') => self.take_rows(array(text)?, receipt, wait, exchange),
-            Some(_) if request.path == "/api/events/batch" || is_lines(text) => {
-                self.take_object_or_lines(text, receipt, wait, exchange)
-            }
+            Some(_) if request.path == "/api/events/batch" || is_lines(text) => match envelope(text) {
+                Ok(Some(rows)) => self.take_rows(array(rows)?, receipt, wait, exchange),
+                _ => self.take_rows(lines(text.as_bytes())?, receipt, wait, exchange),
+            },
             Some(_) => self.take_object(text, receipt, wait, exchange),
         }
     }
 
     /// One event, or the envelope of a batch.
-    fn take_object(
-        &self,
-        text: &str,
-        receipt: Receipt,
-        wait: bool,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<(), Rejection> {
-        if text.len() > crate::limits::EVENT_BYTES_MAX {
+    fn take_object(&self, text: &str, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+        if text.len() > EVENT_BYTES_MAX {
             // Only an envelope may be as large; its rows are judged one by one.
             return match envelope(text)? {
                 Some(rows) => self.take_rows(array(rows)?, receipt, wait, exchange),
-                None => wire::event(text, receipt, || self.app.new_id(receipt.now_ms)).map(|_| ()),
+                None => wire::event(text, receipt, || self.app.new_id(receipt.now_ms)).map(|_| None),
             };
         }
         let parsed = match wire::parse(text) {
@@ -101,97 +118,96 @@ impl Api {
             return self.take_rows(array(rows.get())?, receipt, wait, exchange);
         }
         let event = parsed.into_event(receipt, || self.app.new_id(receipt.now_ms))?;
-        self.take_one(&event, wait, exchange);
-        Ok(())
+        Ok(self.take_one(&event, wait, exchange))
     }
 
-    fn take_object_or_lines(
-        &self,
-        text: &str,
-        receipt: Receipt,
-        wait: bool,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<(), Rejection> {
-        match envelope(text) {
-            Ok(Some(rows)) => self.take_rows(array(rows)?, receipt, wait, exchange),
-            _ => self.take_rows(lines(text.as_bytes())?, receipt, wait, exchange),
-        }
-    }
-
-    fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) {
-        let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-        let id: &str = event.id.hyphenated().encode_lower(&mut buffer);
-        let decisions = match self.app.take_event(event, exchange.ticket(), wait) {
-            Err(why) => return answer::refused(exchange, why),
-            Ok(Taken::Now) => return accepted(id, exchange),
+    fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Option<Later> {
+        match self.app.take_event(event, exchange.ticket(), wait) {
+            Err(why) => answer::refused(exchange, why),
+            Ok(Taken::Now) => accepted(event.id, exchange),
             Ok(Taken::Durable) => {
-                accepted(id, exchange);
-                return exchange.hold();
+                accepted(event.id, exchange);
+                exchange.hold();
             }
-            Ok(Taken::Decided(decisions)) => decisions,
-        };
-        if !exchange.wait(LEDGER_WAIT_MS) {
-            return accepted(id, exchange);
+            Ok(Taken::Decided(decisions)) => return Some(Later::One { id: event.id, decisions }),
         }
-        match decisions.verdicts().first() {
+        None
+    }
+
+    /// A batch: each row on its own, the accepted ones together.
+    fn take_rows(&self, rows: Vec<&[u8]>, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+        if rows.len() > REQUEST_EVENTS_MAX {
+            let message = format!("a request may have at most {REQUEST_EVENTS_MAX} events");
+            return Err(Rejection::new("too_many_events", message));
+        }
+        let mut events = Vec::with_capacity(rows.len());
+        let mut places = Vec::with_capacity(rows.len());
+        let mut body = BatchBody { received: rows.len(), accepted: 0, rejected: 0, duplicates: 0, results: Vec::new() };
+        for (index, row) in rows.into_iter().enumerate() {
+            let event =
+                content::text(row).and_then(|text| wire::event(text, receipt, || self.app.new_id(receipt.now_ms)));
+            match event {
+                Ok(event) => {
+                    places.push((index, event.id));
+                    events.push(event);
+                }
+                Err(rejection) => body.results.push(rejected_row(index, rejection)),
+            }
+        }
+        body.rejected = body.results.len();
+        self.app.counters.rejected.fetch_add(body.rejected as u64, Ordering::Relaxed);
+        body.accepted = events.len();
+        if events.is_empty() {
+            answer::json(exchange, 400, &body);
+            return Ok(None);
+        }
+        match self.app.take_events(&events, exchange.ticket(), wait) {
+            Err(why) => {
+                // Part of it may be under way: nobody's later answer shall depend on that.
+                if exchange.ticket().is_pending() {
+                    exchange.wait(LEDGER_WAIT_MS);
+                }
+                answer::refused(exchange, why);
+            }
+            Ok(Taken::Now) => answer::json(exchange, 202, &body),
+            Ok(Taken::Durable) => {
+                answer::json(exchange, 202, &body);
+                exchange.hold();
+            }
+            Ok(Taken::Decided(decisions)) => return Ok(Some(Later::Rows { body, rows: places, decisions })),
+        }
+        Ok(None)
+    }
+}
+
+fn answer_one(id: Uuid, decisions: &Decisions, exchange: &mut Exchange<'_>) {
+    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
+        None => {}
+        Some(Waited::Done) => match decisions.verdicts().first() {
             Some((_, Verdict::Dead)) => {
                 let message = "the ledger refuses the event's data; it is kept in dead_letter";
                 answer::error(exchange, 422, "refused_by_ledger", message);
             }
             verdict => {
                 let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
-                answer::json(exchange, 201, &Single { event_id: id, duplicate: Some(duplicate) });
+                answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
             }
-        }
+        },
+        Some(_) => accepted(id, exchange),
     }
+}
 
-    /// A batch: each row on its own, the accepted ones together.
-    fn take_rows(
-        &self,
-        rows: Vec<&[u8]>,
-        receipt: Receipt,
-        wait: bool,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<(), Rejection> {
-        if rows.len() > REQUEST_EVENTS_MAX {
-            let message = format!("a request may have at most {REQUEST_EVENTS_MAX} events");
-            return Err(Rejection::new("too_many_events", message));
-        }
-        let mut accepted = Vec::with_capacity(rows.len());
-        let mut body = BatchBody { received: rows.len(), accepted: 0, rejected: 0, duplicates: 0, results: Vec::new() };
-        for (index, row) in rows.into_iter().enumerate() {
-            let event =
-                content::text(row).and_then(|text| wire::event(text, receipt, || self.app.new_id(receipt.now_ms)));
-            match event {
-                Ok(event) => accepted.push((index, event)),
-                Err(rejection) => body.results.push(rejected_row(index, rejection)),
+fn answer_rows(mut body: BatchBody, rows: &[(usize, Uuid)], decisions: &Decisions, exchange: &mut Exchange<'_>) {
+    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
+        None => {}
+        Some(Waited::Done) => {
+            for (at, verdict) in decisions.verdicts() {
+                settle_row(&mut body, rows[at], verdict);
             }
+            body.results.sort_by_key(|row| row.index);
+            answer::json(exchange, 201, &body);
         }
-        body.rejected = body.results.len();
-        self.app.counters.rejected.fetch_add(body.rejected as u64, Ordering::Relaxed);
-        let (indexes, events): (Vec<usize>, Vec<Event<'_>>) = accepted.into_iter().unzip();
-        body.accepted = events.len();
-        if events.is_empty() {
-            answer::json(exchange, 400, &body);
-            return Ok(());
-        }
-        match self.app.take_events(&events, exchange.ticket(), wait) {
-            Err(why) => answer::refused(exchange, why),
-            Ok(Taken::Now) => answer::json(exchange, 202, &body),
-            Ok(Taken::Durable) => {
-                answer::json(exchange, 202, &body);
-                exchange.hold();
-            }
-            Ok(Taken::Decided(_)) if !exchange.wait(LEDGER_WAIT_MS) => answer::json(exchange, 202, &body),
-            Ok(Taken::Decided(decisions)) => {
-                for (at, verdict) in decisions.verdicts() {
-                    settle_row(&mut body, indexes[at], &events[at], verdict);
-                }
-                body.results.sort_by_key(|row| row.index);
-                answer::json(exchange, 201, &body);
-            }
-        }
-        Ok(())
+        Some(_) => answer::json(exchange, 202, &body),
     }
 }
 
@@ -199,18 +215,19 @@ fn declares_body(request: &Request<'_>) -> bool {
     ["content-length", "transfer-encoding"].iter().any(|name| request.headers.get(name).is_some())
 }
 
-fn accepted(id: &str, exchange: &mut Exchange<'_>) {
+fn accepted(id: Uuid, exchange: &mut Exchange<'_>) {
     // Written by hand: this is what nearly every request is answered.
-    let mut body = [0; 14 + uuid::fmt::Hyphenated::LENGTH + 2];
-    body[..12].copy_from_slice(br#"{"eventId":""#);
-    body[12..12 + id.len()].copy_from_slice(id.as_bytes());
-    let end = 12 + id.len();
-    body[end..end + 2].copy_from_slice(br#""}"#);
-    let body = &body[..end + 2];
-    exchange.respond(Answer { status: 202, content_type: "application/json", headers: &[], body });
+    const BEFORE: &[u8] = br#"{"eventId":""#;
+    const AFTER: &[u8] = br#""}"#;
+    const ID_END: usize = BEFORE.len() + Hyphenated::LENGTH;
+    let mut body = [0; ID_END + AFTER.len()];
+    body[..BEFORE.len()].copy_from_slice(BEFORE);
+    id.hyphenated().encode_lower(&mut body[BEFORE.len()..ID_END]);
+    body[ID_END..].copy_from_slice(AFTER);
+    exchange.respond(Answer { status: 202, content_type: "application/json", headers: &[], body: &body });
 }
 
-fn settle_row(body: &mut BatchBody, index: usize, event: &Event<'_>, verdict: Verdict) {
+fn settle_row(body: &mut BatchBody, (index, id): (usize, Uuid), verdict: Verdict) {
     match verdict {
         Verdict::Like(_) => {}
         Verdict::Duplicate => body.duplicates += 1,
@@ -219,7 +236,7 @@ fn settle_row(body: &mut BatchBody, index: usize, event: &Event<'_>, verdict: Ve
             body.rejected += 1;
             body.results.push(RowResult {
                 index,
-                event_id: Some(event.id.to_string()),
+                event_id: Some(id.to_string()),
                 status: "rejected",
                 error: "refused_by_ledger",
                 message: "the ledger refuses the event's data; it is kept in dead_letter".into(),

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::query::{Query, decode};
 use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer};
-use crate::http::{Answer, Exchange, Request};
+use crate::http::{Answer, Exchange, Request, Waited};
 use crate::limits::{LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEARCHES_MAX};
 
 #[derive(Serialize)]
@@ -47,12 +47,16 @@ impl Api {
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
         let keyword = keyword.map(|typed| normal_keyword(Cow::Owned(typed)).into_owned());
-        if let Err(why) = self.app.forget_recent(&user, keyword.as_deref(), exchange.ticket()) {
-            return answer::refused(exchange, why);
-        }
+        let decisions = match self.app.forget_recent(&user, keyword.as_deref(), exchange.ticket()) {
+            Ok(decisions) => decisions,
+            Err(why) => return answer::refused(exchange, why),
+        };
         // Who deletes and reads sees it gone. Without the stores it is in the journal and will be: no less a success.
-        let shown = exchange.wait(LEDGER_WAIT_MS);
-        let status = if shown { 204 } else { 202 };
+        let status = match answer::waited(exchange, LEDGER_WAIT_MS, &decisions) {
+            Some(Waited::Done) => 204,
+            Some(_) => 202,
+            None => return,
+        };
         exchange.respond(Answer { status, content_type: "", headers: &[], body: b"" });
     }
 }

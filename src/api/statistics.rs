@@ -7,7 +7,7 @@ use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer};
 use crate::app::reads::Source;
 use crate::events::{Dimension, EventType, fold_keyword, page_key};
-use crate::http::{Exchange, Request};
+use crate::http::{Exchange, Request, Waited};
 use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
 use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::{LaneFull, Pending};
@@ -131,8 +131,10 @@ impl Api {
         exchange: &mut Exchange<'_>,
     ) -> Option<Result<T, StoreError>> {
         let pending = read.ok()?;
-        let done = exchange.wait(READ_WAIT_MS);
-        pending.take().filter(|_| done)
+        match exchange.wait(READ_WAIT_MS) {
+            Waited::Late => None,
+            Waited::Done | Waited::Failed => pending.take(),
+        }
     }
 }
 

@@ -24,6 +24,16 @@ pub enum Taken {
 pub struct Decisions(Vec<(u32, Arc<Decision>)>);
 
 impl Decisions {
+    /// Everything is synced in the journal, whatever the ledger does.
+    pub fn are_durable(&self) -> bool {
+        self.0.iter().all(|(_, decision)| decision.is_durable())
+    }
+
+    /// Nobody waits for them any more.
+    pub fn abandon(&self) {
+        self.0.iter().for_each(|(_, decision)| decision.abandon());
+    }
+
     /// Exceptional verdicts by index within the request, in order.
     pub fn verdicts(&self) -> Vec<(usize, Verdict)> {
         let of_part = |(offset, decision): &(u32, Arc<Decision>)| {
@@ -86,11 +96,18 @@ impl App {
     }
 
     /// Forgets a user's recent searches, one or all; the ticket covers the live store's part.
-    pub fn forget_recent(&self, user_id: &str, keyword: Option<&str>, ticket: &Arc<Ticket>) -> Result<(), AppendError> {
+    pub fn forget_recent(
+        &self,
+        user_id: &str,
+        keyword: Option<&str>,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Decisions, AppendError> {
         let at_ms = self.clock.now_ms();
         let forget = Forget { user_id: user_id.into(), keyword: keyword.map(Into::into), at_ms };
-        let wait = Wait::Follower(Until::Live, Decision::new(ticket.clone()));
-        self.journal.append(ticket.worker(), 1, wait, |bytes| encode_forget(&forget, bytes))
+        let decision = Decision::new(ticket.clone());
+        let wait = Wait::Follower(Until::Live, decision.clone());
+        self.journal.append(ticket.worker(), 1, wait, |bytes| encode_forget(&forget, bytes))?;
+        Ok(Decisions(vec![(0, decision)]))
     }
 
     fn wait_for(&self, ticket: &Arc<Ticket>, wait_for_ledger: bool) -> (Wait, Taken) {

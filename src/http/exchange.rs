@@ -150,6 +150,17 @@ impl Outlet {
     }
 }
 
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waited {
+    /// Nothing is under way any more, and all of it went well.
+    Done,
+    /// Nothing is under way any more; something of it failed.
+    Failed,
+    /// The time was over first.
+    Late,
+}
+
 /// One request's side of its connection.
 pub struct Exchange<'c> {
     outlet: &'c mut Outlet,
@@ -157,13 +168,12 @@ pub struct Exchange<'c> {
     start: usize,
     answered: bool,
     held: bool,
-    waited: bool,
 }
 
 impl<'c> Exchange<'c> {
     pub(super) fn new(outlet: &'c mut Outlet, shape: Shape) -> Exchange<'c> {
         let start = outlet.output.len();
-        Exchange { outlet, shape, start, answered: false, held: false, waited: false }
+        Exchange { outlet, shape, start, answered: false, held: false }
     }
 
     /// The worker that the connection lives on.
@@ -219,24 +229,21 @@ impl<'c> Exchange<'c> {
         self.moved(until);
     }
 
-    /// Sleeps until the ticket has nothing under way, at most `ms` milliseconds. False when the time is over: the
-    /// connection gets a fresh ticket, and what ends later ends on the old one, unheard. Earlier answers of the turn
-    /// that were still held are decided here too: sent as they are after true without a failure, else replaced.
-    /// A failure stays readable by `ticket().take_failed()` until the handler returns.
-    pub fn wait(&mut self, ms: u64) -> bool {
-        self.waited = true;
+    /// Sleeps until the ticket has nothing under way, at most `ms` milliseconds. `Late`: the connection gets a fresh
+    /// ticket, and what ends later ends on the old one, unheard. Earlier answers of the turn that were still held are
+    /// decided here too: sent as they are after `Done`, else replaced.
+    pub fn wait(&mut self, ms: u64) -> Waited {
         let ticket = self.ticket().clone();
         let done = self.outlet.watch.wait(ms);
         let failed = ticket.take_failed();
         let until = self.outlet.output.len();
         self.outlet.release(!done || failed);
         self.moved(until);
-        if failed && done {
-            // One that failed at once: the failure is the handler's to see as well.
-            self.ticket().add();
-            self.ticket().finish(false);
+        match (done, failed) {
+            (false, _) => Waited::Late,
+            (true, true) => Waited::Failed,
+            (true, false) => Waited::Done,
         }
-        done
     }
 
     /// Earlier answers became longer or shorter: this request's own starts elsewhere.
@@ -263,9 +270,6 @@ impl<'c> Exchange<'c> {
             if self.outlet.has_stream() && !self.outlet.settle() {
                 self.outlet.stream = None;
             }
-        } else if self.waited && !self.ticket().is_pending() {
-            // The failure was this request's own; nobody after it shall answer for it.
-            self.ticket().take_failed();
         }
         !self.shape.close
     }

@@ -28,7 +28,7 @@ mod socket;
 mod stats;
 mod stream;
 
-pub use exchange::Exchange;
+pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
 pub use server::{Config, Request, Running, Server};

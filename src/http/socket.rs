@@ -84,14 +84,22 @@ impl Socket {
         }
     }
 
-    /// Writes all of it; `stalled` is called before each wait for the other side.
+    /// Writes all of it; `stalled` is called before a wait for the other side, once for each piece that it took: a wait
+    /// that ends without progress (the other side may send) is the same stall.
     pub(super) fn write_all(&mut self, mut bytes: &[u8], mut stalled: impl FnMut()) -> io::Result<()> {
+        let mut has_stalled = false;
         while !bytes.is_empty() {
             match self.io.inner().write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => bytes = &bytes[length..],
+                Ok(length) => {
+                    bytes = &bytes[length..];
+                    has_stalled = false;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    stalled();
+                    if !has_stalled {
+                        stalled();
+                        has_stalled = true;
+                    }
                     // Any event will do: a write that still would wait only comes back here.
                     self.wait();
                 }

@@ -6,8 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::recovery::Segment;
 use super::storage::SegmentFile;
-use super::{FULL, OPEN, Shared, lock};
+use super::{FULL, Follower, OPEN, Shared, lock};
+use crate::ports::Position;
 use std::sync::atomic::Ordering;
 
 const TICK: Duration = Duration::from_secs(1);
@@ -114,7 +116,7 @@ fn tend(shared: &Shared) {
 
 /// Why no further segment may be allocated, if so.
 fn no_room(shared: &Shared) -> Option<&'static str> {
-    let segments = lock(&shared.segments).len() as u64;
+    let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
     let spares = u64::from(lock(&shared.keeper.state).spare.is_some());
     let settings = &shared.settings;
     if (segments + 1) * settings.segment_bytes > settings.bytes_max {
@@ -125,25 +127,53 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
     (free < wanted).then_some("less than JOURNAL_MIN_FREE is left on the disk")
 }
 
-/// Removes segments that every follower is past: once they are old, or at once where the bound asks for room.
+/// Removes segments that every follower is past: once they are old, or at once where the bound asks for room. Where it
+/// does, followers that can be rebuilt are passed over.
 fn remove_old(shared: &Shared) -> io::Result<()> {
-    let passed = lock(&shared.followers).iter().map(|f| f.load(Ordering::Acquire)).min().unwrap_or(0);
-    let settings = &shared.settings;
-    let keep_after = shared.clock.now_ms().saturating_sub(i64::try_from(settings.keep_ms).unwrap_or(i64::MAX));
+    let keep_ms = i64::try_from(shared.settings.keep_ms).unwrap_or(i64::MAX);
+    let keep_after = shared.clock.now_ms().saturating_sub(keep_ms);
     loop {
-        let mut segments = lock(&shared.segments);
-        let crowded = (segments.len() as u64 + 2) * settings.segment_bytes > settings.bytes_max
-            || shared.storage.free_bytes().unwrap_or(u64::MAX) < settings.free_bytes_min + settings.segment_bytes;
-        // A segment's records end, and its age counts, where its successor begins.
-        let removable = match segments.as_slice() {
-            [first, second, ..] => {
-                let old = second.created_ms < keep_after;
-                (second.first <= passed + 1 && (old || crowded)).then(|| first.name.clone())
-            }
-            _ => None,
+        let crowded = is_crowded(shared);
+        let passed = passed_by(shared, |follower| !(crowded && follower.can_be_rebuilt));
+        let Some(segment) = take_first(shared, passed, |next| crowded || next.created_ms < keep_after) else {
+            return Ok(());
         };
-        let Some(name) = removable else { return Ok(()) };
-        shared.storage.remove(&name)?;
-        segments.remove(0);
+        // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need. Each removal is made
+        // durable before the next, or a crash could undo any subset of them and leave a gap.
+        if let Err(error) = shared.storage.remove(&segment.name) {
+            // It stays the first one: to remove those behind it would leave a gap.
+            let mut segments = lock(&shared.segments);
+            segments.insert(0, segment);
+            shared.segment_count.store(segments.len(), Ordering::Relaxed);
+            return Err(error);
+        }
+        shared.storage.sync_names()?;
     }
+}
+
+/// The position that all the followers concerned are past.
+fn passed_by(shared: &Shared, concerned: impl Fn(&Follower) -> bool) -> Position {
+    let followers = lock(&shared.followers);
+    let positions = followers.iter().filter(|f| concerned(f)).map(|f| f.position.load(Ordering::Acquire));
+    positions.min().unwrap_or(0)
+}
+
+fn is_crowded(shared: &Shared) -> bool {
+    let settings = &shared.settings;
+    let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
+    (segments + 2) * settings.segment_bytes > settings.bytes_max
+        || shared.storage.free_bytes().unwrap_or(u64::MAX) < settings.free_bytes_min + settings.segment_bytes
+}
+
+/// Takes the first segment off the list where all of it is passed and its successor, at whose beginning its records
+/// end and its age counts, is `removable`.
+fn take_first(shared: &Shared, passed: Position, removable: impl Fn(&Segment) -> bool) -> Option<Arc<Segment>> {
+    let mut segments = lock(&shared.segments);
+    let second = segments.get(1)?;
+    if second.first > passed + 1 || !removable(second) {
+        return None;
+    }
+    let first = segments.remove(0);
+    shared.segment_count.store(segments.len(), Ordering::Relaxed);
+    Some(first)
 }

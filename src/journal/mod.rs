@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -121,6 +121,11 @@ pub struct Journal {
     _lock: File,
 }
 
+struct Follower {
+    position: Arc<AtomicU64>,
+    can_be_rebuilt: bool,
+}
+
 struct Shared {
     storage: Arc<dyn Storage>,
     settings: Settings,
@@ -135,7 +140,9 @@ struct Shared {
     end_moved: Condvar,
     readers_waiting: AtomicU64,
     segments: Mutex<Vec<Arc<Segment>>>,
-    followers: Mutex<Vec<Arc<AtomicU64>>>,
+    // Beside the list, for those who must not wait for its lock.
+    segment_count: AtomicUsize,
+    followers: Mutex<Vec<Follower>>,
     waiting: Arc<Waiting>,
     keeper: keeper::Keeper,
     stats: Stats,
@@ -156,6 +163,17 @@ impl Journal {
         clock: Clock,
     ) -> Result<Journal, OpenError> {
         let storage = Arc::new(Directory::open(directory, allow_tmpfs)?);
+        Journal::open_on(storage, directory, lanes, settings, clock)
+    }
+
+    /// The same on a storage of the caller's; the lock and the stream's id are files of `directory`.
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        directory: &Path,
+        lanes: usize,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Journal, OpenError> {
         let lock_file = take_lock(directory)?;
         let stream = stream_id(directory, &*storage)?;
         let recovered = recovery::recover(&*storage, stream)?;
@@ -177,6 +195,7 @@ impl Journal {
             end_position: AtomicU64::new(recovered.end.position),
             end_moved: Condvar::new(),
             readers_waiting: AtomicU64::new(0),
+            segment_count: AtomicUsize::new(recovered.segments.len()),
             segments: Mutex::new(recovered.segments.into_iter().map(Arc::new).collect()),
             followers: Mutex::default(),
             waiting: Arc::new(Waiting::default()),
@@ -237,10 +256,11 @@ impl Journal {
         Reader::open(self.shared.clone(), from)
     }
 
-    /// Registers a follower: segments behind its position (which it moves itself) are kept for it.
-    pub fn follow(&self, position: Position) -> Arc<AtomicU64> {
+    /// Registers a follower: segments behind its position (which it moves itself) are kept for it; for one that can be
+    /// rebuilt only as long as there is room, since its store's outage must not end in refusals.
+    pub fn follow(&self, position: Position, can_be_rebuilt: bool) -> Arc<AtomicU64> {
         let follower = Arc::new(AtomicU64::new(position));
-        lock(&self.shared.followers).push(follower.clone());
+        lock(&self.shared.followers).push(Follower { position: follower.clone(), can_be_rebuilt });
         follower
     }
 
@@ -261,7 +281,7 @@ impl Journal {
 
     /// Bytes and number of the segments kept.
     pub fn size(&self) -> (u64, usize) {
-        let segments = lock(&self.shared.segments).len();
+        let segments = self.shared.segment_count.load(Ordering::Relaxed);
         (segments as u64 * self.shared.settings.segment_bytes, segments)
     }
 
@@ -307,6 +327,11 @@ impl Shared {
             .state
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != CLOSING && now != state).then_some(state));
         moved.is_ok()
+    }
+
+    /// A write succeeded after a failure: appends are taken again. True where that is news.
+    fn recovered(&self) -> bool {
+        self.state.compare_exchange(FAILED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     fn wake_writer(&self) {

@@ -128,7 +128,7 @@ impl Reader {
                 continue;
             }
             let header = read_frame_header(&*self.segment.file, self.offset)?;
-            let header = header.ok_or(ReadError::Damaged(self.at.position))?;
+            let header = header.ok_or_else(|| self.missing())?;
             let too_large = frames.count() + header.count as usize > records_max
                 || frames.bytes() + header.payload_bytes > bytes_max;
             if header.last() > end || frames.count() > 0 && too_large {
@@ -144,6 +144,13 @@ impl Reader {
             }
         }
         Ok((frames.count() > 0).then_some(frames))
+    }
+
+    /// Nothing stands where the next frame should: its segment was removed, or the file is damaged.
+    fn missing(&self) -> ReadError {
+        let next = self.at.position + 1;
+        let is_gone = lock(&self.shared.segments).first().is_some_and(|first| first.first > next);
+        if is_gone { ReadError::Gone(self.at.position) } else { ReadError::Damaged(self.at.position) }
     }
 
     /// Moves to the segment that begins at the next position, where there is one.

@@ -1,10 +1,12 @@
 //! Who waits for a follower: from a position of the journal to the request that wants to know what became of it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Thread;
 
 use super::lock;
+use crate::limits::WAITS_SWEEP_MIN;
 use crate::ports::{Position, Verdict, Verdicts};
 use crate::runtime::{Ticket, complete};
 
@@ -22,12 +24,29 @@ pub struct Decision {
     ticket: Arc<Ticket>,
     // Index within the append, and the verdict; plain records have none.
     verdicts: Mutex<Vec<(u32, Verdict)>>,
+    durable: AtomicBool,
+    abandoned: AtomicBool,
 }
 
 impl Decision {
     /// A decision that finishes `ticket` once.
     pub fn new(ticket: Arc<Ticket>) -> Arc<Decision> {
-        Arc::new(Decision { ticket, verdicts: Mutex::default() })
+        Arc::new(Decision {
+            ticket,
+            verdicts: Mutex::default(),
+            durable: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+        })
+    }
+
+    /// The records are synced, whatever the follower does.
+    pub fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// Nobody waits any more: an outage must not collect those who gave up.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// The exceptional verdicts so far, by index within the append.
@@ -46,16 +65,24 @@ struct Waiter {
     decision: Arc<Decision>,
 }
 
-/// The waits for both followers, in the order of positions. Bounded by the number of connections.
+#[derive(Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    // Looked through for abandoned waits once it is this long: twice what was left the last time, so that the look
+    // costs a constant a push and the queue stays below twice the connections.
+    sweep_at: usize,
+}
+
+/// The waits for both followers, in the order of positions.
 #[derive(Default)]
 pub struct Waiting {
-    ledger: Mutex<VecDeque<Waiter>>,
-    live: Mutex<VecDeque<Waiter>>,
+    ledger: Mutex<Queue>,
+    live: Mutex<Queue>,
     ledger_thread: OnceLock<Thread>,
 }
 
 impl Waiting {
-    fn queue(&self, until: Until) -> &Mutex<VecDeque<Waiter>> {
+    fn queue(&self, until: Until) -> &Mutex<Queue> {
         match until {
             Until::Ledger => &self.ledger,
             Until::Live => &self.live,
@@ -65,7 +92,14 @@ impl Waiting {
     /// Puts a wait in line. The journal's writer calls it before it publishes the position: no follower can be past.
     pub(super) fn push(&self, until: Until, first: Position, count: u32, decision: Arc<Decision>) {
         let last = first + u64::from(count) - 1;
-        lock(self.queue(until)).push_back(Waiter { first, last, decision });
+        decision.durable.store(true, Ordering::Release);
+        let mut queue = lock(self.queue(until));
+        queue.waiters.push_back(Waiter { first, last, decision });
+        if queue.waiters.len() >= queue.sweep_at.max(WAITS_SWEEP_MIN) {
+            queue.waiters.retain(|waiter| !waiter.decision.abandoned.load(Ordering::Acquire));
+            queue.sweep_at = 2 * queue.waiters.len();
+        }
+        drop(queue);
         if let (Until::Ledger, Some(thread)) = (until, self.ledger_thread.get()) {
             thread.unpark();
         }
@@ -78,18 +112,18 @@ impl Waiting {
 
     /// Somebody waits for this follower.
     pub fn any(&self, until: Until) -> bool {
-        !lock(self.queue(until)).is_empty()
+        !lock(self.queue(until)).waiters.is_empty()
     }
 
     /// The first position that is waited for, where a follower that stands at `applied` has decided it already.
     pub fn first_undecided(&self, until: Until, applied: Position) -> Option<Position> {
-        lock(self.queue(until)).front().map(|w| w.first).filter(|first| *first <= applied)
+        lock(self.queue(until)).waiters.front().map(|w| w.first).filter(|first| *first <= applied)
     }
 
     /// A follower has applied everything up to `applied`; `verdicts` are those of the positions it applied just now.
     pub fn settle(&self, until: Until, applied: Position, verdicts: &Verdicts) {
         let mut queue = lock(self.queue(until));
-        for waiter in queue.iter().take_while(|w| w.first <= applied) {
+        for waiter in queue.waiters.iter().take_while(|w| w.first <= applied) {
             let from = verdicts.partition_point(|(position, _)| *position < waiter.first);
             let of_waiter = verdicts[from..].iter().take_while(|(position, _)| *position <= waiter.last);
             let of_waiter = of_waiter.map(|(position, verdict)| {
@@ -98,8 +132,8 @@ impl Waiting {
             });
             lock(&waiter.decision.verdicts).extend(of_waiter);
         }
-        let done = queue.partition_point(|w| w.last <= applied);
-        let done: Vec<Waiter> = queue.drain(..done).collect();
+        let done = queue.waiters.partition_point(|w| w.last <= applied);
+        let done: Vec<Waiter> = queue.waiters.drain(..done).collect();
         drop(queue);
         complete(done.into_iter().map(|w| w.decision.ticket.clone()), true);
     }

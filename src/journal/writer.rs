@@ -10,8 +10,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
+use super::keeper::Spare;
 use super::recovery::{Segment, segment_name};
-use super::{Chunk, FAILED, OPEN, Shared, Wait, lock};
+use super::{Chunk, FAILED, Shared, Wait, lock};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use crate::ports::{Position, Watermark};
 use crate::runtime::complete;
@@ -32,7 +33,13 @@ pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
     let next = lock(&shared.end).position + 1;
     let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
     writer.begin_segment()?;
-    std::thread::Builder::new().name("journal-writer".into()).spawn(move || writer.run())
+    std::thread::Builder::new().name("journal-writer".into()).spawn(move || {
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run())).is_err() {
+            // Requests would wait for ever for a sync that never comes: better a restart, which recovers.
+            tracing::error!("journal: its writer panicked; the process ends");
+            std::process::abort();
+        }
+    })
 }
 
 impl Writer {
@@ -100,7 +107,12 @@ impl Writer {
             self.write_frame()
         });
         match written {
-            Ok(()) => self.publish(chunks, count, crc),
+            Ok(()) => {
+                self.publish(chunks, count, crc);
+                if self.shared.recovered() {
+                    tracing::info!("journal: can write again");
+                }
+            }
             Err(error) => {
                 self.fail(&error);
                 if self.shared.set_state(FAILED) {
@@ -164,26 +176,33 @@ impl Writer {
         let header =
             SegmentHeader { stream: self.shared.stream, first: self.next, created_ms: self.shared.clock.now_ms() };
         let spare = self.shared.keeper.take_spare(&self.shared)?;
-        spare.file.write_at(&header.encode(), 0)?;
-        spare.file.sync()?;
         let name = segment_name(self.next);
-        self.shared.storage.rename(&spare.name, &name)?;
-        self.shared.storage.sync_names()?;
+        let begun = self.name_segment(&spare, &header, &name);
+        // What is left of a spare that failed would fill the disk, one each probe.
+        begun.inspect_err(|_| drop(self.shared.storage.remove(&spare.name)))?;
         let segment = Arc::new(Segment { name, first: self.next, created_ms: header.created_ms, file: spare.file });
         let mut segments = lock(&self.shared.segments);
         // A segment in which nothing was ever published has the same first position, and now the same name.
         segments.retain(|s| s.first != self.next);
         segments.push(segment.clone());
+        self.shared.segment_count.store(segments.len(), Ordering::Relaxed);
         drop(segments);
         self.current = Some((segment, SEGMENT_HEADER_BYTES as u64));
         Ok(())
+    }
+
+    fn name_segment(&self, spare: &Spare, header: &SegmentHeader, name: &str) -> io::Result<()> {
+        spare.file.write_at(&header.encode(), 0)?;
+        spare.file.sync()?;
+        self.shared.storage.rename(&spare.name, name)?;
+        self.shared.storage.sync_names()
     }
 
     /// After a failure: tries a new segment now and then, and takes appends again once it succeeds.
     fn probe(&mut self) {
         match self.begin_segment() {
             Ok(()) => {
-                if self.shared.set_state(OPEN) {
+                if self.shared.recovered() {
                     tracing::info!("journal: can write again");
                 }
             }

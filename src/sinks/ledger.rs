@@ -1,8 +1,8 @@
 //! The ledger's sink: journal → ledger, one transaction a batch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,9 @@ use super::{Ended, Handover, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, Reader, Until, Waiting};
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, LINGER_MS};
+use crate::limits::{
+    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_MS,
+};
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -23,8 +25,44 @@ pub struct LedgerSink {
     pub handover: Arc<Handover>,
     pub status: Arc<SinkStatus>,
     pub clock: Clock,
-    /// The slowest follower of the ledger: verdicts up to it are not needed any more.
+    /// The slowest follower of the ledger: verdicts far behind it are not needed any more.
     pub follower: Arc<AtomicU64>,
+    /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
+    pub records_max: AtomicUsize,
+}
+
+/// What is done about once a minute. A failure of it is logged and never keeps a batch waiting: it comes round again.
+#[derive(Default)]
+struct Housekeeping {
+    last: Option<Instant>,
+    /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
+    /// long as the journal is kept for replays.
+    passed: VecDeque<(Instant, Position)>,
+}
+
+impl Housekeeping {
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) -> Result<(), Ended> {
+        if self.last.is_some_and(|at| at.elapsed() < MAINTAIN_EVERY) {
+            return Ok(());
+        }
+        self.last = Some(Instant::now());
+        self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
+        let mut done = writer.maintain(sink.clock.now_ms());
+        while let Some((at, position)) = self.passed.front().copied() {
+            if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
+                break;
+            }
+            done = done.and_then(|()| writer.prune_verdicts(sink.journal.stream(), position));
+            self.passed.pop_front();
+        }
+        match done {
+            Err(StoreError::Retry(why)) => {
+                tracing::warn!(sink = "ledger", error = why, "housekeeping failed; it is tried again in a minute");
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
 }
 
 impl LedgerSink {
@@ -32,7 +70,7 @@ impl LedgerSink {
     pub fn spawn(self) -> JoinHandle<()> {
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
-            let kept = self.journal.follow(0);
+            let kept = self.journal.follow(0, false);
             self.journal.waiting().serve_ledger();
             supervise(&self.status, || match self.follow(&kept) {
                 Ok(()) => Ended::Asked,
@@ -55,18 +93,15 @@ impl LedgerSink {
         let waiting = self.journal.waiting();
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
-        let mut maintained: Option<Instant> = None;
+        let mut housekeeping = Housekeeping::default();
         while !self.status.is_stopping() {
-            if maintained.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY) {
-                writer.maintain(self.clock.now_ms())?;
-                writer.prune_verdicts(stream, self.follower.load(Ordering::Acquire))?;
-                maintained = Some(Instant::now());
-            }
+            housekeeping.tend(self, &mut *writer)?;
             self.status.set(SinkState::Following);
             match self.next_frames(&mut reader, &waiting)? {
                 None => self.status.current_as_of(self.clock.now_ms()),
                 Some(frames) => {
-                    let verdicts = self.apply(&mut *writer, &frames)?;
+                    let verdicts = self.apply(&mut *writer, &frames).inspect_err(|ended| self.shrink_batches(ended))?;
+                    self.grow_batches();
                     waiting.settle(Until::Ledger, frames.to.position, &verdicts);
                     self.status.at(frames.to.position);
                     self.handover.push(frames.to.position, verdicts);
@@ -75,6 +110,19 @@ impl LedgerSink {
             }
         }
         Ok(())
+    }
+
+    fn grow_batches(&self) {
+        let grown = (self.records_max.load(Ordering::Relaxed) * 2).min(BATCH_RECORDS_MAX);
+        self.records_max.store(grown, Ordering::Relaxed);
+    }
+
+    /// A batch that the store could not finish in time would not finish the next time either: half of it may.
+    fn shrink_batches(&self, ended: &Ended) {
+        if matches!(ended, Ended::Retry(_)) {
+            let halved = (self.records_max.load(Ordering::Relaxed) / 2).max(BATCH_RECORDS_MIN);
+            self.records_max.store(halved, Ordering::Relaxed);
+        }
     }
 
     fn settle_lost_reply(&self, waiting: &Waiting, up_to: Position) -> Result<(), Ended> {
@@ -97,7 +145,8 @@ impl LedgerSink {
             }
             std::thread::park_timeout(left);
         }
-        Ok(reader.next(Position::MAX, BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?)
+        let records_max = self.records_max.load(Ordering::Relaxed);
+        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
     }
 
     fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {

@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use super::{Ended, Handover, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::{Record, Tally, tally_event, tally_like};
-use crate::journal::{Frames, Journal, Reader, Until};
+use crate::journal::{Frames, Journal, ReadError, Reader, Until};
 use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
     Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, RecentChange, StoreError, Verdict, Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
+const LINGER_PIECE: Duration = Duration::from_millis(10);
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// What the sink works with.
@@ -34,7 +35,7 @@ impl LiveSink {
     /// Starts the sink's thread.
     pub fn spawn(self) -> JoinHandle<()> {
         let run = move || {
-            let kept = self.journal.follow(0);
+            let kept = self.journal.follow(0, true);
             supervise(&self.status, || match self.follow(&kept) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
@@ -45,8 +46,7 @@ impl LiveSink {
 
     fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
         let mut writer = self.live.open_writer()?;
-        let at = self.stand(&mut *writer)?;
-        let mut reader = self.seek(at, kept)?;
+        let mut reader = self.stand(&mut *writer, kept)?;
         let mut folded: Option<Instant> = None;
         while !self.status.is_stopping() {
             self.status.set(SinkState::Following);
@@ -59,7 +59,14 @@ impl LiveSink {
             let nothing_new = reader.behind() == 0;
             let ledger_at = self.handover.wait_past(reader.at().position, IDLE_WAIT);
             let ledger_at = self.linger(reader.at().position, ledger_at);
-            let frames = reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX)?;
+            let frames = match reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX) {
+                // The journal had no room left and went on without us: `stand` builds the store anew.
+                Err(ReadError::Gone(_)) => {
+                    reader = self.stand(&mut *writer, kept)?;
+                    continue;
+                }
+                frames => frames?,
+            };
             let Some(frames) = frames else {
                 if nothing_new {
                     self.status.current_as_of(asked_at);
@@ -70,7 +77,7 @@ impl LiveSink {
             match self.apply(&mut *writer, &frames) {
                 Ok(()) => self.passed(frames.to, kept),
                 // Another reply was lost, or the store went back to an older state: go on from what it has.
-                Err(StoreError::Fenced { found: Some(found) }) => reader = self.seek(found, kept)?,
+                Err(StoreError::Fenced { found: Some(_) }) => reader = self.stand(&mut *writer, kept)?,
                 Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
                 Err(error) => return Err(error.into()),
             }
@@ -83,22 +90,32 @@ impl LiveSink {
         let waiting = self.journal.waiting();
         let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
         let mut ledger_at = ledger_at;
-        while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&(ledger_at - at)) && !waiting.any(Until::Live) {
+        while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&ledger_at.saturating_sub(at)) && !waiting.any(Until::Live) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.status.is_stopping() {
                 break;
             }
-            ledger_at = self.handover.wait_past(ledger_at, left);
+            // In pieces: whoever begins to wait ends the linger with the next one.
+            ledger_at = self.handover.wait_past(ledger_at, left.min(LINGER_PIECE));
         }
         ledger_at
     }
 
-    /// Where the store stands; builds it from the ledger where it is lost.
-    fn stand(&self, writer: &mut dyn LiveWriter) -> Result<Watermark, Ended> {
+    /// Goes to where the store stands; builds it from the ledger where it is lost, or so far behind that the journal
+    /// or the verdicts it needs are gone.
+    fn stand(&self, writer: &mut dyn LiveWriter, kept: &AtomicU64) -> Result<Reader, Ended> {
         let stream = self.journal.stream();
         loop {
             match writer.state(stream)? {
-                LiveState::At(at) => return Ok(at),
+                LiveState::At(at) => match self.journal.reader(at) {
+                    Ok(_) if !self.has_verdicts(at.position)? => self.rebuild(writer, LiveState::At(at))?,
+                    Ok(reader) => {
+                        self.passed(at, kept);
+                        return Ok(reader);
+                    }
+                    Err(ReadError::Gone(_)) => self.rebuild(writer, LiveState::At(at))?,
+                    Err(error) => return Err(error.into()),
+                },
                 LiveState::NewStream => writer.register(stream)?,
                 LiveState::Lost => self.rebuild(writer, LiveState::Lost)?,
             }
@@ -112,10 +129,9 @@ impl LiveSink {
         Ok(())
     }
 
-    fn seek(&self, at: Watermark, kept: &AtomicU64) -> Result<Reader, Ended> {
-        let reader = self.journal.reader(at)?;
-        self.passed(at, kept);
-        Ok(reader)
+    /// The verdicts behind a position are still to be had: nobody may guess that a record was stored.
+    fn has_verdicts(&self, after: Position) -> Result<bool, Ended> {
+        Ok(self.ledger.verdicts(self.journal.stream(), after, after)?.is_some())
     }
 
     fn passed(&self, at: Watermark, kept: &AtomicU64) {
@@ -160,7 +176,10 @@ impl LiveSink {
     fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, StoreError> {
         let verdicts = match self.handover.verdicts(after, up_to) {
             Some(verdicts) => verdicts,
-            None => self.ledger.verdicts(self.journal.stream(), after, up_to)?.unwrap_or_default(),
+            None => self
+                .ledger
+                .verdicts(self.journal.stream(), after, up_to)?
+                .ok_or_else(|| StoreError::Retry("the ledger's verdicts on what comes next were pruned".into()))?,
         };
         Ok(verdicts.into_iter().collect())
     }
@@ -182,7 +201,9 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally
             }
             if let Some((user_id, keyword)) = event.recent_search() {
                 let (user_id, keyword) = (user_id.to_owned(), keyword.to_owned());
-                recent.push(RecentChange::Add { user_id, keyword, at_ms: event.event_time_ms });
+                // A clock ahead of ours must not carry a search past a forgetting that came after it.
+                let at_ms = event.event_time_ms.min(event.received_at_ms);
+                recent.push(RecentChange::Add { user_id, keyword, at_ms });
             }
         }
         (Record::Forget(forget), _) => recent.push(RecentChange::Forget {

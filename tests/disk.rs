@@ -1,0 +1,283 @@
+//! A disk that fails: nothing is acknowledged that is not on it, and what was acknowledged stays.
+//!
+//! The fault is a storage that passes on to a real directory and fails writes and syncs when it is told to.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use event_tracker::clock::Clock;
+use event_tracker::events::{Forget, Record, encode_forget};
+use event_tracker::journal::{AppendError, Decision, Directory, Journal, SegmentFile, Settings, Storage, Until, Wait};
+use event_tracker::ports::Watermark;
+use event_tracker::runtime::{self, Ticket};
+
+/// What goes wrong, for all files at once.
+#[derive(Default)]
+struct Faults {
+    writes: AtomicBool,
+    syncs: AtomicBool,
+    /// A sync takes this long.
+    sync_ms: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Faults {
+    fn check(&self, fault: &AtomicBool) -> io::Result<()> {
+        if fault.load(Ordering::SeqCst) {
+            self.failed.fetch_add(1, Ordering::SeqCst);
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        Ok(())
+    }
+}
+
+struct Faulty {
+    directory: Directory,
+    faults: Arc<Faults>,
+}
+
+struct FaultyFile {
+    file: Arc<dyn SegmentFile>,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
+    fn wrap(&self, file: Arc<dyn SegmentFile>) -> Arc<dyn SegmentFile> {
+        Arc::new(FaultyFile { file, faults: self.faults.clone() })
+    }
+}
+
+impl Storage for Faulty {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.directory.list()
+    }
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn SegmentFile>> {
+        self.faults.check(&self.faults.writes)?;
+        self.directory.create(name, bytes).map(|file| self.wrap(file))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
+        self.directory.open(name).map(|file| self.wrap(file))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.directory.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.directory.remove(name)
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        self.directory.sync_names()
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.directory.free_bytes()
+    }
+}
+
+impl SegmentFile for FaultyFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.faults.check(&self.faults.writes)?;
+        self.file.write_at(bytes, offset)
+    }
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(bytes, offset)
+    }
+    fn sync(&self) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(self.faults.sync_ms.load(Ordering::SeqCst)));
+        self.faults.check(&self.faults.syncs)?;
+        self.file.sync()
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+}
+
+fn settings() -> Settings {
+    Settings { segment_bytes: 8 * 1024 * 1024, free_bytes_min: 0, ..Settings::default() }
+}
+
+fn open(path: &Path) -> (Journal, Arc<Faults>) {
+    let faults = Arc::new(Faults::default());
+    let storage = Faulty { directory: Directory::open(path, true).unwrap(), faults: faults.clone() };
+    let journal = Journal::open_on(Arc::new(storage), path, 2, settings(), Clock::System).unwrap();
+    (journal, faults)
+}
+
+/// Runs in a coroutine, as a request does, and hands its result back.
+fn in_coroutine<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    STARTED.get_or_init(|| runtime::start(2, false));
+    let (done, result) = std::sync::mpsc::channel();
+    runtime::spawn_on(0, move || done.send(job()).unwrap());
+    result.recv_timeout(Duration::from_secs(20)).expect("a request that ends")
+}
+
+/// Appends one record and waits for it as a request does: true once it is durable, false when that failed.
+fn append(journal: &Arc<Journal>, number: i64) -> Result<bool, AppendError> {
+    let journal = journal.clone();
+    in_coroutine(move || {
+        let ticket = Arc::new(Ticket::of_current(0));
+        let forget = Forget { user_id: "u".into(), keyword: None, at_ms: number };
+        journal.append(0, 1, Wait::Durable(ticket.clone()), |out| encode_forget(&forget, out))?;
+        assert!(ticket.wait());
+        Ok(!ticket.take_failed())
+    })
+}
+
+fn numbers(journal: &Journal) -> Vec<i64> {
+    let mut reader = journal.reader(Watermark::default()).unwrap();
+    let mut numbers = Vec::new();
+    while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20).unwrap() {
+        numbers.extend(frames.records().unwrap().into_iter().map(|record| match record {
+            Record::Forget(forget) => forget.at_ms,
+            Record::Event(_) => panic!("none was written"),
+        }));
+    }
+    numbers
+}
+
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is() {
+        assert!(Instant::now() < deadline, "never {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn one_failed_sync_costs_nothing_but_a_new_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, faults) = open(directory.path());
+    let journal = Arc::new(journal);
+    assert_eq!(append(&journal, 1), Ok(true));
+    // The writer syncs the header of the new segment before it writes the frame again.
+    faults.syncs.store(true, Ordering::SeqCst);
+    let healed = std::thread::spawn({
+        let faults = faults;
+        move || {
+            until("failed", || faults.failed.load(Ordering::SeqCst) > 0);
+            faults.syncs.store(false, Ordering::SeqCst);
+        }
+    });
+    let second = append(&journal, 2);
+    healed.join().unwrap();
+    until("writable", || journal.is_writable().is_ok());
+    assert_eq!(append(&journal, 3), Ok(true));
+    let expected = if second == Ok(true) { vec![1, 2, 3] } else { vec![1, 3] };
+    assert_eq!(numbers(&journal), expected);
+    drop(journal);
+    assert_eq!(numbers(&open(directory.path()).0), expected);
+}
+
+#[test]
+fn a_disk_that_refuses_acknowledges_nothing_and_is_used_again_once_it_works() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, faults) = open(directory.path());
+    let journal = Arc::new(journal);
+    let mut acknowledged = Vec::new();
+    for round in 0..3 {
+        let good = round * 10 + 1;
+        assert_eq!(append(&journal, good), Ok(true));
+        acknowledged.push(good);
+        faults.writes.store(true, Ordering::SeqCst);
+        assert_ne!(append(&journal, good + 1), Ok(true));
+        until("refusing", || journal.is_writable() == Err(AppendError::Failed));
+        assert_eq!(append(&journal, good + 2), Err(AppendError::Failed));
+        faults.writes.store(false, Ordering::SeqCst);
+        until("writable again", || journal.is_writable().is_ok());
+    }
+    assert_eq!(numbers(&journal), acknowledged);
+    drop(journal);
+    let (journal, _) = open(directory.path());
+    assert_eq!(numbers(&journal), acknowledged);
+    let spares = std::fs::read_dir(directory.path()).unwrap();
+    let spares = spares.filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().starts_with("spare-")).count();
+    assert!(spares <= 1, "{spares} spares were left behind");
+}
+
+#[test]
+fn a_journal_that_failed_with_more_in_line_recovers_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, faults) = open(directory.path());
+    let journal = Arc::new(journal);
+    // While the first sync is slow, others line up; then the disk fails for the first and works for those.
+    faults.sync_ms.store(150, Ordering::SeqCst);
+    let first = std::thread::spawn({
+        let journal = journal.clone();
+        move || append(&journal, 1)
+    });
+    std::thread::sleep(Duration::from_millis(50));
+    let others: Vec<_> = (2..6)
+        .map(|number| {
+            let journal = journal.clone();
+            std::thread::spawn(move || append(&journal, number))
+        })
+        .collect();
+    faults.syncs.store(true, Ordering::SeqCst);
+    until("failed twice", || faults.failed.load(Ordering::SeqCst) >= 2);
+    faults.syncs.store(false, Ordering::SeqCst);
+    faults.sync_ms.store(0, Ordering::SeqCst);
+    let mut acknowledged = Vec::new();
+    for (number, thread) in (1..).zip(std::iter::once(first).chain(others)) {
+        if thread.join().unwrap() == Ok(true) {
+            acknowledged.push(number);
+        }
+    }
+    until("writable", || journal.is_writable().is_ok());
+    assert_eq!(append(&journal, 9), Ok(true));
+    acknowledged.push(9);
+    let mut stored = numbers(&journal);
+    stored.sort_unstable();
+    assert_eq!(stored, acknowledged);
+}
+
+#[test]
+fn a_wait_for_a_follower_knows_whether_its_record_is_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, faults) = open(directory.path());
+    let journal = Arc::new(journal);
+    let append_and_look = |slow_ms: u64| {
+        faults.sync_ms.store(slow_ms, Ordering::SeqCst);
+        let journal = journal.clone();
+        let faults = faults.clone();
+        let seen = in_coroutine(move || {
+            let decision = Decision::new(Arc::new(Ticket::of_current(0)));
+            let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 1 };
+            let wait = Wait::Follower(Until::Ledger, decision.clone());
+            journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
+            decision
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let early = seen.is_durable();
+        faults.sync_ms.store(0, Ordering::SeqCst);
+        until("durable", || seen.is_durable());
+        early
+    };
+    assert!(append_and_look(0));
+    assert!(!append_and_look(400));
+}
+
+#[test]
+fn waits_that_were_given_up_are_not_collected() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let journal = Arc::new(journal);
+    let decisions: Vec<std::sync::Weak<Decision>> = in_coroutine({
+        let journal = journal.clone();
+        move || {
+            let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 1 };
+            let given_up = (0..20_000).map(|_| {
+                let decision = Decision::new(Arc::new(Ticket::of_current(0)));
+                decision.abandon();
+                let wait = Wait::Follower(Until::Ledger, decision.clone());
+                journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
+                Arc::downgrade(&decision)
+            });
+            given_up.collect()
+        }
+    });
+    until("durable", || journal.end_position() == 20_000);
+    let alive = decisions.iter().filter(|d| d.strong_count() > 0).count();
+    assert!(alive <= 1_024, "{alive} are still in line");
+}
