@@ -154,7 +154,6 @@ fn one_failed_sync_costs_nothing_but_a_new_segment() {
     // The writer syncs the header of the new segment before it writes the frame again.
     faults.syncs.store(true, Ordering::SeqCst);
     let healed = std::thread::spawn({
-        let faults = faults;
         move || {
             until("failed", || faults.failed.load(Ordering::SeqCst) > 0);
             faults.syncs.store(false, Ordering::SeqCst);
