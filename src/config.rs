@@ -10,8 +10,8 @@ use crate::app::Ack;
 use crate::limits;
 
 const ABOUT: &str = "\
-A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are
-answered, then exactly once in a ledger (PostgreSQL, or SQLite in the data directory) and in a live store (Redis, or
+A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are \
+answered, then exactly once in a ledger (PostgreSQL, or SQLite in the data directory) and in a live store (Redis, or \
 memory).";
 
 const EXAMPLES: &str = "\
@@ -24,8 +24,9 @@ Examples:
     -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
   curl http://127.0.0.1:8080/api/search/recent/1
 
-Every setting is a flag and an environment variable; a flag wins. Health: /healthz/live, /healthz/ready, /healthz/deps.
-Metrics: /metrics. A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
+Every setting is a flag and an environment variable; a flag wins.
+Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
+A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
 
 /// The command line.
 #[derive(Debug, Parser)]

@@ -193,7 +193,11 @@ fn one_line(error: &clap::Error) -> String {
         error.exit();
     }
     let text = error.to_string();
-    let sentences = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    let sentences = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_usage(line));
     let line = sentences.filter(|line| !line.starts_with("For more")).collect::<Vec<_>>().join(" ");
     format!("{} (--help tells more)", line.trim_start_matches("error: "))
+}
+
+fn is_usage(line: &str) -> bool {
+    line.starts_with("Usage:") || line.starts_with("event-tracker ")
 }
