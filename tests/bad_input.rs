@@ -261,7 +261,9 @@ fn is_well(bench: &mut Bench) {
 
 /// A gigabyte of zeros in about a megabyte.
 fn bomb() -> Vec<u8> {
-    packed(&vec![0; MIB], 1_024)
+    let bomb = packed(&vec![0; MIB], 1_024);
+    assert!(bomb.len() < MIB, "it must pass the bound of the wire");
+    bomb
 }
 
 fn packed(piece: &[u8], times: usize) -> Vec<u8> {

@@ -541,7 +541,9 @@ fn fill_and_restart(bench: &mut Bench, events: usize) {
             "componentId": number % 3 + 1, "url": format!("/p{}", number % 4), "keyword": format!("K{}", number % 6),
             "postId": format!("post{}", number % 7), "resultCount": number % 2,
         });
-        all.push(json!({"eventType": kinds[number % 5], "userId": number % 10, "metadata": metadata}));
+        // One a millisecond: searches of one and the same have no order.
+        let at = now_ms() - events as i64 + number as i64;
+        all.push(json!({"eventType": kinds[number % 5], "userId": number % 10, "timestamp": at, "metadata": metadata}));
     }
     for batch in all.chunks(50) {
         client.post(WAIT, &json!(batch)).expect(201);
