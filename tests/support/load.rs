@@ -139,7 +139,7 @@ impl OneClient {
 
     fn send_until_acknowledged(&mut self, body: &Value, count: usize) {
         let mut over_since = None;
-        while let None = self.send(body) {
+        while self.send(body).is_none() {
             if self.shared.is_over.load(Ordering::SeqCst) {
                 let since = *over_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > FINISH_WAIT {
