@@ -159,7 +159,7 @@ impl Bench {
             let body = deps.json();
             let behind = ["ledger", "live"].iter().any(|sink| body["sinks"][sink]["lagEvents"] != 0);
             // Right after a start nobody has looked yet whether anything new is there.
-            let stale = client.read("/api/statistics/popular/keywords")["stale"] != false;
+            let stale = client.get("/api/statistics/popular/keywords").json()["stale"] != false;
             let at_rest = deps.status == 200 && !behind && !stale;
             if at_rest { Ok(()) } else { Err(format!("the sinks do not come to rest (stale: {stale}): {body}")) }
         });
