@@ -4,6 +4,8 @@
 mod ledgers;
 #[path = "support/postgres.rs"]
 mod server;
+#[path = "support/tables.rs"]
+mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};

@@ -5,9 +5,10 @@
 
 #![allow(clippy::print_stdout, reason = "seeds and measurements are for whoever reads the test's output")]
 
+#[path = "support/redis.rs"]
+mod server;
+
 use std::collections::{BTreeMap, HashMap};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use event_tracker::adapters::{memory::MemoryLive, redis::RedisLive};
@@ -20,79 +21,12 @@ use event_tracker::ports::{
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use server::{Server, admin};
 use uuid::Uuid;
 
 const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const STREAM: Uuid = Uuid::from_u128(1);
-
-/// A redis-server of its own, ended with its test.
-struct Server {
-    child: Option<Child>,
-    port: u16,
-    _directory: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Server {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Server { child: None, port, _directory: tempfile::tempdir().unwrap() };
-        server.spawn();
-        server
-    }
-
-    fn spawn(&mut self) {
-        let child = Command::new("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(self._directory.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.child = Some(child);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.admin("PING").is_err() {
-            assert!(Instant::now() < deadline, "redis-server did not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn admin(&self, command: &str) -> redis::RedisResult<redis::Value> {
-        admin(&self.url(), command)
-    }
-
-    fn signal(&self, signal: i32) {
-        let id = self.child.as_ref().unwrap().id() as i32;
-        // SAFETY: a signal to a child of ours that was not waited for yet.
-        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-fn admin(url: &str, command: &str) -> redis::RedisResult<redis::Value> {
-    let mut words = command.split(' ');
-    let mut request = redis::cmd(words.next().unwrap());
-    for word in words {
-        request.arg(word);
-    }
-    request.query(&mut redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))?)
-}
 
 /// A store under test and the sink's side of it.
 struct Bench {
@@ -639,7 +573,7 @@ fn until_ok<T>(mut call: impl FnMut() -> Result<T, StoreError>) -> T {
 
 #[test]
 fn a_store_that_is_away_at_start_is_no_error_but_a_bad_url_is() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let store = RedisLive::new(&format!("redis://127.0.0.1:{port}"), 2, zone()).unwrap();
     assert!(matches!(store.open_writer().unwrap().state(STREAM), Err(StoreError::Retry(_))));
     assert!(matches!(store.ping(), Err(StoreError::Retry(_))));

@@ -113,7 +113,9 @@ fn torn_tail(segment: &Segment, offset: u64, last: Position) -> Result<u64, Open
     let size = segment.file.size()?;
     let mut rest = vec![0; usize::try_from(size - offset).expect("a segment fits into memory")];
     segment.file.read_at(&mut rest, offset)?;
-    for at in 1..rest.len().saturating_sub(FRAME_HEADER_BYTES) {
+    // A segment is zeros behind its end, and no frame begins with a zero length: only what was written is looked at.
+    let written = written_bytes(&rest);
+    for at in 1..written.min(rest.len().saturating_sub(FRAME_HEADER_BYTES)) {
         if valid_frame(&rest[at..], last) {
             return Err(OpenError::Corrupt(format!(
                 "{} is damaged at byte {offset}, behind position {last}, and whole frames follow",
@@ -121,8 +123,16 @@ fn torn_tail(segment: &Segment, offset: u64, last: Position) -> Result<u64, Open
             )));
         }
     }
-    let torn = rest.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    Ok(torn as u64)
+    Ok(written as u64)
+}
+
+/// Up to the last byte that is not zero; whole blocks of zeros are compared at once.
+fn written_bytes(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let blocks = bytes.chunks(ZEROS.len());
+    let Some(last) = blocks.clone().rposition(|block| *block != ZEROS[..block.len()]) else { return 0 };
+    let block = &bytes[last * ZEROS.len()..bytes.len().min((last + 1) * ZEROS.len())];
+    last * ZEROS.len() + block.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
 }
 
 fn valid_frame(bytes: &[u8], last: Position) -> bool {

@@ -12,14 +12,13 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use crate::server::Server;
+use crate::tables::{self, Rows};
 
 pub(crate) const MINUTE: i64 = 60_000;
 pub(crate) const HOUR: i64 = 60 * MINUTE;
 pub(crate) const DAY: i64 = 24 * HOUR;
 /// 2026-11-22T10:30:30Z, a Sunday.
 pub(crate) const NOW: i64 = 1_795_343_430_000;
-
-pub(crate) type Rows = Vec<Vec<String>>;
 
 /// A ledger under test and a way around it, to look at its tables.
 pub(crate) struct Fixture {
@@ -37,17 +36,7 @@ impl Fixture {
         postgres::prepare(&url).expect("a fresh database takes the schema");
         let ledger = PostgresLedger::new(&url, 4).expect("the URL is one");
         let direct = url.clone();
-        let query = move |sql: &str| {
-            let mut client = ::postgres::Client::connect(&direct, ::postgres::NoTls).expect("connects");
-            let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-            let rows = messages.iter().filter_map(|message| match message {
-                ::postgres::SimpleQueryMessage::Row(row) => {
-                    Some((0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_owned()).collect())
-                }
-                _ => None,
-            });
-            rows.collect()
-        };
+        let query = move |sql: &str| tables::of_postgres(&direct, sql);
         let _keep = (Some(server), None);
         Some(Fixture { name: "postgres", ledger: Box::new(ledger), query: Box::new(query), url, _keep })
     }
@@ -57,24 +46,7 @@ impl Fixture {
         let path = directory.path().join("ledger.db");
         let ledger = SqliteLedger::open(&path).expect("a fresh file takes the schema");
         let url = path.display().to_string();
-        let query = move |sql: &str| {
-            let connection = rusqlite::Connection::open(&path).expect("opens");
-            if !sql.trim_start().starts_with("SELECT") {
-                connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-                return Vec::new();
-            }
-            let mut statement = connection.prepare(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
-            let columns = statement.column_count();
-            let text = |value: rusqlite::types::Value| match value {
-                rusqlite::types::Value::Null => "NULL".to_owned(),
-                rusqlite::types::Value::Integer(number) => number.to_string(),
-                rusqlite::types::Value::Real(number) => number.to_string(),
-                rusqlite::types::Value::Text(text) => text,
-                rusqlite::types::Value::Blob(bytes) => format!("{bytes:?}"),
-            };
-            let rows = statement.query_map([], |row| (0..columns).map(|i| row.get(i).map(text)).collect());
-            rows.expect("answers").collect::<Result<_, _>>().expect("rows")
-        };
+        let query = move |sql: &str| tables::of_sqlite(&path, sql);
         let _keep = (None, Some(directory));
         Fixture { name: "sqlite", ledger: Box::new(ledger), query: Box::new(query), url, _keep }
     }

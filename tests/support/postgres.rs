@@ -1,4 +1,7 @@
-//! A throw-away PostgreSQL server: made for a test run, gone with it, whatever happens.
+//! A throw-away PostgreSQL server: made for a test run, gone with it, whatever happens. A private one can be frozen,
+//! stopped and started again.
+
+#![allow(dead_code, reason = "each suite uses a part")]
 
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -15,7 +18,14 @@ use postgres::{Client, NoTls};
 /// A server that takes test databases: our own, or the one that `TEST_DATABASE_URL` names.
 pub(crate) struct Server {
     url: String,
-    own: Option<(Child, tempfile::TempDir)>,
+    own: Option<Own>,
+}
+
+struct Own {
+    child: Option<Child>,
+    bin: PathBuf,
+    port: u16,
+    directory: tempfile::TempDir,
 }
 
 impl Server {
@@ -40,7 +50,69 @@ impl Server {
             eprintln!("skipped: no PostgreSQL programs in PATH or /usr/lib/postgresql, and no TEST_DATABASE_URL");
             return None;
         };
-        Some(start(&bin))
+        Some(start(bin))
+    }
+
+    /// One that nobody else uses; `None` where there are no programs to start it with.
+    pub(crate) fn private() -> Option<Server> {
+        let bin = find_programs();
+        if bin.is_none() {
+            eprintln!("skipped: no PostgreSQL programs in PATH or /usr/lib/postgresql");
+        }
+        bin.map(start)
+    }
+
+    /// The URL of a database of our own server over TCP: where it is away, a connection is refused.
+    pub(crate) fn tcp(&self, database_url: &str) -> String {
+        let name = &database_url[database_url.rfind('/').expect("the URL names a database") + 1..];
+        format!("postgres://test@127.0.0.1:{}/{name}", self.own.as_ref().expect("a server of our own").port)
+    }
+
+    /// Ends our own server at once, as a crash would, and all of its connections.
+    pub(crate) fn kill(&mut self) {
+        self.thaw();
+        if let Some(mut child) = self.own.as_mut().and_then(|own| own.child.take()) {
+            // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
+            unsafe { libc::kill(i32::try_from(child.id()).expect("a process id"), libc::SIGQUIT) };
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts our own server again, on its data.
+    pub(crate) fn revive(&mut self) {
+        let own = self.own.as_mut().expect("a server of our own");
+        own.child = Some(launch(own));
+        self.wait_until_it_answers();
+    }
+
+    /// Stops all processes of our own server in their tracks: connections stay open, nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal_all(libc::SIGSTOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&self) {
+        self.signal_all(libc::SIGCONT);
+    }
+
+    fn signal_all(&self, signal: i32) {
+        let Some(main) = self.pid() else { return };
+        // The main process first: stopped, it makes no further ones.
+        let children = |_| std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+        // SAFETY: signals a child of ours that was not waited for, and its children.
+        let send = |pid| unsafe { libc::kill(pid, signal) };
+        let sent = send(main);
+        for child in children(sent).split_whitespace() {
+            send(child.parse().expect("a process id"));
+        }
+    }
+
+    fn wait_until_it_answers(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Client::connect(&self.url, NoTls).is_err() {
+            assert!(Instant::now() < deadline, "PostgreSQL does not come up");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// A fresh database; returns its URL.
@@ -56,17 +128,14 @@ impl Server {
 
     /// The server's main process, where it is our own.
     pub(crate) fn pid(&self) -> Option<i32> {
-        self.own.as_ref().map(|(child, _)| i32::try_from(child.id()).expect("a process id"))
+        let child = self.own.as_ref()?.child.as_ref()?;
+        Some(i32::try_from(child.id()).expect("a process id"))
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some((child, _)) = &mut self.own {
-            // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
-            unsafe { libc::kill(i32::try_from(child.id()).expect("a process id"), libc::SIGQUIT) };
-            let _ = child.wait();
-        }
+        self.kill();
     }
 }
 
@@ -102,7 +171,7 @@ fn command(program: &Path, user: Option<(u32, u32)>, directory: &Path) -> Comman
     command
 }
 
-fn start(bin: &Path) -> Server {
+fn start(bin: PathBuf) -> Server {
     let directory = tempfile::Builder::new().prefix("pg").tempdir_in("/tmp").expect("a directory");
     let user = unprivileged();
     if let Some((user, group)) = user {
@@ -117,12 +186,22 @@ fn start(bin: &Path) -> Server {
         .expect("initdb runs");
     assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-    let mut server = command(&bin.join("postgres"), user, directory.path());
-    server.arg("-D").arg(&data).arg("-k").arg(directory.path()).args(["-p", &port.to_string()]);
+    let url = format!("postgres://test@{}:{port}/postgres", directory.path().display().to_string().replace('/', "%2F"));
+    let mut own = Own { child: None, bin, port, directory };
+    own.child = Some(launch(&own));
+    let server = Server { url, own: Some(own) };
+    server.wait_until_it_answers();
+    server
+}
+
+fn launch(own: &Own) -> Child {
+    let directory = own.directory.path();
+    let mut server = command(&own.bin.join("postgres"), unprivileged(), directory);
+    server.arg("-D").arg(directory.join("data")).arg("-k").arg(directory).args(["-p", &own.port.to_string()]);
     for setting in ["listen_addresses=127.0.0.1", "fsync=off", "shared_buffers=128MB", "max_wal_size=2GB"] {
         server.args(["-c", setting]);
     }
-    server.stdout(Stdio::null()).stderr(std::fs::File::create(directory.path().join("log")).expect("a log"));
+    server.stdout(Stdio::null()).stderr(std::fs::File::create(directory.join("log")).expect("a log"));
     // SAFETY: prctl is async-signal-safe; the server is told to stop when the thread that started it is gone.
     unsafe {
         server.pre_exec(|| {
@@ -130,15 +209,7 @@ fn start(bin: &Path) -> Server {
             Ok(())
         })
     };
-    let child = spawn_from_a_thread_that_stays(server);
-    let url = format!("postgres://test@{}:{port}/postgres", directory.path().display().to_string().replace('/', "%2F"));
-    let server = Server { url, own: Some((child, directory)) };
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while Client::connect(&server.url, NoTls).is_err() {
-        assert!(Instant::now() < deadline, "PostgreSQL does not come up");
-        thread::sleep(Duration::from_millis(50));
-    }
-    server
+    spawn_from_a_thread_that_stays(server)
 }
 
 /// The signal comes when the *thread* that started the server ends: that of a test ends too early.

@@ -65,7 +65,11 @@ impl PostgresLedger {
     ) -> Result<R, StoreError> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
         let mut link = self.pool.get().map_err(|error| StoreError::Retry(format!("PostgreSQL: {error}")))?;
-        link.call(deadline, job).map_err(|failure| failure.error)
+        link.call(deadline, job).map_err(|failure| match failure.error {
+            // Tables that are missing will be there once the first writer has reached the server.
+            StoreError::Fatal(why) if !self.prepared.load(Ordering::Acquire) => StoreError::Retry(why),
+            error => error,
+        })
     }
 }
 

@@ -157,7 +157,8 @@ pub(super) fn recent(session: &mut Session, user_id: &str, now_ms: i64) -> Resul
     Ok(rows.into_iter().map(|row| row.keyword).collect())
 }
 
-/// Searches of the last hour, oldest first: of one user, or of all.
+/// Searches of the last hour, oldest first, those of one request in its order (rows of the same time are in one
+/// partition, and written one behind the other): of one user, or of all.
 fn recent_rows(
     transaction: &mut Transaction<'_>,
     user_id: Option<&str>,
@@ -172,7 +173,7 @@ fn recent_rows(
     let sql = format!(
         "SELECT user_id, keyword, {TIME_MS} FROM events WHERE event_time > {TIME} $1 AND event_type = 'SEARCH' \
          AND keyword IS NOT NULL AND {mine} \
-         ORDER BY event_time DESC, received_at DESC, event_id DESC"
+         ORDER BY event_time DESC, received_at DESC, ctid DESC"
     );
     let since = (now_ms - RECENT_SEARCHES_MS) as f64;
     let rows = transaction.query(&sql, &[&since, &user_id])?;

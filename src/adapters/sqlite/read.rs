@@ -146,7 +146,7 @@ pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) 
     Ok(rows.into_iter().map(|row| row.keyword).collect())
 }
 
-/// Searches of the last hour, oldest first: of one user, or of all.
+/// Searches of the last hour, oldest first, those of one request in its order: of one user, or of all.
 fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64) -> Result<Vec<RecentRow>> {
     let forgotten = transaction
         .prepare_cached("SELECT user_id, keyword, at FROM recent_forgotten WHERE ?1 IS NULL OR user_id = ?1")?
@@ -156,7 +156,7 @@ fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64
         .prepare_cached(
             "SELECT user_id, keyword, event_time FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
              AND keyword IS NOT NULL AND user_id IS NOT NULL AND (?2 IS NULL OR user_id = ?2) \
-             ORDER BY event_time DESC, received_at DESC, event_id DESC",
+             ORDER BY event_time DESC, received_at DESC, rowid DESC",
         )?
         .query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
             Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })

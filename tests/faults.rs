@@ -1,0 +1,438 @@
+//! Stores that die, hang, come back with and without their data; a full disk; a second program; signals.
+//!
+//! Every store is the test's own. The load sends what was not acknowledged again, with the same ids, and knows what it
+//! sent: see its oracle.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use support::bench::{Bench, Ledger, Live, MAIN_PAIRS, is_tmpfs, on_pairs, wait_for};
+use support::load::{History, Load};
+use support::{eventually, postgres, redis};
+
+const CLIENTS: u64 = 2;
+/// How soon sums agree once a store is back.
+const BACK_WAIT: Duration = Duration::from_secs(10);
+/// An answer that needs no store: far below any time-out of a store's client.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+
+fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A program on a private PostgreSQL and a private Redis.
+struct Pair {
+    postgres: postgres::Server,
+    bench: Bench,
+}
+
+impl Pair {
+    fn new() -> Option<Pair> {
+        let postgres = postgres::Server::private()?;
+        let database = postgres.database("tracker", "");
+        let bench = Bench::on(Some(postgres.tcp(&database)), Some(redis::Server::start()));
+        Some(Pair { postgres, bench })
+    }
+
+    fn started() -> Option<Pair> {
+        let mut pair = Pair::new()?;
+        pair.bench.start();
+        Some(pair)
+    }
+
+    fn redis(&mut self) -> &mut redis::Server {
+        self.bench.redis.as_mut().expect("a private Redis")
+    }
+
+    fn load(&self) -> Load {
+        Load::start(self.bench.address(), CLIENTS, support::seed())
+    }
+
+    fn state(&self, sink: &str) -> Value {
+        self.bench.client().get("/healthz/deps").json()["sinks"][sink]["state"].clone()
+    }
+
+    /// Waits until the outage is noticed.
+    fn wait_until_away(&self, sink: &str) {
+        eventually(seconds(15), || match self.state(sink) {
+            state if state == "retrying" => Ok(()),
+            state => Err(format!("{sink} is {state}")),
+        });
+    }
+
+    /// A list while the live store is away: from the ledger, and it says so.
+    fn list_is_from_the_ledger(&self) {
+        eventually(seconds(5), || {
+            let answer = self.bench.client().read("/api/statistics/popular/keywords");
+            let says_so = answer["source"] == "ledger" && answer["stale"] == true;
+            let is_filled = answer["items"].as_array().is_some_and(|items| !items.is_empty());
+            if says_so && is_filled { Ok(()) } else { Err(answer.to_string()) }
+        });
+    }
+
+    /// Both sinks are where the journal is.
+    fn is_back(&self) {
+        let started = Instant::now();
+        self.bench.settle();
+        let took = started.elapsed();
+        assert!(took < BACK_WAIT, "back after {took:?}");
+    }
+}
+
+/// Every post was answered with a 2xx, soon.
+fn no_post_noticed(history: &History) {
+    assert!(history.failures.is_empty(), "{:?}", history.failures);
+    assert!(history.slowest < ANSWER_MAX, "an answer took {:?}", history.slowest);
+}
+
+#[test]
+fn redis_may_die_and_come_back_older_or_empty() {
+    let Some(mut pair) = Pair::started() else { return };
+    let load = pair.load();
+    sleep(seconds(1));
+    pair.redis().save();
+    sleep(seconds(1));
+    // Comes back with what it had a second before it died, then with nothing.
+    for empty in [false, true] {
+        pair.redis().stop();
+        pair.wait_until_away("live");
+        pair.list_is_from_the_ledger();
+        assert_eq!(pair.state("ledger"), "following", "the ledger goes on");
+        pair.bench.client().get("/healthz/ready").expect(200);
+        pair.bench.client().get("/healthz/deps").expect(503);
+        sleep(seconds(1));
+        if empty {
+            pair.redis().forget_saved();
+        }
+        pair.redis().spawn();
+        eventually(BACK_WAIT, || {
+            let answer = pair.bench.client().read("/api/statistics/popular/keywords");
+            if answer["source"] == "live" && answer["stale"] == false { Ok(()) } else { Err(answer.to_string()) }
+        });
+    }
+    let history = load.finish();
+    no_post_noticed(&history);
+    pair.is_back();
+    history.check(&pair.bench);
+}
+
+#[test]
+fn redis_may_hang() {
+    let Some(mut pair) = Pair::started() else { return };
+    let load = pair.load();
+    sleep(seconds(1));
+    pair.redis().signal(libc::SIGSTOP);
+    pair.list_is_from_the_ledger();
+    sleep(seconds(3));
+    pair.list_is_from_the_ledger();
+    assert_eq!(pair.state("ledger"), "following", "the ledger goes on");
+    pair.redis().signal(libc::SIGCONT);
+    sleep(seconds(1));
+    let history = load.finish();
+    no_post_noticed(&history);
+    pair.is_back();
+    history.check(&pair.bench);
+}
+
+#[test]
+fn postgres_may_die_and_come_back() {
+    let Some(mut pair) = Pair::started() else { return };
+    let load = pair.load();
+    sleep(seconds(1));
+    pair.postgres.kill();
+    pair.wait_until_away("ledger");
+    without_postgres(&pair);
+    pair.postgres.revive();
+    sleep(seconds(1));
+    let history = load.finish();
+    no_post_noticed(&history);
+    pair.is_back();
+    history.check(&pair.bench);
+}
+
+/// What is answered without the ledger: events are taken, who waits is told after the deadline, lists are stale.
+fn without_postgres(pair: &Pair) {
+    let mut client = pair.bench.client();
+    let click = json!({"eventType": "CLICK", "userId": "u", "sessionId": "by hand", "metadata": {"componentId": 1}});
+    let started = Instant::now();
+    let body = client.post("/api/events", &click).expect(202).json();
+    assert!(started.elapsed() < seconds(1), "a 202 took {:?}", started.elapsed());
+    assert!(body["eventId"].is_string());
+    let started = Instant::now();
+    let body = client.post("/api/events?wait=true", &click).expect(202).json();
+    let took = started.elapsed();
+    assert!((Duration::from_millis(1_900)..ANSWER_MAX).contains(&took), "waited {took:?}");
+    assert!(body["eventId"].is_string() && body.get("duplicate").is_none(), "{body}");
+    client.get("/healthz/live").expect(200);
+    client.get("/healthz/ready").expect(200);
+    let deps = client.get("/healthz/deps").expect(503).json();
+    assert_eq!((&deps["status"], &deps["sinks"]["ledger"]["store"]), (&json!("degraded"), &json!("down")), "{deps}");
+    assert!(deps["sinks"]["ledger"]["lastError"].is_string(), "{deps}");
+    assert!(deps["sinks"]["ledger"]["lagEvents"].as_u64().is_some_and(|lag| lag >= 2), "{deps}");
+    let list = client.read("/api/statistics/popular/keywords");
+    assert_eq!((&list["source"], &list["stale"]), (&json!("live"), &json!(true)), "{list}");
+    let answer = client.get("/api/statistics?eventType=CLICK").expect(503);
+    assert!(answer.header("retry-after").is_some() && answer.json()["error"] == "store_unavailable");
+}
+
+#[test]
+fn postgres_may_hang() {
+    let Some(mut pair) = Pair::started() else { return };
+    let load = pair.load();
+    sleep(seconds(1));
+    pair.postgres.freeze();
+    sleep(seconds(5));
+    pair.bench.client().get("/healthz/ready").expect(200);
+    pair.bench.client().get("/healthz/deps").expect(503);
+    pair.postgres.thaw();
+    sleep(seconds(1));
+    let history = load.finish();
+    no_post_noticed(&history);
+    pair.is_back();
+    history.check(&pair.bench);
+    pair.bench.kill();
+}
+
+#[test]
+fn both_stores_may_die_at_once() {
+    let Some(mut pair) = Pair::started() else { return };
+    let load = pair.load();
+    sleep(seconds(1));
+    pair.postgres.kill();
+    pair.redis().stop();
+    pair.wait_until_away("ledger");
+    pair.wait_until_away("live");
+    let mut client = pair.bench.client();
+    client.get("/healthz/ready").expect(200);
+    let answer = client.get("/api/statistics/popular/keywords").expect(503);
+    assert!(answer.header("retry-after").is_some());
+    pair.redis().spawn();
+    sleep(seconds(1));
+    pair.postgres.revive();
+    sleep(seconds(1));
+    let history = load.finish();
+    no_post_noticed(&history);
+    pair.is_back();
+    history.check(&pair.bench);
+}
+
+#[test]
+fn both_stores_may_be_away_at_the_start() {
+    let Some(mut pair) = Pair::new() else { return };
+    pair.postgres.kill();
+    pair.redis().stop();
+    pair.bench.start();
+    let load = pair.load();
+    sleep(seconds(1));
+    // Killed before any store had heard of it: the journal alone knows.
+    pair.bench.kill();
+    pair.bench.start();
+    load.point_at(pair.bench.address());
+    sleep(seconds(1));
+    pair.bench.client().get("/healthz/ready").expect(200);
+    pair.bench.client().get("/healthz/deps").expect(503);
+    pair.postgres.revive();
+    pair.redis().spawn();
+    let history = load.finish();
+    pair.is_back();
+    assert!(history.acknowledged() > 0);
+    history.check(&pair.bench);
+}
+
+/// A small file system of its own, unmounted when the test is over.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: PathBuf, megabytes: u32) -> Option<SmallDisk> {
+        std::fs::create_dir(&path).expect("a directory");
+        let size = format!("size={megabytes}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path).output();
+        match mount {
+            Ok(made) if made.status.success() && is_tmpfs(&path) => Some(SmallDisk(path)),
+            other => {
+                eprintln!("skipped: no file system can be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let Some(mut pair) = Pair::new() else { return };
+    let parent = tempfile::tempdir().expect("a directory");
+    let Some(disk) = SmallDisk::mount(parent.path().join("disk"), 200) else { return };
+    // Room for the segment in use and its spare, 64 MiB each, and for nothing else.
+    let ballast = disk.0.join("ballast");
+    std::fs::write(&ballast, vec![1; 64 << 20]).expect("there is room");
+    pair.bench.data_dir = disk.0.join("data");
+    pair.bench.set("ALLOW_TMPFS", "true");
+    pair.bench.set("JOURNAL_MIN_FREE", "1000000");
+    // Without the ledger every segment is still needed.
+    pair.postgres.kill();
+    pair.bench.start();
+    let mut taken = 0;
+    let refused = loop {
+        let answer = post_large(&pair.bench, taken);
+        match answer.status {
+            202 => taken += LARGE_EVENTS,
+            _ => break answer,
+        }
+        assert!(taken < 200 * LARGE_EVENTS, "it never fills");
+    };
+    eprintln!("full after {taken} large events: {}", refused.text());
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    assert!(refused.header("retry-after").is_some());
+    assert!(taken > 0, "nothing fitted at all");
+    // Small ones may still fit into what is left of the segment: each is either refused or kept.
+    let load = pair.load();
+    sleep(seconds(2));
+    pair.bench.client().get("/healthz/live").expect(200);
+    std::fs::remove_file(&ballast).expect("there");
+    eventually(BACK_WAIT, || match post_large(&pair.bench, taken).status {
+        202 => Ok(()),
+        status => Err(format!("still {status}")),
+    });
+    taken += LARGE_EVENTS;
+    pair.postgres.revive();
+    let history = load.finish();
+    assert!(history.failures.iter().all(|failure| failure.starts_with("503 ")), "{:?}", history.failures);
+    pair.bench.settle();
+    let large = "SELECT count(*), count(DISTINCT session_id) FROM events WHERE user_id = 'large'";
+    let rows = pair.bench.rows(large);
+    // The batch that was refused may have been taken in part; what was acknowledged is there, once each.
+    assert_eq!(rows[0][0], rows[0][1], "each once");
+    assert!(rows[0][0].parse::<usize>().expect("a count") >= taken, "{rows:?} of {taken}");
+    history.check(&pair.bench);
+    pair.bench.kill();
+}
+
+#[test]
+fn a_full_disk_under_sqlite_is_lag_and_no_loss() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let Some(disk) = SmallDisk::mount(parent.path().join("disk"), 200) else { return };
+    let mut bench = Bench::on(None, None);
+    bench.data_dir = disk.0.join("data");
+    bench.set("ALLOW_TMPFS", "true");
+    bench.start();
+    let load = Load::start(bench.address(), CLIENTS, support::seed());
+    sleep(seconds(1));
+    // Whatever is left, to the last block.
+    let ballast = disk.0.join("ballast");
+    let _ = std::fs::write(&ballast, vec![1; 200 << 20]);
+    eventually(seconds(15), || {
+        let deps = bench.client().get("/healthz/deps").json();
+        let state = &deps["sinks"]["ledger"]["state"];
+        if state == "retrying" { Ok(()) } else { Err(format!("the ledger's sink does not notice: {deps}")) }
+    });
+    let before = load.acknowledged();
+    sleep(seconds(2));
+    // What fits into the segments that are allocated already is taken.
+    assert!(load.acknowledged() > before, "nothing was taken");
+    std::fs::remove_file(&ballast).expect("there");
+    sleep(seconds(1));
+    let history = load.finish();
+    assert!(history.failures.iter().all(|failure| failure.starts_with("503 ")), "{:?}", history.failures);
+    history.check(&bench);
+    bench.kill();
+}
+
+const LARGE_EVENTS: usize = 500;
+
+/// Events of 8 KiB, small on the wire. The same number is the same event.
+fn post_large(bench: &Bench, first: usize) -> support::client::Answer {
+    use std::io::Write;
+    let mut body = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    for number in first..first + LARGE_EVENTS {
+        let properties = "x".repeat(8_000);
+        let id = uuid::Uuid::from_u128(number as u128 + 1);
+        writeln!(
+            body,
+            r#"{{"eventType":"CLICK","eventId":"{id}","userId":"large","sessionId":"l{number}","metadata":{{"componentId":9}},"properties":{{"x":"{properties}"}}}}"#
+        )
+        .expect("compresses");
+    }
+    let headers = [("Content-Type", "application/x-ndjson"), ("Content-Encoding", "gzip")];
+    bench.client().send("POST", "/api/events", &headers, &body.finish().expect("compresses"))
+}
+
+/// Runs the program to its end; its exit code and what it said.
+fn run(mut command: Command) -> (Option<i32>, String) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let status = wait_for(&mut child, seconds(10));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut said).expect("text");
+    (status.code(), said)
+}
+
+#[test]
+fn a_second_program_on_the_same_directory_or_port_ends_with_one_line() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.start();
+    let (code, said) = run(bench.command());
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("another process uses this directory"), "{said}");
+    let other = tempfile::tempdir().expect("a directory");
+    let mut command = bench.command();
+    command.env("LISTEN", bench.address().to_string()).env("DATA_DIR", other.path().join("data"));
+    let (code, said) = run(command);
+    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains(&bench.address().to_string()), "{said}");
+    assert!(!Path::exists(&other.path().join("data")), "it touched a directory");
+    // The first one noticed nothing.
+    bench
+        .client()
+        .post("/api/events?wait=true", &json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}}))
+        .expect(201);
+}
+
+#[test]
+fn a_wrong_setting_is_one_line_and_exit_code_2() {
+    let bench = Bench::on(None, None);
+    for (name, value) in [
+        ("LISTEN", "nowhere"),
+        ("LISTEN", "0.0.0.0:0"),
+        ("DATABASE_URL", "mysql://localhost/x"),
+        ("REDIS_URL", "http://localhost"),
+        ("WORKERS", "none"),
+        ("ACK", "never"),
+        ("TIME_ZONE", "Mars/Base"),
+        ("JOURNAL_MAX_BYTES", "1"),
+        ("JOURNAL_MIN_FREE", "much"),
+        ("LOG_FORMAT", "xml"),
+    ] {
+        let mut command = bench.command();
+        command.env(name, value);
+        let (code, said) = run(command);
+        assert_eq!((code, said.lines().count()), (Some(2), 1), "{name}={value}: {said}");
+        let flag = name.to_lowercase().replace('_', "-");
+        assert!(said.contains(name) || said.contains(&format!("--{flag}")), "{name}={value}: {said}");
+        assert!(!bench.data_dir.exists(), "{name}={value}: it touched the directory");
+    }
+}
+
+#[test]
+fn a_graceful_stop_under_load_loses_nothing() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let load = Load::start(bench.address(), 4, support::seed());
+        sleep(seconds(1));
+        let started = Instant::now();
+        assert_eq!(bench.stop().code(), Some(0));
+        assert!(started.elapsed() < seconds(10), "the stop took {:?}", started.elapsed());
+        bench.start();
+        load.point_at(bench.address());
+        sleep(Duration::from_millis(300));
+        load.finish().check(bench);
+    });
+}

@@ -1,0 +1,325 @@
+//! The real program on real stores: started on a free port and a directory of its own, killed when its test is over.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::client::Client;
+use super::tables::{self, Rows};
+use super::{eventually, now_ms, postgres, redis};
+
+/// Start, recovery included; PostgreSQL may be away, which the program waits for.
+const START_WAIT: Duration = Duration::from_secs(30);
+/// What the sums have after the load has ended.
+pub(crate) const SETTLE_WAIT: Duration = Duration::from_secs(20);
+
+/// A pair of stores, and the program on them.
+pub(crate) struct Bench {
+    pub(crate) name: String,
+    directory: tempfile::TempDir,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) database_url: Option<String>,
+    pub(crate) redis: Option<redis::Server>,
+    settings: Vec<(String, String)>,
+    tracker: Option<Tracker>,
+    _postgres: Option<Arc<postgres::Server>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ledger {
+    Postgres,
+    Sqlite,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Live {
+    Redis,
+    Memory,
+}
+
+/// The pairs that are shipped as such.
+pub(crate) const MAIN_PAIRS: [(Ledger, Live); 2] = [(Ledger::Postgres, Live::Redis), (Ledger::Sqlite, Live::Memory)];
+/// The others.
+pub(crate) const MIXED_PAIRS: [(Ledger, Live); 2] = [(Ledger::Sqlite, Live::Redis), (Ledger::Postgres, Live::Memory)];
+
+/// Runs a claim over pairs of stores, each fresh, with the program started.
+pub(crate) fn on_pairs(pairs: [(Ledger, Live); 2], claim: impl Fn(&mut Bench)) {
+    for (ledger, live) in pairs {
+        let Some(mut bench) = Bench::new(ledger, live) else { continue };
+        eprintln!("-- {}", bench.name);
+        bench.start();
+        claim(&mut bench);
+    }
+}
+
+impl Bench {
+    /// Fresh stores, program not started. `None`, with a line that says why, without programs for PostgreSQL.
+    pub(crate) fn new(ledger: Ledger, live: Live) -> Option<Bench> {
+        let mut bench = Bench::on(None, (live == Live::Redis).then(redis::Server::start));
+        if ledger == Ledger::Postgres {
+            let server = postgres::Server::shared()?;
+            bench.database_url = Some(server.database("tracker", ""));
+            bench._postgres = Some(server);
+        }
+        bench.name = format!("{ledger:?} + {live:?}");
+        Some(bench)
+    }
+
+    /// On stores that the test holds itself.
+    pub(crate) fn on(database_url: Option<String>, redis: Option<redis::Server>) -> Bench {
+        let directory = tempfile::Builder::new().prefix("tracker").tempdir().expect("a directory");
+        let data_dir = directory.path().join("data");
+        let mut settings = vec![("JOURNAL_MIN_FREE".to_owned(), "0".to_owned())];
+        if is_tmpfs(directory.path()) {
+            settings.push(("ALLOW_TMPFS".to_owned(), "true".to_owned()));
+        }
+        let name = "private stores".to_owned();
+        Bench { name, directory, data_dir, database_url, redis, settings, tracker: None, _postgres: None }
+    }
+
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.settings.retain(|(set, _)| set != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// The program, not started, with the settings of this bench and nothing else.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_event-tracker"));
+        command.env_clear().env("LISTEN", "127.0.0.1:0").env("DATA_DIR", &self.data_dir);
+        command.env("LOG", "info").envs(self.settings.iter().map(|(name, value)| (name, value)));
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        if let Some(redis) = &self.redis {
+            command.env("REDIS_URL", redis.url());
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Starts the program, the first time or again, and waits until it listens.
+    pub(crate) fn start(&mut self) {
+        assert!(self.tracker.is_none(), "it runs already");
+        self.tracker = Some(Tracker::start(self.command(), &self.directory.path().join("log")));
+    }
+
+    pub(crate) fn tracker(&mut self) -> &mut Tracker {
+        self.tracker.as_mut().expect("the program was started")
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.tracker.as_ref().expect("the program was started").address
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.address())
+    }
+
+    /// kill -9.
+    pub(crate) fn kill(&mut self) {
+        drop(self.tracker.take());
+    }
+
+    /// SIGTERM; the program must end by itself.
+    pub(crate) fn stop(&mut self) -> ExitStatus {
+        self.tracker.take().expect("the program was started").stop()
+    }
+
+    /// What the program has said so far, in all of its lives.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn rows(&self, sql: &str) -> Rows {
+        match &self.database_url {
+            Some(url) => tables::of_postgres(url, sql),
+            None => tables::of_sqlite(&self.data_dir.join("ledger.sqlite"), sql),
+        }
+    }
+
+    pub(crate) fn number(&self, sql: &str) -> i64 {
+        self.rows(sql)[0][0].parse().unwrap_or_else(|_| panic!("{sql}"))
+    }
+
+    pub(crate) fn event_rows(&self) -> i64 {
+        self.number("SELECT count(*) FROM events")
+    }
+
+    /// Waits until both sinks follow and nothing is behind.
+    pub(crate) fn settle(&self) {
+        let mut client = self.client();
+        eventually(SETTLE_WAIT, || {
+            let deps = client.get("/healthz/deps");
+            let body = deps.json();
+            let behind = ["ledger", "live"].iter().any(|sink| body["sinks"][sink]["lagEvents"] != 0);
+            // Right after a start nobody has looked yet whether anything new is there.
+            let stale = client.get("/api/statistics/popular/keywords").json()["stale"] != false;
+            let at_rest = deps.status == 200 && !behind && !stale;
+            if at_rest { Ok(()) } else { Err(format!("the sinks do not come to rest (stale: {stale}): {body}")) }
+        });
+    }
+
+    /// Once all is applied: rows of the ledger = Σ rollups = Σ totals of the live store = its lists.
+    #[track_caller]
+    pub(crate) fn check_sums(&self) {
+        self.settle();
+        let by_type = self.counts("SELECT event_type, count(*) FROM events GROUP BY event_type");
+        let rolled = self.counts("SELECT key, sum(count) FROM rollup_hour WHERE dimension = 1 GROUP BY key");
+        assert_eq!(rolled, by_type, "rollups of types and rows");
+        if let Some(redis) = &self.redis {
+            let mut expected: BTreeMap<String, i64> =
+                rolled.iter().map(|(name, count)| (format!("1:{name}"), *count)).collect();
+            let rest = "SELECT dimension, sum(count) FROM rollup_hour WHERE dimension > 1 GROUP BY dimension";
+            expected.extend(self.counts(rest));
+            assert_eq!(totals(redis), expected, "totals of the live store and rollups");
+        }
+        self.check_lists();
+    }
+
+    fn counts(&self, sql: &str) -> BTreeMap<String, i64> {
+        let rows = self.rows(sql).into_iter();
+        let counts = rows.map(|row| (row[0].clone(), row[1].parse().expect("a count")));
+        counts.filter(|(_, count)| *count != 0).collect()
+    }
+
+    /// The live lists of a week are what the hours of the ledger say; a list may be a second old.
+    fn check_lists(&self) {
+        let mut client = self.client();
+        for (path, field, dimension) in LISTS {
+            eventually(Duration::from_secs(5), || {
+                let first_hour = (now_ms().div_euclid(86_400_000) - 6) * 24;
+                let sql = format!(
+                    "SELECT key, sum(count) FROM rollup_hour WHERE dimension = {dimension} AND bucket >= {first_hour} \
+                     GROUP BY key HAVING sum(count) > 0 ORDER BY 2 DESC, 1 LIMIT 100"
+                );
+                let expected: Vec<(String, i64)> =
+                    self.rows(&sql).into_iter().map(|row| (row[0].clone(), row[1].parse().expect("a count"))).collect();
+                let answer = client.read(&format!("/api/statistics/popular/{path}window=7d&limit=100"));
+                if answer["source"] != "live" || items(&answer, field) != expected {
+                    return Err(format!("{path}: {answer} is not {expected:?}"));
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
+const LISTS: [(&str, &str, u8); 7] = [
+    ("keywords?", "keyword", 2),
+    ("keywords?mode=zero-result&", "keyword", 3),
+    ("posts?by=views&", "postId", 4),
+    ("posts?by=clicks&", "postId", 5),
+    ("posts?by=likes&", "postId", 6),
+    ("pages?", "url", 7),
+    ("components?", "componentId", 8),
+];
+
+/// The names and counts of a list's answer, which must be ranked from 1.
+pub(crate) fn items(answer: &Value, field: &str) -> Vec<(String, i64)> {
+    let items = answer["items"].as_array().unwrap_or_else(|| panic!("a list: {answer}")).iter().enumerate();
+    let pairs = items.map(|(at, item)| {
+        assert_eq!(item["rank"], at + 1, "{answer}");
+        let name = item[field].as_str().unwrap_or_else(|| panic!("{field}: {item}"));
+        (name.to_owned(), item["count"].as_i64().expect("a whole count"))
+    });
+    pairs.collect()
+}
+
+/// The totals of the generation that Redis answers from, without those that are zero.
+fn totals(server: &redis::Server) -> BTreeMap<String, i64> {
+    let ask = |command: &str| server.admin(command).expect("Redis answers");
+    let generation: String = ::redis::from_redis_value(ask("GET et:{t0}:gen")).expect("a generation");
+    let totals =
+        ::redis::from_redis_value::<BTreeMap<String, i64>>(ask(&format!("HGETALL et:{{t0}}:{generation}:totals")));
+    totals.expect("totals").into_iter().filter(|(_, count)| *count != 0).collect()
+}
+
+pub(crate) fn is_tmpfs(path: &Path) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).expect("a path");
+    // SAFETY: statfs is plain numbers, for which zero is a value; the call only fills it.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte and `about` outlives the call.
+    assert_eq!(unsafe { libc::statfs(path.as_ptr(), &raw mut about) }, 0);
+    about.f_type == libc::TMPFS_MAGIC
+}
+
+/// One life of the program.
+pub(crate) struct Tracker {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Tracker {
+    fn start(mut command: Command, log: &Path) -> Tracker {
+        let file = std::fs::File::options().create(true).append(true).open(log).expect("a log");
+        let told_before = std::fs::metadata(log).expect("a log").len() as usize;
+        command.stdout(Stdio::null()).stderr(file);
+        // SAFETY: prctl is async-signal-safe; the program ends with the thread of the test that started it.
+        unsafe {
+            command.pre_exec(|| {
+                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+                Ok(())
+            })
+        };
+        let mut child = command.spawn().expect("the program starts");
+        let deadline = Instant::now() + START_WAIT;
+        loop {
+            let told = std::fs::read_to_string(log).expect("a log");
+            let since = &told[told_before..];
+            if let Some((_, rest)) = since.split_once("listening on http://")
+                && let Some((address, _)) = rest.split_once([' ', '\n'])
+            {
+                return Tracker { address: address.parse().expect("an address"), child };
+            }
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none() && Instant::now() < deadline, "it does not start ({ended:?}): {since}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    fn stop(mut self) -> ExitStatus {
+        // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
+        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
+        let status = wait_for(&mut self.child, Duration::from_secs(30));
+        assert_eq!(status.signal(), None, "it must end by itself");
+        status
+    }
+}
+
+/// The end of a process that must come.
+pub(crate) fn wait_for(child: &mut Child, within: Duration) -> ExitStatus {
+    let deadline = Instant::now() + within;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child") {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the program's log ({}) ----\n{}----", self.name, self.log());
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A small HTTP client over a socket: keep-alive, time-outs, and raw bytes for what no proper client would send.
+
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::Value;
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// One connection at a time to one server; a failed one is replaced by the next request.
+pub(crate) struct Client {
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("answers are UTF-8")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    /// The answer itself if it has this status.
+    #[track_caller]
+    pub(crate) fn expect(self, status: u16) -> Answer {
+        assert_eq!(self.status, status, "{}", self.text());
+        self
+    }
+}
+
+impl Client {
+    pub(crate) fn new(address: SocketAddr) -> Client {
+        Client { address, stream: None }
+    }
+
+    #[track_caller]
+    pub(crate) fn get(&mut self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"")
+    }
+
+    /// The body of a 200.
+    #[track_caller]
+    pub(crate) fn read(&mut self, path: &str) -> Value {
+        self.get(path).expect(200).json()
+    }
+
+    #[track_caller]
+    pub(crate) fn post(&mut self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, &[JSON], body.to_string().as_bytes())
+    }
+
+    #[track_caller]
+    pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        self.try_send(method, path, headers, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Sends once and reads the answer; after an error nothing is known of the request.
+    pub(crate) fn try_send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if method == "POST" {
+            request.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        }
+        request.push_str("\r\n");
+        let mut bytes = request.into_bytes();
+        bytes.extend_from_slice(body);
+        self.write(&bytes)?;
+        self.read_answer(method == "HEAD")
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.stream.is_none() {
+            let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+            stream.set_nodelay(true)?;
+            stream.set_read_timeout(Some(Duration::from_secs(15)))?;
+            stream.set_write_timeout(Some(Duration::from_secs(15)))?;
+            self.stream = Some(BufReader::new(stream));
+        }
+        let stream = self.stream.as_mut().expect("just connected");
+        // A server that refuses may answer and close before it has read all: the answer counts.
+        match stream.get_mut().write_all(bytes) {
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub(crate) fn read_answer(&mut self, is_head: bool) -> io::Result<Answer> {
+        let stream = self.stream.as_mut().expect("something was sent");
+        let answer = read_answer(stream, is_head);
+        let ends = |answer: &Answer| answer.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
+        if answer.as_ref().map_or(true, ends) {
+            self.stream = None;
+        }
+        answer
+    }
+
+    /// Goes away in the middle of whatever was sent.
+    pub(crate) fn hang_up(&mut self) {
+        self.stream = None;
+    }
+}
+
+fn read_answer(stream: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<Answer> {
+    let broken = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
+    let mut line = || -> io::Result<String> {
+        let mut text = String::new();
+        stream.read_line(&mut text)?;
+        text.strip_suffix("\r\n").map(str::to_owned).ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))
+    };
+    let first = line()?;
+    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken(&first))?;
+    let mut headers = Vec::new();
+    loop {
+        let text = line()?;
+        if text.is_empty() {
+            break;
+        }
+        let (name, value) = text.split_once(": ").ok_or_else(|| broken(&text))?;
+        headers.push((name.to_owned(), value.to_owned()));
+    }
+    let mut answer = Answer { status, headers, body: Vec::new() };
+    if !is_head {
+        let length = answer.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+        answer.body = vec![0; length];
+        stream.read_exact(&mut answer.body)?;
+    }
+    Ok(answer)
+}

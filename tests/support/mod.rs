@@ -1,0 +1,33 @@
+//! What the end-to-end suites share: real servers, the real binary, a client of bytes, a load and its oracle.
+
+#![allow(dead_code, reason = "each suite uses a part")]
+
+pub(crate) mod bench;
+pub(crate) mod client;
+pub(crate) mod load;
+pub(crate) mod postgres;
+pub(crate) mod redis;
+pub(crate) mod tables;
+
+use std::time::{Duration, Instant};
+
+/// Waits until `check` is content; panics with its last complaint.
+pub(crate) fn eventually(within: Duration, mut check: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + within;
+    while let Err(complaint) = check() {
+        assert!(Instant::now() < deadline, "after {within:?}: {complaint}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// `SEED`, or a new one; either way it is printed.
+pub(crate) fn seed() -> u64 {
+    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    eprintln!("SEED={seed}");
+    seed
+}
+
+/// Milliseconds since the epoch.
+pub(crate) fn now_ms() -> i64 {
+    event_tracker::clock::Clock::System.now_ms()
+}

@@ -1,0 +1,85 @@
+//! A redis-server of a test's own: can be stopped, frozen, emptied and started again.
+
+#![allow(dead_code, reason = "each suite uses a part")]
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A redis-server of its own, ended with its test.
+pub(crate) struct Server {
+    child: Option<Child>,
+    port: u16,
+    directory: tempfile::TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Server {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = Server { child: None, port, directory: tempfile::tempdir().unwrap() };
+        server.spawn();
+        server
+    }
+
+    pub(crate) fn spawn(&mut self) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.directory.path())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.admin("PING").is_err() {
+            assert!(Instant::now() < deadline, "redis-server did not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn admin(&self, command: &str) -> redis::RedisResult<redis::Value> {
+        admin(&self.url(), command)
+    }
+
+    pub(crate) fn signal(&self, signal: i32) {
+        let id = self.child.as_ref().unwrap().id() as i32;
+        // SAFETY: a signal to a child of ours that was not waited for yet.
+        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+    }
+
+    /// Writes what it holds to its disk: what it starts with next time.
+    pub(crate) fn save(&self) {
+        self.admin("SAVE").unwrap();
+    }
+
+    /// Removes what it would start with.
+    pub(crate) fn forget_saved(&self) {
+        let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
+    }
+
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+pub(crate) fn admin(url: &str, command: &str) -> redis::RedisResult<redis::Value> {
+    let mut words = command.split(' ');
+    let mut request = redis::cmd(words.next().unwrap());
+    for word in words {
+        request.arg(word);
+    }
+    request.query(&mut redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))?)
+}
