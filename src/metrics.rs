@@ -97,6 +97,9 @@ fn family<'a, M: EncodeMetric>(
     let mut values = values.into_iter().peekable();
     let Some((_, first)) = values.peek() else { return Ok(()) };
     let mut family = encoder.encode_descriptor(name, help, unit, metric(*first).metric_type())?;
+    if let Some((_, value)) = values.next_if(|(labels, _)| labels.is_empty()) {
+        return metric(value).encode(family);
+    }
     for (labels, value) in values {
         let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
         metric(value).encode(family.encode_family(&labels)?)?;

@@ -47,6 +47,9 @@ impl LiveSink {
     fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
         let mut writer = self.live.open_writer()?;
         let mut reader = self.stand(&mut *writer, kept)?;
+        if reader.behind() == 0 {
+            self.status.current_as_of(self.clock.now_ms());
+        }
         let mut folded: Option<Instant> = None;
         while !self.status.is_stopping() {
             self.status.set(SinkState::Following);
