@@ -476,6 +476,54 @@ fn a_generation_that_is_gone_is_lost_until_it_is_rebuilt() {
 }
 
 #[test]
+fn a_generation_whose_bookkeeping_was_evicted_is_lost_before_anything_is_counted() {
+    for evicted in ["folded", "wm"] {
+        let server = Server::start();
+        let mut bench = Bench::new(Box::new(RedisLive::new(&server.url(), 2, zone()).unwrap()), some_now());
+        bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+        let generation: String = redis::from_redis_value(server.admin("GET et:{t0}:gen").unwrap()).unwrap();
+        server.admin(&format!("DEL et:{{t0}}:{generation}:{evicted}")).unwrap();
+        let batch = bench.batch(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+        assert!(matches!(bench.writer.apply(&batch), Err(StoreError::Fenced { found: None })), "{evicted}");
+        assert_eq!(bench.writer.state(STREAM).unwrap(), LiveState::Lost, "{evicted}");
+        let total = server.admin(&format!("HGET et:{{t0}}:{generation}:totals 2")).unwrap();
+        assert_eq!(redis::from_redis_value::<i64>(total).unwrap(), 1, "{evicted}");
+    }
+}
+
+#[test]
+fn a_rebuild_that_another_instance_has_done_asks_for_no_snapshot() {
+    on_both(|mut bench| {
+        let mut asked = false;
+        let mut snapshot = || {
+            asked = true;
+            Ok(Snapshot::default())
+        };
+        bench.writer.rebuild(STREAM, LiveState::Lost, &mut snapshot, bench.now_ms).unwrap();
+        assert!(!asked, "it was lost when it was looked at, and is not any more");
+    });
+}
+
+#[test]
+fn a_rebuild_on_a_full_server_is_tried_again_and_leaves_nothing_behind() {
+    let server = Server::start();
+    let mut bench = Bench::new(Box::new(RedisLive::new(&server.url(), 2, zone()).unwrap()), some_now());
+    let keys = |server: &Server| -> Vec<String> { redis::from_redis_value(server.admin("KEYS *").unwrap()).unwrap() };
+    let before = keys(&server).len();
+    let info: String = redis::from_redis_value(server.admin("INFO memory").unwrap()).unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
+    server.admin(&format!("CONFIG SET maxmemory {}", used + 2_000_000)).unwrap();
+    let hour = minute(bench.now_ms).div_euclid(60);
+    let many = (0..60_000).map(|n| (Keyword, hour, format!("a keyword of some length {n}"), 1)).collect();
+    let snapshot = Snapshot { hours: many, ..Snapshot::default() };
+    let failed = bench.rebuild(&snapshot);
+    assert!(matches!(&failed, Err(StoreError::Retry(why)) if why.contains("OOM")), "{failed:?}");
+    assert_eq!(keys(&server).len(), before, "{:?}", keys(&server));
+    server.admin("CONFIG SET maxmemory 0").unwrap();
+    bench.rebuild(&snapshot).unwrap();
+}
+
+#[test]
 fn a_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
     let server = Server::start();
     let mut bench = Bench::new(Box::new(RedisLive::new(&server.url(), 2, zone()).unwrap()), some_now());
@@ -486,7 +534,7 @@ fn a_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
     server.admin("SET et:{t0}:cache:x 1").unwrap();
     bench.rebuild(&Snapshot::default()).unwrap();
     let keys: Vec<String> = redis::from_redis_value(server.admin("KEYS *").unwrap()).unwrap();
-    assert_eq!(keys.len(), 3, "{keys:?}");
+    assert_eq!(keys.len(), 4, "the generation's name, its watermarks and fold, and what is not ours: {keys:?}");
     assert!(keys.iter().any(|key| key == "et:{t0}:cache:x"));
 }
 

@@ -99,6 +99,12 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
 /// The server is away, busy, full or not let in to at the moment; waiting, or a person elsewhere, will end it.
 fn is_outage(error: &RedisError) -> bool {
     use ServerErrorKind as Server;
+    // The error of a pipeline has no code of its own and hides what the server said to its commands.
+    if error.code().is_none()
+        && let Some(of_commands) = error.clone().into_server_errors()
+    {
+        return of_commands.iter().any(|(_, error)| is_outage(&RedisError::from(error.clone())));
+    }
     match error.kind() {
         ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
         ErrorKind::Server(

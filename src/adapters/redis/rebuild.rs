@@ -1,6 +1,7 @@
 //! A new generation from a snapshot of the ledger, written beside the old one and switched to by one script.
 
-use std::time::Instant;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use crate::limits::{
 use crate::live::{Calendar, Image};
 use crate::ports::{Snapshot, StoreError};
 
-use super::connection::{Wire, store_error};
+use super::connection::{Connector, Wire, store_error};
 use super::script::watermark_text;
 use super::writer::recent_element;
 use super::{bucket_name, total_field};
@@ -29,14 +30,22 @@ const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redi
 const SWITCH: &str =
     "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[2], ARGV[2]) return 1";
 
-/// See `LiveWriter::rebuild`.
+/// What a rebuild works with.
+pub(super) struct Rebuild<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) calendar: &'a Calendar,
+    pub(super) generation_key: &'a str,
+    pub(super) now_ms: i64,
+}
+
+/// See `LiveWriter::rebuild`. `is_needed` and `snapshot` are asked under the lock.
 pub(super) fn rebuild(
     wire: &mut Wire,
-    snapshot: &Snapshot,
-    now_ms: i64,
-    calendar: &Calendar,
-    generation_key: &str,
+    about: &Rebuild<'_>,
+    is_needed: impl FnOnce(&mut Wire) -> Result<bool, StoreError>,
+    snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
 ) -> Result<(), StoreError> {
+    let Rebuild { calendar, generation_key, now_ms, .. } = *about;
     let prefix = generation_key.trim_end_matches("gen");
     let token = Uuid::new_v4().simple().to_string();
     let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
@@ -47,13 +56,40 @@ pub(super) fn rebuild(
         return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
     }
     let mut piece = Piece { wire, lock, token, base: format!("{prefix}{name}:"), pipeline: pipe(), members: 0 };
-    let switched = piece.write(snapshot, now_ms, calendar).and_then(|()| piece.switch(generation_key, &name));
-    if switched.is_ok() {
-        piece.clean_up(prefix, &name);
-    }
+    let done = is_needed(piece.wire).and_then(|is_needed| {
+        if !is_needed {
+            return Ok(());
+        }
+        let current: Option<String> = exchange(piece.wire, cmd("GET").arg(generation_key))?;
+        // What is left of rebuilds that failed takes the memory that this one needs.
+        piece.clean_up(prefix, current.as_deref().unwrap_or_default());
+        let snapshot = keeping_lock(about.connector, &piece.lock, &piece.token, snapshot)?;
+        let switched = piece.write(&snapshot, now_ms, calendar).and_then(|()| piece.switch(generation_key, &name));
+        let kept = if switched.is_ok() { name.as_str() } else { current.as_deref().unwrap_or_default() };
+        piece.clean_up(prefix, kept);
+        switched
+    });
     // Without it the lock would only run out a little later.
     let _ = piece.release();
-    switched
+    done
+}
+
+/// Runs `job`, which may take minutes, while the lock is renewed on a connection of its own.
+fn keeping_lock<T>(connector: &Connector, lock: &str, token: &str, job: impl FnOnce() -> T) -> T {
+    let (done, is_done) = channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let pause = Duration::from_millis(REBUILD_LOCK_MS / 3);
+            while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                // A renewal that fails shows when the first piece is sent: the lock is then another's or nobody's.
+                let renew = |mut wire: Wire| exchange(&mut wire, eval(RENEW, &[lock], &[token]).arg(REBUILD_LOCK_MS));
+                let _: Option<i64> = connector.open().ok().and_then(|wire| renew(wire).ok());
+            }
+        });
+        let result = job();
+        drop(done);
+        result
+    })
 }
 
 fn exchange<T: redis::FromRedisValue>(wire: &mut Wire, command: &Cmd) -> Result<T, StoreError> {
@@ -112,8 +148,10 @@ impl Piece<'_> {
             let key = format!("{}totals", self.base);
             self.add(command(&["HINCRBY", &key, &total_field(*dimension, name), &count.to_string()]), 1)?;
         }
+        let key = format!("{}wm", self.base);
+        // There also where no stream is known yet: a missing one means that it was evicted.
+        self.add(command(&["HSET", &key, "rebuilt", "1"]), 1)?;
         for (stream, watermark) in &snapshot.watermarks {
-            let key = format!("{}wm", self.base);
             self.add(command(&["HSET", &key, &stream.to_string(), &watermark_text(*watermark)]), 1)?;
         }
         self.add(command(&["SET", &format!("{}folded", self.base), &folded_until.to_string()]), 1)?;

@@ -15,8 +15,9 @@ use crate::live::{Bucket, Calendar, Search, merge_search, still_recent};
 use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Watermark};
 
 use super::connection::{Connector, Wire, store_error};
+use super::rebuild::{self, Rebuild};
 use super::script::{self, APPLY, FOLD, REGISTER, Reply, STATE, Script, from_value, unexpected, watermark_text};
-use super::{bucket_name, rebuild, total_field};
+use super::{bucket_name, total_field};
 
 pub(super) struct RedisWriter {
     connector: Connector,
@@ -33,13 +34,30 @@ impl RedisWriter {
     /// Runs `job` on the connection. A connection that broke before the call reached the server cannot be told from
     /// one that broke after it: the error goes to the sink, which asks for the watermark.
     fn with_wire<T>(&mut self, job: impl FnOnce(&mut Wire) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut wire = match self.wire.take() {
-            Some(wire) => wire,
-            None => self.connector.open().map_err(|error| store_error(&error))?,
-        };
+        let mut wire = self.take_wire()?;
         let result = job(&mut wire);
         self.wire = (!wire.is_broken()).then_some(wire);
         result
+    }
+
+    fn take_wire(&mut self) -> Result<Wire, StoreError> {
+        match self.wire.take() {
+            Some(wire) => Ok(wire),
+            None => self.connector.open().map_err(|error| store_error(&error)),
+        }
+    }
+
+    fn state_on(&self, wire: &mut Wire, stream: Uuid) -> Result<LiveState, StoreError> {
+        let mut command = script::call(&STATE, &self.generation_key);
+        command.arg(stream.to_string());
+        match script::run_reply(wire, &STATE, &command)? {
+            Reply::Done(values) => match values.into_iter().next().map_or(Ok(None), script::watermark)? {
+                Some(watermark) => Ok(LiveState::At(watermark)),
+                None => Ok(LiveState::NewStream),
+            },
+            Reply::Lost => Ok(LiveState::Lost),
+            Reply::Fenced(_) => Err(unexpected("a fenced read")),
+        }
     }
 
     fn run(&mut self, script: &Script, arguments: impl FnOnce(&mut Cmd)) -> Result<Reply, StoreError> {
@@ -51,14 +69,10 @@ impl RedisWriter {
 
 impl LiveWriter for RedisWriter {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        match self.run(&STATE, |command| _ = command.arg(stream.to_string()))? {
-            Reply::Done(values) => match values.into_iter().next().map_or(Ok(None), script::watermark)? {
-                Some(watermark) => Ok(LiveState::At(watermark)),
-                None => Ok(LiveState::NewStream),
-            },
-            Reply::Lost => Ok(LiveState::Lost),
-            Reply::Fenced(_) => Err(unexpected("a fenced read")),
-        }
+        let mut wire = self.take_wire()?;
+        let state = self.state_on(&mut wire, stream);
+        self.wire = (!wire.is_broken()).then_some(wire);
+        state
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
@@ -95,12 +109,17 @@ impl LiveWriter for RedisWriter {
         snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        if self.state(stream)? != seen {
-            return Ok(());
-        }
-        let snapshot = &snapshot()?;
-        let (calendar, generation_key) = (Arc::clone(&self.calendar), Arc::clone(&self.generation_key));
-        self.with_wire(|wire| rebuild::rebuild(wire, snapshot, now_ms, &calendar, &generation_key))
+        let mut wire = self.take_wire()?;
+        let about = Rebuild {
+            connector: &self.connector,
+            calendar: &self.calendar,
+            generation_key: &self.generation_key,
+            now_ms,
+        };
+        let is_needed = |wire: &mut Wire| Ok(self.state_on(wire, stream)? == seen);
+        let done = rebuild::rebuild(&mut wire, &about, is_needed, snapshot);
+        self.wire = (!wire.is_broken()).then_some(wire);
+        done
     }
 }
 

@@ -4,7 +4,6 @@ local stream, from, to = take(), take(), take()
 local found = redis.call('HGET', base .. 'wm', stream)
 if found ~= from then return {'fenced', found} end
 local above, kept = tonumber(take()), tonumber(take())
-local folded_until = tonumber(redis.call('GET', base .. 'folded'))
 
 for _ = 1, tonumber(take()) do
   redis.call('HINCRBY', base .. 'totals', take(), take())

@@ -10,7 +10,6 @@ for at = 1, tonumber(take()) do
   days[at] = {number = take(), first = tonumber(take()), expires = tonumber(take())}
 end
 
-local folded_until = tonumber(redis.call('GET', base .. 'folded'))
 if folded_until >= until_minute then return {'ok', 0} end
 local minutes = redis.call('ZRANGE', base .. 'open', folded_until, until_minute - 1, 'BYSCORE', 'LIMIT', 0, minutes_max)
 local next_minute = until_minute

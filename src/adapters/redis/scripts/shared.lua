@@ -1,8 +1,11 @@
 -- What the scripts share. KEYS[1] names the generation; every other key is its neighbour in the same hash slot.
--- A missing generation ends the script: nothing is written, the caller rebuilds.
+-- A missing generation ends the script before anything is written, and so does one whose bookkeeping was evicted: the
+-- caller rebuilds.
 local generation = redis.call('GET', KEYS[1])
 if not generation then return {'lost'} end
 local base = string.sub(KEYS[1], 1, -4) .. generation .. ':'
+local folded_until = tonumber(redis.call('GET', base .. 'folded') or nil)
+if not folded_until or redis.call('EXISTS', base .. 'wm') == 0 then return {'lost'} end
 
 local cursor = 0
 local function take()

@@ -9,7 +9,6 @@ for at = 1, tonumber(take()) do parts[at] = {take(), tonumber(take())} end
 for at = 1, tonumber(take()) do buckets[at] = {take(), take(), tonumber(take())} end
 
 if unfolded_to > unfolded_from then
-  local folded_until = tonumber(redis.call('GET', base .. 'folded'))
   local from = math.max(folded_until, unfolded_from)
   for _, minute in ipairs(redis.call('ZRANGE', base .. 'open', from, '(' .. unfolded_to, 'BYSCORE')) do
     local weight = 1
