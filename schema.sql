@@ -75,7 +75,9 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 CREATE TABLE IF NOT EXISTS watermark (
     stream   uuid PRIMARY KEY,
     position bigint NOT NULL,
-    crc      bigint NOT NULL
+    crc      bigint NOT NULL,
+    -- Verdicts up to here are removed: nobody may take their absence for "stored".
+    pruned   bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
 -- Decisions beyond "stored": 1 duplicate, 2 dead. Likes are in their log.
@@ -102,6 +104,16 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     count     bigint NOT NULL,
     PRIMARY KEY (dimension, bucket, key)
 ) WITH (fillfactor = 70);
+
+-- All-time sums by dimension, and by type where dimension is 1 (else key is empty). A row a stream: instances do not
+-- wait for each other.
+CREATE TABLE IF NOT EXISTS rollup_total (
+    stream    uuid NOT NULL,
+    dimension smallint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (stream, dimension, key)
+) WITH (fillfactor = 50);
 
 -- For exact distinct users. event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
 CREATE TABLE IF NOT EXISTS user_hour (

@@ -203,8 +203,14 @@ pub const REDIS_READ_MS_MAX: u64 = 1_000;
 pub const REDIS_WRITE_MS_MAX: u64 = 10_000;
 /// A reader that finds no connection free for this long gives up.
 pub const REDIS_CHECK_OUT_MS_MAX: u64 = 500;
-/// Rows that one call removes from one table; about a minute's share of the busiest.
-pub const MAINTAIN_ROWS_MAX: i64 = 100_000;
+/// Rows that one step of housekeeping removes.
+pub const MAINTAIN_ROWS_MAX: i64 = 10_000;
+/// Removing rows of one table ends after this; the rest waits a minute.
+pub const MAINTAIN_MS_MAX: u64 = 2_000;
+/// Housekeeping waits this long for a lock that a batch may need too.
+pub const MAINTAIN_LOCK_MS_MAX: u64 = 100;
+/// The snapshot that a live store is built from, and what it sends.
+pub const SNAPSHOT_MS_MAX: u64 = 600_000;
 /// TCP connect and the server's greeting.
 pub const POSTGRES_CONNECT_MS_MAX: u64 = 3_000;
 /// How long a read waits for a connection of the pool.

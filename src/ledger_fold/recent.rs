@@ -16,12 +16,16 @@ pub struct RecentRow {
 
 /// The rows that remain visible, oldest first. `rows` are newest first; `forgotten` says up to when a user's folded
 /// keyword (empty: every keyword) was forgotten.
-pub fn newest_by_user(rows: Vec<RecentRow>, forgotten: &[(String, String, i64)]) -> Vec<RecentRow> {
+pub fn newest_by_user<E>(
+    rows: impl IntoIterator<Item = Result<RecentRow, E>>,
+    forgotten: &[(String, String, i64)],
+) -> Result<Vec<RecentRow>, E> {
     let until: HashMap<(&str, &str), i64> =
         forgotten.iter().map(|(user, keyword, at)| ((user.as_str(), keyword.as_str()), *at)).collect();
     let mut seen: HashMap<String, HashSet<String>> = HashMap::new();
     let mut kept: Vec<RecentRow> = Vec::new();
     for row in rows {
+        let row = row?;
         let folded = fold_keyword(&row.keyword);
         let gone = |keyword: &str| until.get(&(row.user_id.as_str(), keyword)).is_some_and(|at| row.at_ms <= *at);
         if gone("") || gone(&folded) {
@@ -36,5 +40,5 @@ pub fn newest_by_user(rows: Vec<RecentRow>, forgotten: &[(String, String, i64)])
         }
     }
     kept.reverse();
-    kept
+    Ok(kept)
 }

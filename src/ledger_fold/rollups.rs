@@ -1,5 +1,7 @@
 //! A batch's tally as the rows of the two rollup tables.
 
+use std::collections::BTreeMap;
+
 use crate::events::{Dimension, Tally};
 use crate::limits::ROLLUP_MINUTES_KEPT;
 
@@ -13,11 +15,13 @@ pub struct RollupRow {
     pub count: i64,
 }
 
-/// Both tables' rows, each in key order: the order in which every instance locks them.
+/// The tables' rows, each in key order: the order in which every instance locks them.
 #[derive(Clone, Debug, Default)]
 pub struct Rollups {
     pub minutes: Vec<RollupRow>,
     pub hours: Vec<RollupRow>,
+    /// Sums by dimension, for types by name too; else the name is empty.
+    pub totals: Vec<(Dimension, Box<str>, i64)>,
 }
 
 /// Splits a tally; minutes that left what is kept at `now_ms` count in their hour only.
@@ -40,5 +44,15 @@ pub fn split_rollups(tally: Tally, now_ms: i64) -> Rollups {
         same
     });
     rollups.hours.retain(|row| row.count != 0);
+    rollups.totals = totals(&rollups.hours);
     rollups
+}
+
+fn totals(hours: &[RollupRow]) -> Vec<(Dimension, Box<str>, i64)> {
+    let mut sums: BTreeMap<(Dimension, &str), i64> = BTreeMap::new();
+    for row in hours {
+        let name = if row.dimension == Dimension::Type { &*row.key } else { "" };
+        *sums.entry((row.dimension, name)).or_default() += row.count;
+    }
+    sums.into_iter().map(|((dimension, name), count)| (dimension, name.into(), count)).collect()
 }

@@ -1,10 +1,15 @@
 //! Housekeeping: partitions by day, and what is kept for a time only. Each step is bounded and safe to run on several
 //! instances at once.
 
+use std::time::{Duration, Instant};
+
 use jiff::Timestamp;
 
 use super::connect::{Failure, Session};
-use crate::limits::{ID_MEMORY_MS, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
+use crate::limits::{
+    ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS,
+    ROLLUP_MINUTES_KEPT,
+};
 use crate::ports::StoreError;
 
 /// Known partitions further away than this are looked up again: the memory of days is bounded.
@@ -13,11 +18,11 @@ pub(super) const DAYS_REMEMBERED: i64 = 400;
 const PARTITION_LOCK: i64 = 0x65_76_74_72_70_61_72_74;
 const DAY_SECONDS: i64 = 86_400;
 
-/// Read from the catalogue's table: `to_regclass` answers from a cache that waiting for an advisory lock does not
-/// refresh, and would miss what another instance made meanwhile.
+/// Attached ones count: a table that was detached takes no rows. Read from the catalogue's tables: `to_regclass` answers
+/// from a cache that waiting for an advisory lock does not refresh, and would miss what another instance made meanwhile.
 const MISSING_TABLES: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN \
-     (SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) \
-      AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass))";
+     (SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
+      WHERE inhparent = 'events'::regclass AND NOT inhdetachpending)";
 
 /// Everything that is due at `now_ms`; returns the days that have partitions now.
 pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
@@ -25,18 +30,24 @@ pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failur
     let days: Vec<i64> = (today..=today + PARTITIONS_AHEAD_DAYS).collect();
     ensure_partitions(session, &days)?;
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
-    session.client.execute(
-        "DELETE FROM rollup_minute WHERE ctid = ANY (ARRAY(SELECT ctid FROM rollup_minute \
-         WHERE dimension BETWEEN 1 AND 8 AND bucket <= $1 LIMIT $2))",
-        &[&oldest_minute, &MAINTAIN_ROWS_MAX],
-    )?;
-    session.client.execute(
-        "DELETE FROM recent_forgotten WHERE ctid = ANY (ARRAY(SELECT ctid FROM recent_forgotten \
-         WHERE at < $1 LIMIT $2))",
-        &[&(now_ms - RECENT_SEARCHES_MS), &MAINTAIN_ROWS_MAX],
-    )?;
+    delete_in_steps(session, "rollup_minute", "dimension > 0 AND bucket <= $1", oldest_minute)?;
+    delete_in_steps(session, "recent_forgotten", "at < $1", now_ms - RECENT_SEARCHES_MS)?;
     switch_ids(session, now_ms)?;
     Ok(days)
+}
+
+/// Small steps, so that no lock is held for long and batches get their turn, until all is gone or the time is over.
+fn delete_in_steps(session: &mut Session, table: &str, condition: &str, bound: i64) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let sql =
+        format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT $2))");
+    while begun.elapsed() < Duration::from_millis(MAINTAIN_MS_MAX) {
+        let deleted = session.client.execute(&sql, &[&bound, &MAINTAIN_ROWS_MAX])?;
+        if i64::try_from(deleted).unwrap_or(i64::MAX) < MAINTAIN_ROWS_MAX {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Makes and attaches the partitions of `days` (since the epoch) that are missing.
@@ -54,9 +65,10 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
     let missing: Vec<String> = transaction.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect();
     for (day, name) in days.iter().zip(&names).filter(|(_, name)| missing.contains(name)) {
         let (from, to) = (date(*day)?, date(day + 1)?);
-        // Attached with a CHECK that says the same, so that neither rows are scanned nor inserts blocked.
+        // Attached with a CHECK that says the same, so that neither rows are scanned nor inserts blocked. One that was
+        // detached and not dropped has it already.
         transaction.batch_execute(&format!(
-            "CREATE TABLE {name} (LIKE events INCLUDING DEFAULTS, CONSTRAINT {name}_day \
+            "CREATE TABLE IF NOT EXISTS {name} (LIKE events INCLUDING DEFAULTS, CONSTRAINT {name}_day \
                CHECK (event_time >= '{from} 00:00:00+00' AND event_time < '{to} 00:00:00+00')); \
              ALTER TABLE events ATTACH PARTITION {name} \
                FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
@@ -80,6 +92,8 @@ fn switch_ids(session: &mut Session, now_ms: i64) -> Result<(), Failure> {
         return Ok(());
     }
     let mut transaction = session.client.transaction()?;
+    // A dump may hold the table for hours, and who waits for it holds up every batch: rather in a minute again.
+    transaction.batch_execute(&format!("SET LOCAL lock_timeout = {MAINTAIN_LOCK_MS_MAX}"))?;
     let Some(row) = transaction.query_opt(&format!("{due} FOR UPDATE"), &[&since])? else {
         return Ok(());
     };

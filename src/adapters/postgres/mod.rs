@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::limits::{POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, STORE_CALL_MS_MAX};
+use crate::limits::{
+    POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
+};
 use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
 use connect::{Dialer, Pool};
 
@@ -87,7 +89,7 @@ impl Ledger for PostgresLedger {
     }
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
-        self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to)).map(Some)
+        self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
@@ -106,7 +108,7 @@ impl Ledger for PostgresLedger {
     }
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
-        self.read(WRITE_MS_MAX, move |session| read::snapshot(session, now_ms))
+        self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms))
     }
 
     fn ping(&self) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Reads: rollups where they answer exactly, raw rows elsewhere. What is read is decided in `ledger_fold`.
 
+use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
@@ -10,12 +11,13 @@ use crate::events::Dimension;
 use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
 };
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
+use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
 const TIME: &str = "'epoch'::timestamptz + interval '1 millisecond' *";
-const TIME_MS: &str = "(extract(epoch FROM event_time) * 1000)::int8";
+/// When a search counts as made: a client's clock may be ahead of ours.
+const AT: &str = "least(event_time, received_at)";
 
 pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Watermark>, Failure> {
     transaction::watermark(session, stream)
@@ -27,9 +29,10 @@ pub(super) fn verdicts(
     stream: Uuid,
     after: Position,
     up_to: Position,
-) -> Result<Verdicts, Failure> {
+) -> Result<Option<Verdicts>, Failure> {
+    // The row of the watermark comes first, so that an empty answer and a pruned one differ.
     let statement = session.prepared(
-        "SELECT position, kind, NULL::text, NULL::int8, NULL::int8 FROM verdict \
+        "SELECT 0::int8, NULL::int2, NULL::text, pruned, 0::int8 FROM watermark WHERE stream = $1 UNION ALL SELECT position, kind, NULL::text, NULL::int8, NULL::int8 FROM verdict \
            WHERE stream = $1 AND position > $2 AND position <= $3 \
          UNION ALL SELECT position, 0::int2, action, like_count, version FROM post_like_log \
            WHERE stream = $1 AND position > $2 AND position <= $3 \
@@ -37,7 +40,11 @@ pub(super) fn verdicts(
     )?;
     let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
     let rows = session.client.query(&statement, &[&stream, &after, &up_to])?;
-    Ok(rows.iter().map(|row| (row.get::<_, i64>(0).cast_unsigned(), verdict(row))).collect())
+    let (of_stream, verdicts): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get::<_, i64>(0) == 0);
+    if of_stream.iter().any(|row| row.get::<_, i64>(3) > after) {
+        return Ok(None);
+    }
+    Ok(Some(verdicts.iter().map(|row| (row.get::<_, i64>(0).cast_unsigned(), verdict(row))).collect()))
 }
 
 fn verdict(row: &Row) -> Verdict {
@@ -171,20 +178,20 @@ fn recent_rows(
     let forgotten: Vec<_> = forgotten.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let mine = if user_id.is_some() { "user_id = $2" } else { "user_id IS NOT NULL AND $2::text IS NULL" };
     let sql = format!(
-        "SELECT user_id, keyword, {TIME_MS} FROM events WHERE event_time > {TIME} $1 AND event_type = 'SEARCH' \
-         AND keyword IS NOT NULL AND {mine} \
-         ORDER BY event_time DESC, received_at DESC, ctid DESC"
+        "SELECT user_id, keyword, (extract(epoch FROM {AT}) * 1000)::int8 FROM events \
+         WHERE event_time > {TIME} $1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND {mine} \
+         ORDER BY {AT} DESC, received_at DESC, ctid DESC"
     );
     let since = (now_ms - RECENT_SEARCHES_MS) as f64;
-    let rows = transaction.query(&sql, &[&since, &user_id])?;
-    let rows = rows.iter().map(|row| RecentRow { user_id: row.get(0), keyword: row.get(1), at_ms: row.get(2) });
-    Ok(newest_by_user(rows.collect(), &forgotten))
+    // Row by row: an hour may hold millions, of which ten a user are kept.
+    let rows = transaction.query_raw(&sql, [&since as &(dyn ToSql + Sync), &user_id])?;
+    let of_row = |row: Row| RecentRow { user_id: row.get(0), keyword: row.get(1), at_ms: row.get(2) };
+    Ok(newest_by_user(rows.iterator().map(|row| row.map(of_row)), &forgotten)?)
 }
 
 pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, Failure> {
     let mut transaction = snapshot_of(session)?;
-    transaction
-        .batch_execute(&format!("SET LOCAL statement_timeout = {}", crate::limits::POSTGRES_WRITE_STATEMENT_MS_MAX))?;
+    transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", SNAPSHOT_MS_MAX))?;
     let watermarks = transaction.query("SELECT stream, position, crc FROM watermark ORDER BY stream", &[])?;
     let watermarks = watermarks
         .iter()
@@ -197,11 +204,8 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
     let minutes = rollup_rows(&mut transaction, "rollup_minute", minute)?;
     let hour = now_ms.div_euclid(HOUR_MS) - (LIVE_DAYS_KEPT + 1) * 24;
     let hours = rollup_rows(&mut transaction, "rollup_hour", hour)?;
-    let totals = transaction.query(
-        "SELECT dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count)::int8 FROM rollup_hour \
-         GROUP BY 1, 2 ORDER BY 1, 2",
-        &[],
-    )?;
+    let totals = transaction
+        .query("SELECT dimension, key, sum(count)::int8 FROM rollup_total GROUP BY 1, 2 ORDER BY 1, 2", &[])?;
     let totals = totals.iter().filter_map(|row| Some((dimension(row.get(0))?, row.get(1), row.get(2)))).collect();
     let recent = recent_rows(&mut transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();

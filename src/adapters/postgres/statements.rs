@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use super::encode::EVENT_COLUMNS;
 
-/// Arrays of rollups and users come first in every statement that has them.
+/// Arrays of rollups, users and totals come first in every statement that has them.
 fn rollups(gate: &str) -> String {
     format!(
         "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
@@ -18,15 +18,18 @@ fn rollups(gate: &str) -> String {
                  SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {gate} \
                  ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count), \
          u AS (INSERT INTO user_hour (hour, event_type, user_id) \
-                 SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING)"
+                 SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING), \
+         t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
+                 SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) {gate} \
+                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)"
     )
 }
 
 fn events(gate: &str) -> String {
     format!(
-        "e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM unnest($12::uuid[], $13::text[], $14::text[], \
-                 $15::text[], $16::int8[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], \
-                 $22::int8[], $23::jsonb[], $24::timestamptz[], $25::timestamptz[]) {gate})"
+        "e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM unnest($16::uuid[], $17::text[], $18::text[], \
+                 $19::text[], $20::int8[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], \
+                 $26::int8[], $27::jsonb[], $28::timestamptz[], $29::timestamptz[]) {gate})"
     )
 }
 
@@ -34,8 +37,8 @@ fn events(gate: &str) -> String {
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
     let gate = "WHERE EXISTS (SELECT FROM w)";
     format!(
-        "WITH w AS (UPDATE watermark SET position = $26, crc = $27 \
-                    WHERE stream = $28 AND position = $29 AND crc = $30 RETURNING 1), \
+        "WITH w AS (UPDATE watermark SET position = $30, crc = $31 \
+                    WHERE stream = $32 AND position = $33 AND crc = $34 RETURNING 1), \
          {}, {} SELECT count(*) FROM w",
         events(gate),
         rollups(gate)

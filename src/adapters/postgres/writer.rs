@@ -69,7 +69,7 @@ impl PostgresWriter {
 
     fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Verdicts, Failure> {
         let effects = draft.effects(&[], &LikeFold::default(), &mut self.users);
-        let (rollups, events) = (rollup_arrays(&effects), arrays_of(&effects.rows));
+        let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
         self.call(deadline, move |session| transaction::apply_all(session, fence, &rollups, &events))?;
         self.users.commit();
         Ok(effects.verdicts)
@@ -102,7 +102,7 @@ impl PostgresWriter {
         ];
         let writes = Writes {
             events,
-            rollups: rollup_arrays(&effects),
+            rollups: rollup_arrays(stream, &effects),
             others: others.into_iter().flatten().collect(),
             commit: fence.is_some(),
         };
@@ -163,7 +163,8 @@ impl LedgerWriter for PostgresWriter {
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
         let up_to = up_to.cast_signed();
         let prune = move |session: &mut Session| {
-            let prune = "DELETE FROM verdict WHERE stream = $1 AND position <= $2";
+            let prune = "WITH gone AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2) \
+                 UPDATE watermark SET pruned = greatest(pruned, $2) WHERE stream = $1";
             Ok(session.client.execute(prune, &[&stream, &up_to]).map(|_| ())?)
         };
         self.call(deadline(), prune).map_err(|failure| failure.error)
@@ -188,7 +189,7 @@ fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
     Claim { ids, posts: posts.into_iter().map(str::to_owned).collect(), pair_users, pair_posts }
 }
 
-fn rollup_arrays(effects: &Effects<'_>) -> Vec<Array> {
+fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
     let columns = |rows: &[RollupRow]| {
         [
             Array::of(&Type::INT2, rows.iter().map(|row| Field::Small(row.dimension as i16))),
@@ -202,7 +203,15 @@ fn rollup_arrays(effects: &Effects<'_>) -> Vec<Array> {
         Array::of(&Type::INT2, effects.users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),
         Array::texts(effects.users.iter().map(|(.., user)| *user)),
     ];
-    columns(&effects.rollups.minutes).into_iter().chain(columns(&effects.rollups.hours)).chain(users).collect()
+    let totals = &effects.rollups.totals;
+    let totals = [
+        Array::of(&Type::UUID, totals.iter().map(|_| Field::Bytes(stream.as_bytes()))),
+        Array::of(&Type::INT2, totals.iter().map(|(dimension, ..)| Field::Small(*dimension as i16))),
+        Array::texts(totals.iter().map(|(_, key, _)| &**key)),
+        Array::bigs(totals.iter().map(|(.., count)| *count)),
+    ];
+    let (minutes, hours) = (columns(&effects.rollups.minutes), columns(&effects.rollups.hours));
+    minutes.into_iter().chain(hours).chain(users).chain(totals).collect()
 }
 
 fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync + Send>> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
-use crate::limits::{READ_WAIT_MS, STORE_CALL_MS_MAX};
+use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
 use watch::Watch;
 
@@ -28,8 +28,6 @@ const READERS_KEPT: usize = 8;
 const STATEMENTS_KEPT: usize = 64;
 /// A read is interrupted after this, a bit before its caller stops waiting.
 const READ_MS_MAX: u64 = READ_WAIT_MS - 200;
-/// The snapshot of a rebuild may take longer.
-const SNAPSHOT_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
 
 /// The durable record in one file.
 pub struct SqliteLedger {
@@ -81,7 +79,7 @@ impl Ledger for SqliteLedger {
     }
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to)).map(Some)
+        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {

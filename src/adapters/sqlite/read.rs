@@ -29,13 +29,19 @@ pub(super) fn verdicts(
     stream: Uuid,
     after: Position,
     up_to: Position,
-) -> Result<Verdicts> {
+) -> Result<Option<Verdicts>> {
     let mut statement = transaction.prepare_cached(
         "SELECT position, kind, NULL, 0, 0 FROM verdict WHERE stream = ?1 AND position > ?2 AND position <= ?3 \
          UNION ALL SELECT position, 0, action, like_count, version FROM post_like_log \
            WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY 1",
     )?;
     let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
+    let pruned = transaction
+        .prepare_cached("SELECT 1 FROM watermark WHERE stream = ?1 AND pruned > ?2")?
+        .exists(params![stream.to_string(), after])?;
+    if pruned {
+        return Ok(None);
+    }
     let rows = statement.query_map(params![stream.to_string(), after, up_to], |row| {
         let verdict = match (row.get::<_, Option<String>>(2)?, row.get::<_, i16>(1)?) {
             (Some(action), _) => Verdict::Like(LikeOutcome {
@@ -49,7 +55,7 @@ pub(super) fn verdicts(
         };
         Ok((row.get::<_, i64>(0)?.cast_unsigned(), verdict))
     })?;
-    rows.collect()
+    rows.collect::<Result<Verdicts>>().map(Some)
 }
 
 pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
@@ -152,17 +158,16 @@ fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64
         .prepare_cached("SELECT user_id, keyword, at FROM recent_forgotten WHERE ?1 IS NULL OR user_id = ?1")?
         .query_map([user_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<Result<Vec<_>>>()?;
-    let rows = transaction
-        .prepare_cached(
-            "SELECT user_id, keyword, event_time FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
+    let mut statement = transaction.prepare_cached(
+            "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
              AND keyword IS NOT NULL AND user_id IS NOT NULL AND (?2 IS NULL OR user_id = ?2) \
-             ORDER BY event_time DESC, received_at DESC, rowid DESC",
-        )?
-        .query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
-            Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    Ok(newest_by_user(rows, &forgotten))
+             ORDER BY at DESC, received_at DESC, rowid DESC",
+        )?;
+    // Row by row: an hour may hold millions, of which ten a user are kept.
+    let rows = statement.query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
+        Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })
+    })?;
+    newest_by_user(rows, &forgotten)
 }
 
 pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Snapshot> {
@@ -178,10 +183,7 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Sna
     let hour = now_ms.div_euclid(HOUR_MS) - (LIVE_DAYS_KEPT + 1) * 24;
     let hours = rollup_rows(transaction, "rollup_hour", hour)?;
     let totals = transaction
-        .prepare_cached(
-            "SELECT dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count) FROM rollup_hour \
-             GROUP BY 1, 2 ORDER BY 1, 2",
-        )?
+        .prepare_cached("SELECT dimension, key, sum(count) FROM rollup_total GROUP BY 1, 2 ORDER BY 1, 2")?
         .query_map([], |row| Ok(dimension(row.get(0)?).zip(Some((row.get(1)?, row.get(2)?)))))?
         .collect::<Result<Vec<_>>>()?;
     let totals = totals.into_iter().flatten().map(|(dimension, (key, count))| (dimension, key, count)).collect();

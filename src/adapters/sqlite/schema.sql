@@ -66,7 +66,8 @@ CREATE TABLE IF NOT EXISTS dead_letter (
 CREATE TABLE IF NOT EXISTS watermark (
     stream   TEXT PRIMARY KEY,
     position INTEGER NOT NULL,
-    crc      INTEGER NOT NULL
+    crc      INTEGER NOT NULL,
+    pruned   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
 -- 1 duplicate, 2 dead.
@@ -93,6 +94,14 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     count     INTEGER NOT NULL,
     PRIMARY KEY (dimension, bucket, key)
 ) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS rollup_total (
+    stream    TEXT NOT NULL,
+    dimension INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (stream, dimension, key)
+) STRICT, WITHOUT ROWID;
 
 -- event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
 CREATE TABLE IF NOT EXISTS user_hour (

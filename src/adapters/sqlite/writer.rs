@@ -21,6 +21,9 @@ const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, cou
 const ADD_HOUR: &str = "INSERT INTO rollup_hour (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET count = count + excluded.count";
 
+const ADD_TOTAL: &str = "INSERT INTO rollup_total (stream, dimension, key, count) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT DO UPDATE SET count = count + excluded.count";
+
 /// One sink's connection.
 pub(super) struct SqliteWriter {
     connection: Connection,
@@ -69,9 +72,15 @@ impl LedgerWriter for SqliteWriter {
     }
 
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
-        let prune = "DELETE FROM verdict WHERE stream = ?1 AND position <= ?2";
-        let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
-        self.connection.execute(prune, params![stream.to_string(), up_to]).map(|_| ()).map_err(store_error)
+        let (stream, up_to) = (stream.to_string(), i64::try_from(up_to).unwrap_or(i64::MAX));
+        let transaction = Self::begin(&mut self.connection)?;
+        let prune = || {
+            let remember = "UPDATE watermark SET pruned = max(pruned, ?2) WHERE stream = ?1";
+            transaction.execute(remember, params![stream, up_to])?;
+            transaction.execute("DELETE FROM verdict WHERE stream = ?1 AND position <= ?2", params![stream, up_to])
+        };
+        prune().map_err(store_error)?;
+        transaction.commit().map_err(store_error)
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
@@ -112,7 +121,7 @@ fn write(
     let effects = draft.effects(&actions, &fold, users);
     let write_all = || {
         effects.rows.iter().try_for_each(|row| insert_event(transaction, row))?;
-        write_rollups(transaction, &effects)?;
+        write_rollups(transaction, stream, &effects)?;
         write_likes(transaction, stream, &draft, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
         write_forgets(transaction, &draft)
@@ -205,7 +214,7 @@ fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>) -> rusqlite:
     Ok(())
 }
 
-fn write_rollups(transaction: &Transaction<'_>, effects: &Effects<'_>) -> rusqlite::Result<()> {
+fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
     let add = |sql: &str, rows: &[RollupRow]| -> rusqlite::Result<()> {
         let mut statement = transaction.prepare_cached(sql)?;
         for row in rows {
@@ -215,6 +224,10 @@ fn write_rollups(transaction: &Transaction<'_>, effects: &Effects<'_>) -> rusqli
     };
     add(ADD_MINUTE, &effects.rollups.minutes)?;
     add(ADD_HOUR, &effects.rollups.hours)?;
+    let mut total = transaction.prepare_cached(ADD_TOTAL)?;
+    for (dimension, key, count) in &effects.rollups.totals {
+        total.execute(params![stream.to_string(), *dimension as i64, &**key, count])?;
+    }
     let mut user = transaction.prepare_cached("INSERT OR IGNORE INTO user_hour VALUES (?1, ?2, ?3)")?;
     for (hour, kind, user_id) in &effects.users {
         user.execute(params![hour, *kind as i64, user_id])?;
@@ -298,8 +311,7 @@ fn write_forgets(transaction: &Transaction<'_>, draft: &Draft<'_>) -> rusqlite::
 
 fn maintain(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<()> {
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
-    transaction
-        .execute("DELETE FROM rollup_minute WHERE dimension BETWEEN 1 AND 8 AND bucket <= ?1", [oldest_minute])?;
+    transaction.execute("DELETE FROM rollup_minute WHERE dimension > 0 AND bucket <= ?1", [oldest_minute])?;
     transaction.execute("DELETE FROM recent_forgotten WHERE at < ?1", [now_ms - RECENT_SEARCHES_MS])?;
     let due = "SELECT name FROM event_id_current WHERE since_ms <= ?1";
     let due = transaction.query_row(due, [now_ms - ID_MEMORY_MS], |row| row.get::<_, String>(0)).optional()?;
