@@ -440,6 +440,30 @@ fn postgres_makes_partitions_ahead_and_where_a_batch_needs_them() {
     fixture.rows("DROP TABLE events_20261023");
     feed.apply(vec![click(1, NOW - 30 * DAY)]);
     assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 1);
+    // One that somebody detached is attached again: nothing of its day is refused.
+    fixture.rows("ALTER TABLE events DETACH PARTITION events_20261023");
+    feed.apply(vec![click(1, NOW - 30 * DAY)]);
+    assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 2);
+    assert_eq!(fixture.number("SELECT count(*) FROM dead_letter"), 0);
+}
+
+#[test]
+fn postgres_housekeeping_gives_up_soon_where_a_dump_holds_a_table() {
+    let Some(fixture) = Fixture::postgres() else { return };
+    let mut feed = fixture.feed();
+    feed.writer.maintain(NOW).expect("maintains");
+    let mut dump = ::postgres::Client::connect(&fixture.url, ::postgres::NoTls).expect("connects");
+    let mut dumping = dump.transaction().expect("begins");
+    dumping.batch_execute("LOCK TABLE event_id_a, event_id_b IN ACCESS SHARE MODE").expect("locks");
+    let begun = Instant::now();
+    let held = feed.writer.maintain(NOW + DAY);
+    assert!(matches!(held, Err(StoreError::Retry(_))), "{held:?}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    let id = Uuid::new_v4();
+    assert_eq!(feed.apply(vec![with_id(click(1, NOW), id), with_id(click(1, NOW), id)]), [(2, Verdict::Duplicate)]);
+    dumping.rollback().expect("ends");
+    feed.writer.maintain(NOW + DAY).expect("maintains again");
+    assert_eq!(feed.apply(vec![with_id(click(1, NOW), id)]), [(3, Verdict::Duplicate)]);
 }
 
 #[test]
