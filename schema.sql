@@ -88,7 +88,8 @@ CREATE TABLE IF NOT EXISTS verdict (
     PRIMARY KEY (stream, position)
 );
 
--- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component.
+-- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component;
+-- 9 to 12: posts, pages, components and keywords that events of other types name, key `TYPE<tab>value`.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     dimension smallint NOT NULL,
     bucket    bigint NOT NULL,

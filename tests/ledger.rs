@@ -263,8 +263,7 @@ fn random_filter(random: &mut StdRng) -> CountFilter {
 }
 
 fn matches(event: &Event<'_>, filter: &CountFilter) -> bool {
-    let kind = filter.event_type.or(filter.keyword.is_some().then_some(EventType::Search));
-    kind.is_none_or(|kind| kind == event.event_type)
+    filter.event_type.is_none_or(|kind| kind == event.event_type)
         && filter.component_id.is_none_or(|id| event.component_id == Some(id))
         && filter.post_id.as_deref().is_none_or(|post| event.post_id.as_deref() == Some(post))
         && filter.keyword.as_deref().is_none_or(|k| event.keyword.as_deref().is_some_and(|e| fold_keyword(e) == k))

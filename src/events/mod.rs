@@ -11,7 +11,7 @@ mod search;
 mod tally;
 
 pub use codec::{Corrupt, Forget, Record, decode_record, encode_event, encode_forget};
-pub use tally::{Tally, TallyKey, tally_event, tally_like};
+pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored};
 
 use std::borrow::Cow;
 use uuid::Uuid;
@@ -100,10 +100,19 @@ pub enum Dimension {
     Page = 7,
     /// Clicks by component.
     Component = 8,
+    /// Events by post, where their type's own dimensions do not say so: key `TYPE\tpost`. This and what follows is kept
+    /// by the ledger alone, for exact counts.
+    MentionedPost = 9,
+    /// Events by url path, likewise.
+    MentionedPage = 10,
+    /// Events by component, likewise.
+    MentionedComponent = 11,
+    /// Events by folded keyword, likewise.
+    MentionedKeyword = 12,
 }
 
 impl Dimension {
-    /// All of them, by number.
+    /// All that are ranked and live, by number.
     pub const ALL: [Dimension; 8] = [
         Dimension::Type,
         Dimension::Keyword,
@@ -115,7 +124,7 @@ impl Dimension {
         Dimension::Component,
     ];
 
-    /// By its number.
+    /// A ranked one by its number.
     pub fn from_code(code: u8) -> Option<Dimension> {
         Self::ALL.into_iter().find(|d| *d as u8 == code)
     }

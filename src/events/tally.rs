@@ -1,10 +1,10 @@
 //! Counts of a batch, coalesced: what both the ledger's rollups and the live store's buckets are written from.
 //!
-//! One function decides what an event counts towards, so that Σ rollups = Σ live totals holds by construction.
+//! One strategy a type decides what an event counts towards, so that Σ rollups = Σ live totals holds by construction.
 
 use std::collections::HashMap;
 
-use super::{Dimension, Event, EventType};
+use super::{Dimension, Event, EventType, fold_keyword, page_key};
 
 /// Where a count goes: what is counted, the minute since the epoch it happened in, under which name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,38 @@ pub fn tally_event(tally: &mut Tally, event: &Event<'_>, event_type: EventType) 
     let minute = event.minute();
     tally.add(Dimension::Type, minute, event_type.name(), 1);
     event_type.strategy().counts(event, &mut |dimension, key| tally.add(dimension, minute, key, 1));
+}
+
+/// Counts an event as the ledger does: as [`tally_event`], and each post, page, component and keyword that it names
+/// beside its type's own dimensions, so that every count by one of them is a sum of rollups.
+pub fn tally_stored(tally: &mut Tally, event: &Event<'_>, event_type: EventType) {
+    let minute = event.minute();
+    tally.add(Dimension::Type, minute, event_type.name(), 1);
+    let mut counted = 0u32;
+    event_type.strategy().counts(event, &mut |dimension, key| {
+        counted |= 1 << dimension as u8;
+        tally.add(dimension, minute, key, 1);
+    });
+    let is_counted = |dimensions: &[Dimension]| dimensions.iter().any(|d| counted >> *d as u8 & 1 == 1);
+    let mut mention = |dimension, value: &str| tally.add(dimension, minute, &mention_key(event_type, value), 1);
+    if let Some(post) = event.post_id.as_deref().filter(|_| !is_counted(&[Dimension::PostViews, Dimension::PostClicks]))
+    {
+        mention(Dimension::MentionedPost, post);
+    }
+    if let Some(url) = event.url.as_deref().filter(|_| !is_counted(&[Dimension::Page])) {
+        mention(Dimension::MentionedPage, page_key(url));
+    }
+    if let Some(component) = event.component_id.filter(|_| !is_counted(&[Dimension::Component])) {
+        mention(Dimension::MentionedComponent, &component.to_string());
+    }
+    if let Some(keyword) = event.keyword.as_deref().filter(|_| !is_counted(&[Dimension::Keyword])) {
+        mention(Dimension::MentionedKeyword, &fold_keyword(keyword));
+    }
+}
+
+/// The key of a mention: the type, and what was named.
+pub fn mention_key(event_type: EventType, value: &str) -> String {
+    format!("{}\t{value}", event_type.name())
 }
 
 /// Counts the effect of a like that changed something: +1 or -1 net like of the post, at the time of the event.

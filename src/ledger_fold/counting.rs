@@ -3,15 +3,12 @@
 //! | filter | whole hours from |
 //! |---|---|
 //! | none, or a type | the rollup of types |
-//! | keyword (no type, or SEARCH): *a keyword alone counts searches* | the rollup of keywords |
-//! | page with PAGE_VIEW | the rollup of pages |
-//! | component with CLICK | the rollup of components |
-//! | post with PAGE_VIEW or CLICK | the rollup of the post's views or clicks |
-//! | everything else (post, page or component of any type; several filters) | raw rows |
+//! | one of component, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
+//! | several of them | raw rows |
 //!
 //! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
 
-use crate::events::{Dimension, EventType, fold_keyword, page_key};
+use crate::events::{Dimension, EventType, STRATEGIES, fold_keyword, mention_key, page_key};
 use crate::ports::CountFilter;
 
 /// An hour, in milliseconds.
@@ -20,7 +17,7 @@ pub const HOUR_MS: i64 = 3_600_000;
 /// The parts whose sum is the count; all are read in one snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CountPlan {
-    pub rollup: Option<RollupCount>,
+    pub rollups: Vec<RollupCount>,
     pub raw: Vec<RawCount>,
 }
 
@@ -53,11 +50,10 @@ pub struct RawMatch<'a> {
 }
 
 impl<'a> RawMatch<'a> {
-    /// A keyword without a type means searches, as its rollup does.
+    /// What the rows of a filter must match.
     pub fn of(filter: &'a CountFilter) -> RawMatch<'a> {
-        let search = filter.keyword.is_some().then_some(EventType::Search);
         RawMatch {
-            event_type: filter.event_type.or(search),
+            event_type: filter.event_type,
             component_id: filter.component_id,
             post_id: filter.post_id.as_deref(),
             keyword: filter.keyword.as_deref(),
@@ -82,35 +78,84 @@ pub fn plan_count(filter: &CountFilter) -> CountPlan {
         return CountPlan::default();
     }
     let whole = RawCount { from_ms: from, to_ms: to };
-    let Some((dimension, key)) = rollup_of(filter) else {
-        return CountPlan { rollup: None, raw: vec![whole] };
-    };
+    let sums = rollups_of(filter);
+    if sums.is_empty() {
+        return CountPlan { rollups: Vec::new(), raw: vec![whole] };
+    }
     let from_hour = from.map(|ms| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) != 0));
     let to_hour = to.map(|ms| ms.div_euclid(HOUR_MS));
     if let (Some(first), Some(end)) = (from_hour, to_hour)
         && first >= end
     {
         // No whole hour inside: one or two parts of hours, which are one range of rows.
-        return CountPlan { rollup: None, raw: vec![whole] };
+        return CountPlan { rollups: Vec::new(), raw: vec![whole] };
     }
     let head = from_hour.map(|hour| RawCount { from_ms: from, to_ms: Some(hour * HOUR_MS) });
     let tail = to_hour.map(|hour| RawCount { from_ms: Some(hour * HOUR_MS), to_ms: to });
     let raw = head.into_iter().chain(tail).filter(|part| part.from_ms != part.to_ms).collect();
-    CountPlan { rollup: Some(RollupCount { dimension, key, from_hour, to_hour }), raw }
+    let rollups = sums.into_iter().map(|(dimension, key)| RollupCount { dimension, key, from_hour, to_hour });
+    CountPlan { rollups: rollups.collect(), raw }
 }
 
-/// The rollup that holds exactly the rows that match, apart from the time range.
-fn rollup_of(filter: &CountFilter) -> Option<(Dimension, Option<String>)> {
+/// The rows of rollups whose sum is exactly the rows that match, apart from the time range; none where several values
+/// are asked for at once.
+fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, Option<String>)> {
     let CountFilter { event_type, component_id, keyword, post_id, page, .. } = filter;
-    match (event_type, component_id, keyword, post_id, page) {
-        (kind, None, None, None, None) => Some((Dimension::Type, kind.map(|kind| kind.name().to_owned()))),
-        (None | Some(EventType::Search), None, Some(keyword), None, None) => {
-            Some((Dimension::Keyword, Some(keyword.clone())))
+    let component = component_id.map(|id| id.to_string());
+    let values = [
+        (Dimension::MentionedComponent, component.as_ref()),
+        (Dimension::MentionedKeyword, keyword.as_ref()),
+        (Dimension::MentionedPost, post_id.as_ref()),
+        (Dimension::MentionedPage, page.as_ref()),
+    ];
+    let mut given = values.into_iter().filter_map(|(mentioned, value)| Some((mentioned, value?)));
+    match (given.next(), given.next()) {
+        (None, _) => vec![(Dimension::Type, event_type.map(|kind| kind.name().to_owned()))],
+        (Some((mentioned, value)), None) => {
+            let types = STRATEGIES.iter().map(|strategy| strategy.event_type());
+            let types = types.filter(|kind| event_type.is_none_or(|wanted| wanted == *kind));
+            types.map(|kind| row_of(mentioned, kind, value)).collect()
         }
-        (Some(EventType::PageView), None, None, None, Some(page)) => Some((Dimension::Page, Some(page.clone()))),
-        (Some(EventType::Click), Some(id), None, None, None) => Some((Dimension::Component, Some(id.to_string()))),
-        (Some(EventType::PageView), None, None, Some(post), None) => Some((Dimension::PostViews, Some(post.clone()))),
-        (Some(EventType::Click), None, None, Some(post), None) => Some((Dimension::PostClicks, Some(post.clone()))),
+        (Some(_), Some(_)) => Vec::new(),
+    }
+}
+
+/// Where events of a type are counted by a value: in their type's own dimension, or among the mentions.
+fn row_of(mentioned: Dimension, kind: EventType, value: &str) -> (Dimension, Option<String>) {
+    let own = match (mentioned, kind) {
+        (Dimension::MentionedComponent, EventType::Click) => Some(Dimension::Component),
+        (Dimension::MentionedKeyword, EventType::Search) => Some(Dimension::Keyword),
+        (Dimension::MentionedPost, EventType::Click) => Some(Dimension::PostClicks),
+        (Dimension::MentionedPost, EventType::PageView) => Some(Dimension::PostViews),
+        (Dimension::MentionedPage, EventType::PageView) => Some(Dimension::Page),
         _ => None,
+    };
+    match own {
+        Some(dimension) => (dimension, Some(value.to_owned())),
+        None => (mentioned, Some(mention_key(kind, value))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_value_is_never_counted_from_raw_rows() {
+        let one = [
+            CountFilter { component_id: Some(1), ..CountFilter::default() },
+            CountFilter { keyword: Some("k".into()), ..CountFilter::default() },
+            CountFilter { post_id: Some("p".into()), ..CountFilter::default() },
+            CountFilter { page: Some("/".into()), ..CountFilter::default() },
+            CountFilter::default(),
+        ];
+        for filter in one {
+            for event_type in [None, Some(EventType::Click), Some(EventType::Like)] {
+                let plan = plan_count(&CountFilter { event_type, ..filter.clone() });
+                assert!(plan.raw.is_empty() && !plan.rollups.is_empty(), "{filter:?} {event_type:?}");
+            }
+        }
+        let two = CountFilter { post_id: Some("p".into()), component_id: Some(1), ..CountFilter::default() };
+        assert!(plan_count(&two).rollups.is_empty());
     }
 }

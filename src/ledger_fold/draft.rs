@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::likes::{Action, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
-use crate::events::{Event, EventType, Forget, Record, Tally, encode_event, encode_forget, tally_event, tally_like};
+use crate::events::{Event, EventType, Forget, Record, Tally, encode_event, encode_forget, tally_like, tally_stored};
 use crate::ports::{Batch, Position, StoreError, Verdict, Verdicts};
 
 /// 9999-12-31T23:59:59.999Z: past it days have no four-digit year and PostgreSQL's time soon ends.
@@ -139,7 +139,7 @@ impl<'b> Draft<'b> {
                 // Names no user or post: the edge refuses it, a journal may still hold it.
                 event_type = EventType::Like;
             }
-            tally_event(&mut tally, event, event_type);
+            tally_stored(&mut tally, event, event_type);
             rows.push(StoredRow { event, event_type });
         }
         verdicts.sort_unstable_by_key(|(position, _)| *position);

@@ -68,10 +68,10 @@ fn snapshot_of(session: &mut Session) -> Result<Transaction<'_>, Failure> {
 pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, Failure> {
     let plan = plan_count(filter);
     let mut transaction = snapshot_of(session)?;
-    let mut total = match &plan.rollup {
-        Some(rollup) => count_rollup(&mut transaction, rollup)?,
-        None => 0,
-    };
+    let mut total = 0;
+    for rollup in &plan.rollups {
+        total += count_rollup(&mut transaction, rollup)?;
+    }
     for part in &plan.raw {
         total += count_raw(&mut transaction, part, &RawMatch::of(filter))?;
     }

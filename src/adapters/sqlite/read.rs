@@ -60,10 +60,10 @@ pub(super) fn verdicts(
 
 pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
     let plan = plan_count(filter);
-    let mut total = match &plan.rollup {
-        Some(rollup) => count_rollup(transaction, rollup)?,
-        None => 0,
-    };
+    let mut total = 0;
+    for rollup in &plan.rollups {
+        total += count_rollup(transaction, rollup)?;
+    }
     for part in &plan.raw {
         total += count_raw(transaction, part, &RawMatch::of(filter))?;
     }
