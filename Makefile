@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full services services-down psql redis-cli test check fmt perf clean
+.PHONY: help run run-full services services-down psql redis-cli test test-long check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -33,6 +33,9 @@ redis-cli: ## a shell on that Redis
 
 test: ## all tests on throw-away PostgreSQL and Redis (installed if missing)
 	.ci/services with cargo test --locked $(ARGS)
+
+test-long: ## the tests that wait or measure rather than claim (half a minute each)
+	.ci/services with cargo test --locked $(ARGS) -- --ignored --nocapture
 
 check: ## format, lints, all tests: what CI runs
 	cargo fmt --check
