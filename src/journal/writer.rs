@@ -46,6 +46,9 @@ impl Writer {
     fn run(&mut self) {
         let _ = self.shared.writer.set(std::thread::current());
         loop {
+            // Whoever is about to append gets to it first where the cores are busy: fewer, larger frames. Where they are
+            // not, this returns at once: there is no timer.
+            std::thread::yield_now();
             let chunks = self.take_chunks();
             if !chunks.is_empty() {
                 self.commit(chunks);
