@@ -76,7 +76,7 @@ pub const USER_HOURS_REMEMBERED_MAX: usize = 400_000;
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
 pub const SINK_STOP_MS: u64 = 5_000;
 /// Records that make a batch worth applying without waiting for more.
-pub const BATCH_RECORDS_ENOUGH: u64 = 4_000;
+pub const BATCH_RECORDS_ENOUGH: u64 = 10_000;
 /// Records that make a batch worth applying without waiting for more.
 pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 8_000;
 /// Records of one ledger transaction.
@@ -87,6 +87,11 @@ pub const BATCH_RECORDS_MIN: usize = 100;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).
 pub const LINGER_MS: u64 = 20;
+/// … and, where as many records as this came in that time already, up to the longer time below: the rollups of a large
+/// batch are far fewer rows than those of several small ones.
+pub const LINGER_BUSY_RECORDS: u64 = 200;
+/// See [`LINGER_BUSY_RECORDS`].
+pub const LINGER_BUSY_MS: u64 = 250;
 /// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
 /// larger batch counts the same names in fewer commands.
 pub const LIVE_LINGER_MS: u64 = 100;

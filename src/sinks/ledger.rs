@@ -11,7 +11,8 @@ use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, Reader, Until, Waiting};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_MS,
+    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_BUSY_MS,
+    LINGER_BUSY_RECORDS, LINGER_MS,
 };
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
@@ -137,13 +138,16 @@ impl LedgerSink {
         if reader.behind() == 0 {
             reader.wait(IDLE_WAIT);
         }
-        let linger_until = Instant::now() + Duration::from_millis(LINGER_MS);
+        let begun = Instant::now();
         while (1..BATCH_RECORDS_ENOUGH).contains(&reader.behind()) && !self.status.is_stopping() {
-            let left = linger_until.saturating_duration_since(Instant::now());
+            let is_busy = reader.behind() >= LINGER_BUSY_RECORDS;
+            let linger = Duration::from_millis(if is_busy { LINGER_BUSY_MS } else { LINGER_MS });
+            let left = linger.saturating_sub(begun.elapsed());
             if left.is_zero() || waiting.any(Until::Ledger) {
                 break;
             }
-            std::thread::park_timeout(left);
+            // In pieces: it may become busy, or enough, meanwhile.
+            std::thread::park_timeout(left.min(Duration::from_millis(LINGER_MS)));
         }
         let records_max = self.records_max.load(Ordering::Relaxed);
         Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
