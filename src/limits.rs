@@ -181,6 +181,8 @@ pub const LINGER_CLOSE_BYTES_MAX: usize = 256 * 1024;
 pub const LINGER_CLOSE_MS: u64 = 1_000;
 /// Graceful stop: what is under way after this is cut.
 pub const SHUTDOWN_MS: u64 = 25_000;
+/// Descriptors looked at, times the workers, for one whose number belongs to a given worker.
+pub const TIMER_TRIES_PER_WORKER_MAX: usize = 64;
 /// Grain of a worker's clock.
 pub const CLOCK_GRAIN_MS: u64 = 5;
 /// A coroutine's stack in machine words: 128 KiB and a guard page.

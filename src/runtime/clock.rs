@@ -12,7 +12,7 @@ use may::io::{CoIo, WaitIo};
 
 use super::{Ticket, spawn_on, worker, worker_count, worker_of};
 use crate::clock::monotonic_ms;
-use crate::limits::CLOCK_GRAIN_MS;
+use crate::limits::{CLOCK_GRAIN_MS, TIMER_TRIES_PER_WORKER_MAX};
 
 const NEVER: u64 = u64::MAX;
 
@@ -148,11 +148,14 @@ fn set_timer(clock: &WorkerClock, state: &State, at_ms: u64) {
 
 pub(super) fn spawn(worker_id: usize) {
     worker(worker_id).clock.armed_ms.store(NEVER, Ordering::Relaxed);
-    spawn_on(worker_id, move || run(worker_id));
+    // Made here, on the thread that starts the runtime: a worker without a clock would never end a wait, so it must not
+    // be a coroutine that fails.
+    let timer = timer_on(worker_id);
+    spawn_on(worker_id, move || run(worker_id, timer));
 }
 
-fn run(worker_id: usize) {
-    let timer = Arc::new(CoIo::new(timer_on(worker_id)).expect("epoll takes a timerfd"));
+fn run(worker_id: usize, timer: OwnedFd) {
+    let timer = Arc::new(CoIo::new(timer).expect("epoll takes a timerfd"));
     let clock = &worker(worker_id).clock;
     {
         let mut state = clock.state();
@@ -178,14 +181,15 @@ fn nearest(state: &State) -> u64 {
     state.deadlines.iter().map(|d| d.at_ms.load(Ordering::Relaxed)).min().unwrap_or(NEVER)
 }
 
-/// A timerfd whose number belongs to the worker: a descriptor lives on worker `fd % workers`, so it is duplicated
-/// until that is this one.
+/// A timerfd whose number belongs to the worker: a descriptor lives on worker `fd % workers`, so others are made and
+/// given back until that is this one. Other threads take numbers meanwhile: hence more tries than workers.
 fn timer_on(worker_id: usize) -> OwnedFd {
     let mut rejected = Vec::new();
     loop {
         // SAFETY: a fresh descriptor or -1, which is checked before it is owned.
         let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
-        assert!(fd >= 0 && rejected.len() <= worker_count(), "no timerfd: {}", std::io::Error::last_os_error());
+        assert!(fd >= 0, "no timerfd: {}", std::io::Error::last_os_error());
+        assert!(rejected.len() <= TIMER_TRIES_PER_WORKER_MAX * worker_count(), "no number for the worker's timerfd");
         // SAFETY: checked above.
         let owned = unsafe { OwnedFd::from_raw_fd(fd) };
         if worker_of(fd) == worker_id {
