@@ -76,9 +76,9 @@ pub const USER_HOURS_REMEMBERED_MAX: usize = 400_000;
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
 pub const SINK_STOP_MS: u64 = 5_000;
 /// Records that make a batch worth applying without waiting for more.
-pub const BATCH_RECORDS_ENOUGH: u64 = 10_000;
+pub const BATCH_RECORDS_ENOUGH: u64 = 5_000;
 /// Records that make a batch worth applying without waiting for more.
-pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 8_000;
+pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 4_000;
 /// Records of one ledger transaction.
 pub const BATCH_RECORDS_MAX: usize = 20_000;
 /// … and after failures, which halve it.
@@ -91,7 +91,7 @@ pub const LINGER_MS: u64 = 20;
 /// batch are far fewer rows than those of several small ones.
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
-pub const LINGER_BUSY_MS: u64 = 250;
+pub const LINGER_BUSY_MS: u64 = 120;
 /// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
 /// larger batch counts the same names in fewer commands.
 pub const LIVE_LINGER_MS: u64 = 100;
