@@ -3,46 +3,11 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use crate::app::Ack;
 use crate::limits;
-
-const ABOUT: &str = "\
-A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are \
-answered, then exactly once in a ledger (PostgreSQL, or SQLite in the data directory) and in a live store (Redis, or \
-memory).";
-
-const EXAMPLES: &str = "\
-Examples:
-  event-tracker                                    embedded stores, http://127.0.0.1:8080, data in ./data
-  event-tracker --listen 127.0.0.1:9000 --data-dir /var/lib/event-tracker
-  DATABASE_URL=postgres://user:secret@db/events REDIS_URL=redis://cache:6379 event-tracker
-
-  curl -H 'Content-Type: application/json' http://127.0.0.1:8080/api/events \\
-    -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
-  curl http://127.0.0.1:8080/api/search/recent/1
-
-Every setting is a flag and an environment variable; a flag wins.
-Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
-A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
-
-/// The command line.
-#[derive(Debug, Parser)]
-#[command(name = "event-tracker", version, about = ABOUT, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
-pub struct CommandLine {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: Raw,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Take events and answer questions over HTTP (the default)
-    Serve(Raw),
-}
 
 /// Settings as they are given.
 #[derive(Clone, Debug, Args)]
@@ -50,15 +15,8 @@ pub struct Raw {
     /// Address and port to listen on; another than loopback needs INSECURE_OPEN=true
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: String,
-    /// Ledger: postgres://user:password@host/database; unset: SQLite in DATA_DIR
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<String>,
-    /// Live store: redis://[user:password@]host[:port][/db] or rediss://…; unset: memory
-    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
-    redis_url: Option<String>,
-    /// Journal and embedded ledger; one process a directory
-    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIRECTORY")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    stores: RawStores,
     /// Threads that serve connections: a number, or auto for one a core
     #[arg(long, env = "WORKERS", default_value = "auto", value_name = "NUMBER|auto")]
     workers: String,
@@ -68,21 +26,8 @@ pub struct Raw {
     /// When an event is answered
     #[arg(long, env = "ACK", default_value = "journal", value_enum)]
     ack: Ack,
-    /// What is logged: error, warn, info, debug, trace, or directives such as info,event_tracker::sinks=debug
-    #[arg(long, env = "LOG", default_value = "info", value_name = "LEVEL")]
-    log: String,
-    /// How it is logged
-    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
-    log_format: LogFormat,
-    /// Connections to PostgreSQL for reads: a number, or auto
-    #[arg(long, env = "PG_POOL", default_value = "auto", value_name = "NUMBER|auto")]
-    pg_pool: String,
-    /// Connections to Redis for reads: a number, or auto
-    #[arg(long, env = "REDIS_POOL", default_value = "auto", value_name = "NUMBER|auto")]
-    redis_pool: String,
-    /// Whose days the 7-day lists mean
-    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
-    time_zone: String,
+    #[command(flatten)]
+    log: RawLog,
     /// Events older than this are refused
     #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
     retention_days: u32,
@@ -101,6 +46,40 @@ pub struct Raw {
     /// Allow an address that others reach, although this version knows no keys
     #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     insecure_open: bool,
+}
+
+/// Where everything is kept, as given.
+#[derive(Clone, Debug, Args)]
+pub struct RawStores {
+    /// Ledger: postgres://user:password@host/database; unset: SQLite in DATA_DIR
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Live store: redis://[user:password@]host[:port][/db] or rediss://…; unset: memory
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    redis_url: Option<String>,
+    /// Journal and embedded ledger; one process a directory
+    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIRECTORY")]
+    data_dir: PathBuf,
+    /// Connections to PostgreSQL for reads: a number, or auto
+    #[arg(long, env = "PG_POOL", default_value = "auto", value_name = "NUMBER|auto")]
+    pg_pool: String,
+    /// Connections to Redis for reads: a number, or auto
+    #[arg(long, env = "REDIS_POOL", default_value = "auto", value_name = "NUMBER|auto")]
+    redis_pool: String,
+    /// Whose days the 7-day lists mean
+    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
+    time_zone: String,
+}
+
+/// What is logged, as given.
+#[derive(Clone, Debug, Args)]
+pub struct RawLog {
+    /// What is logged: error, warn, info, debug, trace, or directives such as info,event_tracker::sinks=debug
+    #[arg(long, env = "LOG", default_value = "info", value_name = "LEVEL")]
+    log: String,
+    /// How it is logged
+    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
+    log_format: LogFormat,
 }
 
 /// How log lines look.
@@ -125,50 +104,47 @@ pub enum LiveKind {
     Memory,
 }
 
+/// Where everything is kept, checked.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    pub ledger: LedgerKind,
+    pub live: LiveKind,
+    pub data_dir: PathBuf,
+    pub pg_pool: u32,
+    pub redis_pool: usize,
+    pub time_zone: TimeZone,
+}
+
+/// What is logged, checked.
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub directives: String,
+    pub format: LogFormat,
+}
+
 /// Settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub listen: SocketAddr,
-    pub ledger: LedgerKind,
-    pub live: LiveKind,
-    pub data_dir: PathBuf,
+    pub stores: Stores,
     pub workers: usize,
     pub pin_workers: bool,
     pub ack: Ack,
-    pub log: String,
-    pub log_format: LogFormat,
-    pub pg_pool: u32,
-    pub redis_pool: usize,
-    pub time_zone: TimeZone,
+    pub log: Log,
     pub retention_ms: i64,
     pub connections_max: usize,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
 }
 
-impl CommandLine {
-    /// The settings, or one line that says which of them is wrong and what it may be.
-    pub fn settings(self) -> Result<Settings, String> {
-        let raw = match self.command {
-            Some(Command::Serve(raw)) => raw,
-            None => self.serve,
-        };
-        raw.check()
-    }
-}
-
 impl Raw {
-    fn check(self) -> Result<Settings, String> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    /// The settings, or one line that says which of them is wrong and what it may be.
+    pub fn check(self) -> Result<Settings, String> {
+        let cores = cores();
         let settings = Settings {
             listen: listen(&self.listen, self.insecure_open)?,
-            ledger: ledger_kind(self.database_url)?,
-            live: live_kind(self.redis_url)?,
+            stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
-            // Two cores keep about four blocking clients busy; more only queue in the store.
-            pg_pool: number("PG_POOL", &self.pg_pool, (cores * 2).clamp(2, 16), 256)? as u32,
-            redis_pool: number("REDIS_POOL", &self.redis_pool, cores.clamp(2, 8), 256)?,
-            time_zone: time_zone(&self.time_zone)?,
             retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
             connections_max: self.connections_max,
             journal: crate::journal::Settings {
@@ -176,19 +152,43 @@ impl Raw {
                 free_bytes_min: self.journal_min_free,
                 ..Default::default()
             },
-            data_dir: self.data_dir,
             pin_workers: self.pin_workers,
             ack: self.ack,
-            log: self.log,
-            log_format: self.log_format,
+            log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));
         }
-        settings.log.parse::<tracing_subscriber::EnvFilter>().map_err(|e| format!("LOG is not a level: {e}"))?;
         Ok(settings)
     }
+}
+
+impl RawStores {
+    /// As [`Raw::check`].
+    pub fn check(self) -> Result<Stores, String> {
+        Ok(Stores {
+            ledger: ledger_kind(self.database_url)?,
+            live: live_kind(self.redis_url)?,
+            data_dir: self.data_dir,
+            // Two cores keep about four blocking clients busy; more only queue in the store.
+            pg_pool: number("PG_POOL", &self.pg_pool, (cores() * 2).clamp(2, 16), 256)? as u32,
+            redis_pool: number("REDIS_POOL", &self.redis_pool, cores().clamp(2, 8), 256)?,
+            time_zone: time_zone(&self.time_zone)?,
+        })
+    }
+}
+
+impl RawLog {
+    /// As [`Raw::check`].
+    pub fn check(self) -> Result<Log, String> {
+        self.log.parse::<tracing_subscriber::EnvFilter>().map_err(|e| format!("LOG is not a level: {e}"))?;
+        Ok(Log { directives: self.log, format: self.log_format })
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 fn listen(text: &str, insecure_open: bool) -> Result<SocketAddr, String> {
@@ -252,11 +252,16 @@ pub fn without_password(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
 
     fn settings(arguments: &[&str]) -> Result<Settings, String> {
-        CommandLine::try_parse_from(std::iter::once(&"event-tracker").chain(arguments))
-            .map_err(|e| e.to_string())?
-            .settings()
+        #[derive(clap::Parser)]
+        struct OnlyRaw {
+            #[command(flatten)]
+            raw: Raw,
+        }
+        let parsed = OnlyRaw::try_parse_from(std::iter::once(&"event-tracker").chain(arguments));
+        parsed.map_err(|e| e.to_string())?.raw.check()
     }
 
     #[test]
@@ -277,8 +282,8 @@ mod tests {
 
     #[test]
     fn nothing_set_means_embedded_stores_on_loopback() {
-        let settings = settings(&["serve"]).unwrap();
-        assert_eq!((settings.ledger, settings.live), (LedgerKind::Sqlite, LiveKind::Memory));
+        let settings = settings(&[]).unwrap();
+        assert_eq!((settings.stores.ledger, settings.stores.live), (LedgerKind::Sqlite, LiveKind::Memory));
         assert!(settings.listen.ip().is_loopback());
     }
 

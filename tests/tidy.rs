@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module may use. `http → api → app → ports ← adapters`; `main` alone knows everybody.
+/// What each module may use. `http → api → app → ports ← adapters`; `commands`, which `main` calls, alone knows everybody.
 const ARROWS: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("clock", &[]),
@@ -55,7 +55,7 @@ fn arrows_point_one_way() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let from = module(&path);
-        if matches!(from.as_str(), "main" | "lib") {
+        if matches!(from.as_str(), "main" | "lib" | "commands") {
             continue;
         }
         let allowed = ARROWS.iter().find(|(name, _)| *name == from).map(|(_, to)| *to);

@@ -1,0 +1,112 @@
+//! `serve`: settings, stores, journal, sinks, server; then waits for the signal and puts everything down in order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::stores::{open_ledger, open_live};
+use crate::api::{Api, not_durable};
+use crate::app::App;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::http::{Config, Server};
+use crate::journal::Journal;
+use crate::limits::{BATCH_RECORDS_MAX, SHUTDOWN_MS, SINK_STOP_MS};
+use crate::metrics::Metrics;
+use crate::ports::{Ledger, LiveStore};
+use crate::runtime::Lane;
+use crate::sinks::{Handover, LedgerSink, LiveSink, SinkStatus};
+use crate::{process, runtime, shutdown};
+
+/// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
+const SINK_STOP_WAIT: Duration = Duration::from_millis(SINK_STOP_MS);
+
+/// Serves until a signal. The error is one line for the log.
+pub(super) fn run(settings: &Settings) -> Result<(), String> {
+    process::report_panics();
+    let connections_max = process::connections_max(settings.connections_max);
+    runtime::start(settings.workers, settings.pin_workers);
+    // Bound first: a second server on this port ends here, before it touches a file or a store.
+    let config = Config { listen: settings.listen, connections_max, on_failed: not_durable, ..Config::default() };
+    let server = Server::bind(config).map_err(|e| e.to_string())?;
+    let journal = open_journal(settings)?;
+    let ledger = open_ledger(&settings.stores)?;
+    let live = open_live(&settings.stores)?;
+    let (app, sinks) = start_sinks(settings, journal, ledger, live);
+    let listening = server.local_addr();
+    let api = Api { app: app.clone(), metrics: Metrics::new(app.clone(), server.stats()) };
+    let running = server.start(move |request, exchange| api.handle(request, exchange));
+    tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
+    shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
+    if !running.stop(Duration::from_millis(SHUTDOWN_MS)) {
+        tracing::warn!("some connections were cut: they did not end in time");
+    }
+    app.journal.close();
+    stop_sinks(&app, sinks);
+    tracing::info!(position = app.journal.end_position(), "stopped");
+    Ok(())
+}
+
+fn open_journal(settings: &Settings) -> Result<Journal, String> {
+    let directory = settings.stores.data_dir.join("journal");
+    let open =
+        Journal::open(&directory, settings.allow_tmpfs, settings.workers, settings.journal.clone(), Clock::System);
+    open.map_err(|e| format!("{e} ({})", directory.display()))
+}
+
+fn start_sinks(
+    settings: &Settings,
+    journal: Journal,
+    ledger: Arc<dyn Ledger>,
+    live: Arc<dyn LiveStore>,
+) -> (Arc<App>, Vec<JoinHandle<()>>) {
+    let app = Arc::new(App {
+        journal: Arc::new(journal),
+        ledger_lane: Lane::start("ledger", settings.stores.pg_pool as usize),
+        live_lane: Lane::start("live", settings.stores.redis_pool),
+        ledger,
+        live,
+        ledger_status: Arc::new(SinkStatus::new("ledger")),
+        live_status: Arc::new(SinkStatus::new("live")),
+        clock: Clock::System,
+        ack: settings.ack,
+        retention_ms: settings.retention_ms,
+        counters: Default::default(),
+    });
+    let handover = Arc::new(Handover::default());
+    let follower = Arc::new(AtomicU64::new(0));
+    let ledger_sink = LedgerSink {
+        journal: app.journal.clone(),
+        ledger: app.ledger.clone(),
+        handover: handover.clone(),
+        status: app.ledger_status.clone(),
+        clock: app.clock.clone(),
+        follower: follower.clone(),
+        records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
+    };
+    let live_sink = LiveSink {
+        journal: app.journal.clone(),
+        ledger: app.ledger.clone(),
+        live: app.live.clone(),
+        handover,
+        status: app.live_status.clone(),
+        clock: app.clock.clone(),
+        follower,
+    };
+    (app, vec![ledger_sink.spawn(), live_sink.spawn()])
+}
+
+fn stop_sinks(app: &App, sinks: Vec<JoinHandle<()>>) {
+    app.ledger_status.stop();
+    app.live_status.stop();
+    let deadline = Instant::now() + SINK_STOP_WAIT;
+    for sink in sinks {
+        while !sink.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if sink.is_finished() && sink.join().is_err() {
+            tracing::error!("a sink's thread has panicked");
+        }
+    }
+}

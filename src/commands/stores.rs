@@ -1,0 +1,52 @@
+//! From settings to stores: which ledger and which live store, opened and ready.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::adapters::memory::MemoryLive;
+use crate::adapters::postgres::{PostgresLedger, PrepareError};
+use crate::adapters::redis::RedisLive;
+use crate::adapters::sqlite::SqliteLedger;
+use crate::config::{LedgerKind, LiveKind, Stores, without_password};
+use crate::ports::{Ledger, LiveStore};
+
+/// The ledger, its schema in place. A PostgreSQL that is away is no error: events wait in the journal.
+pub(super) fn open_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> {
+    match &settings.ledger {
+        LedgerKind::Postgres(url) => {
+            tracing::info!(url = without_password(url), "ledger: PostgreSQL");
+            let ledger = PostgresLedger::new(url, settings.pg_pool).map_err(|e| format!("ledger: {e}"))?;
+            match ledger.prepare() {
+                Ok(()) => {}
+                Err(PrepareError::Refused(why)) => return Err(format!("ledger: {why}")),
+                Err(PrepareError::Retry(why)) => tracing::warn!("ledger: away ({why}); events wait in the journal"),
+            }
+            Ok(Arc::new(ledger))
+        }
+        LedgerKind::Sqlite => {
+            let path: &Path = &settings.data_dir.join("ledger.sqlite");
+            tracing::info!(path = %path.display(), "ledger: SQLite");
+            let ledger = SqliteLedger::open(path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
+            Ok(Arc::new(ledger))
+        }
+    }
+}
+
+/// The live store; its warnings are logged.
+pub(super) fn open_live(settings: &Stores) -> Result<Arc<dyn LiveStore>, String> {
+    let live: Arc<dyn LiveStore> = match &settings.live {
+        LiveKind::Redis(url) => {
+            tracing::info!(url = without_password(url), "live store: Redis");
+            let live = RedisLive::new(url, settings.redis_pool, settings.time_zone.clone());
+            Arc::new(live.map_err(|e| format!("live store: {e}"))?)
+        }
+        LiveKind::Memory => {
+            tracing::info!("live store: memory, built from the ledger at each start");
+            Arc::new(MemoryLive::new(settings.time_zone.clone()))
+        }
+    };
+    for warning in live.warnings() {
+        tracing::warn!("live store: {warning}");
+    }
+    Ok(live)
+}
