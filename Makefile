@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full services services-down psql redis-cli test test-long check fmt perf clean
+.PHONY: help run run-full perf-http services services-down psql redis-cli test test-long check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -47,6 +47,9 @@ fmt: ## format the sources
 
 perf: ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
 	perf/ingest $(ARGS)
+
+perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
+	perf/http $(ARGS)
 
 clean: ## remove what was built and throw-away servers; ./data stays
 	cargo clean
