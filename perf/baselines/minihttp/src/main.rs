@@ -2,6 +2,8 @@
 //!
 //! `baseline-minihttp ADDRESS:PORT` on one worker a core that it may use.
 
+use std::io::Read;
+
 use may_minihttp::{HttpServer, HttpService, Request, Response};
 
 #[derive(Clone)]
@@ -9,10 +11,17 @@ struct Trivial;
 
 impl HttpService for Trivial {
     fn call(&mut self, request: Request, response: &mut Response) -> std::io::Result<()> {
-        if request.path() == "/healthz/live" {
-            response.header("Content-Type: application/json").body(r#"{"status":"ok"}"#);
-        } else {
-            response.status_code(404, "Not Found");
+        match request.path() {
+            "/healthz/live" => response.header("Content-Type: application/json").body(r#"{"status":"ok"}"#),
+            // How many bytes of body arrived.
+            "/length" => {
+                let mut body = Vec::new();
+                request.body().read_to_end(&mut body)?;
+                response.body_vec(body.len().to_string().into_bytes());
+            }
+            _ => {
+                response.status_code(404, "Not Found");
+            }
         }
         Ok(())
     }
