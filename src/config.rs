@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use crate::app::Ack;
-use crate::limits;
+use crate::{http, limits};
 
 /// Settings as they are given.
 #[derive(Clone, Debug, Args)]
@@ -31,9 +31,6 @@ pub struct Raw {
     /// Events older than this are refused
     #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
     retention_days: u32,
-    /// Connections at most; 0 for as many as the system allows, up to 10,000
-    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 0, value_name = "NUMBER")]
-    connections_max: usize,
     /// All journal segments together; past it events are refused (503) until the stores have caught up
     #[arg(long, env = "JOURNAL_MAX_BYTES", default_value_t = limits::JOURNAL_BYTES_MAX, value_name = "BYTES")]
     journal_max_bytes: u64,
@@ -46,6 +43,8 @@ pub struct Raw {
     /// Allow an address that others reach, although this version knows no keys
     #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     insecure_open: bool,
+    #[command(flatten)]
+    http: http::RawLimits,
 }
 
 /// Where everything is kept, as given.
@@ -125,14 +124,16 @@ pub struct Log {
 /// Settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub listen: SocketAddr,
     pub stores: Stores,
     pub workers: usize,
     pub pin_workers: bool,
     pub ack: Ack,
     pub log: Log,
     pub retention_ms: i64,
-    pub connections_max: usize,
+    /// Its `connections_max` is 0 for "as many as the system allows".
+    pub http: http::Config,
+    /// How long a graceful stop waits for what is under way.
+    pub shutdown_ms: u64,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
 }
@@ -142,11 +143,11 @@ impl Raw {
     pub fn check(self) -> Result<Settings, String> {
         let cores = cores();
         let settings = Settings {
-            listen: listen(&self.listen, self.insecure_open)?,
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
             retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
-            connections_max: self.connections_max,
+            shutdown_ms: self.http.shutdown_ms,
+            http: self.http.check(listen(&self.listen, self.insecure_open)?)?,
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
                 free_bytes_min: self.journal_min_free,
@@ -274,6 +275,9 @@ mod tests {
             (["--workers", "0"], "WORKERS"),
             (["--time-zone", "Mars/Base"], "TIME_ZONE"),
             (["--journal-max-bytes", "1"], "JOURNAL_MAX_BYTES"),
+            (["--head-bytes-max", "70000"], "HEAD_BYTES_MAX"),
+            (["--idle-ms", "0"], "IDLE_MS"),
+            (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();
             assert!(error.contains(name) && !error.contains('\n'), "{error}");
@@ -284,7 +288,7 @@ mod tests {
     fn nothing_set_means_embedded_stores_on_loopback() {
         let settings = settings(&[]).unwrap();
         assert_eq!((settings.stores.ledger, settings.stores.live), (LedgerKind::Sqlite, LiveKind::Memory));
-        assert!(settings.listen.ip().is_loopback());
+        assert!(settings.http.listen.ip().is_loopback());
     }
 
     #[test]

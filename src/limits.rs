@@ -163,6 +163,10 @@ pub const FIRST_BYTE_MS: u64 = 10_000;
 pub const HEAD_MS: u64 = 10_000;
 /// A whole body.
 pub const BODY_MS: u64 = 30_000;
+/// A body may be slower than [`BODY_BYTES_PER_SECOND_MIN`] for this long.
+pub const BODY_RATE_AFTER_MS: u64 = 5_000;
+/// Slower than this on the whole, a body is given up.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 500;
 /// Between two requests of a connection.
 pub const IDLE_MS: u64 = 75_000;
 /// A write that makes no progress.
@@ -183,6 +187,10 @@ pub const LINGER_CLOSE_MS: u64 = 1_000;
 pub const SHUTDOWN_MS: u64 = 25_000;
 /// Descriptors looked at, times the workers, for one whose number belongs to a given worker.
 pub const TIMER_TRIES_PER_WORKER_MAX: usize = 64;
+/// How often each worker is asked for a sign of life.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// A worker that has given none for so many times in a row stands still: the process ends.
+pub const HEARTBEAT_MISSES_MAX: u32 = 30;
 /// Grain of a worker's clock.
 pub const CLOCK_GRAIN_MS: u64 = 5;
 /// A coroutine's stack in machine words: 128 KiB and a guard page.

@@ -96,8 +96,8 @@ impl Default for Config {
             first_byte_ms: limits::FIRST_BYTE_MS,
             head_ms: limits::HEAD_MS,
             body_ms: limits::BODY_MS,
-            body_rate_after_ms: 5_000,
-            body_bytes_per_second_min: 500,
+            body_rate_after_ms: limits::BODY_RATE_AFTER_MS,
+            body_bytes_per_second_min: limits::BODY_BYTES_PER_SECOND_MIN,
             idle_ms: limits::IDLE_MS,
             write_stall_ms: limits::WRITE_STALL_MS,
             pipeline_requests_max: limits::PIPELINE_REQUESTS_MAX,
@@ -106,6 +106,12 @@ impl Default for Config {
             linger_close_ms: limits::LINGER_CLOSE_MS,
             on_failed: response::failed,
         }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 
