@@ -78,11 +78,13 @@ pub(super) struct Outlet {
     pub(super) shared: Arc<Shared>,
     held: Vec<Held>,
     stream: Option<Producer>,
+    /// Answers that wait for the next write.
+    pub(super) unsent: u64,
 }
 
 impl Outlet {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
-        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None }
+        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None, unsent: 0 }
     }
 
     /// Buffers for a turn; the input's goes to the caller.
@@ -253,6 +255,7 @@ impl<'c> Exchange<'c> {
 
     /// After the handler: an answer there is, whatever happened. True: the connection goes on.
     pub(super) fn finish(mut self, panicked: bool) -> bool {
+        self.outlet.unsent += 1;
         if panicked {
             self.outlet.output.truncate(self.start);
             self.outlet.stream = None;

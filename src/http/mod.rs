@@ -17,6 +17,7 @@ mod acceptor;
 mod body;
 mod connection;
 mod desk;
+mod durations;
 mod exchange;
 mod head;
 mod input;
@@ -29,6 +30,7 @@ mod socket;
 mod stats;
 mod stream;
 
+pub use durations::{DURATION_BOUNDS_US, Durations, Spread};
 pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
