@@ -39,6 +39,8 @@ pub const RECENT_SEARCHES_MAX: usize = 10;
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
+/// An answer that is smaller is not worth packing.
+pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
 /// Events older than this many days are refused (`RETENTION_DAYS`).

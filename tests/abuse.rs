@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use support::bench::Bench;
 
 const GET: &[u8] = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -38,6 +39,14 @@ fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
     stream
+}
+
+/// With room for few unread answers, so that whoever writes them soon has to wait.
+fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a socket takes it");
+    socket.connect(&address.into()).expect("it listens");
+    socket.into()
 }
 
 /// One GET and its whole answer.
@@ -102,7 +111,8 @@ fn trickle(crowd: &mut Crowd, address: SocketAddr, count: usize, begun: &'static
     crowd.run(move || {
         streams.retain_mut(|stream| {
             let mut buffer = [0; 512];
-            let ended = matches!(stream.read(&mut buffer), Ok(0)) || stream.write(b"x").is_err_and(is_end);
+            let ended =
+                matches!(stream.read(&mut buffer), Ok(0)) || stream.write(b"x").is_err_and(|error| is_end(&error));
             gone.fetch_add(u64::from(ended), Ordering::Relaxed);
             !ended
         });
@@ -112,15 +122,16 @@ fn trickle(crowd: &mut Crowd, address: SocketAddr, count: usize, begun: &'static
 
 /// Asks for as much as goes on each of `count` connections and never reads an answer.
 fn hoard(crowd: &mut Crowd, address: SocketAddr, count: usize, gone: Arc<AtomicU64>) {
-    let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
-    streams.iter().for_each(|stream| stream.set_nonblocking(true).expect("a socket takes it"));
     let requests = GET.repeat(200);
+    // With how much of the requests each has sent: every request is a whole one.
+    let mut streams: Vec<(TcpStream, usize)> = (0..count).map(|_| (connect_narrow(address), 0)).collect();
+    streams.iter().for_each(|(stream, _)| stream.set_nonblocking(true).expect("a socket takes it"));
     crowd.run(move || {
-        streams.retain_mut(|stream| {
+        streams.retain_mut(|(stream, sent)| {
             let ended = loop {
-                match stream.write(&requests) {
-                    Ok(_) => {}
-                    Err(error) => break is_end(error),
+                match stream.write(&requests[*sent..]) {
+                    Ok(length) => *sent = (*sent + length) % requests.len(),
+                    Err(error) => break is_end(&error),
                 }
             };
             gone.fetch_add(u64::from(ended), Ordering::Relaxed);
@@ -130,7 +141,7 @@ fn hoard(crowd: &mut Crowd, address: SocketAddr, count: usize, gone: Arc<AtomicU
     });
 }
 
-fn is_end(error: std::io::Error) -> bool {
+fn is_end(error: &std::io::Error) -> bool {
     error.kind() != ErrorKind::WouldBlock
 }
 

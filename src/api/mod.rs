@@ -3,6 +3,7 @@
 //! Owns names, statuses and error tags of the contract; leaves bytes to `http` and effects to `app`.
 
 mod answer;
+mod cacheable;
 mod content;
 mod events;
 mod json_guard;
