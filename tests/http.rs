@@ -381,6 +381,31 @@ fn held_answers_wait_for_their_ticket() {
 }
 
 #[test]
+fn what_a_request_carries_is_in_whatever_answer_it_gets() {
+    let server = start(Config::default(), |request, exchange| {
+        if request.path != "/plain" {
+            exchange.carry(&[("X-Carried", request.path), ("X-Bad", "a\r\nX-Evil: 1")]);
+        }
+        match request.path {
+            "/panics" => panic!("on purpose"),
+            "/fails" => {
+                finish_later(exchange, 5, false);
+                exchange.hold();
+            }
+            _ => {}
+        }
+        ok(exchange, b"x");
+    });
+    let mut stream = connect(&server);
+    for (path, status) in [("/ok", 200), ("/fails", 503), ("/panics", 500)] {
+        let answer = get(&mut stream, path);
+        assert_eq!((answer.status, answer.header("x-carried")), (status, Some(path)));
+        assert_eq!(answer.header("x-evil"), None);
+    }
+    assert_eq!(get(&mut connect(&server), "/plain").header("x-carried"), None);
+}
+
+#[test]
 fn durations_count_every_answer_from_its_first_byte_to_its_write() {
     let server = start(Config::default(), |request, exchange| {
         if request.path == "/held" {
