@@ -237,8 +237,12 @@ pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 
 // ---- export and seed ----
 
-/// Rows of one page of an export: at about 13 KiB for the largest row, what an export may hold of the ledger.
+/// Rows of one page of an export.
 pub const EXPORT_PAGE_ROWS_MAX: usize = 1_000;
+/// … and of one whose rows are large, or not known yet.
+pub const EXPORT_PAGE_ROWS_MIN: usize = 64;
+/// What a page should hold; where small rows are followed by large ones, one page is larger (at most 13 KiB a row).
+pub const EXPORT_PAGE_BYTES: usize = 1024 * 1024;
 /// A page that has found nothing after this comes back empty, so that its caller can look around.
 pub const EXPORT_PAGE_MS: u64 = 150;
 /// A page of PostgreSQL looks at a slice of time that takes about this long to read.
@@ -247,6 +251,8 @@ pub const EXPORT_SLICE_MS: u64 = 60;
 pub const EXPORT_FIRST_SLICE_MS: i64 = 60_000;
 /// A slice is not longer than this.
 pub const EXPORT_SLICE_MS_MAX: i64 = 86_400_000;
+/// A page is sent in pieces of this size: each is copied once.
+pub const EXPORT_PIECE_BYTES: usize = 64 * 1024;
 /// Exports over HTTP at once; further ones are refused (503): reads have the rest of the lane.
 pub const EXPORTS_MAX: usize = 2;
 /// Tries at one page, with growing pauses in between, before an export is cut.
@@ -278,7 +284,7 @@ const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
-const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS);
+const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);

@@ -194,6 +194,8 @@ pub struct ExportCursor {
     pub row: Option<u128>,
     /// How far ahead the next page looks, milliseconds.
     pub reach_ms: i64,
+    /// Rows that the next page may have.
+    pub rows_max: usize,
 }
 
 /// A part of an export.

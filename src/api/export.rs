@@ -15,7 +15,7 @@ use super::{Api, answer};
 use crate::app::App;
 use crate::events::EventType;
 use crate::http::{Answer, Exchange, Request, Stream};
-use crate::limits::{EXPORT_TRIES_MAX, EXPORTS_MAX, READ_WAIT_MS, RETRY_MS_MIN};
+use crate::limits::{EXPORT_PIECE_BYTES, EXPORT_TRIES_MAX, EXPORTS_MAX, READ_WAIT_MS, RETRY_MS_MIN};
 use crate::ports::{ExportCursor, ExportQuery, StoreError};
 
 /// How many exports are under way.
@@ -91,7 +91,9 @@ fn send_rest(
         }
         match read(app, query, format, after, stream) {
             Ok((lines, behind)) => {
-                stream.write(&lines).map_err(|error| format!("its reader is gone: {error}"))?;
+                for piece in lines.chunks(EXPORT_PIECE_BYTES) {
+                    stream.write(piece).map_err(|error| format!("its reader is gone: {error}"))?;
+                }
                 (next, failures) = (behind, 0);
             }
             Err(StoreError::Retry(why)) if failures + 1 < EXPORT_TRIES_MAX => {

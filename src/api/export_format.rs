@@ -244,7 +244,10 @@ mod tests {
     #[test]
     fn a_cell_is_quoted_and_never_a_formula() {
         let text = String::from_utf8(Format::Csv.lines(&[event()])).unwrap();
-        assert!(text.contains(",\"'=1+1, \"\"고양이\"\"\n\",") && text.ends_with("\"{\"\"a\"\":   1.10}\"\r\n"), "{text}");
+        assert!(
+            text.contains(",\"'=1+1, \"\"고양이\"\"\n\",") && text.ends_with("\"{\"\"a\"\":   1.10}\"\r\n"),
+            "{text}"
+        );
         assert!(Format::Csv.head().starts_with(b"eventId,eventType,timestamp,receivedAt,userId,"));
         for (typed, cell) in [("'a", "''a"), ("-1", "'-1"), ("＝A1", "'＝A1"), ("a=1", "a=1"), ("", "")] {
             assert_eq!(harmless(Some(typed)), cell);

@@ -74,9 +74,8 @@ impl App {
         write: impl FnOnce(&[Event<'_>]) -> T + Send + 'static,
     ) -> Read<(T, Option<ExportCursor>)> {
         let ledger = self.ledger.clone();
-        self.ledger_lane.submit(ticket, PATIENCE, move || {
-            ledger.export(&query, after).map(|page| (write(&page.events), page.next))
-        })
+        self.ledger_lane
+            .submit(ticket, PATIENCE, move || ledger.export(&query, after).map(|page| (write(&page.events), page.next)))
     }
 
     /// The live store's totals: what rows and rollups of the ledger must agree with.

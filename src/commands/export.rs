@@ -83,11 +83,7 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
 }
 
 /// A page, after a few tries where the ledger is away: the cursor says exactly where it was.
-fn patiently(
-    ledger: &dyn Ledger,
-    query: &ExportQuery,
-    after: Option<ExportCursor>,
-) -> Result<ExportPage, StoreError> {
+fn patiently(ledger: &dyn Ledger, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
     let mut failures = 0;
     loop {
         match ledger.export(query, after) {

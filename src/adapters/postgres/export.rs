@@ -15,8 +15,9 @@ use uuid::Uuid;
 use super::connect::{Failure, Session};
 use super::encode::EVENT_COLUMNS;
 use crate::events::{Event, EventType};
+use crate::ledger_fold::page_rows;
 use crate::limits::{
-    EXPORT_FIRST_SLICE_MS, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MAX, EXPORT_SLICE_MS, EXPORT_SLICE_MS_MAX,
+    EXPORT_FIRST_SLICE_MS, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MIN, EXPORT_SLICE_MS, EXPORT_SLICE_MS_MAX,
 };
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, StoreError};
 
@@ -55,15 +56,18 @@ pub(super) fn page(
         at: query.from_ms.map_or(0, |ms| ms.saturating_mul(1_000)).max(0),
         row: None,
         reach_ms: EXPORT_FIRST_SLICE_MS,
+        rows_max: EXPORT_PAGE_ROWS_MIN,
     });
     loop {
         let Some(slice) = next_slice(session, cursor, end_us)? else { return Ok(ExportPage::default()) };
         let begun = Instant::now();
-        let events = match read(session, &slice, query.event_type) {
+        let events = match read(session, &slice, query.event_type, cursor.rows_max + 1) {
             Ok(rows) => {
                 let taken = begun.elapsed();
-                let (events, is_full) = whole_keys(session, &slice, query.event_type, rows)?;
-                cursor = behind(&slice, events.last().filter(|_| is_full), cursor.reach_ms, taken);
+                let (events, is_full) = whole_keys(session, &slice, query.event_type, rows, cursor.rows_max + 1)?;
+                let rows_max =
+                    if events.is_empty() { cursor.rows_max } else { page_rows(events.iter().map(|row| &row.event)) };
+                cursor = behind(&slice, events.last().filter(|_| is_full), ExportCursor { rows_max, ..cursor }, taken);
                 events
             }
             // It asked for too much at once: less of it, and the rest of the page's time is the caller's.
@@ -108,21 +112,12 @@ impl Placed {
     }
 }
 
-/// One row more than a page, if there is one.
-fn read(session: &mut Session, slice: &Slice, kind: Option<EventType>) -> Result<Vec<Row>, Error> {
-    read_at_most(session, slice, kind, EXPORT_PAGE_ROWS_MAX + 1)
-}
-
 /// The times are ours and stand in the text: so every slice is planned for itself, with its partition alone.
-fn read_at_most(
-    session: &mut Session,
-    slice: &Slice,
-    kind: Option<EventType>,
-    rows_max: usize,
-) -> Result<Vec<Row>, Error> {
+fn read(session: &mut Session, slice: &Slice, kind: Option<EventType>, rows_max: usize) -> Result<Vec<Row>, Error> {
     let columns = EVENT_COLUMNS.replace("properties, event_time, received_at", "properties::text");
     let (from, to) = (literal(slice.from_us), literal(slice.to_us));
-    let behind = slice.behind.map_or(String::new(), |id| format!("AND (event_time, event_id) > ({from}, '{id}'::uuid)"));
+    let behind =
+        slice.behind.map_or(String::new(), |id| format!("AND (event_time, event_id) > ({from}, '{id}'::uuid)"));
     let kind = kind.map_or(String::new(), |kind| format!("AND event_type = '{}'", kind.name()));
     let sql = format!(
         "SELECT {columns}, (extract(epoch FROM event_time) * 1000000)::int8, \
@@ -137,7 +132,7 @@ fn literal(us: i64) -> String {
     format!("'{}'::timestamptz", Timestamp::from_microsecond(us).unwrap_or(Timestamp::MAX))
 }
 
-/// The rows of a page, and whether there are more in the slice. Rows of one time and one id (sent again after a day)
+/// The rows of a page, and whether there are more in the slice; `rows` was read with one row more than a page in mind. Rows of one time and one id (sent again after a day)
 /// have no order of their own, so a page never ends between two of them: what its surplus row shares with the ones
 /// before waits for the next page.
 fn whole_keys(
@@ -145,8 +140,8 @@ fn whole_keys(
     slice: &Slice,
     kind: Option<EventType>,
     mut rows: Vec<Row>,
+    mut rows_max: usize,
 ) -> Result<(Vec<Placed>, bool), Failure> {
-    let mut rows_max = EXPORT_PAGE_ROWS_MAX + 1;
     loop {
         let is_full = rows.len() >= rows_max;
         let mut placed = rows.iter().map(place).collect::<Result<Vec<_>, _>>()?;
@@ -156,24 +151,24 @@ fn whole_keys(
             return Ok((placed, true));
         }
         rows_max *= 2;
-        rows = read_at_most(session, slice, kind, rows_max)?;
+        rows = read(session, slice, kind, rows_max)?;
     }
 }
 
 /// Where to go on, and how far to reach; `last` is the last row of a page that was full.
-fn behind(slice: &Slice, last: Option<&Placed>, reach_ms: i64, taken: Duration) -> ExportCursor {
+fn behind(slice: &Slice, last: Option<&Placed>, before: ExportCursor, taken: Duration) -> ExportCursor {
     if let Some(last) = last {
         // As dense as this: the next page is about as long.
         let reach_ms = ((last.at_us - slice.from_us) / 1_000).clamp(1, EXPORT_SLICE_MS_MAX);
-        return ExportCursor { at: last.at_us, row: Some(last.event.id.as_u128()), reach_ms };
+        return ExportCursor { at: last.at_us, row: Some(last.event.id.as_u128()), reach_ms, ..before };
     }
     let aim = Duration::from_millis(EXPORT_SLICE_MS);
     let reach_ms = match taken {
-        long if long > aim * 2 => reach_ms / 2,
-        short if short < aim => reach_ms * 2,
-        _ => reach_ms,
+        long if long > aim * 2 => before.reach_ms / 2,
+        short if short < aim => before.reach_ms * 2,
+        _ => before.reach_ms,
     };
-    ExportCursor { at: slice.to_us, row: None, reach_ms: reach_ms.clamp(1, EXPORT_SLICE_MS_MAX) }
+    ExportCursor { at: slice.to_us, row: None, reach_ms: reach_ms.clamp(1, EXPORT_SLICE_MS_MAX), ..before }
 }
 
 fn place(row: &Row) -> Result<Placed, StoreError> {

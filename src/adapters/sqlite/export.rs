@@ -11,7 +11,8 @@ use rusqlite::{Result, Row, Rows, Transaction, params};
 use uuid::Uuid;
 
 use crate::events::{Event, EventType};
-use crate::limits::{EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MAX};
+use crate::ledger_fold::row_bytes;
+use crate::limits::{EXPORT_PAGE_BYTES, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MAX};
 use crate::ports::{ExportCursor, ExportPage, ExportQuery};
 
 const COLUMNS: &str = "rowid, event_time, event_type, event_id, user_id, session_id, component_id, element_id, keyword, \
@@ -25,8 +26,8 @@ pub(super) fn page(
     query: &ExportQuery,
     after: Option<ExportCursor>,
 ) -> Result<ExportPage> {
-    let mut filling =
-        Filling { query, events: Vec::new(), seen: 0, last: after, until: Instant::now() + Duration::from_millis(EXPORT_PAGE_MS) };
+    let until = Instant::now() + Duration::from_millis(EXPORT_PAGE_MS);
+    let mut filling = Filling { query, events: Vec::new(), bytes: 0, seen: 0, last: after, until };
     let to = query.to_ms.unwrap_or(i64::MAX);
     let mut from = query.from_ms.unwrap_or(i64::MIN);
     if let Some(after) = after {
@@ -39,9 +40,8 @@ pub(super) fn page(
         }
         from = after.at.saturating_add(1);
     }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM events WHERE event_time >= ?1 AND event_time < ?2 ORDER BY event_time, rowid"
-    );
+    let sql =
+        format!("SELECT {COLUMNS} FROM events WHERE event_time >= ?1 AND event_time < ?2 ORDER BY event_time, rowid");
     let mut statement = transaction.prepare_cached(&sql)?;
     if filling.take(statement.query(params![from, to])?)? {
         return Ok(ExportPage { events: filling.events, next: None });
@@ -53,6 +53,8 @@ pub(super) fn page(
 struct Filling<'q> {
     query: &'q ExportQuery,
     events: Vec<Event<'static>>,
+    bytes: usize,
+    /// Rows that were looked at.
     seen: usize,
     last: Option<ExportCursor>,
     until: Instant,
@@ -65,10 +67,12 @@ impl Filling<'_> {
             let Some(row) = rows.next()? else { return Ok(true) };
             self.seen += 1;
             let (rowid, at): (i64, i64) = (row.get(0)?, row.get(1)?);
-            self.last = Some(ExportCursor { at, row: Some(rowid as u128), reach_ms: 0 });
+            self.last = Some(ExportCursor { at, row: Some(rowid as u128), reach_ms: 0, rows_max: 0 });
             let name = row.get_ref(2)?.as_str()?;
             if self.query.event_type.is_none_or(|wanted| wanted.name() == name) {
-                self.events.push(event(row, at)?);
+                let event = event(row, at)?;
+                self.bytes += row_bytes(&event);
+                self.events.push(event);
             }
         }
         Ok(false)
@@ -76,6 +80,7 @@ impl Filling<'_> {
 
     fn is_over(&self) -> bool {
         self.events.len() >= EXPORT_PAGE_ROWS_MAX
+            || self.bytes >= EXPORT_PAGE_BYTES
             || self.seen > 0 && self.seen.is_multiple_of(ROWS_A_LOOK) && Instant::now() >= self.until
     }
 
