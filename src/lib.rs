@@ -37,5 +37,6 @@ pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod runtime;
+pub mod seed;
 pub mod shutdown;
 pub mod sinks;

@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["clock", "limits", "runtime"]),
     ("journal", &["clock", "events", "limits", "ports", "runtime"]),
     ("ledger_fold", &["events", "limits", "ports"]),
+    ("seed", &["events"]),
     ("live", &["events", "limits", "ports"]),
     ("sinks", &["clock", "events", "journal", "limits", "ports"]),
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),

@@ -3,6 +3,7 @@
 
 mod export;
 mod output;
+mod seed;
 mod serve;
 mod stores;
 
@@ -29,6 +30,7 @@ Examples:
   curl http://127.0.0.1:8080/api/search/recent/1
 
   event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
+  event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
 
 Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variable ADMIN_KEYS \
 holds those for /api/export (a comma in between, at least 16 characters each), or the file that ADMIN_KEYS_FILE names.
@@ -51,6 +53,8 @@ enum Command {
     Serve(Box<Raw>),
     /// Write the ledger's events to a file or to standard output
     Export(Box<export::Options>),
+    /// Make synthetic events: to a server, to a file, or straight into the ledger
+    Seed(Box<seed::Options>),
 }
 
 /// How a command ended, if not well.
@@ -91,6 +95,7 @@ impl CommandLine {
                 serve::run(&settings).map_err(Failure::Failed)
             }
             Command::Export(options) => export::run(*options),
+            Command::Seed(options) => seed::run(*options),
         }
     }
 }
