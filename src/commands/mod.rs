@@ -1,6 +1,7 @@
 //! The command line: subcommands, one file each. They build the program from its parts and report to people; what they
 //! do is done elsewhere.
 
+mod check;
 mod export;
 mod output;
 mod seed;
@@ -29,6 +30,7 @@ Examples:
     -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
   curl http://127.0.0.1:8080/api/search/recent/1
 
+  event-tracker check                              what would go wrong, before it does
   event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
   event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
 
@@ -51,6 +53,8 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
+    /// Say what would keep a server with these settings from its work; changes nothing
+    Check(Box<check::Options>),
     /// Write the ledger's events to a file or to standard output
     Export(Box<export::Options>),
     /// Make synthetic events: to a server, to a file, or straight into the ledger
@@ -94,6 +98,7 @@ impl CommandLine {
                 start_log(&settings.log);
                 serve::run(&settings).map_err(Failure::Failed)
             }
+            Command::Check(options) => check::run(*options),
             Command::Export(options) => export::run(*options),
             Command::Seed(options) => seed::run(*options),
         }

@@ -16,7 +16,9 @@ use crate::api::{moment, put_line};
 use crate::clock::Clock;
 use crate::config::{LedgerKind, LiveKind, RawStores, Stores};
 use crate::events::{Event, Record};
-use crate::limits::{REQUEST_EVENTS_MAX, RETRY_MS_MAX, RETRY_MS_MIN, SEED_BATCH_EVENTS, SEED_CONNECTIONS, SEED_PATIENCE_MS};
+use crate::limits::{
+    REQUEST_EVENTS_MAX, RETRY_MS_MAX, RETRY_MS_MIN, SEED_BATCH_EVENTS, SEED_CONNECTIONS, SEED_PATIENCE_MS,
+};
 use crate::ports::{Batch, Ledger, LedgerWriter, StoreError, Watermark};
 use crate::seed::{Events, Mix, Plan};
 

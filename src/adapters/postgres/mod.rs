@@ -6,6 +6,7 @@
 mod connect;
 mod encode;
 mod export;
+pub mod inspect;
 mod maintain;
 mod read;
 mod schema;

@@ -4,6 +4,7 @@
 //! pooled. What a batch means is decided in `ledger_fold`.
 
 mod export;
+pub mod inspect;
 mod read;
 mod watch;
 mod writer;
