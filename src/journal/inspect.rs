@@ -45,7 +45,8 @@ pub fn inspect(directory: &Path) -> Result<Inspection, OpenError> {
 }
 
 fn share_lock(directory: &Path) -> io::Result<Option<File>> {
-    let file = File::open(directory.join("LOCK"))?;
+    // A copy may have been made without the lock's file.
+    let file = File::open(directory.join("LOCK")).or_else(|_| File::open(directory))?;
     // SAFETY: flock takes an open descriptor and keeps nothing.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) } == 0 {
         return Ok(Some(file));
