@@ -1,8 +1,8 @@
 //! `/api/export`: the rows of the ledger, page by page, at the reader's own pace.
 //!
-//! A page is read and written as text on the ledger's lane; only then the connection's coroutine sends it, and the next
-//! one is read once it has gone. So an export holds one page, and no connection of the store while it waits. What cannot
-//! be completed is cut without its end: a short file never looks whole.
+//! A page is read and written as text on the ledger's lane; only then the connection's coroutine sends it, and the
+//! next one is read once it has gone. So an export holds one page, and no connection of the store while it waits. What
+//! cannot be completed is cut without its end: a short file never looks whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,9 @@
 //! Stored events as text: NDJSON, which ingestion takes back as it is, and CSV for tables.
 //!
 //! NDJSON is exact. CSV is opened by spreadsheets, which run a cell that begins like a formula, and anybody on the
-//! internet may have typed a keyword: so a text that begins with one of `= + - @`, their full-width forms, a tab, a line
-//! end or an apostrophe gets an apostrophe in front. Whoever wants the text as it was takes one leading apostrophe away.
+//! internet may have typed a keyword: so a text that begins with one of `= + - @`, their full-width forms, a tab, a
+//! line end or an apostrophe gets an apostrophe in front. Whoever wants the text as it was takes one leading apostrophe
+//! away.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Keys: who may ask for what. A right without keys is open; keys come from the environment or a file, never from a flag
-//! that `ps` shows, and are never logged.
+//! Keys: who may ask for what. A right without keys is open; keys come from the environment or a file, never from a
+//! flag that `ps` shows, and are never logged.
 
 use std::fmt;
 

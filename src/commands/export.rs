@@ -31,7 +31,7 @@ pub(super) struct Options {
     /// How they are written
     #[arg(long, value_enum, default_value = "ndjson")]
     format: Format,
-    /// A file, complete once it stands there (compressed where its name ends with .gz or .zst), or - for standard output
+    /// A file, whole once it stands there (compressed where its name ends with .gz or .zst), or - for standard output
     #[arg(long, short, default_value = "-", value_name = "FILE")]
     output: PathBuf,
 }

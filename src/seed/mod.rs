@@ -1,7 +1,7 @@
 //! Synthetic events: skewed as real ones are, and the same for the same seed.
 //!
 //! Owns what the events say; where they go is the caller's business. Users, posts and keywords are drawn from Zipf's
-//! distribution, keywords are Korean and English, times run evenly to the end of the span, so events come in their order.
+//! distribution, keywords are Korean and English, times run evenly to the end of the span: events come in their order.
 
 mod words;
 

@@ -21,8 +21,8 @@ use crate::limits::{
 };
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, StoreError};
 
-/// Past every event: where a timestamp of ours ends too. Times here are microseconds, which is what the server keeps, so
-/// that rows that others wrote have their place.
+/// Past every event: where a timestamp of ours ends too. Times here are microseconds, which is what the server keeps:
+/// rows that others wrote have their place.
 const END_OF_TIME_US: i64 = 253_402_207_200_000_000;
 /// A slice that the server gave up on is cut to this part.
 const GIVEN_UP_PART: i64 = 16;
@@ -30,10 +30,13 @@ const GIVEN_UP_PART: i64 = 16;
 /// The first partition that ends behind `$1`: where it begins and ends, microseconds. What has no such bound (a default
 /// partition) is all of time.
 const NEXT_PARTITION: &str = "SELECT begins, ends FROM \
-     (SELECT coalesce((extract(epoch FROM substring(bound FROM $$FROM \\('([^']+)'\\)$$)::timestamptz) * 1000000)::int8, 0), \
-             coalesce((extract(epoch FROM substring(bound FROM $$TO \\('([^']+)'\\)$$)::timestamptz) * 1000000)::int8, \
+     (SELECT coalesce((extract(epoch FROM \
+                        substring(bound FROM $$FROM \\('([^']+)'\\)$$)::timestamptz) * 1000000)::int8, 0), \
+             coalesce((extract(epoch FROM \
+                        substring(bound FROM $$TO \\('([^']+)'\\)$$)::timestamptz) * 1000000)::int8, \
                       253402207200000000) \
-      FROM (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
+      FROM (SELECT pg_get_expr(c.relpartbound, c.oid) AS bound \
+            FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid \
             WHERE i.inhparent = 'events'::regclass AND NOT i.inhdetachpending) AS of_partitions) AS p(begins, ends) \
      WHERE ends > $1 ORDER BY begins LIMIT 1";
 
@@ -132,9 +135,9 @@ fn literal(us: i64) -> String {
     format!("'{}'::timestamptz", Timestamp::from_microsecond(us).unwrap_or(Timestamp::MAX))
 }
 
-/// The rows of a page, and whether there are more in the slice; `rows` was read with one row more than a page in mind. Rows of one time and one id (sent again after a day)
-/// have no order of their own, so a page never ends between two of them: what its surplus row shares with the ones
-/// before waits for the next page.
+/// The rows of a page, and whether there are more in the slice; `rows` are up to one more than a page. Rows of one time
+/// and one id (sent again after a day) have no order of their own, so a page never ends between two of them: what its
+/// surplus row shares with the ones before waits for the next page.
 fn whole_keys(
     session: &mut Session,
     slice: &Slice,

@@ -15,8 +15,8 @@ use crate::ledger_fold::row_bytes;
 use crate::limits::{EXPORT_PAGE_BYTES, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MAX};
 use crate::ports::{ExportCursor, ExportPage, ExportQuery};
 
-const COLUMNS: &str = "rowid, event_time, event_type, event_id, user_id, session_id, component_id, element_id, keyword, \
-     post_id, url, referrer, result_count, properties, received_at";
+const COLUMNS: &str = "rowid, event_time, event_type, event_id, user_id, session_id, component_id, element_id, \
+     keyword, post_id, url, referrer, result_count, properties, received_at";
 /// Rows between two looks at the clock.
 const ROWS_A_LOOK: usize = 256;
 

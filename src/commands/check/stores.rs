@@ -68,7 +68,10 @@ fn about_schema(findings: &mut Findings, about: &'static str, found: Option<i64>
         }
         Some(version) => findings.fail(
             about,
-            format!("schema {version}, this program knows {known}: start the newer program, or restore a backup made before it ran"),
+            format!(
+                "schema {version}, this program knows {known}: start the newer program, or restore a backup made \
+                 before it ran"
+            ),
         ),
     }
 }
@@ -80,7 +83,8 @@ fn about_rights(findings: &mut Findings, found: &postgres::Inspection) {
     );
     findings.expect(found.may_create, Level::Fail, "PostgreSQL", "may create tables and partitions", bad);
     if found.schema.is_some() {
-        let bad = "the table events belongs to another role, so that no partition can be attached: ALTER TABLE events OWNER TO our role";
+        let bad = "the table events belongs to another role, so that no partition can be attached: \
+                   ALTER TABLE events OWNER TO our role";
         findings.expect(found.may_alter, Level::Fail, "PostgreSQL", "owns its tables", bad);
     }
 }
