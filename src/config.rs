@@ -1,11 +1,12 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
+use crate::api::{KeyList, Keys};
 use crate::app::Ack;
 use crate::{http, limits};
 
@@ -40,7 +41,10 @@ pub struct Raw {
     /// Allow the journal on tmpfs, which loses it with the power
     #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     allow_tmpfs: bool,
-    /// Allow an address that others reach, although this version knows no keys
+    /// A file of keys for exports, one a line or between commas; the environment variable ADMIN_KEYS holds them too
+    #[arg(long, env = "ADMIN_KEYS_FILE", value_name = "FILE")]
+    admin_keys_file: Option<PathBuf>,
+    /// Allow an address that others reach, although this version knows no keys for writing and reading
     #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     insecure_open: bool,
     #[command(flatten)]
@@ -136,6 +140,7 @@ pub struct Settings {
     pub shutdown_ms: u64,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
+    pub keys: Keys,
 }
 
 impl Raw {
@@ -157,6 +162,7 @@ impl Raw {
             ack: self.ack,
             log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
+            keys: Keys { admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())? },
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));
@@ -202,6 +208,23 @@ fn listen(text: &str, insecure_open: bool) -> Result<SocketAddr, String> {
         ));
     }
     Ok(address)
+}
+
+/// Keys of a right: those of the environment variable, which no flag shows to others on the machine, and of the file.
+fn keys(name: &str, file: Option<&Path>) -> Result<KeyList, String> {
+    let from_environment = match std::env::var(name) {
+        Ok(text) => KeyList::parse(name, &text)?,
+        Err(std::env::VarError::NotPresent) => KeyList::default(),
+        Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{name} is not UTF-8")),
+    };
+    let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else { return Ok(from_environment) };
+    let setting = format!("{name}_FILE {}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{setting}: {error}"))?;
+    let from_file = KeyList::parse(&setting, &text)?;
+    if from_file.is_open() {
+        return Err(format!("{setting} holds no key"));
+    }
+    Ok(from_environment.with(from_file))
 }
 
 fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {

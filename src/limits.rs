@@ -245,6 +245,41 @@ pub const POSTGRES_COPY_PIECE_BYTES: usize = 1024 * 1024;
 /// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
 pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 
+// ---- export and seed ----
+
+/// Rows of one page of an export.
+pub const EXPORT_PAGE_ROWS_MAX: usize = 1_000;
+/// … and of one whose rows are large, or not known yet.
+pub const EXPORT_PAGE_ROWS_MIN: usize = 64;
+/// What a page should hold; where small rows are followed by large ones, one page is larger (at most 13 KiB a row).
+pub const EXPORT_PAGE_BYTES: usize = 1024 * 1024;
+/// A page that has found nothing after this comes back empty, so that its caller can look around.
+pub const EXPORT_PAGE_MS: u64 = 150;
+/// A page of PostgreSQL looks at a slice of time that takes about this long to read.
+pub const EXPORT_SLICE_MS: u64 = 60;
+/// The slice that an export begins with.
+pub const EXPORT_FIRST_SLICE_MS: i64 = 60_000;
+/// A slice is not longer than this.
+pub const EXPORT_SLICE_MS_MAX: i64 = 86_400_000;
+/// A page is sent in pieces of this size: each is copied once.
+pub const EXPORT_PIECE_BYTES: usize = 64 * 1024;
+/// Exports over HTTP at once; further ones are refused (503): reads have the rest of the lane.
+pub const EXPORTS_MAX: usize = 2;
+/// Tries at one page, with growing pauses in between, before an export is cut.
+pub const EXPORT_TRIES_MAX: u32 = 4;
+/// A key that is shorter could be guessed.
+pub const KEY_BYTES_MIN: usize = 16;
+/// A key fits into a header.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Keys of one right.
+pub const KEYS_MAX: usize = 64;
+/// Events of one ledger transaction of `seed --direct`: the rollups of a large batch are far fewer rows.
+pub const SEED_BATCH_EVENTS: usize = 10_000;
+/// Connections of `seed --url`.
+pub const SEED_CONNECTIONS: usize = 4;
+/// `seed` gives up on a server or ledger that takes nothing for so long.
+pub const SEED_PATIENCE_MS: u64 = 60_000;
+
 // ---- lanes ----
 
 /// Jobs that wait in front of one lane; past it a read is refused (503).
@@ -259,5 +294,9 @@ const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
+const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
+const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
 const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");

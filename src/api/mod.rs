@@ -6,7 +6,10 @@ mod answer;
 mod cacheable;
 mod content;
 mod events;
+mod export;
+mod export_format;
 mod json_guard;
+mod keys;
 mod operations;
 mod query;
 mod recent;
@@ -18,11 +21,17 @@ use crate::http::{Answer, Exchange, Method, Request};
 use std::sync::Arc;
 
 pub use answer::not_durable;
+pub use export::Exports;
+pub use export_format::{Format, put_line};
+pub use keys::{KeyList, Keys};
+pub use query::moment;
 
 /// What the handlers share.
 pub struct Api {
     pub app: Arc<App>,
     pub metrics: crate::metrics::Metrics,
+    pub keys: Keys,
+    pub exports: Arc<Exports>,
 }
 
 impl Api {
@@ -63,6 +72,7 @@ impl Api {
             "/api/statistics/popular/posts" => Api::popular_posts,
             "/api/statistics/popular/pages" => Api::popular_pages,
             "/api/statistics/popular/components" => Api::popular_components,
+            "/api/export" => Api::export,
             "/healthz/live" => Api::live,
             "/healthz/ready" => Api::ready,
             "/healthz/deps" => Api::deps,

@@ -1,6 +1,10 @@
 //! The command line: subcommands, one file each. They build the program from its parts and report to people; what they
 //! do is done elsewhere.
 
+mod check;
+mod export;
+mod output;
+mod seed;
 mod serve;
 mod stores;
 
@@ -26,7 +30,13 @@ Examples:
     -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
   curl http://127.0.0.1:8080/api/search/recent/1
 
-Every setting is a flag and an environment variable; a flag wins.
+  event-tracker check                              what would go wrong, before it does
+  event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
+  event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
+
+Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variable \
+ADMIN_KEYS holds those for /api/export (a comma in between, at least 16 characters each), or the file that \
+ADMIN_KEYS_FILE names.
 Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
 A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
 
@@ -44,6 +54,12 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
+    /// Say what would keep a server with these settings from its work; changes nothing
+    Check(Box<check::Options>),
+    /// Write the ledger's events to a file or to standard output
+    Export(Box<export::Options>),
+    /// Make synthetic events: to a server, to a file, or straight into the ledger
+    Seed(Box<seed::Options>),
 }
 
 /// How a command ended, if not well.
@@ -83,6 +99,9 @@ impl CommandLine {
                 start_log(&settings.log);
                 serve::run(&settings).map_err(Failure::Failed)
             }
+            Command::Check(options) => check::run(*options),
+            Command::Export(options) => export::run(*options),
+            Command::Seed(options) => seed::run(*options),
         }
     }
 }

@@ -36,7 +36,11 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let live = open_live(&settings.stores)?;
     let (app, sinks) = start_sinks(settings, journal, ledger, live);
     let listening = server.local_addr();
-    let api = Api { app: app.clone(), metrics: Metrics::new(app.clone(), server.stats()) };
+    let metrics = Metrics::new(app.clone(), server.stats());
+    let api = Api { app: app.clone(), metrics, keys: settings.keys.clone(), exports: Arc::default() };
+    if settings.keys.admin.is_open() && !settings.listen.ip().is_loopback() {
+        tracing::warn!("no ADMIN_KEYS: whoever reaches {listening} may export everything");
+    }
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
     shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;

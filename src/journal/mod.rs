@@ -6,6 +6,7 @@
 //! this one syncs (group commit).
 
 mod format;
+mod inspect;
 mod keeper;
 mod reader;
 mod recovery;
@@ -13,6 +14,7 @@ mod storage;
 mod waiting;
 mod writer;
 
+pub use inspect::{Inspection, inspect};
 pub use reader::{Frames, ReadError, Reader};
 pub use recovery::OpenError;
 pub use storage::{Directory, SegmentFile, Storage};

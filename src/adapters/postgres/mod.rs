@@ -5,6 +5,8 @@
 
 mod connect;
 mod encode;
+mod export;
+pub mod inspect;
 mod maintain;
 mod read;
 mod schema;
@@ -21,7 +23,10 @@ use uuid::Uuid;
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
-use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
+use crate::ports::{
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery,
+    Verdicts, Watermark,
+};
 use connect::{Dialer, Pool};
 
 /// A call that reads: its connection is given up after this, a bit before the caller stops waiting.
@@ -109,6 +114,11 @@ impl Ledger for PostgresLedger {
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
         self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms))
+    }
+
+    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+        let query = *query;
+        self.read(READ_MS_MAX, move |session| export::page(session, &query, after))
     }
 
     fn ping(&self) -> Result<(), StoreError> {

@@ -3,6 +3,8 @@
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
 //! pooled. What a batch means is decided in `ledger_fold`.
 
+mod export;
+pub mod inspect;
 mod read;
 mod watch;
 mod writer;
@@ -15,7 +17,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
-use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
+use crate::ports::{
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery,
+    Verdicts, Watermark,
+};
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -96,6 +101,10 @@ impl Ledger for SqliteLedger {
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
         self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms))
+    }
+
+    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+        self.read(READ_MS_MAX, |transaction| export::page(transaction, query, after))
     }
 
     fn ping(&self) -> Result<(), StoreError> {
