@@ -177,6 +177,10 @@ pub const WRITE_STALL_MS: u64 = 15_000;
 pub const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Unsent answers of a connection: past it, it is not read from.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Client addresses whose rate is remembered: about 10 MB.
+pub const RATE_ADDRESSES_MAX: usize = 131_072;
+/// Locks that those are spread over.
+pub const RATE_SHARDS: usize = 64;
 /// Connections, where the process's own limits allow as many.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Bodies in memory, all connections together.

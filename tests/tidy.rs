@@ -23,7 +23,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "events", "http", "sinks"]),
     ("config", &["api", "app", "http", "journal", "limits"]),
-    ("api", &["app", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"]),
+    (
+        "api",
+        &["app", "clock", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"],
+    ),
 ];
 
 const LINES_MAX: usize = 600;

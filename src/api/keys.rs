@@ -12,6 +12,10 @@ use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN, KEYS_MAX};
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
+    /// Sending events, and taking back what one sent.
+    Write,
+    /// Lists, counts and metrics.
+    Read,
     /// Exports, and what changes or removes what others did.
     Admin,
 }
@@ -19,6 +23,8 @@ pub(super) enum Right {
 /// The keys of every right.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
+    pub write: KeyList,
+    pub read: KeyList,
     pub admin: KeyList,
 }
 
@@ -106,8 +112,15 @@ impl fmt::Debug for KeyList {
 }
 
 impl Keys {
+    /// Nothing is open to whoever reaches the server.
+    pub fn cover_everything(&self) -> bool {
+        ![&self.write, &self.read, &self.admin].into_iter().any(KeyList::is_open)
+    }
+
     fn of(&self, right: Right) -> &KeyList {
         match right {
+            Right::Write => &self.write,
+            Right::Read => &self.read,
             Right::Admin => &self.admin,
         }
     }
@@ -127,7 +140,7 @@ fn presented<'h>(headers: Headers<'h>) -> impl Iterator<Item = &'h [u8]> {
 impl Api {
     /// Whether a request brings a key of that right; what was wrong is answered.
     pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        match self.keys.of(right).admit(presented(request.headers)) {
+        match self.access.keys.of(right).admit(presented(request.headers)) {
             Ok(()) => return true,
             Err(Denied::Missing) => {
                 let message = "send a key: Authorization: Bearer …, or X-Api-Key";

@@ -6,10 +6,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::stores::{open_ledger, open_live};
-use crate::api::{Api, not_durable};
+use crate::api::{Access, Api, not_durable};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server};
 use crate::journal::Journal;
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
@@ -37,10 +37,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let (app, sinks) = start_sinks(settings, journal, ledger, live);
     let listening = server.local_addr();
     let metrics = Metrics::new(app.clone(), server.stats());
-    let api = Api { app: app.clone(), metrics, keys: settings.keys.clone(), exports: Arc::default() };
-    if settings.keys.admin.is_open() && !settings.listen.ip().is_loopback() {
-        tracing::warn!("no ADMIN_KEYS: whoever reaches {listening} may export everything");
+    let AccessSettings { keys, origins, proxies, rate_limit, .. } = settings.access.clone();
+    if !keys.cover_everything() && !listening.ip().is_loopback() {
+        tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
     }
+    let access = Access::new(keys, origins, proxies, rate_limit);
+    let api = Api { app: app.clone(), metrics, access, exports: Arc::default() };
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
     shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;

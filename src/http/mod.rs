@@ -34,7 +34,7 @@ pub use durations::{DURATION_BOUNDS_US, Durations, Spread};
 pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
-pub use server::{Config, Request, Running, Server};
+pub use server::{Config, Request, Running, Server, Trusted};
 pub use settings::RawLimits;
 pub use stats::{Counter, Stats};
 pub use stream::Stream;

@@ -22,6 +22,9 @@ const STOP_LOOK: Duration = Duration::from_millis(5);
 /// After a cut, sockets that were reset need this long to be closed.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
+/// Tells the addresses that count as ours, such as trusted proxies.
+pub type Trusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// Every bound of the server. The defaults are those of `limits`.
 #[derive(Clone)]
 pub struct Config {
@@ -32,7 +35,7 @@ pub struct Config {
     /// Past it a new connection of the address gets 429; never counts loopback.
     pub connections_per_address_max: Option<usize>,
     /// Addresses that are never counted, such as trusted proxies.
-    pub is_trusted: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    pub is_trusted: Trusted,
     /// Request line without its end.
     pub request_line_bytes_max: usize,
     /// Request line, headers and the empty line; below 64 KiB.

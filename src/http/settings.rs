@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::Args;
 
-use super::server::Config;
+use super::server::{Config, Trusted};
 use crate::limits;
 
 /// Limits as they are given. The short help leaves them out.
@@ -85,9 +85,10 @@ pub struct RawLimits {
 impl RawLimits {
     /// The server's settings, or one line that says which of them is wrong. `connections_max` is 0 for "as many as the
     /// system allows" still.
-    pub fn check(self, listen: SocketAddr) -> Result<Config, String> {
+    pub fn check(self, listen: SocketAddr, is_trusted: Trusted) -> Result<Config, String> {
         let config = Config {
             listen,
+            is_trusted,
             connections_max: self.connections_max,
             connections_per_address_max: Some(self.connections_per_address_max).filter(|max| *max > 0),
             request_line_bytes_max: within("REQUEST_LINE_BYTES_MAX", self.request_line_bytes_max, 64, 65_000)?,

@@ -11,8 +11,8 @@ use crate::process;
 
 pub(super) fn check(findings: &mut Findings, settings: &Settings, is_running: bool) {
     let (soft, hard) = process::descriptors();
-    let wanted = if settings.connections_max == 0 { CONNECTIONS_MAX } else { settings.connections_max };
-    let allowed = process::connections_max(settings.connections_max);
+    let wanted = if settings.http.connections_max == 0 { CONNECTIONS_MAX } else { settings.http.connections_max };
+    let allowed = process::connections_max(settings.http.connections_max);
     let maps = number("/proc/sys/vm/max_map_count").map_or("unknown".to_owned(), |maps| maps.to_string());
     let good = format!("{allowed} connections (nofile {soft} soft, {hard} hard; vm.max_map_count {maps})");
     let bad = format!("{good} instead of {wanted}: raise LimitNOFILE (ulimit -n) or sysctl vm.max_map_count");
@@ -33,7 +33,7 @@ fn number(path: &str) -> Option<i64> {
 
 /// As the server would take it, but never listening.
 fn about_port(findings: &mut Findings, settings: &Settings, is_running: bool) {
-    let address = settings.listen;
+    let address = settings.http.listen;
     let bound = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).and_then(|socket| {
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())

@@ -121,14 +121,16 @@ fn about_settings(findings: &mut Findings, settings: &Settings) {
             stores.redis_pool
         ),
     );
-    let keys = &settings.keys.admin;
-    let is_inside = settings.listen.ip().is_loopback();
-    let bad = format!("no ADMIN_KEYS: whoever reaches {} may export everything", settings.listen);
-    let good = match keys.len() {
-        0 => "none: exports are open to everybody on this machine".to_owned(),
-        number => format!("{number} for exports"),
+    let keys = &settings.access.keys;
+    let is_inside = settings.http.listen.ip().is_loopback();
+    let counted =
+        format!("WRITE_KEYS {}, READ_KEYS {}, ADMIN_KEYS {}", keys.write.len(), keys.read.len(), keys.admin.len());
+    let good = match keys.cover_everything() {
+        true => counted.clone(),
+        false => format!("{counted}: what has none is open to everybody on this machine"),
     };
-    findings.expect(!keys.is_open() || is_inside, Level::Warn, "keys", &good, bad);
+    let bad = format!("{counted}: whoever reaches {} may do what has none", settings.http.listen);
+    findings.expect(keys.cover_everything() || is_inside, Level::Warn, "keys", &good, bad);
 }
 
 fn print(findings: &Findings, as_json: bool) -> std::io::Result<()> {

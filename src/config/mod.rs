@@ -1,19 +1,22 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+mod access;
+
+pub use access::{AccessSettings, RawAccess};
+
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::api::{KeyList, Keys};
 use crate::app::Ack;
 use crate::{http, limits};
 
 /// Settings as they are given.
 #[derive(Clone, Debug, Args)]
 pub struct Raw {
-    /// Address and port to listen on; another than loopback needs INSECURE_OPEN=true
+    /// Address and port to listen on; another than loopback needs keys, or INSECURE_OPEN=true
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: String,
     #[command(flatten)]
@@ -41,12 +44,8 @@ pub struct Raw {
     /// Allow the journal on tmpfs, which loses it with the power
     #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     allow_tmpfs: bool,
-    /// A file of keys for exports, one a line or between commas; the environment variable ADMIN_KEYS holds them too
-    #[arg(long, env = "ADMIN_KEYS_FILE", value_name = "FILE")]
-    admin_keys_file: Option<PathBuf>,
-    /// Allow an address that others reach, although this version knows no keys for writing and reading
-    #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    insecure_open: bool,
+    #[command(flatten)]
+    access: access::RawAccess,
     #[command(flatten)]
     http: http::RawLimits,
 }
@@ -140,19 +139,20 @@ pub struct Settings {
     pub shutdown_ms: u64,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
-    pub keys: Keys,
+    pub access: AccessSettings,
 }
 
 impl Raw {
     /// The settings, or one line that says which of them is wrong and what it may be.
     pub fn check(self) -> Result<Settings, String> {
+        let access = self.access.check()?;
+        let proxies = access.proxies.clone();
         let cores = cores();
         let settings = Settings {
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
             retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
             shutdown_ms: self.http.shutdown_ms,
-            http: self.http.check(listen(&self.listen, self.insecure_open)?)?,
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
                 free_bytes_min: self.journal_min_free,
@@ -162,7 +162,10 @@ impl Raw {
             ack: self.ack,
             log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
-            keys: Keys { admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())? },
+            http: self
+                .http
+                .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?,
+            access,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));
@@ -196,35 +199,6 @@ impl RawLog {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn listen(text: &str, insecure_open: bool) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|e| format!("LISTEN `{text}` is not address:port: {e}"))?;
-    let address = addresses.next().ok_or_else(|| format!("LISTEN `{text}` names no address"))?;
-    if !address.ip().is_loopback() && !insecure_open {
-        return Err(format!(
-            "LISTEN {address} can be reached from outside, and everybody there could write and read: listen on \
-             127.0.0.1 behind a proxy that checks who asks, or set INSECURE_OPEN=true"
-        ));
-    }
-    Ok(address)
-}
-
-/// Keys of a right: those of the environment variable, which no flag shows to others on the machine, and of the file.
-fn keys(name: &str, file: Option<&Path>) -> Result<KeyList, String> {
-    let from_environment = match std::env::var(name) {
-        Ok(text) => KeyList::parse(name, &text)?,
-        Err(std::env::VarError::NotPresent) => KeyList::default(),
-        Err(std::env::VarError::NotUnicode(_)) => return Err(format!("{name} is not UTF-8")),
-    };
-    let Some(path) = file.filter(|path| !path.as_os_str().is_empty()) else { return Ok(from_environment) };
-    let setting = format!("{name}_FILE {}", path.display());
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{setting}: {error}"))?;
-    let from_file = KeyList::parse(&setting, &text)?;
-    if from_file.is_open() {
-        return Err(format!("{setting} holds no key"));
-    }
-    Ok(from_environment.with(from_file))
 }
 
 fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {
