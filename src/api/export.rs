@@ -95,7 +95,7 @@ fn send_rest(
             Err(StoreError::Retry(why)) if failures + 1 < EXPORT_TRIES_MAX => {
                 tracing::debug!(why, "a page of an export is tried again");
                 failures += 1;
-                stream.pause(RETRY_MS_MIN << (2 * failures));
+                stream.pause(RETRY_MS_MIN << failures);
             }
             Err(error) => return Err(error.to_string()),
         }

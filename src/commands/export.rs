@@ -89,7 +89,7 @@ fn patiently(ledger: &dyn Ledger, query: &ExportQuery, after: Option<ExportCurso
         match ledger.export(query, after) {
             Err(StoreError::Retry(_)) if failures + 1 < EXPORT_TRIES_MAX => {
                 failures += 1;
-                std::thread::sleep(Duration::from_millis(RETRY_MS_MIN << (2 * failures)));
+                std::thread::sleep(Duration::from_millis(RETRY_MS_MIN << failures));
             }
             other => return other,
         }
