@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
     ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "events", "http", "sinks"]),
+    ("import", &["limits"]),
     ("config", &["app", "journal", "limits"]),
     ("api", &["app", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"]),
 ];

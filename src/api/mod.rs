@@ -17,6 +17,7 @@ use crate::http::{Answer, Exchange, Method, Request};
 use std::sync::Arc;
 
 pub use answer::not_durable;
+pub use wire::judge_event;
 
 /// What the handlers share.
 pub struct Api {

@@ -1,6 +1,7 @@
 //! The command line: subcommands, one file each. They build the program from its parts and report to people; what they
 //! do is done elsewhere.
 
+mod import;
 mod serve;
 mod stores;
 
@@ -44,6 +45,7 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
+    Import(Box<import::Arguments>),
 }
 
 /// How a command ended, if not well.
@@ -58,7 +60,7 @@ enum Failure {
 pub fn run() -> ExitCode {
     let done = CommandLine::try_parse().map_err(|e| Failure::Usage(one_line(&e))).and_then(CommandLine::run);
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure::Usage(line)) => {
             eprintln!("event-tracker: {line}");
             ExitCode::from(2)
@@ -76,13 +78,15 @@ pub fn run() -> ExitCode {
 }
 
 impl CommandLine {
-    fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<ExitCode, Failure> {
         match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
             Command::Serve(raw) => {
                 let settings = raw.check().map_err(Failure::Usage)?;
                 start_log(&settings.log);
-                serve::run(&settings).map_err(Failure::Failed)
+                serve::run(&settings).map_err(Failure::Failed)?;
+                Ok(ExitCode::SUCCESS)
             }
+            Command::Import(arguments) => import::run(*arguments),
         }
     }
 }
