@@ -105,7 +105,7 @@ pub(super) struct Arguments {
 }
 
 /// Imports. The end is told by the exit code.
-pub(super) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let settings = arguments.settings().map_err(Failure::Usage)?;
     let stop = stop_on_signals()?;
     let ended = match &arguments.from_event_tracker {

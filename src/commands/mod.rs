@@ -86,7 +86,7 @@ impl CommandLine {
                 serve::run(&settings).map_err(Failure::Failed)?;
                 Ok(ExitCode::SUCCESS)
             }
-            Command::Import(arguments) => import::run(*arguments),
+            Command::Import(arguments) => import::run(&arguments),
         }
     }
 }

@@ -43,14 +43,13 @@ impl Delivery {
     }
 
     fn deliver(&self, mut batch: Batch) {
-        let mut parts: Vec<Range<usize>> = match self.target {
-            Target::Events => vec![0..batch.len()],
-            Target::Posts => (0..batch.len()).rev().map(|at| at..at + 1).collect(),
+        let rows_max = match self.target {
+            Target::Events => batch.len().max(1),
+            Target::Posts => 1,
         };
+        let from = (0..batch.len()).step_by(rows_max).rev();
+        let mut parts: Vec<Range<usize>> = from.map(|at| at..at + rows_max).collect();
         while let Some(rows) = parts.pop() {
-            if rows.is_empty() {
-                continue;
-            }
             match self.send(&batch, &rows) {
                 None => return self.account.abandon(),
                 Some(Judgement::Rows(refused)) => {

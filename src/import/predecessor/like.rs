@@ -13,7 +13,7 @@ pub(super) struct Likes {
 impl Translation for Likes {
     fn shape(&self) -> Shape {
         let columns = vec![text("user_id", true), text("post_id", true), moment("liked_at", &self.time_zone)];
-        Shape { key: &["user_id", "post_id"], columns, sum: None }
+        Shape { key: &["user_id", "post_id"], columns, is_grouped: false }
     }
 
     fn translate(&mut self, record: &Record) -> Rows {

@@ -20,7 +20,7 @@ impl Translation for Posts {
             list("image_urls"),
             moment("created_at", &self.time_zone),
         ];
-        Shape { key: &["post_id"], columns, sum: None }
+        Shape { key: &["post_id"], columns, is_grouped: false }
     }
 
     fn translate(&mut self, record: &Record) -> Rows {

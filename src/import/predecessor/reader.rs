@@ -16,16 +16,18 @@ pub(super) struct Shape {
     pub(super) key: &'static [&'static str],
     /// Columns and what is read of them, as SQL that gives text; a column that is not there is NULL.
     pub(super) columns: Vec<Column>,
-    /// Records with the same key are one, and this column is their sum.
-    pub(super) sum: Option<&'static str>,
+    /// Records with the same key are one: columns that are not of the key are sums.
+    pub(super) is_grouped: bool,
 }
 
 pub(super) struct Column {
     pub(super) name: &'static str,
     pub(super) is_needed: bool,
-    /// Makes SQL of the column's name and type.
-    pub(super) sql: Box<dyn Fn(&str, &str) -> String + Send>,
+    pub(super) sql: Sql,
 }
+
+/// Makes SQL of a column's name and type.
+pub(super) type Sql = Box<dyn Fn(&str, &str) -> String + Send>;
 
 /// A record's columns, as text, in the order of its shape.
 pub(super) type Record = Vec<Option<String>>;
@@ -205,10 +207,10 @@ fn select(
     if let Some(behind) = behind {
         let values: Vec<String> =
             shape.key.iter().zip(behind).map(|(name, value)| literal(name, value, kinds)).collect();
-        let relation = if shape.sum.is_some() { ">=" } else { ">" };
+        let relation = if shape.is_grouped { ">=" } else { ">" };
         sql.push_str(&format!(" WHERE ({key}) {relation} ({})", values.join(", ")));
     }
-    if shape.sum.is_some() {
+    if shape.is_grouped {
         sql.push_str(&format!(" GROUP BY {key}"));
     }
     sql.push_str(&format!(" ORDER BY {key}"));

@@ -31,7 +31,7 @@ impl Translation for Statistics {
             Column { name: "metadata", is_needed: true, sql: Box::new(metadata) },
             Column { name: "count", is_needed: true, sql: Box::new(|name, _| format!("sum({name})::bigint::text")) },
         ];
-        Shape { key: &["event_type", "metadata"], columns, sum: Some("count") }
+        Shape { key: &["event_type", "metadata"], columns, is_grouped: true }
     }
 
     fn translate(&mut self, record: &Record) -> Rows {
