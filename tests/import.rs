@@ -174,7 +174,7 @@ fn refused_records_of_a_table_are_listed_with_their_lines() {
 
 #[test]
 fn memory_is_bounded_whatever_the_length_of_a_line() {
-    const LINE_MIB: usize = 200;
+    const LINE_MIB: usize = 128;
     let bench = embedded();
     let desk = Desk::new(&bench);
     for format in ["ndjson", "csv"] {
@@ -486,7 +486,8 @@ fn millions_of_rows_arrive_once_through_kills_of_both() {
     drop(importer.end());
     let mut importer = desk.start(&[name(&file)]);
     wait_until_under_way(&desk, "in.ndjson", &mut importer, rows as u64 / 2);
-    std::thread::sleep(Duration::from_millis(random.random_range(0..1_000)));
+    std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
+    assert!(importer.is_running(), "it ended before the server could be killed");
     bench.kill();
     bench.start();
     eprintln!("{}", end_within(importer, Duration::from_secs(3_600)).expect(0).told);
@@ -545,13 +546,153 @@ fn compare_with_a_plain_load(desk: &Desk, rows: usize) {
     let plain = rows as f64 / began.elapsed().as_secs_f64();
     drop(bench);
     for packing in ["none", "zstd", "gzip"] {
-        let Some(mut bench) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
-        bench.start();
-        let url = format!("http://{}", bench.address());
-        let began = Instant::now();
-        let importer = desk.start(&["--again", "--url", &url, "--packing", packing, name(&file)]);
-        end_within(importer, Duration::from_secs(3_600)).expect(0);
-        let rate = rows as f64 / began.elapsed().as_secs_f64();
-        eprintln!("{rows} rows: posted {plain:.0}/s; imported, packing {packing}: {rate:.0}/s ({:.2})", rate / plain);
+        let mut rates: Vec<f64> = (0..3).filter_map(|_| import_rate(desk, &file, rows, packing)).collect();
+        rates.sort_by(f64::total_cmp);
+        let Some(rate) = rates.get(1) else { return };
+        let ratio = rate / plain;
+        eprintln!("{rows} rows: posted {plain:.0}/s; imported, packing {packing}: {rates:.0?}/s (median {ratio:.2})");
+    }
+}
+
+fn import_rate(desk: &Desk, file: &std::path::Path, rows: usize, packing: &str) -> Option<f64> {
+    let mut bench = Bench::new(Ledger::Postgres, Live::Redis)?;
+    bench.start();
+    let url = format!("http://{}", bench.address());
+    let began = Instant::now();
+    let importer = desk.start(&["--again", "--url", &url, "--packing", packing, name(file)]);
+    end_within(importer, Duration::from_secs(3_600)).expect(0);
+    Some(rows as f64 / began.elapsed().as_secs_f64())
+}
+
+/// A database like the predecessor's: ids as numbers and true types, or all as text.
+fn predecessor(server: &support::postgres::Server, is_text: bool) -> String {
+    let url = server.database("old", "");
+    let (id, list, json, time) = match is_text {
+        false => ("bigint", "text[]", "jsonb", "timestamptz"),
+        true => ("varchar(40)", "text", "text", "timestamp"),
+    };
+    let (hashtags, images) = match is_text {
+        false => ("ARRAY['oak', 'desk']", "ARRAY['https://x/a.png', 'https://x/b.png']"),
+        true => ("'oak,desk'", "'https://x/a.png,https://x/b.png'"),
+    };
+    let sql = format!(
+        "CREATE TABLE statistics (event_type varchar(20), metadata {json}, count bigint);
+         CREATE TABLE post (post_id {id} PRIMARY KEY, user_id {id}, content text, image_urls {list}, hashtags {list}, created_at {time});
+         CREATE TABLE post_like (user_id {id}, post_id {id}, liked_at {time}, PRIMARY KEY (user_id, post_id));
+         INSERT INTO post_like SELECT u, p, now() - interval '1 day' FROM generate_series(1, 30) u, generate_series(1, 50) p
+             WHERE (u + p) % 2 = 0;
+         INSERT INTO statistics VALUES ('CLICK', '{{\"componentId\":1001}}', 1500), ('CLICK', '{{\"componentId\":\"1002\"}}', 250),
+             ('SEARCH', '{{\"keyword\":\"it''s oak\"}}', 3), ('SEARCH', '{{\"keyword\":\"it''s oak\"}}', 4), ('PAGE_VIEW', '{{\"url\":\"/a\"}}', 0),
+             ('LIKE', '{{\"postId\":\"1\"}}', 1000000), ('DANCE', '{{}}', 7);
+         INSERT INTO post SELECT p, p % 7, 'post ' || p, {images}, {hashtags}, now() - interval '2 days' FROM generate_series(1, 120) p"
+    );
+    ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap().batch_execute(&sql).unwrap();
+    url
+}
+
+#[test]
+fn likes_and_counts_of_the_predecessor_are_taken_over_once() {
+    let Some(server) = support::postgres::Server::shared() else { return };
+    for is_text in [false, true] {
+        let bench = embedded();
+        let desk = Desk::new(&bench);
+        let url = predecessor(&server, is_text);
+        let database = url.rsplit('/').next().unwrap().to_owned();
+        let day_ago = now_ms() - 86_400_000;
+        let at = jiff::Timestamp::from_millisecond(day_ago).unwrap().to_string();
+        let arguments = ["--from-event-tracker", &url, "--tables", "post_like,statistics", "--statistics-at", &at];
+        let report = desk.import(&arguments).expect(3);
+        let report = report.says("post_like: done: 750 rows read, 750 accepted, 0 refused");
+        report.says(
+            "statistics: done: 1,759 rows read, 1,757 accepted, 2 refused (missing_field 1, unknown_event_type 1)",
+        );
+        let refused = desk.rejects(&format!("event-tracker-{database}.statistics.rejects.ndjson"));
+        assert!(
+            refused.iter().any(|(_, error, input)| error == "missing_field" && input.contains("1000000")),
+            "{refused:?}"
+        );
+        let check = || {
+            bench.check_sums();
+            assert_eq!(bench.number("SELECT count(*) FROM post_like"), 750);
+            assert_eq!(bench.number("SELECT count(*) FROM post_like WHERE post_id = '2' AND user_id = '4'"), 1);
+            assert_eq!(bench.number("SELECT like_count FROM post_stat WHERE post_id = '7'"), 15);
+            let count = |filter: &str| bench.number(&format!("SELECT count(*) FROM events WHERE {filter}"));
+            assert_eq!(count("event_type = 'CLICK' AND component_id = 1001 AND session_id = 'imported'"), 1_500);
+            assert_eq!(count("component_id = 1002"), 250);
+            assert_eq!(count("event_type = 'SEARCH' AND keyword = 'it''s oak'"), 7);
+            assert_eq!(bench.event_rows(), 750 + 1_757);
+        };
+        check();
+        // Again: nothing is sent. As if new: the same ids, so nothing changes.
+        desk.import(&arguments).expect(3).says("post_like: already imported").says("statistics: already imported");
+        desk.import(&[&arguments[..], &["--again"]].concat()).expect(3).says("1,757 accepted");
+        check();
+        // What has grown by three adds three.
+        let sql = "UPDATE statistics SET count = count + 3 WHERE count = 250; INSERT INTO post_like VALUES ('77', '1', now())";
+        ::postgres::Client::connect(&url, ::postgres::NoTls).unwrap().batch_execute(sql).unwrap();
+        desk.import(&[&arguments[..], &["--again"]].concat()).expect(3).says("1,760 accepted");
+        bench.settle();
+        assert_eq!(bench.number("SELECT count(*) FROM events WHERE component_id = 1002"), 253);
+        assert_eq!(bench.number("SELECT count(*) FROM post_like"), 751);
+    }
+}
+
+#[test]
+fn a_takeover_that_was_killed_goes_on_behind_the_last_key() {
+    let Some(server) = support::postgres::Server::shared() else { return };
+    let (_, mut random) = random();
+    for is_text in [false, true] {
+        let bench = embedded();
+        let front = slow(&bench);
+        let desk = Desk::at(front.url());
+        let url = predecessor(&server, is_text);
+        let database = url.rsplit('/').next().unwrap();
+        for (table, rows) in [("post_like", 750), ("statistics", 1_757)] {
+            let arguments = ["--from-event-tracker", &url, "--tables", table, "--batch", "3", "--connections", "2"];
+            let mut importer = desk.start(&arguments);
+            wait_until_under_way(&desk, &format!("event-tracker-{database}.{table}"), &mut importer, 0);
+            std::thread::sleep(Duration::from_millis(random.random_range(0..400)));
+            importer.signal(libc::SIGKILL);
+            assert_eq!(importer.end().code, None, "it ended before it could be killed");
+            front.behave(Manner::Honest);
+            let report = desk.import(&arguments).expect(if table == "statistics" { 3 } else { 0 });
+            report.says("going on behind row");
+            front.behave(Manner::Slow { piece_ms: 10 });
+            bench.settle();
+            let filter = if table == "statistics" { "session_id = 'imported'" } else { "event_type = 'LIKE'" };
+            assert_eq!(bench.number(&format!("SELECT count(*) FROM events WHERE {filter}")), rows, "{table}");
+        }
+        bench.check_sums();
+        assert_eq!(bench.number("SELECT count(*) FROM post_like"), 750);
+    }
+}
+
+/// As long as this server has no posts, that is said; from then on they are taken over.
+#[test]
+fn posts_of_the_predecessor_are_taken_over_or_it_is_said_that_there_are_none() {
+    let Some(server) = support::postgres::Server::shared() else { return };
+    for is_text in [false, true] {
+        let bench = embedded();
+        let desk = Desk::new(&bench);
+        let url = predecessor(&server, is_text);
+        let arguments = ["--from-event-tracker", &url, "--tables", "post"];
+        let post = serde_json::json!({"userId": "u", "content": "c", "postId": "probe"});
+        if bench.client().post("/api/posts", &post).status == 404 {
+            desk.import(&arguments)
+                .expect(1)
+                .says("this server has no posts yet")
+                .says("--tables post_like,statistics");
+            continue;
+        }
+        for again in [false, true] {
+            let more: &[&str] = if again { &["--again"] } else { &[] };
+            desk.import(&[&arguments[..], more].concat()).expect(0).says("120 accepted, 0 refused");
+            let found = bench.client().read("/api/posts/33");
+            assert_eq!((&found["userId"], &found["content"]), (&"5".into(), &"post 33".into()), "{found}");
+            assert_eq!(found["hashtags"], serde_json::json!(["oak", "desk"]));
+            assert_eq!(found["imageUrls"], serde_json::json!(["https://x/a.png", "https://x/b.png"]));
+        }
+        bench.settle();
+        assert_eq!(bench.number("SELECT count(*) FROM post"), 121);
     }
 }

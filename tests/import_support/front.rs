@@ -110,7 +110,7 @@ impl Shared {
                     _ => self.relay(client, bytes, u64::MAX),
                 }
             }
-            Manner::Swallow { honest_every } if number % honest_every == 0 => {
+            Manner::Swallow { honest_every } if number.is_multiple_of(honest_every) => {
                 self.relay(client, HONEST_BYTES, u64::MAX)
             }
             Manner::Swallow { .. } => self.relay(client, u64::MAX, 0),

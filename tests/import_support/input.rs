@@ -61,10 +61,10 @@ fn event(number: usize, now: i64, random: &mut StdRng) -> Value {
     if random.random_range(0..2) == 0 {
         event["timestamp"] = json!(now - random.random_range(0..3_600_000));
     }
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         event["eventId"] = json!(Uuid::from_u128(random.random()).to_string());
     }
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         event["properties"] = json!({"a": [1, {"b": "c, \"d\"\n"}], "n": number});
     }
     event
@@ -100,7 +100,7 @@ pub(crate) fn write(events: &[Value], format: Format, is_odd: bool) -> Vec<u8> {
             Format::Csv => text.push_str(&record(event)),
         }
         text.push_str(end);
-        if is_odd && number % 7 == 0 {
+        if is_odd && number.is_multiple_of(7) {
             text.push_str(end);
         }
     }

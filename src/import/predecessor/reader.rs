@@ -201,14 +201,16 @@ fn select(
             None => "NULL::text".to_owned(),
         });
     }
-    let key: Vec<String> = shape.key.iter().map(|name| ordered(name, kinds)).collect();
+    let ordered = if shape.is_grouped { as_text } else { by_index };
+    let key: Vec<String> =
+        shape.key.iter().map(|name| ordered(&format!("{table}.{name}"), kind(name, kinds))).collect();
     let key = key.join(", ");
     let mut sql = format!("SELECT {} FROM {table}", columns.join(", "));
     if let Some(behind) = behind {
         let values: Vec<String> =
-            shape.key.iter().zip(behind).map(|(name, value)| literal(name, value, kinds)).collect();
+            shape.key.iter().zip(behind).map(|(name, value)| literal(value, kind(name, kinds))).collect();
         let relation = if shape.is_grouped { ">=" } else { ">" };
-        sql.push_str(&format!(" WHERE ({key}) {relation} ({})", values.join(", ")));
+        sql.push_str(&format!(" WHERE (({key}) {relation} ({})) IS NOT FALSE", values.join(", ")));
     }
     if shape.is_grouped {
         sql.push_str(&format!(" GROUP BY {key}"));
@@ -217,20 +219,30 @@ fn select(
     Ok(sql)
 }
 
-/// A column of the key so that it has an order: numbers and text as they are, so that an index serves; the rest as text.
-fn ordered(name: &str, kinds: &HashMap<String, String>) -> String {
-    match kinds.get(name).map(String::as_str) {
-        Some("bigint" | "integer" | "smallint" | "uuid") => name.to_owned(),
-        Some("text" | "character varying") => name.to_owned(),
-        // `json` has neither order nor equality; `jsonb` writes one value in one way.
-        Some("json" | "jsonb") => format!("coalesce({name}::jsonb::text, '') COLLATE \"C\""),
-        _ => format!("{name}::text"),
+fn kind<'a>(name: &str, kinds: &'a HashMap<String, String>) -> &'a str {
+    kinds.get(name).map_or("", String::as_str)
+}
+
+/// A column of the key, ordered as an index on it is. With its table: a bare name in ORDER BY would mean what is
+/// selected under it, which is text.
+fn by_index(column: &str, kind: &str) -> String {
+    match kind {
+        "bigint" | "integer" | "smallint" | "uuid" | "text" | "character varying" => column.to_owned(),
+        _ => format!("{column}::text"),
     }
 }
 
-fn literal(name: &str, value: &str, kinds: &HashMap<String, String>) -> String {
-    match kinds.get(name).map(String::as_str) {
-        Some(kind @ ("bigint" | "integer" | "smallint" | "uuid")) => format!("{}::{kind}", quoted(value)),
+/// A column as text that has an order and equality: `jsonb` writes one value in one way, `json` does not.
+pub(super) fn as_text(column: &str, kind: &str) -> String {
+    let cast = if kind == "json" { "::jsonb" } else { "" };
+    format!("coalesce({column}{cast}::text, '') COLLATE \"C\"")
+}
+
+/// A value of a column of the key. What has no id is read again, and refused again, by every run.
+fn literal(value: &str, kind: &str) -> String {
+    match kind {
+        "bigint" | "integer" | "smallint" | "uuid" if value.is_empty() => format!("NULL::{kind}"),
+        "bigint" | "integer" | "smallint" | "uuid" => format!("{}::{kind}", quoted(value)),
         _ => format!("{}::text", quoted(value)),
     }
 }

@@ -7,7 +7,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::reader::{Column, Record, Shape, text};
+use super::reader::{Column, Record, Shape, as_text};
 use super::{Rows, Translation};
 use crate::import::Judge;
 use crate::import::row::Refusal;
@@ -20,15 +20,10 @@ pub(super) struct Statistics {
 
 impl Translation for Statistics {
     fn shape(&self) -> Shape {
-        // Grouped by the key: what is read of it has to be made of the same expressions.
-        let metadata = |name: &str, kind: &str| match kind {
-            "json" | "jsonb" => format!("coalesce({name}::jsonb::text, '') COLLATE \"C\""),
-            "text" | "character varying" => name.to_owned(),
-            _ => format!("{name}::text"),
-        };
+        // Grouped by the key: what is read of it has to be the same expression.
         let columns = vec![
-            text("event_type", true),
-            Column { name: "metadata", is_needed: true, sql: Box::new(metadata) },
+            Column { name: "event_type", is_needed: true, sql: Box::new(as_text) },
+            Column { name: "metadata", is_needed: true, sql: Box::new(as_text) },
             Column { name: "count", is_needed: true, sql: Box::new(|name, _| format!("sum({name})::bigint::text")) },
         ];
         Shape { key: &["event_type", "metadata"], columns, is_grouped: true }
