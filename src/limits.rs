@@ -280,6 +280,8 @@ pub const IMPORT_GIVE_UP_SECS: u64 = 600;
 pub const IMPORT_GIVE_UP_SECS_MAX: u64 = 23 * 3_600;
 /// Rows that one round trip to the predecessor's database brings.
 pub const IMPORT_FETCH_ROWS: i32 = 1_000;
+/// Posts that are confirmed together; each is a request of its own.
+pub const IMPORT_POSTS_MAX: usize = 20;
 /// Refused rows that a dry run prints.
 pub const IMPORT_REFUSALS_SHOWN_MAX: u64 = 20;
 

@@ -1,5 +1,6 @@
 //! `import`: what was asked for on the command line, checked; the import itself is a client of the server's API.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,6 +126,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 impl Arguments {
     fn settings(&self) -> Result<Settings, String> {
+        if self.from_event_tracker.is_none() && self.files.is_empty() && std::io::stdin().is_terminal() {
+            return Err("give a FILE, or - to type events".to_owned());
+        }
         let inputs = if self.from_event_tracker.is_some() { self.tables.len() } else { self.files.len() };
         if self.resume_file.is_some() && inputs > 1 {
             return Err("--resume-file is about one input: give one file, or one of --tables".to_owned());

@@ -123,7 +123,7 @@ impl Client {
         });
         match answer {
             Ok((status, headers, text)) => judge(target, status, &headers, &text, count),
-            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::BodyExceedsLimit(_))) => {
+            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_))) => {
                 Attempt::Hopeless(format!("{}: {error}", self.server.url))
             }
             Err(error) => Attempt::Again { why: error.to_string(), after: None },

@@ -86,7 +86,9 @@ impl Delivery {
                         return None;
                     }
                     self.account.report(why);
-                    self.account.stop.sleep(pause(tries).max(after.unwrap_or_default()));
+                    // The last try comes when its time is up, not long after.
+                    let pause = pause(tries).max(after.unwrap_or_default()).min(self.give_up_after - silent);
+                    self.account.stop.sleep(pause);
                     if self.account.stop.is_asked() {
                         return None;
                     }

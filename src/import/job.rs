@@ -63,7 +63,9 @@ impl Job {
             Some(path) if !settings.again => state::read(path)?,
             _ => None,
         };
-        let known_bytes = found.as_ref().filter(|state| state.rejects == self.rejects).map(|state| state.rejects_bytes);
+        // A list that was asked for by name may hold what other imports refused: it is only added to.
+        let own_list = found.as_ref().filter(|state| settings.rejects.is_none() && state.rejects == self.rejects);
+        let known_bytes = own_list.map(|state| state.rejects_bytes);
         let mut state = match found {
             None => self.begin(&settings.server.url),
             Some(state) => {

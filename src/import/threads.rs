@@ -13,7 +13,7 @@ use super::deliver::Delivery;
 use super::row::{Row, Source};
 use super::state::Confirmed;
 use super::{Settings, Stop};
-use crate::limits::{IMPORT_SAVE_MS, IMPORT_TICK_MS};
+use crate::limits::{IMPORT_POSTS_MAX, IMPORT_SAVE_MS, IMPORT_TICK_MS};
 
 /// How reading ended: with this many rows, or before the end; or why it could not go on.
 pub(super) type Read = Result<Option<u64>, String>;
@@ -43,7 +43,12 @@ impl Threads {
             thread::spawn(move || delivery.run(&queue))
         };
         let connections = (0..settings.connections).map(connection).collect();
-        let (confirmed, stop, events_max) = (confirmed.clone(), account.stop.clone(), settings.batch);
+        let events_max = match target {
+            Target::Events => settings.batch,
+            // Each is a request of its own: who asks for a stop does not wait for many.
+            Target::Posts => settings.batch.min(IMPORT_POSTS_MAX),
+        };
+        let (confirmed, stop) = (confirmed.clone(), account.stop.clone());
         let reader = thread::spawn(move || feed(&mut *source, &confirmed, &stop, events_max, &batches));
         Threads { reader, connections, stop: account.stop.clone() }
     }

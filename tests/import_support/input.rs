@@ -45,8 +45,13 @@ const KEYWORDS: [&str; 5] = ["oak desk", "a, \"quoted\" one", "two\nlines", "고
 
 /// Events with `sessionId` `row-0` and so on; every third brings its own id.
 pub(crate) fn events(count: usize, random: &mut StdRng) -> Vec<Value> {
+    events_from(0, count, random)
+}
+
+/// As [`events`], from another number on.
+pub(crate) fn events_from(first: usize, count: usize, random: &mut StdRng) -> Vec<Value> {
     let now = now_ms();
-    (0..count).map(|number| event(number, now, random)).collect()
+    (first..first + count).map(|number| event(number, now, random)).collect()
 }
 
 fn event(number: usize, now: i64, random: &mut StdRng) -> Value {
