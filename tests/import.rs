@@ -334,6 +334,28 @@ fn cut_connections_and_swallowed_answers_count_nothing_twice() {
     }
 }
 
+#[test]
+fn one_connection_keeps_the_order_of_the_input() {
+    let (seed, mut random) = random();
+    let bench = embedded();
+    let front = Front::start(bench.address(), Manner::Swallow { honest_every: 2 }, seed);
+    let desk = Desk::at(front.url());
+    let mut expected = std::collections::BTreeSet::new();
+    let mut text = String::new();
+    for _ in 0..600 {
+        let (post, likes) = (random.random_range(0..20), random.random_range(0..2) == 0);
+        let event_type = if likes { "LIKE" } else { "UNLIKE" };
+        text.push_str(&format!("{{\"eventType\":\"{event_type}\",\"userId\":1,\"metadata\":{{\"postId\":{post}}}}}\n"));
+        let _ = if likes { expected.insert(vec![post.to_string()]) } else { expected.remove(&vec![post.to_string()]) };
+    }
+    let file = desk.write("in.ndjson", text.as_bytes());
+    desk.import(&["--batch", "50", "--connections", "1", name(&file)]).expect(0);
+    bench.check_sums();
+    let stored = bench.rows("SELECT post_id FROM post_like").into_iter().collect();
+    assert_eq!(expected, stored);
+    assert!(taken(&bench) > 600, "no answer was swallowed");
+}
+
 fn busy(status: u16, retry_after: &str) -> Manner {
     Manner::Answer(format!(
         "HTTP/1.1 {status} Busy\r\nRetry-After: {retry_after}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -37,15 +37,20 @@ Examples:
   API_KEY=… event-tracker import --url https://events.example.org clicks.ndjson.zst
   FROM_EVENT_TRACKER=postgres://user:secret@db/old event-tracker import --tables post_like,statistics
 
-CSV: the header names the API's fields: eventType, userId, sessionId, timestamp, eventId, componentId, elementId, keyword,
-postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none.
-Order: connections send at the same time; --connections 1 keeps the order of the input, which matters where LIKE and
+CSV: the header names the API's fields: eventType, userId, sessionId, timestamp, eventId, componentId, elementId, \
+keyword, postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none.
+
+Order: connections send at the same time. --connections 1 keeps the order of the input, which matters where LIKE and \
 UNLIKE of the same user and post are in it.
-Interrupted (Ctrl-C, kill -9, power): the same command goes on from there. The resume file holds what was confirmed and is
-written about once a second: after a kill, rows confirmed since then are sent again, with the same ids, and count once
-within 24 h. Another Ctrl-C ends at once, as a kill does. A finished import is remembered in it: again sends nothing.
+
+Interrupted (Ctrl-C, kill -9, power): the same command goes on from there. The resume file holds what was confirmed and \
+is written about once a second: after a kill, rows confirmed since then are sent again, with the same ids, and count once \
+within 24 h. A second Ctrl-C ends at once, as a kill does. A finished import is remembered in the resume file: the same \
+command sends nothing again.
+
 The key is taken from the environment alone: API_KEY.
-Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, some rows were refused (see --rejects);
+
+Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
 130 interrupted.";
 
 /// What is imported, and how.

@@ -144,7 +144,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn place(row: u64) -> Place {
-        Place { row, line: row + 1, offset: row * 10, key: None }
+        Place { row, line: row, offset: row * 10, key: None }
     }
 
     proptest! {
