@@ -17,6 +17,9 @@ use super::threads::Threads;
 use super::{Ended, Settings, Stop};
 use crate::limits::{ID_MEMORY_MS, IMPORT_SAVE_MS, IMPORT_TICK_MS};
 
+/// The format of inputs whose rows have keys.
+pub(super) const TABLE: &str = "table";
+
 /// One input.
 pub(super) struct Job {
     /// Its name, for people and in the list of refused rows.
@@ -138,7 +141,7 @@ impl Job {
     }
 
     fn go_on(&self, mut state: State, quiet: bool) -> State {
-        if state.confirmed.all_before.key.is_some() {
+        if self.format == TABLE {
             // Tables are read again behind the last key, and their rows numbered from there: those beyond it, a few
             // batches, are sent again with the ids that they had.
             let beyond = state.confirmed.beyond.drain(..).map(|range| range.to.row - range.from).sum();

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::batch::Target;
 use super::files::absolute;
-use super::job::{Job, Opened};
+use super::job::{Job, Opened, TABLE};
 use super::row::Place;
 use super::state::State;
 use super::text::Identity;
@@ -87,7 +87,7 @@ pub fn import_predecessor(from: Predecessor, settings: &Settings, stop: &Arc<Sto
         let job = Job {
             name: table.name().to_owned(),
             identity: Identity { size: None, modified_ms: None, head: Uuid::new_v5(&origin, table.name().as_bytes()) },
-            format: "table",
+            format: TABLE,
             size: None,
             target: if table == PredecessorTable::Post { Target::Posts } else { Target::Events },
             resume_file: settings.resume_file.clone().or_else(|| Some(file("import-state"))),
