@@ -289,6 +289,51 @@ pub const SEED_PATIENCE_MS: u64 = 60_000;
 /// Jobs that wait in front of one lane; past it a read is refused (503).
 pub const LANE_QUEUE_MAX: usize = 1_024;
 
+// ---- import ----
+
+/// Connections of an import (`--connections`), and as many when nothing is said.
+pub const IMPORT_CONNECTIONS_MAX: usize = 64;
+/// See [`IMPORT_CONNECTIONS_MAX`].
+pub const IMPORT_CONNECTIONS: usize = 4;
+/// Pieces in which an input is read and unpacked.
+pub const IMPORT_READ_BYTES: usize = 256 * 1024;
+/// The first bytes of an input, whose hash tells it from another.
+pub const IMPORT_HEAD_BYTES: usize = 64 * 1024;
+/// White space and byte-order mark looked at for the format.
+pub const IMPORT_PEEK_BYTES_MAX: usize = 4 * 1024;
+/// Columns of a CSV file.
+pub const IMPORT_COLUMNS_MAX: usize = 256;
+/// What the list of refused rows shows of a row that is over its bound.
+pub const IMPORT_SHOWN_BYTES_MAX: usize = 1_000;
+/// The resume file is written this often: what was confirmed since then is sent again after a kill, with its ids.
+pub const IMPORT_SAVE_MS: u64 = 1_000;
+/// A line of progress where there is no terminal for a bar.
+pub const IMPORT_REPORT_MS: u64 = 5_000;
+/// How often the bar moves, and a stop is looked for.
+pub const IMPORT_TICK_MS: u64 = 50;
+/// TCP and TLS to the server.
+pub const IMPORT_CONNECT_MS_MAX: u64 = 5_000;
+/// A request and its answer; longer than the server waits for anything.
+pub const IMPORT_REQUEST_MS_MAX: u64 = 60_000;
+/// An answer that lists every row of a batch as refused is far smaller.
+pub const IMPORT_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// First and longest pause before a batch is sent again.
+pub const IMPORT_RETRY_MS_MIN: u64 = 100;
+/// See [`IMPORT_RETRY_MS_MIN`].
+pub const IMPORT_RETRY_MS_MAX: u64 = 10_000;
+/// A `Retry-After` is honoured up to this.
+pub const IMPORT_RETRY_AFTER_MS_MAX: u64 = 60_000;
+/// Without any progress for this long an import gives up (`--give-up-after`).
+pub const IMPORT_GIVE_UP_SECS: u64 = 600;
+/// … at most: the server must still know the ids of what is sent again.
+pub const IMPORT_GIVE_UP_SECS_MAX: u64 = 23 * 3_600;
+/// Rows that one round trip to the predecessor's database brings.
+pub const IMPORT_FETCH_ROWS: i32 = 1_000;
+/// Posts that are confirmed together; each is a request of its own.
+pub const IMPORT_POSTS_MAX: usize = 20;
+/// Refused rows that a dry run prints.
+pub const IMPORT_REFUSALS_SHOWN_MAX: u64 = 20;
+
 const _: () = assert!(HEAD_BYTES_MAX <= READ_BUFFER_BYTES, "a head fits into one lent buffer");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= FRAME_BYTES_MAX);
@@ -304,3 +349,6 @@ const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYT
 const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
 const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");
+const _: () = assert!(IMPORT_REQUEST_MS_MAX > BODY_MS && IMPORT_REQUEST_MS_MAX > LEDGER_WAIT_MS);
+const _: () = assert!(IMPORT_GIVE_UP_SECS_MAX * 1_000 < ID_MEMORY_MS as u64);
+const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MAX < BODY_BYTES_MAX);

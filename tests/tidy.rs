@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
     ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "events", "http", "sinks"]),
+    ("import", &["limits"]),
     ("config", &["api", "app", "http", "journal", "limits"]),
     (
         "api",

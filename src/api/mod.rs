@@ -33,6 +33,7 @@ pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use keys::{KeyList, Keys};
 pub use query::moment;
+pub use wire::judge_event;
 
 /// What the handlers share.
 pub struct Api {

@@ -3,6 +3,7 @@
 
 mod check;
 mod export;
+mod import;
 mod output;
 mod seed;
 mod serve;
@@ -60,6 +61,7 @@ enum Command {
     Export(Box<export::Options>),
     /// Make synthetic events: to a server, to a file, or straight into the ledger
     Seed(Box<seed::Options>),
+    Import(Box<import::Arguments>),
 }
 
 /// How a command ended, if not well.
@@ -74,7 +76,7 @@ enum Failure {
 pub fn run() -> ExitCode {
     let done = CommandLine::try_parse().map_err(|e| Failure::Usage(one_line(&e))).and_then(CommandLine::run);
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure::Usage(line)) => {
             eprintln!("event-tracker: {line}");
             ExitCode::from(2)
@@ -92,16 +94,17 @@ pub fn run() -> ExitCode {
 }
 
 impl CommandLine {
-    fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<ExitCode, Failure> {
         match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
             Command::Serve(raw) => {
                 let settings = raw.check().map_err(Failure::Usage)?;
                 start_log(&settings.log);
-                serve::run(&settings).map_err(Failure::Failed)
+                serve::run(&settings).map_err(Failure::Failed).map(|()| ExitCode::SUCCESS)
             }
-            Command::Check(options) => check::run(*options),
-            Command::Export(options) => export::run(*options),
-            Command::Seed(options) => seed::run(*options),
+            Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Seed(options) => seed::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Import(arguments) => import::run(&arguments),
         }
     }
 }

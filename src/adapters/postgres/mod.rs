@@ -35,6 +35,7 @@ const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
 const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
 const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
+pub use connect::connect;
 pub use schema::{PrepareError, prepare};
 
 /// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
