@@ -43,6 +43,9 @@ pub struct Raw {
     /// Allow the journal on tmpfs, which loses it with the power
     #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     allow_tmpfs: bool,
+    /// Salvage a damaged journal before the start, as `journal salvage` does. Only a flag: given once, by a person
+    #[arg(long)]
+    salvage: bool,
     /// Allow an address that others reach, although this version knows no keys
     #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     insecure_open: bool,
@@ -135,6 +138,7 @@ pub struct Settings {
     pub connections_max: usize,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
+    pub salvage: bool,
 }
 
 impl Raw {
@@ -156,6 +160,7 @@ impl Raw {
             ack: self.ack,
             log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
+            salvage: self.salvage,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));

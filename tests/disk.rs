@@ -100,7 +100,7 @@ fn settings() -> Settings {
 fn open(path: &Path) -> (Journal, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let storage = Faulty { directory: Directory::open(path, true).unwrap(), faults: faults.clone() };
-    let journal = Journal::open_on(Arc::new(storage), path, 2, settings(), Clock::System).unwrap();
+    let journal = Journal::open_on(Arc::new(storage), 2, settings(), Clock::System).unwrap();
     (journal, faults)
 }
 
@@ -131,7 +131,7 @@ fn numbers(journal: &Journal) -> Vec<i64> {
     while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20).unwrap() {
         numbers.extend(frames.records().unwrap().into_iter().map(|record| match record {
             Record::Forget(forget) => forget.at_ms,
-            Record::Event(_) => panic!("none was written"),
+            other => panic!("{other:?} was not written"),
         }));
     }
     numbers

@@ -1,6 +1,7 @@
 //! The command line: subcommands, one file each. They build the program from its parts and report to people; what they
 //! do is done elsewhere.
 
+mod journal;
 mod serve;
 mod stores;
 
@@ -44,6 +45,8 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
+    /// Look at the journal, check it, or salvage a damaged one
+    Journal(journal::Arguments),
 }
 
 /// How a command ended, if not well.
@@ -83,6 +86,7 @@ impl CommandLine {
                 start_log(&settings.log);
                 serve::run(&settings).map_err(Failure::Failed)
             }
+            Command::Journal(arguments) => journal::run(arguments),
         }
     }
 }
