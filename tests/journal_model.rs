@@ -36,11 +36,22 @@ struct Plan {
     first_death: Option<u64>,
     /// How the first life ends; drawn where nothing is said.
     first_end: Option<End>,
+    /// … and of the second.
+    second_death: Option<u64>,
     lanes: usize,
+    rounds_max: u32,
 }
 
-const STEPWISE: Plan =
-    Plan { lives: 8, faults: NO_FAULTS, lie: Lie::None, first_death: None, first_end: None, lanes: 1 };
+const STEPWISE: Plan = Plan {
+    lives: 8,
+    faults: NO_FAULTS,
+    lie: Lie::None,
+    first_death: None,
+    first_end: None,
+    second_death: None,
+    lanes: 1,
+    rounds_max: 40,
+};
 const FAULTY: Plan = Plan { faults: SOME_FAULTS, ..STEPWISE };
 const RACING: Plan = Plan { lanes: 3, lives: 5, ..FAULTY };
 
@@ -108,8 +119,9 @@ fn run(seed: u64, plan: Plan) -> Result<Tally, String> {
 impl Run {
     /// One life of the process: recovery, work, and its end at some step.
     fn live(&mut self, life: u32) -> Result<(), String> {
-        let drawn = self.disk.steps() + self.random.random_range(1..120);
-        self.disk.die_at(self.plan.first_death.filter(|_| life == 0).unwrap_or(drawn));
+        let drawn = self.random.random_range(1..120);
+        let wanted = [self.plan.first_death, self.plan.second_death].get(life as usize).copied().flatten();
+        self.disk.die_at(self.disk.steps() + wanted.unwrap_or(drawn));
         self.disk.hold_keeper(self.plan.lanes == 1);
         match Journal::open_on(Arc::new(Mounted(self.disk.clone())), self.plan.lanes, settings(), self.clock()) {
             Ok(journal) => {
@@ -139,7 +151,7 @@ impl Run {
         self.oracle.check_recovered(journal)?;
         self.disk.begin_to_lie();
         let follower = journal.follow(self.oracle.slow.at.position, false);
-        let rounds = self.random.random_range(0..40);
+        let rounds = self.random.random_range(0..self.plan.rounds_max);
         for _ in 0..rounds {
             let segments = journal.size().1;
             if self.plan.lanes == 1 {
@@ -326,6 +338,23 @@ fn every_step_of_one_run_may_be_the_last() {
         }
     }
     sum.print("every step", began);
+}
+
+/// Twice in a row, while the journal is young: what a killed process left unsynced is built upon by the next one.
+#[test]
+fn every_two_steps_around_a_birth_may_be_the_last() {
+    let began = Instant::now();
+    let mut sum = Tally::default();
+    for seed in seeds(from_environment("ITERATIONS", 10)) {
+        for (first, second) in (1..14).flat_map(|first| (1..14).map(move |second| (first, second))) {
+            let end = Some(End::Kill);
+            let (first_death, second_death) = (Some(first), Some(second));
+            let plan = Plan { lives: 3, first_end: end, first_death, second_death, rounds_max: 3, ..STEPWISE };
+            let tally = run(seed, plan);
+            sum.add(&tally.unwrap_or_else(|violation| panic!("SEED={seed}, steps {first}, {second}: {violation}")));
+        }
+    }
+    sum.print("births", began);
 }
 
 #[test]

@@ -213,8 +213,8 @@ impl State {
         self.unsynced.push(change);
     }
 
-    fn fails(&mut self) -> bool {
-        let fails = self.random.random_ratio(self.faults.changes.min(1_000), 1_000);
+    fn fails(&mut self, of_thousand: u32) -> bool {
+        let fails = self.random.random_ratio(of_thousand, 1_000);
         self.failed += u64::from(fails);
         fails
     }
@@ -337,7 +337,8 @@ impl Disk {
             self.changed.notify_all();
             return Ok((state, Call::Dies));
         }
-        let call = if state.fails() { Call::Fails } else { Call::Works };
+        let changes = state.faults.changes;
+        let call = if state.fails(changes) { Call::Fails } else { Call::Works };
         Ok((state, call))
     }
 
@@ -354,9 +355,8 @@ impl Disk {
 
     fn reads(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.enter()?;
-        let fault = state.faults.reads.min(1_000);
-        if state.random.random_ratio(fault, 1_000) {
-            state.failed += 1;
+        let fault = state.faults.reads;
+        if state.fails(fault) {
             return Err(error(EIO));
         }
         Ok(state)
