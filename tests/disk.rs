@@ -362,6 +362,8 @@ fn a_disk_that_fills_up_refuses_keeps_what_it_acknowledged_and_goes_on_with_room
     let Some(disk) = SmallDisk::mount(parent.path().join("disk"), "2m") else { return };
     let path = disk.0.join("journal");
     let settings = Settings { segment_bytes: 256 * 1024, free_bytes_min: 0, ..Settings::default() };
+    let refused = Journal::open(&path, false, 2, settings.clone(), Clock::System).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("ALLOW_TMPFS"), "{refused}");
     let journal = Arc::new(Journal::open(&path, true, 2, settings.clone(), Clock::System).unwrap());
     let mut acknowledged = Vec::new();
     // Somebody else takes what is left, then the journal runs out.

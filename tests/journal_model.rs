@@ -11,8 +11,9 @@ use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
-use event_tracker::events::{Forget, encode_forget};
-use event_tracker::journal::{AppendError, Journal, OpenError, Settings, Wait};
+use event_tracker::events::{Forget, Record, encode_forget};
+use event_tracker::journal::{AppendError, Journal, OpenError, Salvage, Settings, Wait, salvage_on};
+use event_tracker::ports::Watermark;
 use event_tracker::runtime::{self, Ticket};
 use journal_support::disk::{Disk, End, Faults, Lie, Mounted};
 use journal_support::from_environment;
@@ -355,6 +356,64 @@ fn every_two_steps_around_a_birth_may_be_the_last() {
         }
     }
     sum.print("births", began);
+}
+
+/// A salvage that dies at any step, by power or by kill, and is done again ends as one that was not disturbed.
+#[test]
+fn a_salvage_may_die_at_any_step_and_be_done_again() {
+    let began = Instant::now();
+    let (mut deaths, mut lost) = (0, 0);
+    for seed in seeds(from_environment("ITERATIONS", 15)) {
+        let undisturbed = salvage_and_read(seed, None).expect("nothing disturbs it");
+        lost += undisturbed.iter().filter(|found| found.is_none()).count();
+        for (step, end) in (1..).flat_map(|step| [(step, End::PowerLoss), (step, End::Kill)]) {
+            let Some(again) = salvage_and_read(seed, Some((step, end))) else { break };
+            assert_eq!(again, undisturbed, "SEED={seed}, step {step}, {end:?}");
+            deaths += 1;
+        }
+    }
+    eprintln!("{deaths} deaths of a salvage, {lost} records lost to damage, {:?}", began.elapsed());
+    assert!(deaths > 0);
+}
+
+/// Damages the journal that a seed makes, salvages it, where asked with a death in between, and reads it: numbers, and
+/// `None` for what is lost. `None` where the salvage was over before that step.
+fn salvage_and_read(seed: u64, death: Option<(u64, End)>) -> Option<Vec<Option<i64>>> {
+    let disk = Disk::new(seed, NO_FAULTS, Lie::None);
+    let mut random = StdRng::seed_from_u64(seed);
+    disk.hold_keeper(true);
+    let open = || Journal::open_on(Arc::new(Mounted(disk.clone())), 1, settings(), Clock::Manual(Arc::default()));
+    let journal = Arc::new(open().expect("a new one"));
+    for sequence in 0..30 {
+        let (journal, length) = (journal.clone(), random.random_range(1..400));
+        assert_eq!(in_coroutine(0, move || append(&journal, 0, number(0, sequence), length)), Ok(true));
+    }
+    let end = journal.end_position();
+    disk.hold_keeper(false);
+    drop(journal);
+    disk.damage(&mut random);
+    let wanted = Salvage { first: Some(1), last: Some(end), allow_tmpfs: true };
+    let salvage = || salvage_on(&Mounted(disk.clone()), wanted, &Clock::Manual(Arc::default()), &mut || Ok("".into()));
+    if let Some((step, end)) = death {
+        disk.die_at(disk.steps() + step);
+        let done = salvage();
+        if !disk.is_dead() {
+            return None;
+        }
+        assert!(matches!(done, Err(OpenError::Io(_))), "{done:?}");
+        disk.revive(end);
+    }
+    salvage().expect("it works the second time");
+    let journal = open().expect("it opens");
+    let mut reader = journal.reader(Watermark::default()).expect("from the beginning");
+    let mut found = Vec::new();
+    while let Some(frames) = reader.next(u64::MAX, 100, 1 << 20).expect("reads") {
+        found.extend(frames.records().expect("decodes").iter().map(|record| match record {
+            Record::Forget(forget) => Some(forget.at_ms),
+            _ => None,
+        }));
+    }
+    Some(found)
 }
 
 #[test]

@@ -107,11 +107,11 @@ fn refuse_and_salvage(bench: &Bench, lost: &str) {
     assert!(copies(bench).is_empty(), "a refusal changes nothing");
     let verified = command(bench, &["journal", "verify"]);
     assert_eq!(verified.code, Some(1), "{}", verified.out);
-    assert!(verified.out.contains(&format!("lost: positions {lost}")), "{}", verified.out);
+    assert!(verified.out.contains(&format!("lost: {lost}")), "{}", verified.out);
     assert!(command(bench, &["journal", "inspect"]).out.contains("damaged"));
     let salvaged = command(bench, &["journal", "salvage"]);
     assert_eq!(salvaged.code, Some(0), "{}{}", salvaged.out, salvaged.err);
-    assert!(salvaged.out.contains(&format!("\nlost: positions {lost}")), "{}", salvaged.out);
+    assert!(salvaged.out.contains(&format!("\nlost: {lost}")), "{}", salvaged.out);
     assert_eq!(command(bench, &["journal", "verify"]).code, Some(0));
 }
 
@@ -142,7 +142,7 @@ fn damage_that_the_ledger_has_not_reached_costs_that_frame_alone() {
     drop(held);
     let segment = damage(&journal(&bench), 10);
     let damaged = std::fs::read(&segment).expect("reads");
-    refuse_and_salvage(&bench, "10 to 10 (1 records)");
+    refuse_and_salvage(&bench, "position 10 (1 record)");
     let copy = copies(&bench).pop().expect("a copy was kept");
     assert_eq!(std::fs::read(copy.join(segment.file_name().expect("a name"))).expect("reads"), damaged);
     goes_on_with(&mut bench, &without(1..=15, &[10]));
@@ -158,7 +158,7 @@ fn damage_behind_the_ledger_costs_nothing_and_nothing_is_applied_twice() {
     bench.settle();
     bench.kill();
     damage(&journal(&bench), 10);
-    refuse_and_salvage(&bench, "10 to 10 (1 records)");
+    refuse_and_salvage(&bench, "position 10 (1 record)");
     goes_on_with(&mut bench, &without(1..=15, &[]));
     assert!(!bench.log().contains("passed records that the journal has lost"));
 }
@@ -175,7 +175,7 @@ fn a_ledger_that_stands_within_what_is_lost_goes_on_behind_it() {
     for position in 7..=10 {
         damage(&journal(&bench), position);
     }
-    refuse_and_salvage(&bench, "7 to 10 (4 records)");
+    refuse_and_salvage(&bench, "positions 7 to 10 (4 records)");
     goes_on_with(&mut bench, &without(1..=15, &[9, 10]));
     assert!(bench.log().contains("its checksum cannot be compared"));
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use crate::clock::Clock;
-use crate::journal::{Directory, FrameRecords, Lock, Salvage, Salvaged, Survey, salvage, survey};
+use crate::journal::{Directory, FrameRecords, Lock, Range, Salvage, Salvaged, Survey, salvage, survey};
 use crate::ports::Position;
 use records::rfc3339;
 
@@ -268,8 +268,7 @@ fn print_salvaged(salvaged: &Salvaged, out: &mut dyn Write) -> io::Result<()> {
         return writeln!(out, "nothing was changed: nothing in the journal can be repaired, or needs to be");
     };
     for lost in &salvaged.lost {
-        let count = lost.end() - lost.start() + 1;
-        writeln!(out, "lost: positions {} to {} ({count} records)", lost.start(), lost.end())?;
+        writeln!(out, "lost: {}", Range(lost))?;
     }
     for name in &salvaged.written {
         writeln!(out, "written: {name}")?;

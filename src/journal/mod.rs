@@ -19,9 +19,9 @@ mod writer;
 pub use lock::Lock;
 pub use reader::{Frames, ReadError, Reader};
 pub use recovery::OpenError;
-pub use salvage::{Salvage, Salvaged, salvage};
+pub use salvage::{Salvage, Salvaged, salvage, salvage_on};
 pub use storage::{Directory, SegmentFile, Storage};
-pub use survey::{Finding, FrameRecords, SegmentSurvey, Survey, survey};
+pub use survey::{Finding, FrameRecords, Range, SegmentSurvey, Survey, survey};
 pub use waiting::{Decision, Until, Waiting};
 
 use std::collections::VecDeque;
@@ -210,7 +210,7 @@ impl Journal {
             waiting: Arc::new(Waiting::default()),
             stats: Stats::default(),
         });
-        let writer = writer::spawn(shared.clone(), recovered.resume)?;
+        let writer = writer::spawn(shared.clone(), &recovered.resume)?;
         let threads = vec![keeper::spawn(shared.clone()), writer];
         Ok(Journal { shared, threads: Mutex::new(threads), _lock: None })
     }

@@ -67,14 +67,24 @@ pub fn salvage(directory: &Path, wanted: Salvage, clock: &Clock) -> Result<Salva
     Directory::look(directory)?;
     let storage = Directory::open(directory, wanted.allow_tmpfs)?;
     let _lock = Lock::take(directory)?;
+    salvage_on(&storage, wanted, clock, &mut || keep_copy(directory, clock))
+}
+
+/// The same on a storage that the caller keeps others away from; `keep_copy` is called before the first change.
+pub fn salvage_on(
+    storage: &dyn Storage,
+    wanted: Salvage,
+    clock: &Clock,
+    keep_copy: &mut dyn FnMut() -> io::Result<PathBuf>,
+) -> Result<Salvaged, OpenError> {
     storage.sync_names()?;
-    let found = survey(&storage, &mut |_| {})?;
+    let found = survey(storage, &mut |_| {})?;
     if found.is_empty() {
         return Ok(Salvaged { findings: Vec::new(), lost: Vec::new(), copy: None, written: Vec::new(), end: 0 });
     }
     let stream = refuse_what_is_no_damage(&found)?;
     let patches = patches(&found, wanted)?;
-    let unused = unused(&storage, &found)?;
+    let unused = unused(storage, &found)?;
     let mut salvaged = Salvaged {
         lost: patches.iter().flat_map(Patch::lost).collect(),
         copy: None,
@@ -82,23 +92,23 @@ pub fn salvage(directory: &Path, wanted: Salvage, clock: &Clock) -> Result<Salva
         end: found.end.position.max(wanted.last.unwrap_or(0)),
         findings: found.findings.clone(),
     };
-    let has_stream = read_stream(&storage)?.is_some_and(|text| text.trim() == stream.to_string());
+    let has_stream = read_stream(storage)?.is_some_and(|text| text.trim() == stream.to_string());
     if patches.is_empty() && unused.is_empty() && has_stream {
         return Ok(salvaged);
     }
-    salvaged.copy = Some(keep_copy(directory, clock)?);
+    salvaged.copy = Some(keep_copy()?);
     if !has_stream {
-        write_stream(&storage, stream)?;
+        write_stream(storage, stream)?;
     }
     for patch in &patches {
-        salvaged.written.push(patch.write(&storage, &found, stream, clock)?);
+        salvaged.written.push(patch.write(storage, &found, stream, clock)?);
     }
     // They are not part of the journal, and stay in the copy alone.
     for name in unused.iter().filter(|name| !salvaged.written.contains(name)) {
         storage.remove(name)?;
     }
     storage.sync_names()?;
-    recover(&storage, stream)?;
+    recover(storage, stream)?;
     Ok(salvaged)
 }
 

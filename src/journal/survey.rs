@@ -80,12 +80,15 @@ impl fmt::Display for Finding {
 }
 
 /// Positions as people read them.
-pub(super) struct Range<'a>(pub(super) &'a RangeInclusive<Position>);
+pub struct Range<'a>(pub &'a RangeInclusive<Position>);
 
 impl fmt::Display for Range<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (first, last) = (self.0.start(), self.0.end());
-        write!(f, "positions {first} to {last} ({} records)", last - first + 1)
+        match last - first + 1 {
+            1 => write!(f, "position {first} (1 record)"),
+            count => write!(f, "positions {first} to {last} ({count} records)"),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ struct Writer {
 }
 
 /// Starts the writer. It always begins a new segment, so that nothing is ever written behind what recovery judged.
-pub(super) fn spawn(shared: Arc<Shared>, resume: Resume) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(shared: Arc<Shared>, resume: &Resume) -> io::Result<JoinHandle<()>> {
     let next = lock(&shared.end).position + 1;
     let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
     writer.begin_segment_with(resume.first, &resume.frame)?;

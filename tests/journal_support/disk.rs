@@ -302,6 +302,19 @@ impl Disk {
         (state.is_dead, state.dies_at) = (false, None);
     }
 
+    /// Flips bits of one segment, in both images: the medium went bad.
+    pub(crate) fn damage(&self, random: &mut StdRng) {
+        let state = &mut *self.state();
+        let segments: Vec<usize> =
+            state.live.iter().filter(|(name, _)| name.ends_with(".segment")).map(|(_, n)| *n).collect();
+        let file = &mut state.files[segments[random.random_range(0..segments.len())]];
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..file.live.len());
+            file.live[at] ^= 4;
+            file.durable[at] ^= 4;
+        }
+    }
+
     /// Holds the keeper at its next call: the writer's calls alone are made, in an order that a seed repeats.
     pub(crate) fn hold_keeper(&self, held: bool) {
         self.state().is_keeper_held = held;
