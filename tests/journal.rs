@@ -439,7 +439,16 @@ fn salvage_damage(random: &mut StdRng) -> (usize, usize) {
         damage(&path, random);
     }
     let before: Vec<_> = segments(&path).iter().map(|p| (p.clone(), fs::read(p).unwrap())).collect();
-    let salvaged = salvage_with(&path, Some(1), Some(end)).unwrap();
+    let salvaged = match salvage_with(&path, Some(1), Some(end)) {
+        Ok(salvaged) => salvaged,
+        // The only segment was hit where it says what it is.
+        Err(error) => {
+            assert!(error.to_string().contains("there is no segment of this journal"), "{error}");
+            let after: Vec<_> = segments(&path).iter().map(|p| (p.clone(), fs::read(p).unwrap())).collect();
+            assert!(before.len() <= 1 && after == before, "it must change nothing");
+            return (0, 0);
+        }
+    };
     if let Some(copy) = &salvaged.copy {
         for (path, bytes) in before {
             assert_eq!(fs::read(copy.join(path.file_name().unwrap())).unwrap(), bytes, "the copy is as it was");

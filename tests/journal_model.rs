@@ -346,7 +346,7 @@ fn every_step_of_one_run_may_be_the_last() {
 fn every_two_steps_around_a_birth_may_be_the_last() {
     let began = Instant::now();
     let mut sum = Tally::default();
-    for seed in seeds(from_environment("ITERATIONS", 10)) {
+    for seed in seeds(from_environment("ITERATIONS", 4)) {
         for (first, second) in (1..14).flat_map(|first| (1..14).map(move |second| (first, second))) {
             let end = Some(End::Kill);
             let (first_death, second_death) = (Some(first), Some(second));

@@ -123,6 +123,7 @@ struct Lane {
 pub struct Journal {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    // Held as long as the journal is open, where the storage is a directory.
     _lock: Option<Lock>,
 }
 
