@@ -68,6 +68,11 @@ pub const JOURNAL_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 pub const JOURNAL_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// Segments that every follower is past stay this long, for replays.
 pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
+/// How long a start waits for the directory's lock: whoever only looks at the journal holds it for a moment.
+pub const JOURNAL_LOCK_WAIT_MS: u64 = 200;
+/// Records that a salvage may give up as lost: dozens of segments' worth, held in memory at 5 bytes each while it
+/// writes, and far fewer than a position that was mistyped could ask for.
+pub const JOURNAL_LOST_RECORDS_MAX: u64 = 50_000_000;
 
 // ---- sinks ----
 

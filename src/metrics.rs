@@ -206,6 +206,8 @@ impl Collected {
         counter(encoder, "sink_records", "Records applied", each(&|at| read(&sinks[at].records)))?;
         seconds(encoder, "sink_apply", "Time in applying batches", each(&|at| read(&sinks[at].apply_us)))?;
         counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
+        let lost = each(&|at| read(&sinks[at].lost));
+        counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
         counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
     }
 }

@@ -4,6 +4,7 @@
 mod check;
 mod export;
 mod import;
+mod journal;
 mod output;
 mod seed;
 mod serve;
@@ -62,6 +63,8 @@ enum Command {
     /// Make synthetic events: to a server, to a file, or straight into the ledger
     Seed(Box<seed::Options>),
     Import(Box<import::Arguments>),
+    /// Look at the journal, check it, or salvage a damaged one
+    Journal(journal::Arguments),
 }
 
 /// How a command ended, if not well.
@@ -105,6 +108,7 @@ impl CommandLine {
             Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Seed(options) => seed::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Import(arguments) => import::run(&arguments),
+            Command::Journal(arguments) => journal::run(arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }

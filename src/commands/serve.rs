@@ -57,6 +57,9 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
 
 fn open_journal(settings: &Settings) -> Result<Journal, String> {
     let directory = settings.stores.data_dir.join("journal");
+    if settings.salvage && directory.exists() {
+        super::journal::salvage_at_start(&directory, settings.allow_tmpfs)?;
+    }
     let open =
         Journal::open(&directory, settings.allow_tmpfs, settings.workers, settings.journal.clone(), Clock::System);
     open.map_err(|e| format!("{e} ({})", directory.display()))

@@ -44,6 +44,9 @@ pub struct Raw {
     /// Allow the journal on tmpfs, which loses it with the power
     #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     allow_tmpfs: bool,
+    /// Salvage a damaged journal before the start, as `journal salvage` does. Only a flag: given once, by a person
+    #[arg(long)]
+    salvage: bool,
     #[command(flatten)]
     access: access::RawAccess,
     #[command(flatten)]
@@ -140,6 +143,7 @@ pub struct Settings {
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
     pub access: AccessSettings,
+    pub salvage: bool,
 }
 
 impl Raw {
@@ -166,6 +170,7 @@ impl Raw {
                 .http
                 .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?,
             access,
+            salvage: self.salvage,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));

@@ -11,6 +11,7 @@ use super::{Event, EventType};
 
 const KIND_EVENT: u8 = 1;
 const KIND_FORGET: u8 = 2;
+const KIND_LOST: u8 = 255;
 
 /// One entry of the journal: every write of the system, in one order.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,9 @@ const KIND_FORGET: u8 = 2;
 pub enum Record<'a> {
     Event(Event<'a>),
     Forget(Forget<'a>),
+    /// Stands where a record was that is lost: damage of the journal, salvaged. Nothing but its position is known; every
+    /// sink passes it, counts it and says so.
+    Lost,
 }
 
 /// Removes one or all of a user's recent searches that happened up to `at_ms`.
@@ -82,6 +86,9 @@ pub fn encode_forget(forget: &Forget<'_>, out: &mut Vec<u8>) {
     finish(start, out);
 }
 
+/// A lost record, encoded: all are the same bytes.
+pub const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
+
 /// Takes the first record off `bytes`; it borrows from them.
 pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
     let length = take_u32(bytes)? as usize;
@@ -89,6 +96,7 @@ pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
     let record = match take(&mut body, 1)?[0] {
         KIND_EVENT => Record::Event(decode_event(&mut body)?),
         KIND_FORGET => Record::Forget(decode_forget(&mut body)?),
+        KIND_LOST => Record::Lost,
         _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
     };
     if body.is_empty() { Ok(record) } else { Err(Corrupt("a record is longer than its fields")) }
@@ -205,9 +213,11 @@ mod tests {
             encode_event(&event, &mut bytes);
             let forget = Forget { user_id: "u".into(), keyword: event.keyword.clone(), at_ms: event_time_ms };
             encode_forget(&forget, &mut bytes);
+            bytes.extend_from_slice(&LOST_RECORD);
             let mut rest = bytes.as_slice();
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Event(event));
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Forget(forget));
+            prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Lost);
             prop_assert!(rest.is_empty());
             for cut in 0..bytes.len() {
                 let mut short = &bytes[..cut];

@@ -10,7 +10,7 @@ mod page_view;
 mod search;
 mod tally;
 
-pub use codec::{Corrupt, Forget, Record, decode_record, encode_event, encode_forget};
+pub use codec::{Corrupt, Forget, LOST_RECORD, Record, decode_record, encode_event, encode_forget};
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored};
 
 use std::borrow::Cow;

@@ -7,7 +7,9 @@ use uuid::Uuid;
 use super::likes::{Action, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
-use crate::events::{Event, EventType, Forget, Record, Tally, encode_event, encode_forget, tally_like, tally_stored};
+use crate::events::{
+    Event, EventType, Forget, LOST_RECORD, Record, Tally, encode_event, encode_forget, tally_like, tally_stored,
+};
 use crate::ports::{Batch, Position, StoreError, Verdict, Verdicts};
 
 /// 9999-12-31T23:59:59.999Z: past it days have no four-digit year and PostgreSQL's time soon ends.
@@ -67,6 +69,7 @@ impl<'b> Draft<'b> {
             }
             match record {
                 Record::Forget(forget) => draft.forgets.push(forget),
+                Record::Lost => {}
                 Record::Event(event) => {
                     check_time(position, event)?;
                     draft.now_ms = draft.now_ms.max(event.received_at_ms);
@@ -117,6 +120,7 @@ impl<'b> Draft<'b> {
         match &self.batch.records[(position - self.batch.from.position - 1) as usize] {
             Record::Event(event) => encode_event(event, &mut bytes),
             Record::Forget(forget) => encode_forget(forget, &mut bytes),
+            Record::Lost => bytes.extend_from_slice(&LOST_RECORD),
         }
         bytes
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{Findings, Level};
 use crate::config::Settings;
-use crate::journal::{Inspection, inspect};
+use crate::journal::{Directory, Lock, Survey, survey};
 
 const ABOUT: &str = "data directory";
 const SYNCS: usize = 50;
@@ -169,21 +169,37 @@ fn measure_syncs(directory: &Path) -> io::Result<Vec<Duration>> {
 }
 
 fn about_journal(findings: &mut Findings, directory: &Path) -> bool {
-    match inspect(directory) {
-        Ok(Inspection::Absent) => findings.ok("journal", "none yet"),
-        Ok(Inspection::Locked) => {
+    let look = || -> io::Result<Option<Survey>> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        if Lock::is_held(directory)? {
+            return Ok(None);
+        }
+        survey(&Directory::look(directory)?, &mut |_| {}).map(Some)
+    };
+    match look() {
+        Ok(Some(found)) if !found.is_empty() => tell_survey(findings, &found),
+        Ok(None) if directory.is_dir() => {
             findings.ok("journal", "a running server has it open (LOCK): /healthz/deps tells how it is");
             return true;
         }
-        Ok(Inspection::Sound { stream, end, segments, torn_bytes }) => {
-            let torn = if torn_bytes > 0 {
-                format!(", {torn_bytes} bytes of a torn tail, never acknowledged")
-            } else {
-                String::new()
-            };
-            findings.ok("journal", format!("stream {stream}, end {end}, {segments} segments{torn}"));
-        }
-        Err(error) => findings.fail("journal", error.to_string()),
+        Ok(_) => findings.ok("journal", "none yet"),
+        Err(error) => findings.fail("journal", format!("{error} ({})", directory.display())),
     }
     false
+}
+
+fn tell_survey(findings: &mut Findings, found: &Survey) {
+    if let Some(first) = found.findings.first() {
+        let more = found.findings.len() - 1;
+        return findings.fail("journal", format!("{first}; {more} more: `event-tracker journal verify` lists them"));
+    }
+    let stream = found.stream.map_or_else(|| "unknown".to_owned(), |stream| stream.to_string());
+    let torn = match found.torn_bytes {
+        0 => String::new(),
+        bytes => format!(", {bytes} bytes of a torn tail, never acknowledged"),
+    };
+    findings
+        .ok("journal", format!("stream {stream}, end {}, {} segments{torn}", found.end.position, found.segments.len()));
 }
