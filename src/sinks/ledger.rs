@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Handover, SinkState, SinkStatus, supervise};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, Reader, Until, Waiting};
@@ -42,10 +42,11 @@ struct Housekeeping {
 }
 
 impl Housekeeping {
+    fn is_due(&self) -> bool {
+        self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
+    }
+
     fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) -> Result<(), Ended> {
-        if self.last.is_some_and(|at| at.elapsed() < MAINTAIN_EVERY) {
-            return Ok(());
-        }
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
         let mut done = writer.maintain(sink.clock.now_ms());
@@ -69,11 +70,12 @@ impl Housekeeping {
 impl LedgerSink {
     /// Starts the sink's thread.
     pub fn spawn(self) -> JoinHandle<()> {
+        let sink = Arc::new(self);
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
-            let kept = self.journal.follow(0, false);
-            self.journal.waiting().serve_ledger();
-            supervise(&self.status, || match self.follow(&kept) {
+            let kept = sink.journal.follow(0, false);
+            sink.journal.waiting().serve_ledger();
+            supervise(&sink.status, || match sink.follow(&kept) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
@@ -81,36 +83,33 @@ impl LedgerSink {
         std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
+        let mut follower = self.stand(kept)?;
+        while !self.status.is_stopping() {
+            if follower.housekeeping.is_due() {
+                follower.keep_house()?;
+            }
+            follower.step(Pace::Patient)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a connection and goes to where the ledger stands. `kept` is what the journal keeps segments by.
+    pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LedgerFollower, Ended> {
         let stream = self.journal.stream();
         let mut writer = self.ledger.open_writer()?;
         writer.register(stream)?;
         let at =
             writer.watermark(stream)?.ok_or_else(|| Ended::Stop("the stream was removed from the ledger".into()))?;
-        let mut reader = self.journal.reader(at)?;
+        let reader = self.journal.reader(at)?;
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);
         let waiting = self.journal.waiting();
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
-        let mut housekeeping = Housekeeping::default();
-        while !self.status.is_stopping() {
-            housekeeping.tend(self, &mut *writer)?;
-            self.status.set(SinkState::Following);
-            match self.next_frames(&mut reader, &waiting)? {
-                None => self.status.current_as_of(self.clock.now_ms()),
-                Some(frames) => {
-                    let verdicts = self.apply(&mut *writer, &frames).inspect_err(|ended| self.shrink_batches(ended))?;
-                    self.grow_batches();
-                    waiting.settle(Until::Ledger, frames.to.position, &verdicts);
-                    self.status.at(frames.to.position);
-                    self.handover.push(frames.to.position, verdicts);
-                    kept.store(frames.to.position, Ordering::Release);
-                }
-            }
-        }
-        Ok(())
+        let (sink, kept, housekeeping) = (self.clone(), kept.clone(), Housekeeping::default());
+        Ok(LedgerFollower { sink, writer, reader, waiting, kept, housekeeping })
     }
 
     fn grow_batches(&self) {
@@ -133,8 +132,17 @@ impl LedgerSink {
         Ok(())
     }
 
-    /// The next batch's frames. Lingers for a larger one while nobody waits for the ledger.
-    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting) -> Result<Option<Frames>, Ended> {
+    /// The next batch's frames.
+    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting, pace: Pace) -> Result<Option<Frames>, Ended> {
+        if pace == Pace::Patient {
+            self.wait_for_more(reader, waiting);
+        }
+        let records_max = self.records_max.load(Ordering::Relaxed);
+        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
+    }
+
+    /// Waits for something to apply, then lingers for a larger batch while nobody waits for the ledger.
+    fn wait_for_more(&self, reader: &Reader, waiting: &Waiting) {
         if reader.behind() == 0 {
             reader.wait(IDLE_WAIT);
         }
@@ -149,8 +157,6 @@ impl LedgerSink {
             // In pieces: it may become busy, or enough, meanwhile.
             std::thread::park_timeout(left.min(Duration::from_millis(LINGER_MS)));
         }
-        let records_max = self.records_max.load(Ordering::Relaxed);
-        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
     }
 
     fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
@@ -178,6 +184,42 @@ impl LedgerSink {
         debug_assert!(verdicts.is_sorted_by_key(|(position, _)| *position));
         debug_assert!(verdicts.iter().filter(|(_, v)| *v == Verdict::Dead).count() <= batch.records.len());
         Ok(verdicts)
+    }
+}
+
+/// The sink where its ledger stands: what its thread does over and over, one step at a time.
+pub struct LedgerFollower {
+    sink: Arc<LedgerSink>,
+    writer: Box<dyn LedgerWriter>,
+    reader: Reader,
+    waiting: Arc<Waiting>,
+    kept: Arc<AtomicU64>,
+    housekeeping: Housekeeping,
+}
+
+impl LedgerFollower {
+    /// Applies one batch, tells who waits, and hands its verdicts on; false where there was nothing to apply. After an
+    /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
+    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+        let sink = &self.sink;
+        sink.status.set(SinkState::Following);
+        let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, pace)? else {
+            sink.status.current_as_of(sink.clock.now_ms());
+            return Ok(false);
+        };
+        let applied = sink.apply(&mut *self.writer, &frames);
+        let verdicts = applied.inspect_err(|ended| sink.shrink_batches(ended))?;
+        sink.grow_batches();
+        self.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
+        sink.status.at(frames.to.position);
+        sink.handover.push(frames.to.position, verdicts);
+        self.kept.store(frames.to.position, Ordering::Release);
+        Ok(true)
+    }
+
+    /// What is done about once a minute.
+    pub fn keep_house(&mut self) -> Result<(), Ended> {
+        self.housekeeping.tend(&self.sink, &mut *self.writer)
     }
 }
 
