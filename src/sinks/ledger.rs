@@ -32,7 +32,8 @@ pub struct LedgerSink {
     pub records_max: AtomicUsize,
 }
 
-/// What is done about once a minute. A failure of it is logged and never keeps a batch waiting: it comes round again.
+/// What is done about once a minute. A failure of it, of whatever kind, is logged and never keeps a batch waiting: it
+/// comes round again, and a batch that needs what is missing says so itself.
 #[derive(Default)]
 struct Housekeeping {
     last: Option<Instant>,
@@ -46,24 +47,26 @@ impl Housekeeping {
         self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
     }
 
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) -> Result<(), Ended> {
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
-        let mut done = writer.maintain(sink.clock.now_ms());
+        report(writer.maintain(sink.clock.now_ms()));
         while let Some((at, position)) = self.passed.front().copied() {
             if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
             }
-            done = done.and_then(|()| writer.prune_verdicts(sink.journal.stream(), position));
+            report(writer.prune_verdicts(sink.journal.stream(), position));
             self.passed.pop_front();
         }
-        match done {
-            Err(StoreError::Retry(why)) => {
-                tracing::warn!(sink = "ledger", error = why, "housekeeping failed; it is tried again in a minute");
-                Ok(())
-            }
-            other => Ok(other?),
-        }
+    }
+}
+
+fn report(done: Result<(), StoreError>) {
+    const WHAT: &str = "housekeeping failed; it is tried again in a minute";
+    match done {
+        Ok(()) => {}
+        Err(StoreError::Retry(why)) => tracing::warn!(sink = "ledger", error = why, "{WHAT}"),
+        Err(error) => tracing::error!(sink = "ledger", error = %error, "{WHAT}"),
     }
 }
 
@@ -87,7 +90,7 @@ impl LedgerSink {
         let mut follower = self.stand(kept)?;
         while !self.status.is_stopping() {
             if follower.housekeeping.is_due() {
-                follower.keep_house()?;
+                follower.keep_house();
             }
             follower.step(Pace::Patient)?;
         }
@@ -217,9 +220,9 @@ impl LedgerFollower {
         Ok(true)
     }
 
-    /// What is done about once a minute.
-    pub fn keep_house(&mut self) -> Result<(), Ended> {
-        self.housekeeping.tend(&self.sink, &mut *self.writer)
+    /// What is done about once a minute; no failure of it ends the sink.
+    pub fn keep_house(&mut self) {
+        self.housekeeping.tend(&self.sink, &mut *self.writer);
     }
 }
 
