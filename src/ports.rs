@@ -259,7 +259,7 @@ pub struct LiveBatch {
 pub enum RecentChange {
     /// Searched for `keyword` (as typed) at `at_ms`.
     Add { user_id: String, keyword: String, at_ms: i64 },
-    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`.
+    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, those included that arrive later.
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 
@@ -311,4 +311,6 @@ pub struct Snapshot {
     /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the
     /// newest 10 a user.
     pub recent: Vec<(String, String, i64)>,
+    /// What was forgotten in the last hour: user, folded keyword (empty: all), up to when.
+    pub forgotten: Vec<(String, String, i64)>,
 }

@@ -296,6 +296,10 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         feed.apply(vec![forget(None, NOW - 15 * MINUTE)]);
         assert_eq!(recent("u", NOW), ["K5"]);
         assert_eq!(recent("v", NOW), ["other"]);
+        let mut forgotten = fixture.ledger.snapshot(NOW).expect("a snapshot").forgotten;
+        forgotten.sort();
+        let expected = [("", NOW - 15 * MINUTE), ("k11", NOW)];
+        assert_eq!(forgotten, expected.map(|(keyword, at)| ("u".to_owned(), keyword.to_owned(), at)), "of the last hour");
         let mut again = search("u", "k11", NOW + 1);
         if let Record::Event(event) = &mut again {
             event.received_at_ms = NOW + 1;

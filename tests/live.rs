@@ -347,10 +347,35 @@ fn forgetting_reaches_one_keyword_or_all_up_to_its_time_and_no_later_search() {
         bench.apply(&[], vec![search("u", "A", now - 30), search("u", "b", now - 20), search("u", "c", now - 10)]);
         bench.apply(&[], vec![forget("u", Some("a"), now), forget("u", Some("c"), now - 11), forget("w", None, now)]);
         assert_eq!(bench.recent("u"), ["c", "b"]);
-        bench.apply(&[], vec![search("u", "d", now), forget("u", None, now - 1), search("u", "e", now - 5)]);
+        bench.apply(&[], vec![search("u", "d", now), forget("u", None, now - 4), search("u", "e", now - 3)]);
         assert_eq!(bench.recent("u"), ["d", "e"]);
         bench.apply(&[], vec![forget("u", None, now)]);
         assert_eq!(bench.recent("u"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_search_made_before_it_was_forgotten_and_applied_later_stays_forgotten() {
+    on_both(|mut bench| {
+        let now = bench.now_ms;
+        // One that was late within its batch, one in a later batch, one through another instance.
+        bench.apply(&[], vec![forget("u", Some("A"), now - 10), search("u", "a", now - 20), search("u", "b", now - 20)]);
+        assert_eq!(bench.recent("u"), ["b"]);
+        bench.apply(&[], vec![search("u", "a", now - 10), search("u", "a", now - 9), search("v", "a", now - 20)]);
+        assert_eq!(bench.recent("u"), ["a", "b"]);
+        assert_eq!(bench.recent("v"), ["a"]);
+        bench.apply(&[], vec![forget("u", None, now - 5)]);
+        bench.apply(&[], vec![forget("u", None, now - 8), search("u", "c", now - 6)]);
+        assert_eq!(bench.recent("u"), Vec::<String>::new());
+        bench.apply(&[], vec![search("u", "c", now - 4)]);
+        assert_eq!(bench.recent("u"), ["c"]);
+        // A store that is rebuilt remembers what the ledger does.
+        let forgotten = vec![("u".to_owned(), String::new(), now - 3), ("v".to_owned(), "x".to_owned(), now)];
+        let watermarks = vec![(STREAM, bench.at)];
+        bench.rebuild(&Snapshot { forgotten, watermarks, ..Snapshot::default() }).unwrap();
+        bench.apply(&[], vec![search("u", "d", now - 3), search("u", "e", now - 2), search("v", "X", now)]);
+        assert_eq!(bench.recent("u"), ["e"]);
+        assert_eq!(bench.recent("v"), Vec::<String>::new());
     });
 }
 
