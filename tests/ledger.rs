@@ -310,6 +310,9 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         assert_eq!(recent("u", NOW + 1), ["k11", "K5"], "searched again after it was forgotten");
         assert_eq!(recent("u", NOW + 50 * MINUTE), ["k11"]);
         assert!(recent("u", NOW + 2 * HOUR).is_empty());
+        feed.apply(vec![search("x", "by a clock that is ahead", NOW + 30_000)]);
+        assert_eq!(recent("x", NOW + HOUR - 1).len(), 1);
+        assert!(recent("x", NOW + HOUR).is_empty(), "an hour after it was taken");
         feed.writer.maintain(NOW + 2 * HOUR).expect("maintains");
         assert_eq!(fixture.number("SELECT count(*) FROM recent_forgotten"), 0);
     });

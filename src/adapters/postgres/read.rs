@@ -175,7 +175,8 @@ fn recent_rows(
     let mine = if user_id.is_some() { "user_id = $2" } else { "user_id IS NOT NULL AND $2::text IS NULL" };
     let sql = format!(
         "SELECT user_id, keyword, (extract(epoch FROM {AT}) * 1000)::int8 FROM events \
-         WHERE event_time > {TIME} $1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND {mine} \
+         WHERE event_time > {TIME} $1 AND received_at > {TIME} $1 AND event_type = 'SEARCH' \
+           AND keyword IS NOT NULL AND {mine} \
          ORDER BY {AT} DESC, received_at DESC, ctid DESC"
     );
     let since = (now_ms - RECENT_SEARCHES_MS) as f64;

@@ -156,8 +156,9 @@ pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) 
 fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64) -> Result<Vec<RecentRow>> {
     let forgotten = forgotten(transaction, user_id, i64::MIN)?;
     let mut statement = transaction.prepare_cached(
-            "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
-             AND keyword IS NOT NULL AND user_id IS NOT NULL AND (?2 IS NULL OR user_id = ?2) \
+            "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 \
+             AND received_at > ?1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND user_id IS NOT NULL \
+             AND (?2 IS NULL OR user_id = ?2) \
              ORDER BY at DESC, received_at DESC, rowid DESC",
         )?;
     // Row by row: an hour may hold millions, of which ten a user are kept.
