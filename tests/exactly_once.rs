@@ -88,8 +88,7 @@ fn rage(ledger: LedgerKind, live: LiveKind) {
     let (storms, requests) = (setting("STORMS").unwrap_or(STORMS), setting("REQUESTS").unwrap_or(REQUESTS));
     println!("{ledger:?} + {live:?}: SEED={first} STORMS={storms} REQUESTS={requests}");
     let begun = Instant::now();
-    let records: usize =
-        (first..first + storms).map(|seed| storm::storm(&mut stores, seed, requests as usize)).sum();
+    let records: usize = (first..first + storms).map(|seed| storm::storm(&mut stores, seed, requests as usize)).sum();
     println!("{ledger:?} + {live:?}: {storms} storms, {records} records, {:?}", begun.elapsed());
 }
 

@@ -99,7 +99,11 @@ impl Model {
             return LikeOutcome { liked, changed, like_count: count, version };
         }
         let (count, version) = (count + if liked { 1 } else { -1 }, version + 1);
-        if liked { self.liked.insert(pair) } else { self.liked.remove(&pair) };
+        if liked {
+            self.liked.insert(pair)
+        } else {
+            self.liked.remove(&pair)
+        };
         self.posts.insert(post.clone(), (count, version));
         let action = if liked { "LIKE" } else { "UNLIKE" };
         self.log.push((stream, position, post, user, action, count, version));
@@ -119,7 +123,8 @@ impl Model {
         let mut sums = Sums::new();
         for stored in &self.stored {
             for (dimension, name, count) in counted(stored) {
-                *sums.entry((dimension as u8, stored.event.event_time_ms.div_euclid(60_000), name)).or_default() += count;
+                *sums.entry((dimension as u8, stored.event.event_time_ms.div_euclid(60_000), name)).or_default() +=
+                    count;
             }
         }
         sums.retain(|_, count| *count != 0);
@@ -189,9 +194,9 @@ impl Model {
         });
         let is_forgotten = |at_ms: i64, keyword: &str| {
             let folded = fold_keyword(keyword);
-            self.forgotten.iter().any(|(of, what, up_to)| {
-                of == user && at_ms <= *up_to && (what.is_empty() || *what == *folded)
-            })
+            self.forgotten
+                .iter()
+                .any(|(of, what, up_to)| of == user && at_ms <= *up_to && (what.is_empty() || *what == *folded))
         };
         let mut searches: Vec<_> = searches.filter(|(at_ms, keyword)| !is_forgotten(*at_ms, keyword)).collect();
         searches.sort_by_key(|(at_ms, _)| std::cmp::Reverse(*at_ms));

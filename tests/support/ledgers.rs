@@ -65,10 +65,7 @@ impl Fixture {
     }
 
     pub(crate) fn feed(&self) -> Feed {
-        let mut writer = self.ledger.open_writer().expect("a writer");
-        let stream = Uuid::new_v4();
-        writer.register(stream).expect("registers");
-        Feed { writer, stream, at: Watermark::default() }
+        Feed::on(&*self.ledger)
     }
 }
 
@@ -88,6 +85,14 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
+    /// A journal that the ledger has not heard of.
+    pub(crate) fn on(ledger: &dyn Ledger) -> Feed {
+        let mut writer = ledger.open_writer().expect("a writer");
+        let stream = Uuid::new_v4();
+        writer.register(stream).expect("registers");
+        Feed { writer, stream, at: Watermark::default() }
+    }
+
     pub(crate) fn batch<'a>(&self, records: Vec<Record<'a>>) -> Batch<'a> {
         let position = self.at.position + records.len() as u64;
         let to = Watermark { position, crc: (position as u32).wrapping_mul(2_654_435_761) };

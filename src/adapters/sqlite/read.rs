@@ -156,11 +156,11 @@ pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) 
 fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64) -> Result<Vec<RecentRow>> {
     let forgotten = forgotten(transaction, user_id, i64::MIN)?;
     let mut statement = transaction.prepare_cached(
-            "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 \
+        "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 \
              AND received_at > ?1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND user_id IS NOT NULL \
              AND (?2 IS NULL OR user_id = ?2) \
              ORDER BY at DESC, received_at DESC, rowid DESC",
-        )?;
+    )?;
     // Row by row: an hour may hold millions, of which ten a user are kept.
     let rows = statement.query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
         Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })
@@ -169,7 +169,11 @@ fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64
 }
 
 /// What was forgotten up to a time later than `after_ms`: of one user, or of all.
-fn forgotten(transaction: &Transaction<'_>, user_id: Option<&str>, after_ms: i64) -> Result<Vec<(String, String, i64)>> {
+fn forgotten(
+    transaction: &Transaction<'_>,
+    user_id: Option<&str>,
+    after_ms: i64,
+) -> Result<Vec<(String, String, i64)>> {
     let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2";
     let mut statement = transaction.prepare_cached(sql)?;
     let rows = statement.query_map(params![user_id, after_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
