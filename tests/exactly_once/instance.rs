@@ -1,5 +1,6 @@
 //! One instance of the program without its HTTP: a real journal in a directory, both sinks, and stores that misbehave.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, mpsc};
@@ -54,13 +55,7 @@ impl Instance {
     /// What starts after this one was killed: its directory as the disk has it at this moment. This one lives on as a
     /// process that does not know yet that it is dead.
     pub(crate) fn copy(&self, ledger: &Arc<dyn Ledger>, live: &Arc<dyn LiveStore>, clock: &Clock) -> Instance {
-        let directory = fast_directory();
-        for entry in std::fs::read_dir(self.directory.path()).expect("the journal's directory") {
-            let from = entry.expect("a file").path();
-            // A spare may be renamed or removed while we look.
-            let _ = std::fs::copy(&from, directory.path().join(from.file_name().expect("a name")));
-        }
-        Instance::open(directory, ledger, live, clock)
+        Instance::open(image_of(self.directory.path()), ledger, live, clock)
     }
 
     fn open(
@@ -204,6 +199,21 @@ impl Drop for Running {
         self.statuses.iter().for_each(|status| status.stop());
         for thread in self.threads.drain(..) {
             let _ = thread.join();
+        }
+    }
+}
+
+/// A directory as it is at one moment: copied again where files came or went meanwhile, as spares and old segments do.
+fn image_of(directory: &Path) -> tempfile::TempDir {
+    let names = || {
+        let entries = std::fs::read_dir(directory).expect("the journal's directory");
+        entries.map(|entry| entry.expect("a file").file_name()).collect::<BTreeSet<_>>()
+    };
+    loop {
+        let (image, before) = (fast_directory(), names());
+        let copy = |name| std::fs::copy(directory.join(name), image.path().join(name)).is_ok();
+        if before.iter().all(copy) && names() == before {
+            return image;
         }
     }
 }

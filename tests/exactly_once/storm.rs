@@ -107,12 +107,13 @@ fn settle(lines: &[Line], stores: &Stores) {
     }
     let deadline = Instant::now() + SETTLE_WAIT;
     for line in lines {
-        let (stream, end) = (line.instance.journal.stream(), line.instance.journal.end());
+        let (stream, end) = (line.instance.journal.stream(), line.instance.journal.end_position());
         loop {
             let live = stores.live.open_writer().and_then(|mut writer| writer.state(stream));
             let ledger = stores.ledger().watermark(stream).expect("the ledger answers");
             let is_told = line.asked.iter().all(Asked::is_answered);
-            if ledger == Some(end) && matches!(live, Ok(LiveState::At(at)) if at == end) && is_told {
+            let is_live = matches!(live, Ok(LiveState::At(at)) if Some(at) == ledger);
+            if ledger.is_some_and(|at| at.position == end) && is_live && is_told {
                 break;
             }
             let states = line.running.statuses.each_ref().map(|status| (status.state(), status.last_error()));

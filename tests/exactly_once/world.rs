@@ -105,16 +105,16 @@ impl<'s> World<'s> {
         let line = self.records.random.random_range(0..self.lines.len());
         match self.records.random.random_range(0..100) {
             0..30 => self.append(line),
-            30..53 => self.step_ledger(line, false),
-            53..74 => self.step_live(line, false),
-            74..80 => self.fold(line),
-            80..85 => self.keep_house(line),
-            85..91 => self.move_time(),
-            91..94 => self.step_zombie(line),
-            94..96 => self.crash(line),
-            96 => self.lose_live(),
-            97 => self.rebuild(line),
-            98 => self.prune(line),
+            30..52 => self.step_ledger(line, false),
+            52..72 => self.step_live(line, false),
+            72..78 => self.fold(line),
+            78..82 => self.keep_house(line),
+            82..87 => self.move_time(),
+            87..92 => self.step_zombie(line),
+            92..95 => self.crash(line),
+            95 => self.lose_live(),
+            96 => self.rebuild(line),
+            97..99 => self.prune(line),
             _ => self.check_counts(),
         }
     }
@@ -173,9 +173,10 @@ impl<'s> World<'s> {
     /// Whoever was answered was told what the model says.
     fn hear(&mut self, line: usize, may_lack_no_ops: bool) {
         let line = &mut self.lines[line];
-        let (answered, waiting) = std::mem::take(&mut line.asked).into_iter().partition(Asked::is_answered);
+        let (answered, waiting): (Vec<Asked>, _) =
+            std::mem::take(&mut line.asked).into_iter().partition(Asked::is_answered);
         line.asked = waiting;
-        for asked in Vec::<Asked>::from(answered) {
+        for asked in answered {
             let last = asked.first + u64::from(asked.count) - 1;
             assert!(last <= line.taken, "told of {last}, but the ledger stands at {}", line.taken);
             let told: BTreeMap<Position, Verdict> =
@@ -243,7 +244,9 @@ impl<'s> World<'s> {
         self.note(format!("crash {line}"));
         let next = self.lines[line].instance.copy(self.stores.ledger(), &self.stores.live, &self.clock);
         let line = &mut self.lines[line];
-        assert_eq!(next.journal.end(), line.instance.journal.end(), "what was durable is there after a crash");
+        // The position alone: a journal whose frames were all removed does not know the checksum of the last.
+        let end = line.instance.journal.end_position();
+        assert_eq!(next.journal.end_position(), end, "what was durable is there after a crash");
         line.zombies.push_back(std::mem::replace(&mut line.instance, next));
         line.asked.clear();
         if line.zombies.len() > ZOMBIES_MAX {
@@ -325,10 +328,10 @@ impl<'s> World<'s> {
         for _ in 0..40 {
             self.step_ledger(line, true);
             self.step_live(line, true);
-            let (stream, end) = (self.lines[line].stream, self.lines[line].instance.journal.end());
-            let mut live = self.stores.live.open_writer().expect("a writer");
-            let is_live = live.state(stream).expect("answers") == LiveState::At(end);
-            if is_live && self.stores.ledger().watermark(stream).expect("answers") == Some(end) {
+            let (stream, end) = (self.lines[line].stream, self.lines[line].instance.journal.end_position());
+            let live = self.stores.live.open_writer().and_then(|mut writer| writer.state(stream)).expect("answers");
+            let ledger = self.stores.ledger().watermark(stream).expect("answers").expect("registered");
+            if ledger.position == end && live == LiveState::At(ledger) {
                 assert!(self.lines[line].asked.is_empty(), "somebody was never answered");
                 return;
             }

@@ -108,7 +108,7 @@ impl Faults {
         self.plan().always.insert(call, fault);
     }
 
-    /// One call in `one_in` fails before, is slow or loses its reply, until [`Faults::heal`].
+    /// One call in `one_in` fails before, is slow, hangs or loses its reply, until [`Faults::heal`].
     pub(crate) fn at_random(&self, seed: u64, one_in: u32) {
         self.plan().random = Some((StdRng::seed_from_u64(seed), one_in));
     }
@@ -146,7 +146,8 @@ impl Faults {
             return None;
         }
         let pause = Duration::from_millis(random.random_range(0..20));
-        Some([Fault::Before, Fault::LostReply, Fault::LostReply, Fault::Slow(pause)][random.random_range(0..4)])
+        let faults = [Fault::Before, Fault::LostReply, Fault::LostReply, Fault::Slow(pause), Fault::Hang(2 * pause)];
+        Some(faults[random.random_range(0..faults.len())])
     }
 
     fn hang(&self, bound: Duration) {
