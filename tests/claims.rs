@@ -1,7 +1,7 @@
 //! Every claim of a port names its tests, and they run over every adapter: read from the sources, as tidy.rs does.
 //!
-//! A claim is a line `- **L4** …` in the documents of src/ports.rs; a test says which it shows in a comment right above it,
-//! `// claims: L4, L5`. `cargo test --test claims -- --nocapture` prints the table.
+//! A claim is a line `- **L4** …` in the documents of src/ports.rs; a test says which it shows in a comment right above
+//! it, `// claims: L4, L5`. `cargo test --test claims -- --nocapture` prints the table.
 
 #![allow(clippy::print_stdout, reason = "the table is for whoever asks for it")]
 

@@ -1,9 +1,9 @@
 //! Exactly once, by model: whatever happens to journals, sinks and stores in between, every effect of every record is
 //! there once.
 //!
-//! Random interleavings of appends, steps of the sinks, lost replies, crashes whose earlier lives go on, folds, rebuilds,
-//! lost live stores and days that pass, of one to three instances on one pair of stores, are compared with a model that
-//! only lists what was stored. `SEED=… ITERATIONS=1` replays one; `ITERATIONS=…` says how many, `STEPS=…` how long.
+//! Random interleavings of appends, steps of the sinks, lost replies, crashes whose earlier lives go on, folds,
+//! rebuilds, lost live stores and days that pass, of one to three instances on one pair of stores, are compared with a
+//! model that only lists what was stored. `SEED=… ITERATIONS=1` replays one; `ITERATIONS=…` says how many, `STEPS=…` how long.
 
 #![allow(clippy::print_stdout, reason = "what was run is for whoever reads the test's output")]
 

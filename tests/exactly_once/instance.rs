@@ -116,6 +116,13 @@ impl Instance {
         Asked { first, count, decision, ticket }
     }
 
+    /// Both sinks find out where their stores stand, and apply nothing yet.
+    pub(crate) fn stand(&mut self) -> Result<(), Ended> {
+        self.ledger = Some(self.ledger_sink.stand(&self.kept[0])?);
+        self.live = Some(self.live_sink.stand(&self.kept[1])?);
+        Ok(())
+    }
+
     /// One step of the ledger's sink, which is begun anew where it ended; true where it applied something.
     pub(crate) fn step_ledger(&mut self) -> Result<bool, Ended> {
         let follower = match self.ledger.take() {
@@ -145,6 +152,11 @@ impl Instance {
             self.live = None;
         }
         done
+    }
+
+    /// The live store's sink has to connect again.
+    pub(crate) fn lose_live_connection(&mut self) {
+        self.live = None;
     }
 
     /// Folds, where the live store's sink follows.

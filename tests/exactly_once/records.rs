@@ -26,9 +26,17 @@ impl Records {
         Records { random, hand, sent: Vec::new() }
     }
 
-    /// What one request holds.
+    /// What one request holds. Some are of plain events only: a ledger may have a shorter way for those.
     pub(crate) fn some(&mut self) -> Vec<Record<'static>> {
-        (0..self.random.random_range(1..9)).map(|_| self.record()).collect()
+        let mut records: Vec<_> = (0..self.random.random_range(1..9)).map(|_| self.record()).collect();
+        if self.chance(3) {
+            let is_plain = |record: &Record<'_>| match record {
+                Record::Event(event) => !event.id_from_client && !event.event_type.is_like(),
+                Record::Forget(_) => false,
+            };
+            records.retain(is_plain);
+        }
+        if records.is_empty() { self.some() } else { records }
     }
 
     fn chance(&mut self, one_in: u32) -> bool {

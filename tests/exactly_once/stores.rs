@@ -37,6 +37,9 @@ pub(crate) struct Stores {
     pub(crate) zone: TimeZone,
 }
 
+/// Keys with their values and when they expire.
+pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
+
 const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
 
 const TABLES: [&str; 13] = [
@@ -96,6 +99,33 @@ impl Stores {
     /// As somebody does who empties the wrong server.
     pub(crate) fn empty_redis(&self) {
         drop(self.redis.as_ref().map(|redis| redis.admin("FLUSHALL").expect("Redis answers")));
+    }
+
+    /// Everything that Redis holds, as a backup does.
+    pub(crate) fn back_up(&self) -> Option<Backup> {
+        let mut link = redis::Client::open(self.redis.as_ref()?.url()).and_then(|client| client.get_connection());
+        let link = link.as_mut().expect("Redis answers");
+        let keys: Vec<Vec<u8>> = redis::cmd("KEYS").arg("*").query(link).expect("keys");
+        let kept = keys.into_iter().map(|key| {
+            let dump = redis::cmd("DUMP").arg(&key).query(link).expect("a value");
+            let expires = redis::cmd("PEXPIRETIME").arg(&key).query::<i64>(link).expect("a time");
+            (key, dump, expires.max(0))
+        });
+        Some(kept.collect())
+    }
+
+    /// Redis holds what it held when the backup was made.
+    pub(crate) fn restore(&self, backup: &Backup) {
+        self.empty_redis();
+        let url = self.redis.as_ref().expect("a backup was made of it").url();
+        let mut link = redis::Client::open(url).and_then(|client| client.get_connection()).expect("Redis answers");
+        for (key, dump, expires) in backup {
+            let mut restore = redis::cmd("RESTORE");
+            // A key that ran out while the backup was made has no value.
+            if let Some(dump) = dump {
+                restore.arg(key).arg(expires).arg(dump).arg("ABSTTL").exec(&mut link).expect("restores");
+            }
+        }
     }
 
     pub(crate) fn is_live_in_memory(&self) -> bool {

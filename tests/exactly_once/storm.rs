@@ -1,5 +1,5 @@
-//! The shipped sinks on their own threads, at their own pace, while clients append, stores fail at random, instances are
-//! killed and the live store is emptied.
+//! The shipped sinks on their own threads, at their own pace, while clients append, stores fail at random, instances
+//! are killed and the live store is emptied.
 //!
 //! Which of two instances came first is not ours to say here, so the ledger is asked: its log of likes and its verdicts
 //! must be one possible history of what was sent, and everything else must follow from that history.

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::instance::{Asked, Instance};
 use super::model::Model;
 use super::records::{Records, USERS};
-use super::stores::Stores;
+use super::stores::{Backup, Stores};
 use crate::faulty::{Call, Fault};
 use crate::ledgers::{DAY, HOUR, MINUTE};
 
@@ -48,6 +48,8 @@ pub(crate) struct World<'s> {
     clock: Clock,
     model: Model,
     lines: Vec<Line>,
+    /// What Redis held a while ago.
+    backup: Option<Backup>,
     /// What was done, for whoever has to find out why.
     history: Vec<String>,
     seed: u64,
@@ -71,6 +73,7 @@ impl<'s> World<'s> {
             clock,
             model: Model::default(),
             lines: Vec::new(),
+            backup: None,
             history: Vec::new(),
             seed,
             records: Records::new(random, hand),
@@ -112,7 +115,8 @@ impl<'s> World<'s> {
             82..87 => self.move_time(),
             87..92 => self.step_zombie(line),
             92..95 => self.crash(line),
-            95 => self.lose_live(),
+            95 if self.chance(2) => self.lose_live(),
+            95 => self.go_back(),
             96 => self.rebuild(line),
             97..99 => self.prune(line),
             _ => self.check_counts(),
@@ -240,10 +244,10 @@ impl<'s> World<'s> {
     }
 
     /// kill -9: the next life starts on what the disk has; the last one does not know yet.
-    fn crash(&mut self, line: usize) {
-        self.note(format!("crash {line}"));
-        let next = self.lines[line].instance.copy(self.stores.ledger(), &self.stores.live, &self.clock);
-        let line = &mut self.lines[line];
+    fn crash(&mut self, at: usize) {
+        self.note(format!("crash {at}"));
+        let next = self.lines[at].instance.copy(self.stores.ledger(), &self.stores.live, &self.clock);
+        let line = &mut self.lines[at];
         // The position alone: a journal whose frames were all removed does not know the checksum of the last.
         let end = line.instance.journal.end_position();
         assert_eq!(next.journal.end_position(), end, "what was durable is there after a crash");
@@ -251,6 +255,11 @@ impl<'s> World<'s> {
         line.asked.clear();
         if line.zombies.len() > ZOMBIES_MAX {
             line.zombies.pop_front();
+        }
+        // Once it stands, the earlier life may still move what it has seen.
+        if self.chance(2) {
+            self.lines[at].instance.stand().expect("nothing fails yet");
+            self.note("it stands");
         }
     }
 
@@ -270,6 +279,22 @@ impl<'s> World<'s> {
             for line in 0..self.lines.len() {
                 self.crash(line);
                 self.lines[line].zombies.clear();
+            }
+        }
+    }
+
+    /// Redis is restored from a backup: the journal, or where it may not be trusted any more the ledger, brings it on.
+    fn go_back(&mut self) {
+        match self.backup.take() {
+            Some(backup) => {
+                self.stores.restore(&backup);
+                // A server that was restored has restarted, and all connections to it are gone.
+                self.lines.iter_mut().for_each(|line| line.instance.lose_live_connection());
+                self.note("the live store is restored from a backup");
+            }
+            None => {
+                self.backup = self.stores.back_up();
+                self.note("a backup of the live store");
             }
         }
     }
