@@ -1,7 +1,8 @@
 //! The seams: what the program asks of a ledger and of a live store. Two shipped adapters each.
 //!
-//! A port speaks the application's language and takes batches; its document is its contract, which one suite of tests
-//! runs over every adapter. All calls block: they are made on lanes and on sink threads, never in a coroutine.
+//! A port speaks the application's language and takes batches; its document is its contract: a list of numbered claims,
+//! each of which names a test that runs over every adapter (`tests/claims.rs` fails where one has none). Numbers are
+//! never reused. All calls block: they are made on lanes and on sink threads, never in a coroutine.
 
 use std::collections::BTreeMap;
 
@@ -90,12 +91,40 @@ impl LikeOutcome {
 /// Verdicts in the order of their positions; a record without one was stored.
 pub type Verdicts = Vec<(Position, Verdict)>;
 
-/// The durable record and source of truth.
+/// The durable record and source of truth. What it claims, with [`LedgerWriter`]:
 ///
-/// **Atomic**: a batch, its watermark, its verdicts and all rollups are one transaction. **Durable** when `apply`
-/// returns. **Exactly once**: `apply` is fenced on `batch.from`; after any error or crash `watermark` tells what
-/// happened. **Order**: records take effect in journal order. Calls block; time-outs are the adapter's and end in
-/// [`StoreError::Retry`].
+/// - **L1** Atomic: a batch, its watermark, its verdicts, its dead letters and all rollups are one transaction. After
+///   any error all of it is there or nothing, and after `Fenced` and `Poison` nothing.
+/// - **L2** Exactly once: `apply` is fenced on `batch.from`, position and checksum; `Fenced` says what was found.
+/// - **L3** A lost reply is told by `watermark`, which a reader and a writer answer alike.
+/// - **L4** Durable when `apply` returns: a crash of the server or the program right after it loses nothing.
+/// - **L5** Order: records take effect in journal order, those of several journals in some order.
+/// - **L6** A stream is unknown (`None`) until it is registered at position 0; registering again moves nothing.
+/// - **L7** An id that a client chose is stored once, within a batch, across batches and across journals, for at least
+///   `ID_MEMORY_MS`; what comes again is a `Duplicate`, and neither stored nor counted.
+/// - **L8** Likes are the fold of their journal by user and post: state, count (never below 0), version and one row of
+///   the log for each change; an outcome is that right after its action, and the type stored is what a toggle turned
+///   out to be.
+/// - **L9** Verdicts are kept until they are pruned, a range at a time, by stream; behind what was pruned the answer is
+///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
+/// - **L10** Data that is refused is `Poison`, found by `probe`, which stores nothing; what is set aside is a row of
+///   `dead_letter` and a verdict, and the rest of its batch is stored.
+/// - **L11** Rows = Σ rollups: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals by stream;
+///   `user_hour` holds each hour, type and user once.
+/// - **L12** `count` is exact for every filter and range.
+/// - **L13** `top` ranks by score, then name (bytewise), only positive scores, over exactly its window's buckets.
+/// - **L14** `recent` is a user's ten newest searches of the last hour by the earlier of event time and receipt, no
+///   folded keyword twice, without what was forgotten, also where the search comes in after that.
+/// - **L15** `snapshot` is one state: watermarks, rollups, totals, recent searches and what was forgotten agree.
+/// - **L16** Several writers add up, whatever they write at the same time.
+/// - **L17** `maintain` changes no answer but that of what is too old, may run anywhere at any time, and gives up soon
+///   where something is in its way.
+/// - **L18** A server that is away, hangs or is busy ends a call in `Retry`, within a bound; the next call finds it
+///   again.
+/// - **L19** `export`, page after page, gives every stored event that matches once, by event time, however many share a
+///   time, as it was stored.
+///
+/// Calls block.
 pub trait Ledger: Send + Sync {
     /// A connection of its own for a sink. Creates nothing; the schema is there already.
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError>;
@@ -207,7 +236,37 @@ pub struct ExportPage {
     pub next: Option<ExportCursor>,
 }
 
-/// Fast statistics and lists, derived from the ledger; may be lost whole.
+/// Fast statistics and lists, derived from the ledger; may be lost whole. What it claims, with [`LiveWriter`]:
+///
+/// - **V1** `top` ranks by score, then name (bytewise), only positive scores, at most `limit`.
+/// - **V2** A score is the sum of its parts' counts, each with its weight; `hot` halves a count with each quarter of
+///   the window, by the age of its bucket.
+/// - **V3** A window holds exactly its buckets: see [`Window`]. An answer may be a second old, not more.
+/// - **V4** Days are local dates of `TIME_ZONE`, also those of 23 and 25 hours.
+/// - **V5** Exactly once: `apply` is fenced on `batch.from`, position and checksum; `Fenced` says what was found, and
+///   nothing of the batch is applied; a lost reply is told by `state`.
+/// - **V6** Folding changes no answer and happens once, whoever calls it and however often; a minute is not folded
+///   before `FOLD_GRACE_MS`.
+/// - **V7** A count of a minute that is folded goes to its hour and day, and to the minute if that is kept; one older
+///   than eight days changes totals only.
+/// - **V8** A closed bucket keeps its `LIVE_BUCKET_MEMBERS_MAX` highest, an open one is trimmed to them when it passes
+///   `LIVE_OPEN_BUCKET_MEMBERS_MAX`; answers that read one say `approximate`, others do not.
+/// - **V9** Totals are never trimmed: one a dimension, for types one a type.
+/// - **V10** `recent`: at most ten, newest first by event time whatever the order of arrival, no folded keyword twice,
+///   as typed last; none once the newest is an hour old.
+/// - **V11** Forgetting reaches one keyword or all up to its time and no later search, and those made before it that
+///   arrive within an hour after it.
+/// - **V12** No generation is `Lost`: reads answer `Retry`, writes `Fenced` with nothing found, and nothing is counted.
+///   A stream that is new to a generation begins at 0; registering again moves nothing.
+/// - **V13** `rebuild` replaces everything by what the snapshot says, watermarks included, in a fresh store and in one
+///   that is in use; lists, totals and the recent searches of the last hour are those that applying all of it would have
+///   given.
+/// - **V14** Readers see the old generation until the new one is whole; a rebuild that failed leaves the old one and
+///   nothing behind.
+/// - **V15** A rebuild asks for its snapshot only where the state is still what its caller saw.
+/// - **V16** Streams are independent: each has its watermark, their counts add up.
+/// - **V17** A server that is away, hangs or is full ends a call in `Retry`, within a bound; the next call finds it
+///   again. A store in this process is never away, and lets readers in while it is rebuilt.
 ///
 /// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed total for each
 /// dimension (and each event type), recent searches, and a watermark for each stream, changed atomically with the
@@ -297,7 +356,7 @@ pub struct LiveBatch {
 pub enum RecentChange {
     /// Searched for `keyword` (as typed) at `at_ms`.
     Add { user_id: String, keyword: String, at_ms: i64 },
-    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`.
+    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, those included that arrive later.
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 
@@ -349,4 +408,6 @@ pub struct Snapshot {
     /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the
     /// newest 10 a user.
     pub recent: Vec<(String, String, i64)>,
+    /// What was forgotten in the last hour: user, folded keyword (empty: all), up to when.
+    pub forgotten: Vec<(String, String, i64)>,
 }

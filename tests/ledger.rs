@@ -1,30 +1,31 @@
-//! The contract of the ledger, run over PostgreSQL and SQLite: one suite, one set of answers.
+//! The contract of the ledger, run over PostgreSQL and SQLite: one suite, one set of answers. `// claims:` names what
+//! src/ports.rs says.
 
+#[path = "ledger/exporting.rs"]
+mod exporting;
+#[path = "ledger/failing.rs"]
+mod failing;
+#[path = "support/faulty.rs"]
+mod faulty;
 #[path = "support/ledgers.rs"]
 mod ledgers;
+#[path = "ledger/products.rs"]
+mod products;
 #[path = "support/postgres.rs"]
 mod server;
 #[path = "support/tables.rs"]
 mod tables;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
 
-use event_tracker::adapters::postgres::{self, PostgresLedger};
-use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::events::{Dimension, Event, EventType, Forget, Record, fold_keyword, page_key};
-use event_tracker::limits::STORE_CALL_MS_MAX;
-use event_tracker::ports::{
-    CountFilter, Ledger, LikeOutcome, Position, StoreError, TopQuery, Verdict, Watermark, Window,
-};
-use ledgers::{
-    DAY, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded, with_id,
-};
+use event_tracker::ports::{CountFilter, LikeOutcome, Position, StoreError, TopQuery, Verdict, Watermark, Window};
+use ledgers::{DAY, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded, with_id};
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
-use server::Server;
 use uuid::Uuid;
 
+// claims: L1, L2, L3, L6
 #[test]
 fn a_batch_is_applied_exactly_once_whatever_its_size() {
     each_ledger(|fixture| {
@@ -56,6 +57,7 @@ fn a_batch_is_applied_exactly_once_whatever_its_size() {
     });
 }
 
+// claims: L7, L9
 #[test]
 fn an_id_that_a_client_chose_is_stored_once_within_and_across_batches() {
     each_ledger(|fixture| {
@@ -94,6 +96,7 @@ fn an_id_that_a_client_chose_is_stored_once_within_and_across_batches() {
     });
 }
 
+// claims: L5, L8, L9
 #[test]
 fn likes_are_the_fold_of_their_journal() {
     let mut random = seeded();
@@ -150,6 +153,7 @@ fn likes_are_the_fold_of_their_journal() {
     });
 }
 
+// claims: L1, L10
 #[test]
 fn what_the_ledger_refuses_is_found_by_probing_and_set_aside() {
     each_ledger(|fixture| {
@@ -193,6 +197,7 @@ fn what_the_ledger_refuses_is_found_by_probing_and_set_aside() {
     });
 }
 
+// claims: L11, L12
 #[test]
 fn rows_are_the_sum_of_the_rollups_and_counts_are_exact() {
     let mut random = seeded();
@@ -272,6 +277,7 @@ fn matches(event: &Event<'_>, filter: &CountFilter) -> bool {
         && filter.to_ms.is_none_or(|to| event.event_time_ms < to)
 }
 
+// claims: L14
 #[test]
 fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
     each_ledger(|fixture| {
@@ -296,6 +302,14 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         feed.apply(vec![forget(None, NOW - 15 * MINUTE)]);
         assert_eq!(recent("u", NOW), ["K5"]);
         assert_eq!(recent("v", NOW), ["other"]);
+        let mut forgotten = fixture.ledger.snapshot(NOW).expect("a snapshot").forgotten;
+        forgotten.sort();
+        let expected = [("", NOW - 15 * MINUTE), ("k11", NOW)];
+        assert_eq!(
+            forgotten,
+            expected.map(|(keyword, at)| ("u".to_owned(), keyword.to_owned(), at)),
+            "of the last hour"
+        );
         let mut again = search("u", "k11", NOW + 1);
         if let Record::Event(event) = &mut again {
             event.received_at_ms = NOW + 1;
@@ -306,11 +320,15 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         assert_eq!(recent("u", NOW + 1), ["k11", "K5"], "searched again after it was forgotten");
         assert_eq!(recent("u", NOW + 50 * MINUTE), ["k11"]);
         assert!(recent("u", NOW + 2 * HOUR).is_empty());
+        feed.apply(vec![search("x", "by a clock that is ahead", NOW + 30_000)]);
+        assert_eq!(recent("x", NOW + HOUR - 1).len(), 1);
+        assert!(recent("x", NOW + HOUR).is_empty(), "an hour after it was taken");
         feed.writer.maintain(NOW + 2 * HOUR).expect("maintains");
         assert_eq!(fixture.number("SELECT count(*) FROM recent_forgotten"), 0);
     });
 }
 
+// claims: L13
 #[test]
 fn a_ranked_list_orders_by_score_then_name() {
     each_ledger(|fixture| {
@@ -354,6 +372,7 @@ fn a_ranked_list_orders_by_score_then_name() {
     });
 }
 
+// claims: L15
 #[test]
 fn a_snapshot_is_what_was_applied() {
     each_ledger(|fixture| {
@@ -391,6 +410,7 @@ fn a_snapshot_is_what_was_applied() {
     });
 }
 
+// claims: L16, L11
 #[test]
 fn two_writers_add_up() {
     each_ledger(|fixture| {
@@ -423,178 +443,4 @@ fn two_writers_add_up() {
         assert_eq!(fixture.number("SELECT sum(like_count) FROM post_stat"), 0);
         assert_eq!(fixture.number("SELECT count(*) FROM post_like"), 0);
     });
-}
-
-#[test]
-fn postgres_makes_partitions_ahead_and_where_a_batch_needs_them() {
-    let Some(fixture) = Fixture::postgres() else { return };
-    let mut feed = fixture.feed();
-    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
-    feed.writer.maintain(NOW).expect("maintains");
-    assert_eq!(fixture.number(partitions), 8);
-    feed.apply(vec![click(1, NOW), click(1, NOW - 30 * DAY)]);
-    assert_eq!(fixture.number(partitions), 9);
-    assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 1);
-    // One that the writer knew is gone: it is made again.
-    fixture.rows("DROP TABLE events_20261023");
-    feed.apply(vec![click(1, NOW - 30 * DAY)]);
-    assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 1);
-    // One that somebody detached is attached again: nothing of its day is refused.
-    fixture.rows("ALTER TABLE events DETACH PARTITION events_20261023");
-    feed.apply(vec![click(1, NOW - 30 * DAY)]);
-    assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 2);
-    assert_eq!(fixture.number("SELECT count(*) FROM dead_letter"), 0);
-}
-
-#[test]
-fn postgres_housekeeping_gives_up_soon_where_a_dump_holds_a_table() {
-    let Some(fixture) = Fixture::postgres() else { return };
-    let mut feed = fixture.feed();
-    feed.writer.maintain(NOW).expect("maintains");
-    let mut dump = ::postgres::Client::connect(&fixture.url, ::postgres::NoTls).expect("connects");
-    let mut dumping = dump.transaction().expect("begins");
-    dumping.batch_execute("LOCK TABLE event_id_a, event_id_b IN ACCESS SHARE MODE").expect("locks");
-    let begun = Instant::now();
-    let held = feed.writer.maintain(NOW + DAY);
-    assert!(matches!(held, Err(StoreError::Retry(_))), "{held:?}");
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    let id = Uuid::new_v4();
-    assert_eq!(feed.apply(vec![with_id(click(1, NOW), id), with_id(click(1, NOW), id)]), [(2, Verdict::Duplicate)]);
-    dumping.rollback().expect("ends");
-    feed.writer.maintain(NOW + DAY).expect("maintains again");
-    assert_eq!(feed.apply(vec![with_id(click(1, NOW), id)]), [(3, Verdict::Duplicate)]);
-}
-
-#[test]
-fn postgres_refuses_a_newer_schema_and_another_encoding_with_what_mends_it() {
-    let Some(fixture) = Fixture::postgres() else { return };
-    let together: Vec<_> = (0..4)
-        .map(|_| {
-            let url = fixture.url.clone();
-            std::thread::spawn(move || postgres::prepare(&url))
-        })
-        .collect();
-    together.into_iter().for_each(|one| one.join().expect("a thread").expect("prepared already"));
-    fixture.rows("INSERT INTO schema_version VALUES (999)");
-    let error = postgres::prepare(&fixture.url).expect_err("newer");
-    assert!(matches!(&error, postgres::PrepareError::Refused(text) if text.contains("999")), "{error}");
-    let server = Server::shared().expect("started above");
-    let fresh = server.database("together", "");
-    let together: Vec<_> = (0..4)
-        .map(|_| {
-            let url = fresh.clone();
-            std::thread::spawn(move || postgres::prepare(&url))
-        })
-        .collect();
-    together.into_iter().for_each(|one| one.join().expect("a thread").expect("one makes it, the others wait"));
-    let ascii = server.database("ascii", "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
-    let error = postgres::prepare(&ascii).expect_err("another encoding");
-    assert!(error.to_string().contains("TEMPLATE template0"), "{error}");
-    let away = PostgresLedger::new("postgres://nobody@127.0.0.1:1/nothing", 2).expect("lazy");
-    assert!(matches!(away.ping(), Err(StoreError::Retry(_))));
-    assert!(matches!(postgres::prepare("postgres://nobody@127.0.0.1:1/x"), Err(postgres::PrepareError::Retry(_))));
-    assert!(matches!(PostgresLedger::new("postgres://host:port", 2), Err(StoreError::Fatal(_))));
-}
-
-#[test]
-fn sqlite_refuses_a_newer_schema() {
-    let fixture = Fixture::sqlite();
-    fixture.rows("PRAGMA user_version = 999");
-    let error = SqliteLedger::open(std::path::Path::new(&fixture.url)).err().expect("newer");
-    assert!(matches!(&error, StoreError::Fatal(text) if text.contains("999")), "{error}");
-}
-
-#[test]
-fn postgres_that_is_stopped_ends_in_retry_and_is_used_again_later() {
-    let Some(fixture) = Fixture::postgres() else { return };
-    if Server::shared().expect("started above").pid().is_none() {
-        return;
-    }
-    fixture.ledger.ping().expect("a connection");
-    let pids = backends(&fixture);
-    signal(&pids, libc::SIGSTOP);
-    let start = Instant::now();
-    let answer = fixture.ledger.watermark(Uuid::new_v4());
-    let took = start.elapsed();
-    signal(&pids, libc::SIGCONT);
-    assert!(matches!(answer, Err(StoreError::Retry(_))), "{answer:?}");
-    assert!(took < Duration::from_millis(1_500), "{took:?}");
-    fixture.ledger.ping().expect("another connection");
-}
-
-/// Takes as long as a call may.
-#[test]
-#[ignore = "half a minute of waiting"]
-fn a_writer_of_a_stopped_postgres_gives_up_and_a_late_commit_counts_once() {
-    let Some(fixture) = Fixture::postgres() else { return };
-    if Server::shared().expect("started above").pid().is_none() {
-        return;
-    }
-    let mut feed = fixture.feed();
-    feed.apply(vec![click(1, NOW)]);
-    let pids = backends(&fixture);
-    signal(&pids, libc::SIGSTOP);
-    let batch = feed.batch(vec![click(2, NOW), click(3, NOW)]);
-    let start = Instant::now();
-    let answer = feed.writer.apply(&batch, &BTreeMap::new());
-    let took = start.elapsed();
-    signal(&pids, libc::SIGCONT);
-    assert!(matches!(answer, Err(StoreError::Retry(_))), "{answer:?}");
-    assert!(took < Duration::from_millis(STORE_CALL_MS_MAX), "{took:?}");
-    // The abandoned statement commits now, or its connection is gone: one of the two applies it.
-    match feed.writer.apply(&batch, &BTreeMap::new()) {
-        Ok(_) => {}
-        Err(StoreError::Fenced { found }) => assert_eq!(found, Some(batch.to)),
-        Err(other) => panic!("{other}"),
-    }
-    assert_eq!(fixture.number("SELECT count(*) FROM events"), 3);
-}
-
-/// Server processes of our own connections.
-fn backends(fixture: &Fixture) -> Vec<i32> {
-    let database = fixture.url.split('?').next().and_then(|url| url.rsplit('/').next()).expect("a name");
-    let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'event-tracker' AND datname";
-    let rows = fixture.rows(&format!("{sql} = '{database}'"));
-    assert!(!rows.is_empty());
-    rows.iter().map(|row| row[0].parse().expect("a process id")).collect()
-}
-
-fn signal(pids: &[i32], signal: i32) {
-    // SAFETY: signals processes of a throw-away server that serve our own connections.
-    pids.iter().for_each(|pid| assert_eq!(unsafe { libc::kill(*pid, signal) }, 0));
-}
-
-/// `cargo test --test ledger -- --ignored --nocapture rates`
-#[test]
-#[ignore = "a measurement, not a claim"]
-fn rates_of_apply() {
-    each_ledger(|fixture| {
-        let mut feed = fixture.feed();
-        feed.writer.maintain(NOW).expect("maintains");
-        let mut random = StdRng::seed_from_u64(1);
-        for size in [100usize, 1_000, 5_000, 20_000] {
-            let rounds = (200_000 / size).min(300);
-            let batches: Vec<Vec<Record<'static>>> = (0..rounds)
-                .map(|_| {
-                    let any = std::iter::repeat_with(|| random_event(&mut random)).filter(|e| !e.event_type.is_like());
-                    let now = any.map(|e| {
-                        let skew = f64::powi(random_fraction(&e.id), 3);
-                        let user = Some(format!("user{}", (skew * 20_000.0) as u32).into());
-                        Record::Event(Event { event_time_ms: NOW, user_id: user, ..e })
-                    });
-                    now.take(size).collect()
-                })
-                .collect();
-            let start = Instant::now();
-            for batch in batches {
-                feed.apply(batch);
-            }
-            let rate = (rounds * size) as f64 / start.elapsed().as_secs_f64();
-            eprintln!("{}: batches of {size}: {rate:.0} rows/s", fixture.name);
-        }
-    });
-}
-
-fn random_fraction(id: &Uuid) -> f64 {
-    f64::from(id.as_fields().0) / f64::from(u32::MAX)
 }

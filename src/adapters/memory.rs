@@ -16,7 +16,7 @@ use crate::limits::{
     LIVE_UNION_KEPT_MS,
 };
 use crate::live::{
-    Bucket, Calendar, Image, Reading, Search, decay, forget_searches, merge_search, reading, still_recent,
+    Bucket, Calendar, Forgotten, Image, Reading, Search, decay, forget_searches, merge_search, reading, still_recent,
     trimmed_names,
 };
 use crate::ports::{
@@ -47,6 +47,8 @@ struct Generation {
     totals: BTreeMap<(Dimension, String), i64>,
     folded_until: i64,
     recent: HashMap<String, Vec<Search>>,
+    /// By user, for as long as a search may meet it.
+    forgotten: HashMap<String, Forgotten>,
     /// Tells a union of this generation from one of the last.
     name: Uuid,
 }
@@ -245,17 +247,22 @@ impl Generation {
     fn change_recent(&mut self, change: &RecentChange, now_ms: i64) {
         match change {
             RecentChange::Add { user_id, keyword, at_ms } => {
-                if still_recent(*at_ms, now_ms) {
+                let search = Search::new(keyword, *at_ms);
+                let is_forgotten = self.forgotten.get(user_id).is_some_and(|forgotten| forgotten.covers(&search));
+                if still_recent(*at_ms, now_ms) && !is_forgotten {
                     let list = self.recent.entry(user_id.clone()).or_default();
                     if list.first().is_some_and(|newest| !still_recent(newest.at_ms, now_ms)) {
                         list.clear();
                     }
-                    merge_search(list, Search::new(keyword, *at_ms));
+                    merge_search(list, search);
                 }
             }
             RecentChange::Forget { user_id, keyword, at_ms } => {
+                let folded = keyword.as_deref().map(fold_keyword);
+                let forgotten = self.forgotten.entry(user_id.clone()).or_default();
+                forgotten.add(folded.as_deref().unwrap_or_default(), *at_ms, now_ms);
                 if let Some(list) = self.recent.get_mut(user_id) {
-                    forget_searches(list, keyword.as_deref().map(fold_keyword).as_deref(), *at_ms);
+                    forget_searches(list, folded.as_deref(), *at_ms);
                     if list.is_empty() {
                         self.recent.remove(user_id);
                     }
@@ -314,6 +321,7 @@ impl Generation {
             unfolded || calendar.is_kept(*bucket, now_ms)
         });
         self.recent.retain(|_, list| list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)));
+        self.forgotten.retain(|_, forgotten| forgotten.is_needed(now_ms));
     }
 }
 
@@ -416,6 +424,9 @@ impl LiveWriter for MemoryWriter {
             next.add_totals(*dimension, [(name.as_str(), *count)].into_iter());
         }
         next.recent = image.recent.into_iter().map(|(user, list)| (user.to_owned(), list)).collect();
+        for (user, folded, at_ms) in &snapshot.forgotten {
+            next.forgotten.entry(user.clone()).or_default().add(folded, *at_ms, now_ms);
+        }
         let old = lock(&self.shared.data).replace(next);
         drop(old);
         Ok(())

@@ -10,7 +10,7 @@ mod recent;
 mod window;
 
 pub use image::{Image, ImageBucket, trimmed_names};
-pub use recent::{Search, forget_searches, merge_search, still_recent};
+pub use recent::{Forgotten, Search, forget_searches, merge_search, still_recent};
 pub use window::{Bucket, Calendar, Reading, decay, reading};
 
 const _: () = assert!(LIVE_BUCKET_MEMBERS_MAX < LIVE_OPEN_BUCKET_MEMBERS_MAX);

@@ -43,6 +43,32 @@ pub fn forget_searches(list: &mut Vec<Search>, folded: Option<&str>, at_ms: i64)
     list.retain(|known| known.at_ms > at_ms || folded.is_some_and(|folded| folded != known.folded));
 }
 
+/// What one user has forgotten: a search made before it and applied after it (it was late, or came through another
+/// instance) stays forgotten. Of each folded keyword (empty: all) the latest time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten(Vec<(String, i64)>);
+
+impl Forgotten {
+    /// Remembers a forgetting; those that no search can meet any more at `now_ms` make room.
+    pub fn add(&mut self, folded: &str, at_ms: i64, now_ms: i64) {
+        self.0.retain(|(_, known_ms)| still_recent(*known_ms, now_ms));
+        match self.0.iter_mut().find(|(known, _)| known == folded) {
+            Some((_, known_ms)) => *known_ms = at_ms.max(*known_ms),
+            None => self.0.push((folded.to_owned(), at_ms)),
+        }
+    }
+
+    /// Whether a search is among what was forgotten.
+    pub fn covers(&self, search: &Search) -> bool {
+        self.0.iter().any(|(what, up_to)| search.at_ms <= *up_to && (what.is_empty() || *what == search.folded))
+    }
+
+    /// Whether a search may still meet it.
+    pub fn is_needed(&self, now_ms: i64) -> bool {
+        self.0.iter().any(|(_, up_to)| still_recent(*up_to, now_ms))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +97,19 @@ mod tests {
             names.iter().enumerate().rev().map(|(at, name)| (name.as_str(), at as i64)).collect();
         assert_eq!(merged(&newest)[..2], ["11", "10"]);
         assert_eq!(merged(&newest)[9], "2");
+    }
+
+    #[test]
+    fn what_was_forgotten_is_remembered_for_an_hour_and_no_longer() {
+        let mut forgotten = Forgotten::default();
+        forgotten.add("a", 10, 10);
+        forgotten.add("a", 5, 10);
+        assert!(forgotten.covers(&Search::new("A", 10)) && !forgotten.covers(&Search::new("A", 11)));
+        assert!(!forgotten.covers(&Search::new("b", 10)));
+        assert!(forgotten.is_needed(10 + RECENT_SEARCHES_MS - 1) && !forgotten.is_needed(10 + RECENT_SEARCHES_MS));
+        forgotten.add("", 20, 10 + RECENT_SEARCHES_MS);
+        assert_eq!(forgotten.0, [("".to_owned(), 20)]);
+        assert!(forgotten.covers(&Search::new("b", 20)));
     }
 
     #[test]

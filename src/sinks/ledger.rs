@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Handover, SinkState, SinkStatus, supervise};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, Reader, Until, Waiting};
@@ -32,7 +32,8 @@ pub struct LedgerSink {
     pub records_max: AtomicUsize,
 }
 
-/// What is done about once a minute. A failure of it is logged and never keeps a batch waiting: it comes round again.
+/// What is done about once a minute. A failure of it, of whatever kind, is logged and never keeps a batch waiting: it
+/// comes round again, and a batch that needs what is missing says so itself.
 #[derive(Default)]
 struct Housekeeping {
     last: Option<Instant>,
@@ -42,38 +43,42 @@ struct Housekeeping {
 }
 
 impl Housekeeping {
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) -> Result<(), Ended> {
-        if self.last.is_some_and(|at| at.elapsed() < MAINTAIN_EVERY) {
-            return Ok(());
-        }
+    fn is_due(&self) -> bool {
+        self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
+    }
+
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
-        let mut done = writer.maintain(sink.clock.now_ms());
+        report(writer.maintain(sink.clock.now_ms()));
         while let Some((at, position)) = self.passed.front().copied() {
             if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
             }
-            done = done.and_then(|()| writer.prune_verdicts(sink.journal.stream(), position));
+            report(writer.prune_verdicts(sink.journal.stream(), position));
             self.passed.pop_front();
         }
-        match done {
-            Err(StoreError::Retry(why)) => {
-                tracing::warn!(sink = "ledger", error = why, "housekeeping failed; it is tried again in a minute");
-                Ok(())
-            }
-            other => Ok(other?),
-        }
+    }
+}
+
+fn report(done: Result<(), StoreError>) {
+    const WHAT: &str = "housekeeping failed; it is tried again in a minute";
+    match done {
+        Ok(()) => {}
+        Err(StoreError::Retry(why)) => tracing::warn!(sink = "ledger", error = why, "{WHAT}"),
+        Err(error) => tracing::error!(sink = "ledger", error = %error, "{WHAT}"),
     }
 }
 
 impl LedgerSink {
     /// Starts the sink's thread.
     pub fn spawn(self) -> JoinHandle<()> {
+        let sink = Arc::new(self);
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
-            let kept = self.journal.follow(0, false);
-            self.journal.waiting().serve_ledger();
-            supervise(&self.status, || match self.follow(&kept) {
+            let kept = sink.journal.follow(0, false);
+            sink.journal.waiting().serve_ledger();
+            supervise(&sink.status, || match sink.follow(&kept) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
@@ -81,36 +86,33 @@ impl LedgerSink {
         std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
+        let mut follower = self.stand(kept)?;
+        while !self.status.is_stopping() {
+            if follower.housekeeping.is_due() {
+                follower.keep_house();
+            }
+            follower.step(Pace::Patient)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a connection and goes to where the ledger stands. `kept` is what the journal keeps segments by.
+    pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LedgerFollower, Ended> {
         let stream = self.journal.stream();
         let mut writer = self.ledger.open_writer()?;
         writer.register(stream)?;
         let at =
             writer.watermark(stream)?.ok_or_else(|| Ended::Stop("the stream was removed from the ledger".into()))?;
-        let mut reader = self.journal.reader(at)?;
+        let reader = self.journal.reader(at)?;
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);
         let waiting = self.journal.waiting();
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
-        let mut housekeeping = Housekeeping::default();
-        while !self.status.is_stopping() {
-            housekeeping.tend(self, &mut *writer)?;
-            self.status.set(SinkState::Following);
-            match self.next_frames(&mut reader, &waiting)? {
-                None => self.status.current_as_of(self.clock.now_ms()),
-                Some(frames) => {
-                    let verdicts = self.apply(&mut *writer, &frames).inspect_err(|ended| self.shrink_batches(ended))?;
-                    self.grow_batches();
-                    waiting.settle(Until::Ledger, frames.to.position, &verdicts);
-                    self.status.at(frames.to.position);
-                    self.handover.push(frames.to.position, verdicts);
-                    kept.store(frames.to.position, Ordering::Release);
-                }
-            }
-        }
-        Ok(())
+        let (sink, kept, housekeeping) = (self.clone(), kept.clone(), Housekeeping::default());
+        Ok(LedgerFollower { sink, writer, reader, waiting, kept, housekeeping })
     }
 
     fn grow_batches(&self) {
@@ -133,8 +135,17 @@ impl LedgerSink {
         Ok(())
     }
 
-    /// The next batch's frames. Lingers for a larger one while nobody waits for the ledger.
-    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting) -> Result<Option<Frames>, Ended> {
+    /// The next batch's frames.
+    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting, pace: Pace) -> Result<Option<Frames>, Ended> {
+        if pace == Pace::Patient {
+            self.wait_for_more(reader, waiting);
+        }
+        let records_max = self.records_max.load(Ordering::Relaxed);
+        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
+    }
+
+    /// Waits for something to apply, then lingers for a larger batch while nobody waits for the ledger.
+    fn wait_for_more(&self, reader: &Reader, waiting: &Waiting) {
         if reader.behind() == 0 {
             reader.wait(IDLE_WAIT);
         }
@@ -149,8 +160,6 @@ impl LedgerSink {
             // In pieces: it may become busy, or enough, meanwhile.
             std::thread::park_timeout(left.min(Duration::from_millis(LINGER_MS)));
         }
-        let records_max = self.records_max.load(Ordering::Relaxed);
-        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
     }
 
     fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
@@ -179,6 +188,42 @@ impl LedgerSink {
         debug_assert!(verdicts.is_sorted_by_key(|(position, _)| *position));
         debug_assert!(verdicts.iter().filter(|(_, v)| *v == Verdict::Dead).count() <= batch.records.len());
         Ok(verdicts)
+    }
+}
+
+/// The sink where its ledger stands: what its thread does over and over, one step at a time.
+pub struct LedgerFollower {
+    sink: Arc<LedgerSink>,
+    writer: Box<dyn LedgerWriter>,
+    reader: Reader,
+    waiting: Arc<Waiting>,
+    kept: Arc<AtomicU64>,
+    housekeeping: Housekeeping,
+}
+
+impl LedgerFollower {
+    /// Applies one batch, tells who waits, and hands its verdicts on; false where there was nothing to apply. After an
+    /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
+    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+        let sink = &self.sink;
+        sink.status.set(SinkState::Following);
+        let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, pace)? else {
+            sink.status.current_as_of(sink.clock.now_ms());
+            return Ok(false);
+        };
+        let applied = sink.apply(&mut *self.writer, &frames);
+        let verdicts = applied.inspect_err(|ended| sink.shrink_batches(ended))?;
+        sink.grow_batches();
+        self.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
+        sink.status.at(frames.to.position);
+        sink.handover.push(frames.to.position, verdicts);
+        self.kept.store(frames.to.position, Ordering::Release);
+        Ok(true)
+    }
+
+    /// What is done about once a minute; no failure of it ends the sink.
+    pub fn keep_house(&mut self) {
+        self.housekeeping.tend(&self.sink, &mut *self.writer);
     }
 }
 

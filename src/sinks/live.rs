@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Handover, SinkState, SinkStatus, supervise};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::{Record, Tally, tally_event, tally_like};
 use crate::journal::{Frames, Journal, ReadError, Reader, Until};
@@ -34,9 +34,10 @@ pub struct LiveSink {
 impl LiveSink {
     /// Starts the sink's thread.
     pub fn spawn(self) -> JoinHandle<()> {
+        let sink = Arc::new(self);
         let run = move || {
-            let kept = self.journal.follow(0, true);
-            supervise(&self.status, || match self.follow(&kept) {
+            let kept = sink.journal.follow(0, true);
+            supervise(&sink.status, || match sink.follow(&kept) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
@@ -44,48 +45,37 @@ impl LiveSink {
         std::thread::Builder::new().name("live-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(&self, kept: &AtomicU64) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
+        let mut follower = self.stand(kept)?;
+        let mut folded: Option<Instant> = None;
+        while !self.status.is_stopping() {
+            if folded.is_none_or(|at| at.elapsed() >= FOLD_EVERY) {
+                follower.fold()?;
+                folded = Some(Instant::now());
+            }
+            follower.step(Pace::Patient)?;
+        }
+        Ok(())
+    }
+
+    /// Opens a connection and goes to where the store stands, which may mean to build it from the ledger. `kept` is
+    /// what the journal keeps segments by.
+    pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LiveFollower, Ended> {
         let mut writer = self.live.open_writer()?;
-        let mut reader = self.stand(&mut *writer, kept)?;
+        let reader = self.find_place(&mut *writer, kept)?;
         if reader.behind() == 0 {
             self.status.current_as_of(self.clock.now_ms());
         }
-        let mut folded: Option<Instant> = None;
-        while !self.status.is_stopping() {
-            self.status.set(SinkState::Following);
-            if folded.is_none_or(|at| at.elapsed() >= FOLD_EVERY) {
-                writer.fold(self.clock.now_ms())?;
-                folded = Some(Instant::now());
-            }
-            // What has come in since is not behind yet: the ledger has to decide on it first.
-            let asked_at = self.clock.now_ms();
-            let nothing_new = reader.behind() == 0;
-            let ledger_at = self.handover.wait_past(reader.at().position, IDLE_WAIT);
-            let ledger_at = self.linger(reader.at().position, ledger_at);
-            let frames = match reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX) {
-                // The journal had no room left and went on without us: `stand` builds the store anew.
-                Err(ReadError::Gone(_)) => {
-                    reader = self.stand(&mut *writer, kept)?;
-                    continue;
-                }
-                frames => frames?,
-            };
-            let Some(frames) = frames else {
-                if nothing_new {
-                    self.status.current_as_of(asked_at);
-                    self.check_generation(&mut *writer)?;
-                }
-                continue;
-            };
-            match self.apply(&mut *writer, &frames) {
-                Ok(()) => self.passed(frames.to, kept),
-                // Another reply was lost, or the store went back to an older state: go on from what it has.
-                Err(StoreError::Fenced { found: Some(_) }) => reader = self.stand(&mut *writer, kept)?,
-                Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
-                Err(error) => return Err(error.into()),
-            }
+        self.status.set(SinkState::Following);
+        Ok(LiveFollower { sink: self.clone(), writer, reader, kept: kept.clone() })
+    }
+
+    /// The ledger's position: what may be applied.
+    fn ledger_position(&self, at: Position, pace: Pace) -> Position {
+        match pace {
+            Pace::Patient => self.linger(at, self.handover.wait_past(at, IDLE_WAIT)),
+            Pace::AtOnce => self.handover.wait_past(at, Duration::ZERO),
         }
-        Ok(())
     }
 
     /// Waits a little for a larger batch, whose counts coalesce better, unless somebody waits for this one.
@@ -106,7 +96,7 @@ impl LiveSink {
 
     /// Goes to where the store stands; builds it from the ledger where it is lost, or so far behind that the journal
     /// or the verdicts it needs are gone.
-    fn stand(&self, writer: &mut dyn LiveWriter, kept: &AtomicU64) -> Result<Reader, Ended> {
+    fn find_place(&self, writer: &mut dyn LiveWriter, kept: &AtomicU64) -> Result<Reader, Ended> {
         let stream = self.journal.stream();
         loop {
             match writer.state(stream)? {
@@ -186,6 +176,58 @@ impl LiveSink {
                 .ok_or_else(|| StoreError::Retry("the ledger's verdicts on what comes next were pruned".into()))?,
         };
         Ok(verdicts.into_iter().collect())
+    }
+}
+
+/// The sink where its store stands: what its thread does over and over, one step at a time.
+pub struct LiveFollower {
+    sink: Arc<LiveSink>,
+    writer: Box<dyn LiveWriter>,
+    reader: Reader,
+    kept: Arc<AtomicU64>,
+}
+
+impl LiveFollower {
+    /// Applies one batch of what the ledger has decided; false where there was nothing to apply, or where the store
+    /// turned out to stand elsewhere. After an error the follower is of no more use: the sink must
+    /// [`LiveSink::stand`] again.
+    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+        let sink = self.sink.clone();
+        sink.status.set(SinkState::Following);
+        // What has come in since is not behind yet: the ledger has to decide on it first.
+        let asked_at = sink.clock.now_ms();
+        let nothing_new = self.reader.behind() == 0;
+        let ledger_at = sink.ledger_position(self.reader.at().position, pace);
+        let frames = match self.reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX) {
+            // The journal had no room left and went on without us: `find_place` builds the store anew.
+            Err(ReadError::Gone(_)) => return self.stand_again(),
+            frames => frames?,
+        };
+        let Some(frames) = frames else {
+            if nothing_new {
+                sink.status.current_as_of(asked_at);
+                sink.check_generation(&mut *self.writer)?;
+            }
+            return Ok(false);
+        };
+        match sink.apply(&mut *self.writer, &frames) {
+            Ok(()) => sink.passed(frames.to, &self.kept),
+            // Another reply was lost, or the store went back to an older state: go on from what it has.
+            Err(StoreError::Fenced { found: Some(_) }) => return self.stand_again(),
+            Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
+    /// Adds closed minutes to their hours and days.
+    pub fn fold(&mut self) -> Result<(), Ended> {
+        Ok(self.writer.fold(self.sink.clock.now_ms())?)
+    }
+
+    fn stand_again(&mut self) -> Result<bool, Ended> {
+        self.reader = self.sink.find_place(&mut *self.writer, &self.kept)?;
+        Ok(false)
     }
 }
 

@@ -10,8 +10,8 @@ mod live;
 mod status;
 
 pub use handover::Handover;
-pub use ledger::LedgerSink;
-pub use live::LiveSink;
+pub use ledger::{LedgerFollower, LedgerSink};
+pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
 
 use std::time::Duration;
@@ -22,9 +22,18 @@ use crate::journal::ReadError;
 use crate::limits::{RETRY_MS_MAX, RETRY_MS_MIN};
 use crate::ports::StoreError;
 
+/// How long a step waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// For something to do, and a little for a larger batch: how a sink's own thread goes.
+    Patient,
+    /// Not at all: what is there is taken. For a caller that decides itself when the next step is due.
+    AtOnce,
+}
+
 /// Why a sink left its loop.
 #[derive(Debug)]
-enum Ended {
+pub enum Ended {
     /// It was asked to.
     Asked,
     /// The store is away: try again after a pause.

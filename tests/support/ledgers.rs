@@ -1,5 +1,7 @@
 //! A ledger of each kind under test, and journals to feed them.
 
+#![allow(dead_code, reason = "each suite uses a part")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -23,8 +25,8 @@ pub(crate) const NOW: i64 = 1_795_343_430_000;
 /// A ledger under test and a way around it, to look at its tables.
 pub(crate) struct Fixture {
     pub(crate) name: &'static str,
-    pub(crate) ledger: Box<dyn Ledger>,
-    query: Box<dyn Fn(&str) -> Rows>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    query: Box<dyn Fn(&str) -> Rows + Send + Sync>,
     pub(crate) url: String,
     _keep: (Option<Arc<Server>>, Option<tempfile::TempDir>),
 }
@@ -38,17 +40,20 @@ impl Fixture {
         let direct = url.clone();
         let query = move |sql: &str| tables::of_postgres(&direct, sql);
         let _keep = (Some(server), None);
-        Some(Fixture { name: "postgres", ledger: Box::new(ledger), query: Box::new(query), url, _keep })
+        Some(Fixture { name: "postgres", ledger: Arc::new(ledger), query: Box::new(query), url, _keep })
     }
 
     pub(crate) fn sqlite() -> Fixture {
-        let directory = tempfile::tempdir().expect("a directory");
+        Fixture::sqlite_in(tempfile::tempdir().expect("a directory"))
+    }
+
+    pub(crate) fn sqlite_in(directory: tempfile::TempDir) -> Fixture {
         let path = directory.path().join("ledger.db");
         let ledger = SqliteLedger::open(&path).expect("a fresh file takes the schema");
         let url = path.display().to_string();
         let query = move |sql: &str| tables::of_sqlite(&path, sql);
         let _keep = (None, Some(directory));
-        Fixture { name: "sqlite", ledger: Box::new(ledger), query: Box::new(query), url, _keep }
+        Fixture { name: "sqlite", ledger: Arc::new(ledger), query: Box::new(query), url, _keep }
     }
 
     pub(crate) fn rows(&self, sql: &str) -> Rows {
@@ -60,10 +65,7 @@ impl Fixture {
     }
 
     pub(crate) fn feed(&self) -> Feed {
-        let mut writer = self.ledger.open_writer().expect("a writer");
-        let stream = Uuid::new_v4();
-        writer.register(stream).expect("registers");
-        Feed { writer, stream, at: Watermark::default() }
+        Feed::on(&*self.ledger)
     }
 }
 
@@ -83,6 +85,14 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
+    /// A journal that the ledger has not heard of.
+    pub(crate) fn on(ledger: &dyn Ledger) -> Feed {
+        let mut writer = ledger.open_writer().expect("a writer");
+        let stream = Uuid::new_v4();
+        writer.register(stream).expect("registers");
+        Feed { writer, stream, at: Watermark::default() }
+    }
+
     pub(crate) fn batch<'a>(&self, records: Vec<Record<'a>>) -> Batch<'a> {
         let position = self.at.position + records.len() as u64;
         let to = Watermark { position, crc: (position as u32).wrapping_mul(2_654_435_761) };

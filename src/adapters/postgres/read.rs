@@ -171,15 +171,12 @@ fn recent_rows(
     user_id: Option<&str>,
     now_ms: i64,
 ) -> Result<Vec<RecentRow>, Failure> {
-    let forgotten = transaction.query(
-        "SELECT user_id, keyword, at FROM recent_forgotten WHERE $1::text IS NULL OR user_id = $1",
-        &[&user_id],
-    )?;
-    let forgotten: Vec<_> = forgotten.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    let forgotten = forgotten(transaction, user_id, i64::MIN)?;
     let mine = if user_id.is_some() { "user_id = $2" } else { "user_id IS NOT NULL AND $2::text IS NULL" };
     let sql = format!(
         "SELECT user_id, keyword, (extract(epoch FROM {AT}) * 1000)::int8 FROM events \
-         WHERE event_time > {TIME} $1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND {mine} \
+         WHERE event_time > {TIME} $1 AND received_at > {TIME} $1 AND event_type = 'SEARCH' \
+           AND keyword IS NOT NULL AND {mine} \
          ORDER BY {AT} DESC, received_at DESC, ctid DESC"
     );
     let since = (now_ms - RECENT_SEARCHES_MS) as f64;
@@ -187,6 +184,17 @@ fn recent_rows(
     let rows = transaction.query_raw(&sql, [&since as &(dyn ToSql + Sync), &user_id])?;
     let of_row = |row: Row| RecentRow { user_id: row.get(0), keyword: row.get(1), at_ms: row.get(2) };
     Ok(newest_by_user(rows.iterator().map(|row| row.map(of_row)), &forgotten)?)
+}
+
+/// What was forgotten up to a time later than `after_ms`: of one user, or of all.
+fn forgotten(
+    transaction: &mut Transaction<'_>,
+    user_id: Option<&str>,
+    after_ms: i64,
+) -> Result<Vec<(String, String, i64)>, Failure> {
+    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE ($1::text IS NULL OR user_id = $1) AND at > $2";
+    let rows = transaction.query(sql, &[&user_id, &after_ms])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, Failure> {
@@ -209,7 +217,8 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
     let totals = totals.iter().filter_map(|row| Some((dimension(row.get(0))?, row.get(1), row.get(2)))).collect();
     let recent = recent_rows(&mut transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
-    Ok(Snapshot { watermarks, minutes, hours, totals, recent })
+    let forgotten = forgotten(&mut transaction, None, now_ms - RECENT_SEARCHES_MS)?;
+    Ok(Snapshot { watermarks, minutes, hours, totals, recent, forgotten })
 }
 
 /// Rows of buckets newer than `after`.

@@ -3,8 +3,9 @@
 //! Keys: `et:{t0}:gen` names the generation; under `et:{t0}:<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
 //! and `d:…:<day>` (sorted sets), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
 //! `folded` (first minute that is not in its hour and day yet), `open` (minutes from there on that have counts),
-//! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`) and
-//! `u:…` (unions, kept a second). All share one hash slot; `et:{t0}:rebuild` is the lock of a rebuild.
+//! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`),
+//! `forgotten` (`user\0folded`, by the time up to which it is) and `u:…` (unions, kept a second). All share one hash
+//! slot; `et:{t0}:rebuild` is the lock of a rebuild.
 
 mod connection;
 pub mod inspect;

@@ -140,7 +140,19 @@ impl Piece<'_> {
             self.add(push, list.len())?;
             self.add(command(&["PEXPIREAT", &key, &(list[0].at_ms + RECENT_SEARCHES_MS).to_string()]), 1)?;
         }
+        self.write_forgotten(snapshot)?;
         self.write_sums(snapshot, image.folded_until)
+    }
+
+    fn write_forgotten(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let key = format!("{}forgotten", self.base);
+        for (user, folded, at_ms) in &snapshot.forgotten {
+            self.add(command(&["ZADD", &key, "GT", &at_ms.to_string(), &format!("{user}\0{folded}")]), 1)?;
+        }
+        match snapshot.forgotten.iter().map(|(.., at_ms)| at_ms).max() {
+            Some(newest) => self.add(command(&["PEXPIREAT", &key, &(newest + RECENT_SEARCHES_MS).to_string()]), 1),
+            None => Ok(()),
+        }
     }
 
     fn write_sums(&mut self, snapshot: &Snapshot, folded_until: i64) -> Result<(), StoreError> {

@@ -154,20 +154,30 @@ pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) 
 
 /// Searches of the last hour, oldest first, those of one request in its order: of one user, or of all.
 fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64) -> Result<Vec<RecentRow>> {
-    let forgotten = transaction
-        .prepare_cached("SELECT user_id, keyword, at FROM recent_forgotten WHERE ?1 IS NULL OR user_id = ?1")?
-        .query_map([user_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<Result<Vec<_>>>()?;
+    let forgotten = forgotten(transaction, user_id, i64::MIN)?;
     let mut statement = transaction.prepare_cached(
-            "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 AND event_type = 'SEARCH' \
-             AND keyword IS NOT NULL AND user_id IS NOT NULL AND (?2 IS NULL OR user_id = ?2) \
+        "SELECT user_id, keyword, min(event_time, received_at) AS at FROM events WHERE event_time > ?1 \
+             AND received_at > ?1 AND event_type = 'SEARCH' AND keyword IS NOT NULL AND user_id IS NOT NULL \
+             AND (?2 IS NULL OR user_id = ?2) \
              ORDER BY at DESC, received_at DESC, rowid DESC",
-        )?;
+    )?;
     // Row by row: an hour may hold millions, of which ten a user are kept.
     let rows = statement.query_map(params![now_ms - RECENT_SEARCHES_MS, user_id], |row| {
         Ok(RecentRow { user_id: row.get(0)?, keyword: row.get(1)?, at_ms: row.get(2)? })
     })?;
     newest_by_user(rows, &forgotten)
+}
+
+/// What was forgotten up to a time later than `after_ms`: of one user, or of all.
+fn forgotten(
+    transaction: &Transaction<'_>,
+    user_id: Option<&str>,
+    after_ms: i64,
+) -> Result<Vec<(String, String, i64)>> {
+    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let rows = statement.query_map(params![user_id, after_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    rows.collect()
 }
 
 pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Snapshot> {
@@ -189,7 +199,8 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Sna
     let totals = totals.into_iter().flatten().map(|(dimension, (key, count))| (dimension, key, count)).collect();
     let recent = recent_rows(transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
-    Ok(Snapshot { watermarks, minutes, hours, totals, recent })
+    let forgotten = forgotten(transaction, None, now_ms - RECENT_SEARCHES_MS)?;
+    Ok(Snapshot { watermarks, minutes, hours, totals, recent, forgotten })
 }
 
 /// Rows of buckets newer than `after`.

@@ -114,17 +114,46 @@ local function rewrite(key, elements, changes)
   expire(key, list[1].at)
 end
 
-for _ = 1, tonumber(take()) do
-  local key = base .. 'r:' .. take()
-  local changes = {}
-  for at = 1, tonumber(take()) do
-    local kind, value = take(), take()
-    changes[at] = {kind = kind, value = value, up_to = kind == '-' and tonumber(take())}
+-- What was forgotten in the last hour, by user and folded keyword (empty: all): a search made before it may still come.
+local forgotten = base .. 'forgotten'
+local is_any_forgotten = redis.call('EXISTS', forgotten) == 1
+
+local function remember_forgetting(user, folded, up_to)
+  redis.call('ZADD', forgotten, 'GT', string.format('%.0f', up_to), user .. '\0' .. folded)
+  redis.call('ZREMRANGEBYSCORE', forgotten, '-inf', recent_after)
+  local newest = redis.call('ZRANGE', forgotten, -1, -1, 'WITHSCORES')[2]
+  if newest then expire(forgotten, tonumber(newest)) end
+  is_any_forgotten = true
+end
+
+local function is_forgotten(user, search)
+  if not is_any_forgotten then return false end
+  for _, folded in ipairs({'', search.folded}) do
+    local up_to = redis.call('ZSCORE', forgotten, user .. '\0' .. folded)
+    if up_to and search.at <= tonumber(up_to) then return true end
   end
-  local elements = redis.call('LRANGE', key, 0, recent_max - 1)
-  local one = #changes == 1 and changes[1].kind == '+'
-  if not (one and push_newest(key, elements, changes[1].value)) then
-    rewrite(key, elements, changes)
+  return false
+end
+
+for _ = 1, tonumber(take()) do
+  local user = take()
+  local key = base .. 'r:' .. user
+  local changes = {}
+  for _ = 1, tonumber(take()) do
+    local kind, value = take(), take()
+    if kind == '-' then
+      changes[#changes + 1] = {kind = kind, value = value, up_to = tonumber(take())}
+      remember_forgetting(user, value, changes[#changes].up_to)
+    elseif not is_forgotten(user, parse(value)) then
+      changes[#changes + 1] = {kind = kind, value = value}
+    end
+  end
+  if #changes > 0 then
+    local elements = redis.call('LRANGE', key, 0, recent_max - 1)
+    local one = #changes == 1 and changes[1].kind == '+'
+    if not (one and push_newest(key, elements, changes[1].value)) then
+      rewrite(key, elements, changes)
+    end
   end
 end
 

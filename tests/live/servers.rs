@@ -1,0 +1,238 @@
+//! What only a server can do: go away, hang, fill up, forget. And how fast both are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use event_tracker::adapters::{memory::MemoryLive, redis::RedisLive};
+use event_tracker::events::Dimension::{Keyword, PostClicks, PostViews, Type};
+use event_tracker::ports::{LiveBatch, LiveState, LiveStore, Snapshot, StoreError, Watermark, Window};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::bench::{Bench, STREAM, minute, rows, search, some_now, zone};
+use crate::server::Server;
+
+// claims: V12
+#[test]
+fn redis_generation_that_is_gone_is_lost_until_it_is_rebuilt() {
+    let server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    let m = minute(bench.now_ms);
+    bench.apply(&[(Keyword, m, "a", 1)], vec![]);
+    server.admin("FLUSHALL").unwrap();
+    assert_eq!(bench.writer.state(STREAM).unwrap(), LiveState::Lost);
+    let batch = bench.batch(&[(Keyword, m, "a", 1)], vec![]);
+    assert!(matches!(bench.writer.apply(&batch), Err(StoreError::Fenced { found: None })));
+    assert!(matches!(bench.store.totals(), Err(StoreError::Retry(_))));
+    let snapshot = Snapshot { watermarks: vec![(STREAM, bench.at)], ..Snapshot::default() };
+    bench.rebuild(&snapshot).unwrap();
+    bench.writer.apply(&batch).unwrap();
+    assert_eq!(bench.top(Keyword, Window::Hour), rows(&[("a", 1.0)]));
+}
+
+// claims: V12
+#[test]
+fn redis_generation_whose_bookkeeping_was_evicted_is_lost_before_anything_is_counted() {
+    for evicted in ["folded", "wm"] {
+        let server = Server::start();
+        let mut bench = Bench::of_server(&server);
+        bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+        let generation: String = redis::from_redis_value(server.admin("GET et:{t0}:gen").unwrap()).unwrap();
+        server.admin(&format!("DEL et:{{t0}}:{generation}:{evicted}")).unwrap();
+        let batch = bench.batch(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+        assert!(matches!(bench.writer.apply(&batch), Err(StoreError::Fenced { found: None })), "{evicted}");
+        assert_eq!(bench.writer.state(STREAM).unwrap(), LiveState::Lost, "{evicted}");
+        let total = server.admin(&format!("HGET et:{{t0}}:{generation}:totals 2")).unwrap();
+        assert_eq!(redis::from_redis_value::<i64>(total).unwrap(), 1, "{evicted}");
+    }
+}
+
+// claims: V14
+#[test]
+fn redis_rebuild_on_a_full_server_is_tried_again_and_leaves_nothing_behind() {
+    let server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    let keys = |server: &Server| -> Vec<String> { redis::from_redis_value(server.admin("KEYS *").unwrap()).unwrap() };
+    let before = keys(&server).len();
+    let info: String = redis::from_redis_value(server.admin("INFO memory").unwrap()).unwrap();
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
+    server.admin(&format!("CONFIG SET maxmemory {}", used + 2_000_000)).unwrap();
+    let hour = minute(bench.now_ms).div_euclid(60);
+    let many = (0..60_000).map(|n| (Keyword, hour, format!("a keyword of some length {n}"), 1)).collect();
+    let snapshot = Snapshot { hours: many, ..Snapshot::default() };
+    let failed = bench.rebuild(&snapshot);
+    assert!(matches!(&failed, Err(StoreError::Retry(why)) if why.contains("OOM")), "{failed:?}");
+    assert_eq!(keys(&server).len(), before, "{:?}", keys(&server));
+    server.admin("CONFIG SET maxmemory 0").unwrap();
+    bench.rebuild(&snapshot).unwrap();
+}
+
+// claims: V13, V14
+#[test]
+fn redis_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
+    let server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![search("u", "a", bench.now_ms)]);
+    server.admin("SET et:{t0}:rebuild somebody").unwrap();
+    assert!(matches!(bench.rebuild(&Snapshot::default()), Err(StoreError::Retry(_))));
+    server.admin("DEL et:{t0}:rebuild").unwrap();
+    server.admin("SET et:{t0}:cache:x 1").unwrap();
+    bench.rebuild(&Snapshot::default()).unwrap();
+    let keys: Vec<String> = redis::from_redis_value(server.admin("KEYS *").unwrap()).unwrap();
+    assert_eq!(keys.len(), 4, "the generation's name, its watermarks and fold, and what is not ours: {keys:?}");
+    assert!(keys.iter().any(|key| key == "et:{t0}:cache:x"));
+}
+
+// claims: V17
+#[test]
+fn redis_scripts_that_the_server_forgot_are_loaded_again() {
+    let server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    server.admin("SCRIPT FLUSH").unwrap();
+    bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+    server.admin("SCRIPT FLUSH").unwrap();
+    assert_eq!(bench.top(Keyword, Window::Hour), rows(&[("a", 1.0)]));
+}
+
+// claims: V17
+#[test]
+fn redis_full_memory_is_an_outage_that_changes_nothing_and_a_foreign_type_is_fatal() {
+    let server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    let batch = bench.batch(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+    server.admin("CONFIG SET maxmemory 1").unwrap();
+    let refused = bench.writer.apply(&batch);
+    assert!(matches!(refused, Err(StoreError::Retry(_))), "{refused:?}");
+    assert_eq!(bench.writer.state(STREAM).unwrap(), LiveState::At(bench.at));
+    server.admin("CONFIG SET maxmemory 1000000000").unwrap();
+    server.admin("CONFIG SET maxmemory-policy allkeys-lru").unwrap();
+    assert_eq!(bench.store.warnings().len(), 1);
+    server.admin("CONFIG SET maxmemory 0").unwrap();
+    assert_eq!(bench.store.warnings(), Vec::<String>::new());
+    bench.writer.apply(&batch).unwrap();
+    server.admin("DEL et:{t0}:gen").unwrap();
+    server.admin("LPUSH et:{t0}:gen x").unwrap();
+    assert!(matches!(bench.writer.state(STREAM), Err(StoreError::Fatal(_))));
+}
+
+// claims: V17
+#[test]
+fn redis_that_is_away_or_hangs_is_waited_for_within_bounds_and_comes_back_by_itself() {
+    let mut server = Server::start();
+    let mut bench = Bench::of_server(&server);
+    let m = minute(bench.now_ms);
+    bench.apply(&[(Keyword, m, "a", 1)], vec![]);
+    assert!(bench.store.ping().is_ok());
+
+    server.signal(libc::SIGSTOP);
+    let begun = Instant::now();
+    assert!(matches!(bench.store.ping(), Err(StoreError::Retry(_))));
+    assert!(begun.elapsed() < Duration::from_millis(1_700), "{:?}", begun.elapsed());
+    let batch = bench.batch(&[(Keyword, m, "a", 1)], vec![]);
+    let begun = Instant::now();
+    assert!(matches!(bench.writer.apply(&batch), Err(StoreError::Retry(_))));
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    server.signal(libc::SIGCONT);
+
+    // What was sent while it hung took effect or did not: the watermark tells, and nothing counts twice.
+    let state = until_ok(|| bench.writer.state(STREAM));
+    if state == LiveState::At(bench.at) {
+        until_ok(|| match bench.writer.apply(&batch) {
+            Err(StoreError::Fenced { .. }) => Ok(()),
+            other => other,
+        });
+    }
+    bench.at = batch.to;
+    until_ok(|| bench.store.ping());
+    assert_eq!(bench.top(Keyword, Window::Hour), rows(&[("a", 2.0)]));
+
+    server.stop();
+    let begun = Instant::now();
+    assert!(matches!(bench.store.ping(), Err(StoreError::Retry(_))));
+    assert!(matches!(bench.writer.state(STREAM), Err(StoreError::Retry(_))));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    server.spawn();
+    assert_eq!(until_ok(|| bench.writer.state(STREAM)), LiveState::Lost);
+    until_ok(|| bench.store.ping());
+}
+
+fn until_ok<T>(mut call: impl FnMut() -> Result<T, StoreError>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(8);
+    loop {
+        match call() {
+            Ok(value) => return value,
+            Err(error) => assert!(Instant::now() < deadline && matches!(error, StoreError::Retry(_)), "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+// claims: V17
+#[test]
+fn redis_that_is_away_at_start_is_no_error_but_a_bad_url_is() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let store = RedisLive::new(&format!("redis://127.0.0.1:{port}"), 2, zone()).unwrap();
+    assert!(matches!(store.open_writer().unwrap().state(STREAM), Err(StoreError::Retry(_))));
+    assert!(matches!(store.ping(), Err(StoreError::Retry(_))));
+    assert_eq!(store.warnings().len(), 1);
+    assert!(RedisLive::new("nonsense", 2, zone()).is_err());
+}
+
+/// Run by hand: `cargo test --test live measure -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_apply() {
+    let server = Server::start();
+    let memory = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
+    for (name, mut bench) in [("redis", Bench::of_server(&server)), ("memory", memory)] {
+        for (events, recents) in [(1_000, true), (20_000, true), (1_000, false), (20_000, false)] {
+            let mut batches: Vec<LiveBatch> = (0..20).map(|n| skewed(&mut bench, n, events)).collect();
+            batches.iter_mut().filter(|_| !recents).for_each(|batch| batch.recent.clear());
+            let counts: usize = batches.iter().map(|batch| batch.counts.len()).sum();
+            let begun = Instant::now();
+            for batch in &batches {
+                bench.writer.apply(batch).unwrap();
+            }
+            let rate = 20.0 * f64::from(events) / begun.elapsed().as_secs_f64();
+            println!(
+                "{name}: {events} events a batch, recent searches {recents}, {} counts: {rate:.0} events/s",
+                counts / 20
+            );
+        }
+    }
+}
+
+fn skewed(bench: &mut Bench, seed: u64, events: i32) -> LiveBatch {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut tally = event_tracker::events::Tally::default();
+    let mut recent = Vec::new();
+    let m = minute(bench.now_ms) + 1;
+    for _ in 0..events {
+        // Log-uniform, nearly Zipf: of 100,000 names a few get most.
+        let name = format!("name{}", 100_000_f64.powf(random.random::<f64>()) as i64);
+        let (dimension, kind) =
+            [(Keyword, "SEARCH"), (PostViews, "PAGE_VIEW"), (PostClicks, "CLICK")][random.random_range(0..3)];
+        tally.add(Type, m, kind, 1);
+        tally.add(dimension, m, &name, 1);
+        if dimension == Keyword {
+            recent.push(search(&format!("user{}", random.random_range(0..10_000)), &name, bench.now_ms));
+        }
+    }
+    let from = bench.at;
+    bench.at = Watermark { position: from.position + 1, crc: 0 };
+    LiveBatch { stream: STREAM, from, to: bench.at, now_ms: bench.now_ms, counts: tally.into_sorted(), recent }
+}
+
+// claims: V17
+#[test]
+fn memory_lets_readers_in_while_it_is_rebuilt() {
+    let mut bench = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
+    bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
+    let (store, seen) = (bench.store.clone(), bench.writer.state(STREAM).unwrap());
+    let mut snapshot = || {
+        std::thread::scope(|scope| scope.spawn(|| store.ping().and_then(|()| store.totals())).join().unwrap())?;
+        Ok(Snapshot::default())
+    };
+    bench.writer.rebuild(STREAM, seen, &mut snapshot, bench.now_ms).unwrap();
+    assert!(bench.store.warnings().is_empty() && bench.store.ping().is_ok());
+}
