@@ -19,6 +19,16 @@ pub const URL_BYTES_MAX: usize = 2_048;
 pub const PAGE_KEY_BYTES_MAX: usize = 512;
 /// `properties`, as sent.
 pub const PROPERTIES_BYTES_MAX: usize = 8 * 1024;
+/// A post's content: some 2,500 words, far more than a feed shows and far less than a record may have.
+pub const POST_CONTENT_BYTES_MAX: usize = 16 * 1024;
+/// Hashtags of a post, each once: as many as the large networks allow.
+pub const POST_HASHTAGS_MAX: usize = 30;
+/// A hashtag, folded.
+pub const HASHTAG_BYTES_MAX: usize = 100;
+/// Images of a post; each url is bounded as every url is.
+pub const POST_IMAGES_MAX: usize = 20;
+/// A post as sent: every field at its bound and every byte of it escaped.
+pub const POST_BYTES_MAX: usize = 512 * 1024;
 /// Nesting of any body: recursion in a coroutine's stack is bounded by it.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// A number inside `properties`, in characters: PostgreSQL's numeric takes it whatever it is.
@@ -248,6 +258,16 @@ const _: () = assert!(REQUEST_EVENTS_MAX <= FRAME_RECORDS_MAX, "a request's even
 const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
+const _: () = assert!(
+    POST_CONTENT_BYTES_MAX
+        + POST_HASHTAGS_MAX * (HASHTAG_BYTES_MAX + 4)
+        + POST_IMAGES_MAX * (URL_BYTES_MAX + 4)
+        + 2 * ID_BYTES_MAX
+        + 256
+        <= RECORD_BYTES_MAX,
+    "the largest post is a record"
+);
+const _: () = assert!(POST_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
 const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");

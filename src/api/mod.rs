@@ -6,7 +6,9 @@ mod answer;
 mod content;
 mod events;
 mod json_guard;
+mod likes;
 mod operations;
+mod posts;
 mod query;
 mod recent;
 mod statistics;
@@ -39,6 +41,13 @@ impl Api {
                 Post => self.post_events(request, exchange),
                 _ => self.not_here(method, "POST", exchange),
             },
+            "/api/posts" => match method {
+                Post => self.post_post(request, exchange),
+                _ => self.not_here(method, "POST", exchange),
+            },
+            path if path.starts_with("/api/posts/") => {
+                self.under_posts(&path["/api/posts/".len()..], request, exchange);
+            }
             path if path.starts_with("/api/search/recent/") => {
                 let user = &path["/api/search/recent/".len()..];
                 match method {

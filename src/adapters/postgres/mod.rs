@@ -21,7 +21,9 @@ use uuid::Uuid;
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
-use crate::ports::{CountFilter, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark};
+use crate::ports::{
+    CountFilter, Ledger, LedgerWriter, Likes, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+};
 use connect::{Dialer, Pool};
 
 /// A call that reads: its connection is given up after this, a bit before the caller stops waiting.
@@ -109,6 +111,16 @@ impl Ledger for PostgresLedger {
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
         self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms))
+    }
+
+    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
+        let (post_id, user_id) = (post_id.to_owned(), user_id.map(str::to_owned));
+        self.read(READ_MS_MAX, move |session| read::likes(session, &post_id, user_id.as_deref()))
+    }
+
+    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
+        let post_id = post_id.to_owned();
+        self.read(READ_MS_MAX, move |session| read::post(session, &post_id))
     }
 
     fn ping(&self) -> Result<(), StoreError> {
