@@ -496,3 +496,37 @@ fn a_post_that_the_ledger_refuses_is_set_aside() {
         assert_eq!(fixture.ledger.post("p").expect("answers").expect("a post").content, "good");
     });
 }
+
+/// `POST_LIKES` (1,000,000) likes; with 6,000,000 a statement of PostgreSQL needs more than it usually gets.
+#[test]
+#[ignore = "a million rows"]
+fn a_post_with_a_million_likes_goes_in_one_transaction() {
+    let likes: i64 = std::env::var("POST_LIKES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let (numbers, liked_at) = match fixture.name {
+            "postgres" => (format!("SELECT g AS n FROM generate_series(1, {likes}) g"), "now()"),
+            _ => (
+                format!(
+                    "WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {likes}) SELECT n FROM g"
+                ),
+                "0",
+            ),
+        };
+        let fill = "INSERT INTO post_like (user_id, post_id, liked_at)";
+        fixture.rows(&format!("{fill} SELECT 'user' || n, 'p', {liked_at} FROM ({numbers}) AS numbers"));
+        fixture.rows(&format!("INSERT INTO post_stat VALUES ('p', {likes}, {likes})"));
+        let started = std::time::Instant::now();
+        let verdicts = feed.apply(vec![like(EventType::Unlike, "user7", "p", NOW), post_delete("p")]);
+        eprintln!("{}: {likes} likes went in {:?}", fixture.name, started.elapsed());
+        let gone = Verdict::Post(PostOutcome::Deleted { existed: false, likes_removed: likes - 1 });
+        assert_eq!(verdicts[1], (2, gone));
+        assert_eq!(fixture.number("SELECT count(*) FROM post_like"), 0);
+        let log = fixture.rows("SELECT count(*), min(like_count), max(version) FROM post_like_log");
+        assert_eq!(log, [[likes.to_string(), "0".to_owned(), (2 * likes).to_string()]]);
+        let started = std::time::Instant::now();
+        let read = fixture.ledger.verdicts(feed.stream, 0, 2).expect("answers").expect("not pruned");
+        eprintln!("{}: its verdicts are read in {:?}", fixture.name, started.elapsed());
+        assert_eq!(read, verdicts);
+    });
+}

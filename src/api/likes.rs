@@ -2,6 +2,7 @@
 //! the ledger has committed it.
 
 use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
@@ -146,7 +147,10 @@ impl Api {
 
     fn take_wanted(&self, wanted: Result<Wanted, Rejection>, exchange: &mut Exchange<'_>) {
         match wanted {
-            Err(rejection) => answer::rejected(exchange, rejection),
+            Err(rejection) => {
+                self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                answer::rejected(exchange, rejection);
+            }
             Ok(wanted) => match self.app.take_like(&wanted.event, exchange.ticket()) {
                 Err(why) => answer::refused(exchange, why),
                 Ok(decisions) => self.answer_like(&wanted, &decisions, exchange),

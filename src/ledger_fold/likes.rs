@@ -131,8 +131,6 @@ struct Folding<'a> {
     touched: bool,
     /// Of the users that the batch names.
     switches: BTreeMap<&'a str, Switch>,
-    /// The likes of all others are gone.
-    cleared: bool,
     /// The post was there before the batch, made then.
     was_made_at: Option<i64>,
     is_made_at: Option<i64>,
@@ -230,7 +228,7 @@ impl<'a> Folding<'a> {
                 LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
             fold.log.push(LogRow { index, user, post, at_ms, outcome });
         }
-        if self.like_count > 0 && !self.cleared {
+        if self.like_count > 0 {
             let spared = self.switches.keys().copied().collect();
             let (like_count, version) = (self.like_count, self.version);
             fold.clearings.push(Clearing { index, post, at_ms, like_count, version, spared });
@@ -238,7 +236,6 @@ impl<'a> Folding<'a> {
             self.like_count = 0;
             self.touched = true;
         }
-        self.cleared = true;
         PostOutcome::Deleted { existed, likes_removed }
     }
 

@@ -20,4 +20,4 @@ pub use ranking::{RankPlan, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use rollups::{RollupRow, Rollups, split_rollups};
 pub use user_hours::UserHours;
-pub use verdicts::VerdictRow;
+pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

@@ -9,10 +9,11 @@ use super::connect::{Failure, Session};
 use super::transaction;
 use crate::events::Dimension;
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, newest_by_user, plan_count, plan_rank,
+    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
+    plan_count, plan_rank,
 };
 use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
-use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
+use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
 const TIME: &str = "'epoch'::timestamptz + interval '1 millisecond' *";
@@ -23,42 +24,38 @@ pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Wa
     transaction::watermark(session, stream)
 }
 
-/// One statement, so one snapshot. Likes that went with their post are no verdicts of their own.
 pub(super) fn verdicts(
     session: &mut Session,
     stream: Uuid,
     after: Position,
     up_to: Position,
 ) -> Result<Option<Verdicts>, Failure> {
-    // The row of the watermark comes first, so that an empty answer and a pruned one differ.
-    let statement = session.prepared(
-        "SELECT 0::int8, NULL::int2, NULL::text, pruned, 0::int8 FROM watermark WHERE stream = $1 \
-         UNION ALL SELECT position, kind, NULL::text, likes, created_at_ms FROM verdict \
-           WHERE stream = $1 AND position > $2 AND position <= $3 \
-         UNION ALL SELECT position, 0::int2, action, like_count, version FROM post_like_log AS log \
-           WHERE stream = $1 AND position > $2 AND position <= $3 AND NOT EXISTS \
-             (SELECT FROM verdict WHERE verdict.stream = log.stream AND verdict.position = log.position) \
-         ORDER BY 1",
-    )?;
-    let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
-    let rows = session.client.query(&statement, &[&stream, &after, &up_to])?;
-    let (of_stream, verdicts): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get::<_, i64>(0) == 0);
-    if of_stream.iter().any(|row| row.get::<_, i64>(3) > after) {
+    let bound = |position| i64::try_from(position).unwrap_or(i64::MAX);
+    let (after, up_to) = (bound(after), bound(up_to));
+    let mut transaction = snapshot_of(session)?;
+    let pruned = "SELECT FROM watermark WHERE stream = $1 AND pruned > $2";
+    if transaction.query_opt(pruned, &[&stream, &after])?.is_some() {
         return Ok(None);
     }
-    Ok(Some(verdicts.iter().map(|row| (row.get::<_, i64>(0).cast_unsigned(), verdict(row))).collect()))
+    let rows = "SELECT position, kind, created_at_ms, likes FROM verdict \
+         WHERE stream = $1 AND position > $2 AND position <= $3 ORDER BY position";
+    let rows = transaction.query(rows, &[&stream, &after, &up_to])?;
+    let of_row =
+        |row: &Row| (row.get(0), VerdictRow { kind: row.get(1), created_at_ms: row.get(2), likes: row.get(3) });
+    let rows: Vec<(i64, VerdictRow)> = rows.iter().map(of_row).collect();
+    let mut log = Vec::new();
+    for (after, up_to) in log_ranges(after, up_to, &rows) {
+        let likes = "SELECT position, action, like_count, version FROM post_like_log \
+             WHERE stream = $1 AND position > $2 AND position <= $3";
+        let likes = transaction.query(likes, &[&stream, &after, &up_to])?;
+        log.extend(likes.iter().map(|row| (row.get(0), like_outcome(row))));
+    }
+    Ok(Some(merge_verdicts(rows, log)))
 }
 
-fn verdict(row: &Row) -> Verdict {
-    match (row.get::<_, Option<&str>>(2), row.get::<_, i16>(1)) {
-        (Some(action), _) => Verdict::Like(LikeOutcome {
-            liked: action == "LIKE",
-            changed: true,
-            like_count: row.get(3),
-            version: row.get(4),
-        }),
-        (None, kind) => VerdictRow { kind, likes: row.get(3), created_at_ms: row.get(4) }.verdict(),
-    }
+fn like_outcome(row: &Row) -> LikeOutcome {
+    let liked = row.get::<_, &str>(1) == "LIKE";
+    LikeOutcome { liked, changed: true, like_count: row.get(2), version: row.get(3) }
 }
 
 /// One snapshot of several statements.

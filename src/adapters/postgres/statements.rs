@@ -85,6 +85,9 @@ pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id FROM unnest($1:
 pub(super) const READ_POSTS: &str = "SELECT post_id, (extract(epoch FROM created_at) * 1000)::int8 FROM post \
      WHERE post_id = ANY ($1)";
 
+/// For the rest of the transaction; milliseconds as a text.
+pub(super) const ALLOW_TIME: &str = "SELECT set_config('statement_timeout', $1::text, true)";
+
 /// Undoes the likes of a post by all but the named users: post, spared, stream, position, likes, version, time.
 pub(super) const CLEAR_LIKES: &str = "WITH \
      gone AS (DELETE FROM post_like WHERE post_id = $1 AND user_id <> ALL ($2::text[]) RETURNING user_id), \

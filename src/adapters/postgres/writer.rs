@@ -17,7 +17,10 @@ use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{Action, Clearing, Draft, Effects, LikeFold, RollupRow, UserHours, VerdictRow, fold_likes};
-use crate::limits::POSTGRES_UNNEST_ROWS_MAX;
+use crate::limits::{
+    POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_UNNEST_ROWS_MAX,
+    POSTGRES_WRITE_STATEMENT_MS_MAX,
+};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const DAY_MS: i64 = 86_400_000;
@@ -105,10 +108,10 @@ impl PostgresWriter {
         let writes = Writes {
             events,
             rollups: rollup_arrays(stream, &effects),
-            others: clearings.chain(others).flatten().collect(),
+            others: [allow_time(&fold)].into_iter().chain(clearings).chain(others).flatten().collect(),
             commit: fence.is_some(),
         };
-        self.call(deadline, move |session| transaction::finish(session, &writes))?;
+        self.call(deadline + clearing_time(&fold), move |session| transaction::finish(session, &writes))?;
         if fence.is_some() {
             self.users.commit();
         }
@@ -221,6 +224,22 @@ fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
 fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync + Send>> {
     let stream = stream.map(|stream| Box::new(stream) as Box<dyn ToSql + Sync + Send>);
     stream.into_iter().chain(arrays.into_iter().map(|array| Box::new(array) as _)).collect()
+}
+
+/// What clearing may take beyond what a batch usually does: else a post with millions of likes could never go, and the
+/// ledger not go on.
+fn clearing_time(fold: &LikeFold<'_>) -> Duration {
+    let likes: i64 = fold.clearings.iter().map(|clearing| clearing.like_count).sum();
+    match likes > POSTGRES_CLEARED_LIKES_USUAL {
+        true => Duration::from_micros(likes.cast_unsigned().saturating_mul(POSTGRES_CLEARED_LIKE_US_MAX)),
+        false => Duration::ZERO,
+    }
+}
+
+fn allow_time(fold: &LikeFold<'_>) -> Option<Statement> {
+    let time = clearing_time(fold);
+    let statement_ms = (Duration::from_millis(POSTGRES_WRITE_STATEMENT_MS_MAX) + time).as_millis().to_string();
+    (!time.is_zero()).then(|| Statement { sql: sql::ALLOW_TIME, values: vec![Box::new(statement_ms)] })
 }
 
 fn clear_likes(stream: Uuid, draft: &Draft<'_>, clearing: &Clearing<'_>) -> Statement {

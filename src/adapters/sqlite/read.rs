@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use crate::events::Dimension;
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, newest_by_user, plan_count, plan_rank, sort_ranked,
+    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
+    plan_count, plan_rank, sort_ranked,
 };
 use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
-use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
+use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 pub(super) fn watermark(transaction: &Transaction<'_>, stream: Uuid) -> Result<Option<Watermark>> {
     transaction
@@ -23,41 +24,46 @@ fn watermark_at(row: &Row<'_>, column: usize) -> Result<Watermark> {
     Ok(Watermark { position, crc: u32::try_from(row.get::<_, i64>(column + 1)?).unwrap_or(u32::MAX) })
 }
 
-/// Likes that went with their post are no verdicts of their own.
 pub(super) fn verdicts(
     transaction: &Transaction<'_>,
     stream: Uuid,
     after: Position,
     up_to: Position,
 ) -> Result<Option<Verdicts>> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT position, kind, NULL, likes, created_at_ms FROM verdict \
-           WHERE stream = ?1 AND position > ?2 AND position <= ?3 \
-         UNION ALL SELECT position, 0, action, like_count, version FROM post_like_log AS log \
-           WHERE stream = ?1 AND position > ?2 AND position <= ?3 AND NOT EXISTS \
-             (SELECT 1 FROM verdict WHERE verdict.stream = log.stream AND verdict.position = log.position) \
-         ORDER BY 1",
-    )?;
-    let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
+    let bound = |position| i64::try_from(position).unwrap_or(i64::MAX);
+    let (stream, after, up_to) = (stream.to_string(), bound(after), bound(up_to));
     let pruned = transaction
         .prepare_cached("SELECT 1 FROM watermark WHERE stream = ?1 AND pruned > ?2")?
-        .exists(params![stream.to_string(), after])?;
+        .exists(params![stream, after])?;
     if pruned {
         return Ok(None);
     }
-    let rows = statement.query_map(params![stream.to_string(), after, up_to], |row| {
-        let verdict = match (row.get::<_, Option<String>>(2)?, row.get::<_, i16>(1)?) {
-            (Some(action), _) => Verdict::Like(LikeOutcome {
-                liked: action == "LIKE",
-                changed: true,
-                like_count: row.get(3)?,
-                version: row.get(4)?,
-            }),
-            (None, kind) => VerdictRow { kind, likes: row.get(3)?, created_at_ms: row.get(4)? }.verdict(),
-        };
-        Ok((row.get::<_, i64>(0)?.cast_unsigned(), verdict))
-    })?;
-    rows.collect::<Result<Verdicts>>().map(Some)
+    let rows = transaction
+        .prepare_cached(
+            "SELECT position, kind, created_at_ms, likes FROM verdict \
+             WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY position",
+        )?
+        .query_map(params![stream, after, up_to], |row| {
+            let verdict = VerdictRow { kind: row.get(1)?, created_at_ms: row.get(2)?, likes: row.get(3)? };
+            Ok((row.get(0)?, verdict))
+        })?
+        .collect::<Result<Vec<(i64, VerdictRow)>>>()?;
+    let mut likes = transaction.prepare_cached(
+        "SELECT position, action, like_count, version FROM post_like_log \
+         WHERE stream = ?1 AND position > ?2 AND position <= ?3",
+    )?;
+    let mut log = Vec::new();
+    for (after, up_to) in log_ranges(after, up_to, &rows) {
+        for row in likes.query_map(params![stream, after, up_to], |row| Ok((row.get(0)?, like_outcome(row)?)))? {
+            log.push(row?);
+        }
+    }
+    Ok(Some(merge_verdicts(rows, log)))
+}
+
+fn like_outcome(row: &Row<'_>) -> Result<LikeOutcome> {
+    let liked = row.get_ref(1)?.as_str()? == "LIKE";
+    Ok(LikeOutcome { liked, changed: true, like_count: row.get(2)?, version: row.get(3)? })
 }
 
 pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
