@@ -115,7 +115,7 @@ pub trait Ledger: Send + Sync {
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
 
     /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
-    /// A like that changed nothing may be missing. Read together with the watermark, in one snapshot: verdicts of a
+    /// A like that changed nothing may be missing; those that went with their post are told by its verdict. Read together with the watermark, in one snapshot: verdicts of a
     /// position past the watermark do not exist. `None` where verdicts behind `after` were pruned: nobody may guess
     /// that a record was stored because its verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;

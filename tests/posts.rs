@@ -14,7 +14,7 @@ use ledgers::{Fixture, MINUTE, NOW, each_ledger, like};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
-use support::bench::{Bench, MAIN_PAIRS, on_pairs};
+use support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs};
 use support::client::{Answer, Client};
 use support::{now_ms, seed};
 // The names that the fixtures of ledgers use.
@@ -307,6 +307,38 @@ fn check_tables(bench: &Bench, model: &Model) {
         let net = format!("SELECT coalesce(sum(count), 0) FROM rollup_hour WHERE dimension = 6 AND key = '{post}'");
         assert_eq!(bench.number(&net), count, "net likes are the fold of the log");
     }
+}
+
+/// The live store comes back as it was before, the program starts anew: what the ledger decided is read back from it.
+#[test]
+fn deletes_that_the_live_store_missed_reach_it_by_what_the_ledger_wrote_down() {
+    let Some(mut bench) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
+    bench.start();
+    let mut client = bench.client();
+    client.post("/api/posts/like", &json!({"userId":"early","postId":"few"})).expect(200);
+    bench.settle();
+    let redis = bench.redis.as_mut().expect("Redis");
+    redis.save();
+    redis.stop();
+    // More likes than are read back row by row, and fewer.
+    for first in [0, 600] {
+        let like = |user| json!({"eventType":"LIKE","userId":user,"metadata":{"postId":"many"}});
+        let likes: Vec<Value> = (first..first + 600).map(like).collect();
+        client.post("/api/events?wait=true", &json!(likes)).expect(201);
+    }
+    for path in ["/api/posts/many", "/api/posts/few", "/api/posts/none"] {
+        delete(&mut client, path).expect(204);
+    }
+    for post in ["many", "few"] {
+        client.post("/api/posts/like", &json!({"userId":"late","postId":post})).expect(200);
+    }
+    bench.kill();
+    bench.redis.as_mut().expect("Redis").spawn();
+    bench.start();
+    bench.check_sums();
+    let mut client = bench.client();
+    let list = client.read("/api/statistics/popular/posts?by=likes&window=7d");
+    assert_eq!(support::bench::items(&list, "postId"), [("few".to_owned(), 1), ("many".to_owned(), 1)], "{list}");
 }
 
 fn post_put(post: &str, content: &str, created_at_ms: Option<i64>) -> Record<'static> {

@@ -1,7 +1,8 @@
 //! `/api/posts`: made, replaced, read and deleted; and the routes below it.
 //!
 //! A given `postId` that is taken replaces that post. Its time stays, unless `createdAt` says another; its likes stay.
-//! Deleting removes the post and its likes, and is a success where there is nothing (left) to delete.
+//! Deleting removes the post and its likes, and is a success where there is nothing (left) to delete. Events that name
+//! it stay, and so do the exact counts of them.
 
 use std::borrow::Cow;
 
