@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full services services-down psql redis-cli test test-long check fmt perf clean
+.PHONY: help run run-full run-card perf-http services services-down psql redis-cli test test-long check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -18,6 +18,14 @@ run: ## release build on the embedded stores (SQLite, memory): needs no server
 run-full: services ## the same on private PostgreSQL and Redis, kept under data/services
 	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
 	DATA_DIR="$${DATA_DIR:-data/full}" exec cargo run --release --locked -- serve $(ARGS)
+
+# In a database and under keys of its own. Loopback only.
+run-card: services ## a BASELINE, not the tracker: the design card taken literally, on 127.0.0.1:8081 (ARGS=address:port)
+	@cargo build --release --locked --manifest-path perf/baselines/card/Cargo.toml --target-dir target/baselines
+	@.ci/services psql '$(SERVICES_DIR)' -qAtc "SELECT 'CREATE DATABASE card' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'card')" | \
+	.ci/services psql '$(SERVICES_DIR)' -q
+	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
+	DATABASE_URL=$$(echo "$$DATABASE_URL" | sed 's|/[^/?]*\([?].*\)\{0,1\}$$|/card\1|') exec target/baselines/release/baseline-card $(ARGS)
 
 services: ## start those PostgreSQL and Redis only (installed if missing)
 	@.ci/services up '$(SERVICES_DIR)'
@@ -47,6 +55,9 @@ fmt: ## format the sources
 
 perf: ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
 	perf/ingest $(ARGS)
+
+perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
+	perf/http $(ARGS)
 
 clean: ## remove what was built and throw-away servers; ./data stays
 	cargo clean

@@ -31,8 +31,13 @@ impl Clock {
 
 /// Milliseconds of the monotonic clock since the program started; never goes back.
 pub fn monotonic_ms() -> u64 {
+    monotonic_us() / 1_000
+}
+
+/// The same in microseconds.
+pub fn monotonic_us() -> u64 {
     use std::sync::OnceLock;
     use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
 }

@@ -15,7 +15,8 @@
 //! Code map, in reading order: [`events`] (what happened, what it counts), [`journal`] (safe before it is answered),
 //! [`sinks`] (the loops that follow), [`ports`] (what a store must promise) and [`adapters`] (those that do),
 //! [`app`] (use cases), [`api`] (the contract's names and statuses), [`http`] (bytes and requests), [`runtime`]
-//! (coroutines, tickets, clocks), [`limits`] (every bound).
+//! (coroutines, tickets, clocks), [`commands`] (what can be typed), [`import`] (a client of the API), [`seed`]
+//! (synthetic events), [`limits`] (every bound).
 //!
 //! Invariants: a 2xx means synced in the journal (`ACK=memory` alone excepted). Rows of the ledger = Σ rollups = Σ
 //! totals of the live store, up to its watermark. No failure of the live store delays the ledger or an answer; none
@@ -29,6 +30,7 @@ pub mod commands;
 pub mod config;
 pub mod events;
 pub mod http;
+pub mod import;
 pub mod journal;
 pub mod ledger_fold;
 pub mod limits;
@@ -37,5 +39,6 @@ pub mod metrics;
 pub mod ports;
 pub mod process;
 pub mod runtime;
+pub mod seed;
 pub mod shutdown;
 pub mod sinks;

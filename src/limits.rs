@@ -49,6 +49,8 @@ pub const RECENT_SEARCHES_MAX: usize = 10;
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
+/// An answer that is smaller is not worth packing.
+pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
 /// Events older than this many days are refused (`RETENTION_DAYS`).
@@ -76,6 +78,11 @@ pub const JOURNAL_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
 pub const JOURNAL_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// Segments that every follower is past stay this long, for replays.
 pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
+/// How long a start waits for the directory's lock: whoever only looks at the journal holds it for a moment.
+pub const JOURNAL_LOCK_WAIT_MS: u64 = 200;
+/// Records that a salvage may give up as lost: dozens of segments' worth, held in memory at 5 bytes each while it
+/// writes, and far fewer than a position that was mistyped could ask for.
+pub const JOURNAL_LOST_RECORDS_MAX: u64 = 50_000_000;
 
 // ---- sinks ----
 
@@ -173,6 +180,10 @@ pub const FIRST_BYTE_MS: u64 = 10_000;
 pub const HEAD_MS: u64 = 10_000;
 /// A whole body.
 pub const BODY_MS: u64 = 30_000;
+/// A body may be slower than [`BODY_BYTES_PER_SECOND_MIN`] for this long.
+pub const BODY_RATE_AFTER_MS: u64 = 5_000;
+/// Slower than this on the whole, a body is given up.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 500;
 /// Between two requests of a connection.
 pub const IDLE_MS: u64 = 75_000;
 /// A write that makes no progress.
@@ -181,6 +192,10 @@ pub const WRITE_STALL_MS: u64 = 15_000;
 pub const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Unsent answers of a connection: past it, it is not read from.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Client addresses whose rate is remembered: about 10 MB.
+pub const RATE_ADDRESSES_MAX: usize = 131_072;
+/// Locks that those are spread over.
+pub const RATE_SHARDS: usize = 64;
 /// Connections, where the process's own limits allow as many.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Bodies in memory, all connections together.
@@ -193,6 +208,10 @@ pub const LINGER_CLOSE_MS: u64 = 1_000;
 pub const SHUTDOWN_MS: u64 = 25_000;
 /// Descriptors looked at, times the workers, for one whose number belongs to a given worker.
 pub const TIMER_TRIES_PER_WORKER_MAX: usize = 64;
+/// How often each worker is asked for a sign of life.
+pub const HEARTBEAT_MS: u64 = 1_000;
+/// A worker that has given none for so many times in a row stands still: the process ends.
+pub const HEARTBEAT_MISSES_MAX: u32 = 30;
 /// Grain of a worker's clock.
 pub const CLOCK_GRAIN_MS: u64 = 5;
 /// A coroutine's stack in machine words: 128 KiB and a guard page.
@@ -251,10 +270,90 @@ pub const POSTGRES_COPY_PIECE_BYTES: usize = 1024 * 1024;
 /// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
 pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 
+// ---- export and seed ----
+
+/// Rows of one page of an export.
+pub const EXPORT_PAGE_ROWS_MAX: usize = 1_000;
+/// … and of one whose rows are large, or not known yet.
+pub const EXPORT_PAGE_ROWS_MIN: usize = 64;
+/// What a page should hold; where small rows are followed by large ones, one page is larger (at most 13 KiB a row).
+pub const EXPORT_PAGE_BYTES: usize = 1024 * 1024;
+/// A page that has found nothing after this comes back empty, so that its caller can look around.
+pub const EXPORT_PAGE_MS: u64 = 150;
+/// A page of PostgreSQL looks at a slice of time that takes about this long to read.
+pub const EXPORT_SLICE_MS: u64 = 60;
+/// The slice that an export begins with.
+pub const EXPORT_FIRST_SLICE_MS: i64 = 60_000;
+/// A slice is not longer than this.
+pub const EXPORT_SLICE_MS_MAX: i64 = 86_400_000;
+/// A page is sent in pieces of this size: each is copied once.
+pub const EXPORT_PIECE_BYTES: usize = 64 * 1024;
+/// Exports over HTTP at once; further ones are refused (503): reads have the rest of the lane.
+pub const EXPORTS_MAX: usize = 2;
+/// Tries at one page, with growing pauses in between, before an export is cut.
+pub const EXPORT_TRIES_MAX: u32 = 4;
+/// A key that is shorter could be guessed.
+pub const KEY_BYTES_MIN: usize = 16;
+/// A key fits into a header.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Keys of one right.
+pub const KEYS_MAX: usize = 64;
+/// Events of one ledger transaction of `seed --direct`: the rollups of a large batch are far fewer rows.
+pub const SEED_BATCH_EVENTS: usize = 10_000;
+/// Connections of `seed --url`.
+pub const SEED_CONNECTIONS: usize = 4;
+/// `seed` gives up on a server or ledger that takes nothing for so long.
+pub const SEED_PATIENCE_MS: u64 = 60_000;
+
 // ---- lanes ----
 
 /// Jobs that wait in front of one lane; past it a read is refused (503).
 pub const LANE_QUEUE_MAX: usize = 1_024;
+
+// ---- import ----
+
+/// Connections of an import (`--connections`), and as many when nothing is said.
+pub const IMPORT_CONNECTIONS_MAX: usize = 64;
+/// See [`IMPORT_CONNECTIONS_MAX`].
+pub const IMPORT_CONNECTIONS: usize = 4;
+/// Pieces in which an input is read and unpacked.
+pub const IMPORT_READ_BYTES: usize = 256 * 1024;
+/// The first bytes of an input, whose hash tells it from another.
+pub const IMPORT_HEAD_BYTES: usize = 64 * 1024;
+/// White space and byte-order mark looked at for the format.
+pub const IMPORT_PEEK_BYTES_MAX: usize = 4 * 1024;
+/// Columns of a CSV file.
+pub const IMPORT_COLUMNS_MAX: usize = 256;
+/// What the list of refused rows shows of a row that is over its bound.
+pub const IMPORT_SHOWN_BYTES_MAX: usize = 1_000;
+/// The resume file is written this often: what was confirmed since then is sent again after a kill, with its ids.
+pub const IMPORT_SAVE_MS: u64 = 1_000;
+/// A line of progress where there is no terminal for a bar.
+pub const IMPORT_REPORT_MS: u64 = 5_000;
+/// How often the bar moves, and a stop is looked for.
+pub const IMPORT_TICK_MS: u64 = 50;
+/// TCP and TLS to the server.
+pub const IMPORT_CONNECT_MS_MAX: u64 = 5_000;
+/// A request and its answer; longer than the server waits for anything.
+pub const IMPORT_REQUEST_MS_MAX: u64 = 60_000;
+/// An answer that lists every row of a batch as refused is far smaller.
+pub const IMPORT_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// First and longest pause before a batch is sent again.
+pub const IMPORT_RETRY_MS_MIN: u64 = 100;
+/// See [`IMPORT_RETRY_MS_MIN`].
+pub const IMPORT_RETRY_MS_MAX: u64 = 10_000;
+/// A `Retry-After` is honoured up to this.
+pub const IMPORT_RETRY_AFTER_MS_MAX: u64 = 60_000;
+/// Without any progress for this long an import gives up (`--give-up-after`).
+pub const IMPORT_GIVE_UP_SECS: u64 = 600;
+/// … at most: the server must still know the ids of what is sent again.
+pub const IMPORT_GIVE_UP_SECS_MAX: u64 = 23 * 3_600;
+/// Rows that one round trip to the predecessor's database brings.
+pub const IMPORT_FETCH_ROWS: i32 = 1_000;
+/// Posts that are confirmed together; each is a request of its own.
+pub const IMPORT_POSTS_MAX: usize = 20;
+/// Refused rows that a dry run prints.
+pub const IMPORT_REFUSALS_SHOWN_MAX: u64 = 20;
 
 const _: () = assert!(HEAD_BYTES_MAX <= READ_BUFFER_BYTES, "a head fits into one lent buffer");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
@@ -278,5 +377,12 @@ const _: () = assert!(
     POSTGRES_CLEARED_LIKES_USUAL as u64 * POSTGRES_CLEARED_LIKE_US_MAX / 1_000 <= POSTGRES_WRITE_STATEMENT_MS_MAX
 );
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
+const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
+const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
+const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
 const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");
+const _: () = assert!(IMPORT_REQUEST_MS_MAX > BODY_MS && IMPORT_REQUEST_MS_MAX > LEDGER_WAIT_MS);
+const _: () = assert!(IMPORT_GIVE_UP_SECS_MAX * 1_000 < ID_MEMORY_MS as u64);
+const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MAX < BODY_BYTES_MAX);

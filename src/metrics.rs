@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::app::App;
 use crate::events::STRATEGIES;
-use crate::http::{Counter, Stats};
+use crate::http::{Counter, DURATION_BOUNDS_US, Stats};
 use crate::sinks::SinkState;
 
 /// The registry.
@@ -140,7 +141,18 @@ impl Collected {
             .map(|(id, open)| ([("worker", id.to_string())], open.load(Ordering::Relaxed) as u64))
             .collect();
         let workers = workers.iter().map(|(labels, value)| (labels.as_slice(), *value));
-        gauge(encoder, "http_worker_connections", "Open connections by worker", workers)
+        gauge(encoder, "http_worker_connections", "Open connections by worker", workers)?;
+        self.encode_durations(encoder)
+    }
+
+    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let spread = self.http.durations.read();
+        let bounds = DURATION_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(spread.counts.iter().copied()).collect();
+        let help = "From the first byte of a request to the write of its answer";
+        encoder
+            .encode_descriptor("http_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<NoLabelSet>(spread.sum_us as f64 / 1e6, spread.counts.iter().sum(), &buckets, None)
     }
 
     fn encode_events(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -194,6 +206,8 @@ impl Collected {
         counter(encoder, "sink_records", "Records applied", each(&|at| read(&sinks[at].records)))?;
         seconds(encoder, "sink_apply", "Time in applying batches", each(&|at| read(&sinks[at].apply_us)))?;
         counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
+        let lost = each(&|at| read(&sinks[at].lost));
+        counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
         counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::events::{Dimension, EventType, Record, TallyKey};
+use crate::events::{Dimension, Event, EventType, Record, TallyKey};
 
 /// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
 pub type Position = u64;
@@ -139,6 +139,12 @@ pub trait Ledger: Send + Sync {
     /// A post with its likes as of now, in one snapshot; `None` where there is none of that id.
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
+    /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in
+    /// rows, memory and time: it may hold fewer rows than there are, even none, and is the last one only where it says
+    /// so. Every row that was there before the first page comes exactly once; one that comes in meanwhile does if its
+    /// time is still ahead.
+    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError>;
+
     /// Answers if the store does: for health checks.
     fn ping(&self) -> Result<(), StoreError>;
 }
@@ -206,6 +212,38 @@ pub struct CountFilter {
     pub from_ms: Option<i64>,
     /// Event time, milliseconds, exclusive.
     pub to_ms: Option<i64>,
+}
+
+/// Which stored events an export is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExportQuery {
+    pub event_type: Option<EventType>,
+    /// Event time, milliseconds, inclusive.
+    pub from_ms: Option<i64>,
+    /// Event time, milliseconds, exclusive.
+    pub to_ms: Option<i64>,
+}
+
+/// Where an export goes on: made by a page, read by the ledger that made it and by nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExportCursor {
+    /// Event time of the last row, or where to look next, in the ledger's own unit.
+    pub at: i64,
+    /// Which row of that time was the last; `None`: none of it was read.
+    pub row: Option<u128>,
+    /// How far ahead the next page looks, milliseconds.
+    pub reach_ms: i64,
+    /// Rows that the next page may have.
+    pub rows_max: usize,
+}
+
+/// A part of an export.
+#[derive(Clone, Debug, Default)]
+pub struct ExportPage {
+    /// As stored; whether a client chose the id is not stored.
+    pub events: Vec<Event<'static>>,
+    /// `None`: this was the last page.
+    pub next: Option<ExportCursor>,
 }
 
 /// Fast statistics and lists, derived from the ledger; may be lost whole.

@@ -21,6 +21,14 @@ pub fn connections_max(wanted: usize) -> usize {
     allowed
 }
 
+/// The soft and the hard limit of descriptors as they are.
+pub fn descriptors() -> (u64, u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives the call, which only fills it; after a failure it is zeros.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    (limit.rlim_cur, limit.rlim_max)
+}
+
 fn raise_descriptors() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` outlives both calls, which only fill and read it.

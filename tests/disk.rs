@@ -4,8 +4,9 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
@@ -19,6 +20,7 @@ use event_tracker::runtime::{self, Ticket};
 struct Faults {
     writes: AtomicBool,
     syncs: AtomicBool,
+    names: AtomicBool,
     /// A sync takes this long.
     sync_ms: AtomicU64,
     failed: AtomicU64,
@@ -37,6 +39,16 @@ impl Faults {
 struct Faulty {
     directory: Directory,
     faults: Arc<Faults>,
+    /// What the keeper did to names, in order.
+    removals: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl Faulty {
+    fn keeper_did(&self, what: &'static str) {
+        if std::thread::current().name() == Some("journal-keeper") {
+            self.removals.lock().unwrap().push(what);
+        }
+    }
 }
 
 struct FaultyFile {
@@ -65,9 +77,17 @@ impl Storage for Faulty {
         self.directory.rename(from, to)
     }
     fn remove(&self, name: &str) -> io::Result<()> {
+        if name.ends_with(".segment") {
+            self.keeper_did("remove");
+        }
         self.directory.remove(name)
     }
     fn sync_names(&self) -> io::Result<()> {
+        if let Err(error) = self.faults.check(&self.faults.names) {
+            self.keeper_did("failed sync");
+            return Err(error);
+        }
+        self.keeper_did("sync");
         self.directory.sync_names()
     }
     fn free_bytes(&self) -> io::Result<u64> {
@@ -99,8 +119,9 @@ fn settings() -> Settings {
 
 fn open(path: &Path) -> (Journal, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
-    let storage = Faulty { directory: Directory::open(path, true).unwrap(), faults: faults.clone() };
-    let journal = Journal::open_on(Arc::new(storage), path, 2, settings(), Clock::System).unwrap();
+    let directory = Directory::open(path, true).unwrap();
+    let storage = Faulty { directory, faults: faults.clone(), removals: Arc::default() };
+    let journal = Journal::open_on(Arc::new(storage), 2, settings(), Clock::System).unwrap();
     (journal, faults)
 }
 
@@ -131,7 +152,7 @@ fn numbers(journal: &Journal) -> Vec<i64> {
     while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20).unwrap() {
         numbers.extend(frames.records().unwrap().into_iter().map(|record| match record {
             Record::Forget(forget) => forget.at_ms,
-            _ => panic!("none was written"),
+            other => panic!("{other:?} was not written"),
         }));
     }
     numbers
@@ -279,4 +300,109 @@ fn waits_that_were_given_up_are_not_collected() {
     until("durable", || journal.end_position() == 20_000);
     let alive = decisions.iter().filter(|d| d.strong_count() > 0).count();
     assert!(alive <= 1_024, "{alive} are still in line");
+}
+
+#[test]
+fn no_segment_is_removed_while_an_earlier_removal_is_not_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let removals = Arc::new(Mutex::default());
+    let storage = Faulty {
+        directory: Directory::open(directory.path(), true).unwrap(),
+        faults: faults.clone(),
+        removals: Arc::clone(&removals),
+    };
+    let now = Arc::new(AtomicI64::new(1_000));
+    let settings = Settings { segment_bytes: 2_048, keep_ms: 0, ..settings() };
+    let journal = Journal::open_on(Arc::new(storage), 2, settings, Clock::Manual(now.clone())).unwrap();
+    let journal = Arc::new(journal);
+    let follower = journal.follow(0, false);
+    while journal.size().1 < 4 {
+        assert_eq!(append(&journal, now.fetch_add(1, Ordering::SeqCst)), Ok(true));
+    }
+    now.fetch_add(1, Ordering::SeqCst);
+    faults.names.store(true, Ordering::SeqCst);
+    follower.store(journal.end_position(), Ordering::SeqCst);
+    let done = || removals.lock().unwrap().clone();
+    until("failed twice", || done().iter().filter(|what| **what == "failed sync").count() >= 2);
+    assert_eq!(done()[..3], ["remove", "failed sync", "failed sync"]);
+    faults.names.store(false, Ordering::SeqCst);
+    until("all removed", || journal.size().1 == 1);
+    assert_eq!(done().iter().filter(|what| **what == "remove").count(), 3);
+    assert!(done().windows(2).all(|pair| pair != ["remove", "remove"]), "{:?}", done());
+}
+
+/// A file system of a few megabytes, for as long as it lives.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(path: std::path::PathBuf, size: &str) -> Option<SmallDisk> {
+        std::fs::create_dir(&path).unwrap();
+        let options = format!("size={size}");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&path).output();
+        match mount {
+            Ok(done) if done.status.success() => Some(SmallDisk(path)),
+            other => {
+                eprintln!("SKIPPED: no file system can be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_refuses_keeps_what_it_acknowledged_and_goes_on_with_room() {
+    let parent = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(parent.path().join("disk"), "2m") else { return };
+    let path = disk.0.join("journal");
+    let settings = Settings { segment_bytes: 256 * 1024, free_bytes_min: 0, ..Settings::default() };
+    let refused = Journal::open(&path, false, 2, settings.clone(), Clock::System).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("ALLOW_TMPFS"), "{refused}");
+    let journal = Arc::new(Journal::open(&path, true, 2, settings.clone(), Clock::System).unwrap());
+    let mut acknowledged = Vec::new();
+    // Somebody else takes what is left, then the journal runs out.
+    std::fs::write(disk.0.join("ballast"), vec![1; 1024 * 1024]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut number = 0;
+    let refused = loop {
+        number += 1;
+        match append_large(&journal, number) {
+            Ok(true) => acknowledged.push(number),
+            Ok(false) => {}
+            Err(error) => break error,
+        }
+        assert!(Instant::now() < deadline, "it never fills");
+    };
+    assert!(matches!(refused, AppendError::Full | AppendError::Failed), "{refused:?}");
+    assert!(acknowledged.len() > 5, "{acknowledged:?}");
+    assert!(journal.is_writable().is_err());
+    // It is refused for as long as the disk is full, and what was acknowledged is there.
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert!(append_large(&journal, -1).is_err());
+    assert_eq!(numbers(&journal), acknowledged);
+    std::fs::remove_file(disk.0.join("ballast")).unwrap();
+    until("writable", || journal.is_writable().is_ok());
+    assert_eq!(append_large(&journal, 1_000), Ok(true));
+    acknowledged.push(1_000);
+    drop(journal);
+    let journal = Journal::open(&path, true, 2, settings, Clock::System).unwrap();
+    assert_eq!(numbers(&journal), acknowledged);
+}
+
+/// As [`append`], 16 KiB.
+fn append_large(journal: &Arc<Journal>, number: i64) -> Result<bool, AppendError> {
+    let journal = journal.clone();
+    in_coroutine(move || {
+        let ticket = Arc::new(Ticket::of_current(0));
+        let forget = Forget { user_id: "u".repeat(16 * 1024).into(), keyword: None, at_ms: number };
+        journal.append(0, 1, Wait::Durable(ticket.clone()), |out| encode_forget(&forget, out))?;
+        assert!(ticket.wait());
+        Ok(!ticket.take_failed())
+    })
 }

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use event_tracker::http::{Answer, Config, Server};
+use event_tracker::http::{Answer, Config, DURATION_BOUNDS_US, Server};
 use http_support::*;
 
 #[test]
@@ -378,6 +378,59 @@ fn held_answers_wait_for_their_ticket() {
     assert_eq!(answers[0].header("retry-after"), Some("1"));
     // The next turn starts anew.
     assert_eq!(get(&mut stream, "/held").status, 202);
+}
+
+#[test]
+fn what_a_request_carries_is_in_whatever_answer_it_gets() {
+    let server = start(Config::default(), |request, exchange| {
+        if request.path != "/plain" {
+            exchange.carry(&[("X-Carried", request.path), ("X-Bad", "a\r\nX-Evil: 1")]);
+        }
+        match request.path {
+            "/panics" => panic!("on purpose"),
+            "/fails" => {
+                finish_later(exchange, 5, false);
+                exchange.hold();
+            }
+            _ => {}
+        }
+        ok(exchange, b"x");
+    });
+    let mut stream = connect(&server);
+    for (path, status) in [("/ok", 200), ("/fails", 503), ("/panics", 500)] {
+        let answer = get(&mut stream, path);
+        assert_eq!((answer.status, answer.header("x-carried")), (status, Some(path)));
+        assert_eq!(answer.header("x-evil"), None);
+    }
+    assert_eq!(get(&mut connect(&server), "/plain").header("x-carried"), None);
+}
+
+#[test]
+fn durations_count_every_answer_from_its_first_byte_to_its_write() {
+    let server = start(Config::default(), |request, exchange| {
+        if request.path == "/held" {
+            finish_later(exchange, 60, true);
+            exchange.hold();
+        }
+        ok(exchange, b"x");
+    });
+    let mut stream = connect(&server);
+    stream.write_all(&b"GET /now HTTP/1.1\r\nHost: h\r\n\r\n".repeat(3)).expect("write");
+    (0..3).for_each(|_| drop(read_answer(&mut stream)));
+    get(&mut stream, "/held");
+    // A head that trickles in is the client's time, and is counted.
+    stream.write_all(b"GET /now HTTP/1.1\r\n").expect("write");
+    std::thread::sleep(Duration::from_millis(160));
+    stream.write_all(b"Host: h\r\n\r\n").expect("write");
+    read_answer(&mut stream);
+    let spread = server.stats().durations.read();
+    assert_eq!(spread.counts.iter().sum::<u64>(), 5);
+    let from = |us: u64| {
+        let slower = DURATION_BOUNDS_US.iter().zip(&spread.counts[1..]).filter(|(bound, _)| **bound >= us);
+        slower.map(|(_, count)| count).sum::<u64>()
+    };
+    assert_eq!((from(50_000), from(150_000)), (2, 1), "{spread:?}");
+    assert!((220_000..2_000_000).contains(&spread.sum_us), "{spread:?}");
 }
 
 #[test]

@@ -115,7 +115,10 @@ fn metrics_are_lines_that_grep_finds() {
         assert_eq!(bench.client().post("/api/events?wait=true", &event).status, 201);
         let answer = bench.client().get("/metrics");
         let text = answer.text();
-        for line in ["event_tracker_journal_records_total 1", "event_tracker_events_total{outcome=\"accepted\"} 1"] {
+        let slowest = "event_tracker_http_request_duration_seconds_bucket{le=\"+Inf\"} 1";
+        for line in
+            ["event_tracker_journal_records_total 1", "event_tracker_events_total{outcome=\"accepted\"} 1", slowest]
+        {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     });

@@ -16,13 +16,18 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http", &["clock", "limits", "runtime"]),
     ("journal", &["clock", "events", "limits", "ports", "runtime"]),
     ("ledger_fold", &["events", "limits", "ports"]),
+    ("seed", &["events"]),
     ("live", &["events", "limits", "ports"]),
     ("sinks", &["clock", "events", "journal", "limits", "ports"]),
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
     ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "events", "http", "sinks"]),
-    ("config", &["app", "journal", "limits"]),
-    ("api", &["app", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"]),
+    ("import", &["limits"]),
+    ("config", &["api", "app", "http", "journal", "limits"]),
+    (
+        "api",
+        &["app", "clock", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"],
+    ),
 ];
 
 const LINES_MAX: usize = 600;

@@ -39,8 +39,14 @@ pub(super) fn json(exchange: &mut Exchange<'_>, status: u16, body: &impl Seriali
 pub(super) fn json_with(exchange: &mut Exchange<'_>, status: u16, headers: &[(&str, &str)], body: &impl Serialize) {
     match serde_json::to_vec(body) {
         Ok(body) => exchange.respond(Answer { status, content_type: JSON, headers, body: &body }),
-        Err(_) => error(exchange, 500, "internal", "the answer could not be written; please report this"),
+        Err(_) => unwritable(exchange),
     }
+}
+
+/// A body that serde refuses, which it never should.
+pub(super) fn unwritable(exchange: &mut Exchange<'_>) {
+    let body = br#"{"status":500,"error":"internal","message":"the answer could not be written; please report this"}"#;
+    exchange.respond(Answer { status: 500, content_type: JSON, headers: &[], body });
 }
 
 /// An error.

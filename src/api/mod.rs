@@ -2,29 +2,50 @@
 //!
 //! Owns names, statuses and error tags of the contract; leaves bytes to `http` and effects to `app`.
 
+mod access;
 mod answer;
+mod cacheable;
+mod client;
 mod content;
+mod cors;
 mod events;
+mod export;
+mod export_format;
 mod json_guard;
+mod keys;
 mod likes;
 mod operations;
 mod posts;
 mod query;
+mod rates;
 mod recent;
 mod statistics;
 mod wire;
 
 use crate::app::App;
 use crate::http::{Answer, Exchange, Method, Request};
+use keys::Right;
 use std::sync::Arc;
 
+pub use access::Access;
 pub use answer::not_durable;
+pub use client::Proxies;
+pub use cors::Origins;
+pub use export::Exports;
+pub use export_format::{Format, put_line};
+pub use keys::{KeyList, Keys};
+pub use query::moment;
+pub use wire::judge_event;
 
 /// What the handlers share.
 pub struct Api {
     pub app: Arc<App>,
     pub metrics: crate::metrics::Metrics,
+    pub access: Access,
+    pub exports: Arc<Exports>,
 }
+
+type Handler = fn(&Api, &Request<'_>, &mut Exchange<'_>);
 
 impl Api {
     /// Answers one request: the routing table.
@@ -32,18 +53,23 @@ impl Api {
         use Method::{Delete, Get, Head, Post};
         let method = request.method;
         let read = matches!(method, Get | Head);
+        if !self.lets_in(request, exchange) {
+            return;
+        }
         if method != Post {
             // All others may wait: their deadline must not decide about the answers before them.
             exchange.settle();
         }
         match request.path {
             "/api/events" | "/api/users/events" | "/api/events/batch" => match method {
-                Post => self.post_events(request, exchange),
-                _ => self.not_here(method, "POST", exchange),
+                Post if self.admits(Right::Write, request, exchange) => self.post_events(request, exchange),
+                Post => {}
+                _ => self.not_here(request, "POST", exchange),
             },
             "/api/posts" => match method {
-                Post => self.post_post(request, exchange),
-                _ => self.not_here(method, "POST", exchange),
+                Post if self.admits(Right::Write, request, exchange) => self.post_post(request, exchange),
+                Post => {}
+                _ => self.not_here(request, "POST", exchange),
             },
             path if path.starts_with("/api/posts/") => {
                 self.under_posts(&path["/api/posts/".len()..], request, exchange);
@@ -51,38 +77,53 @@ impl Api {
             path if path.starts_with("/api/search/recent/") => {
                 let user = &path["/api/search/recent/".len()..];
                 match method {
-                    Get | Head => self.get_recent(user, request, exchange),
-                    Delete => self.delete_recent(user, request, exchange),
-                    _ => self.not_here(method, "GET, HEAD, DELETE", exchange),
+                    Get | Head if self.admits(Right::Read, request, exchange) => {
+                        self.get_recent(user, request, exchange)
+                    }
+                    Delete if self.admits(Right::Write, request, exchange) => {
+                        self.delete_recent(user, request, exchange);
+                    }
+                    Get | Head | Delete => {}
+                    _ => self.not_here(request, "GET, HEAD, DELETE", exchange),
                 }
             }
             path => match self.reads(path) {
-                Some(route) if read => route(self, request, exchange),
-                Some(_) => self.not_here(method, "GET, HEAD", exchange),
+                Some((route, right)) if read => {
+                    if right.is_none_or(|right| self.admits(right, request, exchange)) {
+                        route(self, request, exchange);
+                    }
+                }
+                Some(_) => self.not_here(request, "GET, HEAD", exchange),
                 None => answer::error(exchange, 404, "not_found", "there is nothing under this path"),
             },
         }
     }
 
-    fn reads(&self, path: &str) -> Option<fn(&Api, &Request<'_>, &mut Exchange<'_>)> {
+    /// What is read under a path, and the right that it takes.
+    fn reads(&self, path: &str) -> Option<(Handler, Option<Right>)> {
+        let read = Some(Right::Read);
         Some(match path {
-            "/api/statistics" => Api::count,
-            "/api/statistics/popular/keywords" => Api::popular_keywords,
-            "/api/statistics/popular/posts" => Api::popular_posts,
-            "/api/statistics/popular/pages" => Api::popular_pages,
-            "/api/statistics/popular/components" => Api::popular_components,
-            "/healthz/live" => Api::live,
-            "/healthz/ready" => Api::ready,
-            "/healthz/deps" => Api::deps,
-            "/metrics" => Api::metrics_text,
+            "/api/statistics" => (Api::count, read),
+            "/api/statistics/popular/keywords" => (Api::popular_keywords, read),
+            "/api/statistics/popular/posts" => (Api::popular_posts, read),
+            "/api/statistics/popular/pages" => (Api::popular_pages, read),
+            "/api/statistics/popular/components" => (Api::popular_components, read),
+            "/api/export" => (Api::export, Some(Right::Admin)),
+            "/healthz/live" => (Api::live, None),
+            "/healthz/ready" => (Api::ready, None),
+            "/healthz/deps" => (Api::deps, None),
+            "/metrics" => (Api::metrics_text, read),
             _ => return None,
         })
     }
 
-    fn not_here(&self, method: Method, allow: &'static str, exchange: &mut Exchange<'_>) {
-        if method == Method::Options {
-            let headers = [("Allow", allow)];
-            return exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
+    fn not_here(&self, request: &Request<'_>, allow: &'static str, exchange: &mut Exchange<'_>) {
+        if request.method == Method::Options {
+            if !self.access.origins.preflight(request, allow, exchange) {
+                let headers = [("Allow", allow)];
+                exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
+            }
+            return;
         }
         let message = format!("this path takes {allow}");
         answer::error_with(exchange, 405, "method_not_allowed", &message, &[("Allow", allow)]);

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::keys::Right;
 use super::likes::{post_of_path, required};
 use super::wire::{Rejection, Scalar, id, moment, text};
 use super::{Api, answer, content};
@@ -57,6 +58,9 @@ struct Queued<'a> {
     status: &'static str,
 }
 
+/// A handler of a path that names a post.
+type PostHandler = fn(&Api, &str, &Request<'_>, &mut Exchange<'_>);
+
 impl Api {
     /// What is below `/api/posts/`: `like`, `{postId}`, `{postId}/like`. A post may itself be called `like`: only
     /// POST means the action.
@@ -69,15 +73,25 @@ impl Api {
         if post.is_empty() || post.contains('/') {
             return answer::error(exchange, 404, "not_found", "there is nothing under this path");
         }
-        match (of_like, request.method) {
-            (true, Get | Head) => self.get_like(post, request, exchange),
-            (true, Put | Delete) => self.set_like(post, request, exchange),
-            (true, method) => self.not_here(method, "GET, HEAD, PUT, DELETE", exchange),
-            (false, Post) if post == "like" => self.post_like(request, exchange),
-            (false, Get | Head) => self.get_post(post, exchange),
-            (false, Delete) => self.delete_post(post, exchange),
-            (false, method) if post == "like" => self.not_here(method, "GET, HEAD, POST, DELETE", exchange),
-            (false, method) => self.not_here(method, "GET, HEAD, DELETE", exchange),
+        let route: Option<(Right, PostHandler)> = match (of_like, request.method) {
+            (true, Get | Head) => Some((Right::Read, Api::get_like)),
+            (true, Put | Delete) => Some((Right::Write, Api::set_like)),
+            (false, Post) if post == "like" => {
+                Some((Right::Write, |api, _, request, exchange| api.post_like(request, exchange)))
+            }
+            (false, Get | Head) => Some((Right::Read, Api::get_post)),
+            (false, Delete) => Some((Right::Write, Api::delete_post)),
+            _ => None,
+        };
+        match (route, of_like) {
+            (Some((right, handle)), _) => {
+                if self.admits(right, request, exchange) {
+                    handle(self, post, request, exchange);
+                }
+            }
+            (None, true) => self.not_here(request, "GET, HEAD, PUT, DELETE", exchange),
+            (None, false) if post == "like" => self.not_here(request, "GET, HEAD, POST, DELETE", exchange),
+            (None, false) => self.not_here(request, "GET, HEAD, DELETE", exchange),
         }
     }
 
@@ -94,7 +108,7 @@ impl Api {
         }
     }
 
-    fn get_post(&self, post: &str, exchange: &mut Exchange<'_>) {
+    fn get_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
         let post = match post_of_path(post) {
             Ok(post) => post,
             Err(rejection) => return answer::rejected(exchange, rejection),
@@ -118,7 +132,7 @@ impl Api {
         }
     }
 
-    fn delete_post(&self, post: &str, exchange: &mut Exchange<'_>) {
+    fn delete_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
         let post = match post_of_path(post) {
             Ok(post) => post,
             Err(rejection) => return answer::rejected(exchange, rejection),

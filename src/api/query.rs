@@ -33,11 +33,15 @@ impl<'a> Query<'a> {
     /// A moment: RFC 3339 or milliseconds since 1970.
     pub(super) fn moment(&self, name: &'static str) -> Result<Option<i64>, Rejection> {
         let Some(text) = self.get(name) else { return Ok(None) };
-        let parsed = text.parse::<i64>().ok();
-        let parsed = parsed.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond));
         let reason = "must be RFC 3339 or milliseconds since 1970";
-        parsed.map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
+        moment(text).map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
     }
+}
+
+/// Milliseconds since 1970 from those, or from RFC 3339.
+pub fn moment(text: &str) -> Option<i64> {
+    let parsed = text.parse::<i64>().ok();
+    parsed.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond))
 }
 
 /// Percent-decodes; `plus` is a space in queries and itself in paths.

@@ -1,10 +1,11 @@
 //! `/api/statistics`: live lists and exact counts.
 
 use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::query::Query;
 use super::wire::{Rejection, id_fault, normal_keyword};
-use super::{Api, answer};
+use super::{Api, answer, cacheable};
 use crate::app::reads::Source;
 use crate::events::{Dimension, EventType, fold_keyword, page_key};
 use crate::http::{Exchange, Request, Waited};
@@ -21,7 +22,7 @@ struct List<'a> {
     source: &'static str,
     stale: bool,
     approximate: bool,
-    items: Vec<Item>,
+    items: &'a RawValue,
 }
 
 #[derive(Serialize)]
@@ -107,9 +108,14 @@ impl Api {
             },
         };
         let LiveTop { items, approximate } = top;
-        let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot)).collect();
-        let stale = stale || source == Source::Ledger;
-        answer::json(exchange, 200, &List { window, as_of, source: source.name(), stale, approximate, items });
+        let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot));
+        let Ok(items) = to_raw_value(&items.collect::<Vec<_>>()) else { return answer::unwritable(exchange) };
+        let (stale, source) = (stale || source == Source::Ledger, source.name());
+        let says = (window, source, stale, approximate, items.get());
+        match serde_json::to_vec(&List { window, as_of, source, stale, approximate, items: &items }) {
+            Ok(body) => cacheable::json(exchange, request, &says, &body),
+            Err(_) => answer::unwritable(exchange),
+        }
     }
 
     pub(super) fn count(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {

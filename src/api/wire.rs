@@ -198,6 +198,12 @@ pub(super) fn event<'a>(
     parse(text)?.into_event(receipt, new_id)
 }
 
+/// What `POST /api/events` would say about an event at this time: the tag and the sentence of a refusal.
+pub fn judge_event(text: &str, now_ms: i64, retention_ms: i64) -> Result<(), (&'static str, String)> {
+    let judged = event(text, Receipt { now_ms, retention_ms }, Uuid::nil);
+    judged.map(|_| ()).map_err(|rejection| (rejection.tag, rejection.message))
+}
+
 impl<'a> WireEvent<'a> {
     /// The event, or what is wrong with it.
     pub(super) fn into_event(self, receipt: Receipt, new_id: impl FnOnce() -> Uuid) -> Result<Event<'a>, Rejection> {

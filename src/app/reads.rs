@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{App, Pending};
-use crate::events::Dimension;
+use crate::events::{Dimension, Event};
 use crate::limits::READ_WAIT_MS;
-use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery};
+use crate::ports::{CountFilter, ExportCursor, ExportQuery, LiveTop, StoreError, TopQuery};
 use crate::runtime::LaneFull;
 use crate::runtime::Ticket;
 
@@ -64,6 +64,19 @@ impl App {
     pub fn count_events(&self, filter: CountFilter, ticket: &Arc<Ticket>) -> Read<u64> {
         let ledger = self.ledger.clone();
         self.ledger_lane.submit(ticket, PATIENCE, move || ledger.count(&filter))
+    }
+
+    /// A page of stored events, which `write` turns into what is sent, on the lane.
+    pub fn export<T: Send + 'static>(
+        &self,
+        query: ExportQuery,
+        after: Option<ExportCursor>,
+        ticket: &Arc<Ticket>,
+        write: impl FnOnce(&[Event<'_>]) -> T + Send + 'static,
+    ) -> Read<(T, Option<ExportCursor>)> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane
+            .submit(ticket, PATIENCE, move || ledger.export(&query, after).map(|page| (write(&page.events), page.next)))
     }
 
     /// The live store's totals: what rows and rollups of the ledger must agree with.

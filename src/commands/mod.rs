@@ -1,6 +1,12 @@
 //! The command line: subcommands, one file each. They build the program from its parts and report to people; what they
 //! do is done elsewhere.
 
+mod check;
+mod export;
+mod import;
+mod journal;
+mod output;
+mod seed;
 mod serve;
 mod stores;
 
@@ -26,7 +32,13 @@ Examples:
     -d '{\"eventType\":\"SEARCH\",\"userId\":1,\"metadata\":{\"keyword\":\"cat\"}}'
   curl http://127.0.0.1:8080/api/search/recent/1
 
-Every setting is a flag and an environment variable; a flag wins.
+  event-tracker check                              what would go wrong, before it does
+  event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
+  event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
+
+Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variable \
+ADMIN_KEYS holds those for /api/export (a comma in between, at least 16 characters each), or the file that \
+ADMIN_KEYS_FILE names.
 Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
 A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
 
@@ -44,6 +56,15 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
+    /// Say what would keep a server with these settings from its work; changes nothing
+    Check(Box<check::Options>),
+    /// Write the ledger's events to a file or to standard output
+    Export(Box<export::Options>),
+    /// Make synthetic events: to a server, to a file, or straight into the ledger
+    Seed(Box<seed::Options>),
+    Import(Box<import::Arguments>),
+    /// Look at the journal, check it, or salvage a damaged one
+    Journal(journal::Arguments),
 }
 
 /// How a command ended, if not well.
@@ -58,7 +79,7 @@ enum Failure {
 pub fn run() -> ExitCode {
     let done = CommandLine::try_parse().map_err(|e| Failure::Usage(one_line(&e))).and_then(CommandLine::run);
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(Failure::Usage(line)) => {
             eprintln!("event-tracker: {line}");
             ExitCode::from(2)
@@ -76,13 +97,18 @@ pub fn run() -> ExitCode {
 }
 
 impl CommandLine {
-    fn run(self) -> Result<(), Failure> {
+    fn run(self) -> Result<ExitCode, Failure> {
         match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
             Command::Serve(raw) => {
                 let settings = raw.check().map_err(Failure::Usage)?;
                 start_log(&settings.log);
-                serve::run(&settings).map_err(Failure::Failed)
+                serve::run(&settings).map_err(Failure::Failed).map(|()| ExitCode::SUCCESS)
             }
+            Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Seed(options) => seed::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Import(arguments) => import::run(&arguments),
+            Command::Journal(arguments) => journal::run(arguments).map(|()| ExitCode::SUCCESS),
         }
     }
 }

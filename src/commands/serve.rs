@@ -6,13 +6,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::stores::{open_ledger, open_live};
-use crate::api::{Api, not_durable};
+use crate::api::{Access, Api, not_durable};
 use crate::app::App;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server};
 use crate::journal::Journal;
-use crate::limits::{BATCH_RECORDS_MAX, SHUTDOWN_MS, SINK_STOP_MS};
+use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore};
 use crate::runtime::Lane;
@@ -25,21 +25,28 @@ const SINK_STOP_WAIT: Duration = Duration::from_millis(SINK_STOP_MS);
 /// Serves until a signal. The error is one line for the log.
 pub(super) fn run(settings: &Settings) -> Result<(), String> {
     process::report_panics();
-    let connections_max = process::connections_max(settings.connections_max);
+    let connections_max = process::connections_max(settings.http.connections_max);
     runtime::start(settings.workers, settings.pin_workers);
+    runtime::watch(Duration::from_millis(HEARTBEAT_MS), HEARTBEAT_MISSES_MAX);
     // Bound first: a second server on this port ends here, before it touches a file or a store.
-    let config = Config { listen: settings.listen, connections_max, on_failed: not_durable, ..Config::default() };
+    let config = Config { connections_max, on_failed: not_durable, ..settings.http.clone() };
     let server = Server::bind(config).map_err(|e| e.to_string())?;
     let journal = open_journal(settings)?;
     let ledger = open_ledger(&settings.stores)?;
     let live = open_live(&settings.stores)?;
     let (app, sinks) = start_sinks(settings, journal, ledger, live);
     let listening = server.local_addr();
-    let api = Api { app: app.clone(), metrics: Metrics::new(app.clone(), server.stats()) };
+    let metrics = Metrics::new(app.clone(), server.stats());
+    let AccessSettings { keys, origins, proxies, rate_limit, .. } = settings.access.clone();
+    if !keys.cover_everything() && !listening.ip().is_loopback() {
+        tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
+    }
+    let access = Access::new(keys, origins, proxies, rate_limit);
+    let api = Api { app: app.clone(), metrics, access, exports: Arc::default() };
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
     shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
-    if !running.stop(Duration::from_millis(SHUTDOWN_MS)) {
+    if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
         tracing::warn!("some connections were cut: they did not end in time");
     }
     app.journal.close();
@@ -50,6 +57,9 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
 
 fn open_journal(settings: &Settings) -> Result<Journal, String> {
     let directory = settings.stores.data_dir.join("journal");
+    if settings.salvage && directory.exists() {
+        super::journal::salvage_at_start(&directory, settings.allow_tmpfs)?;
+    }
     let open =
         Journal::open(&directory, settings.allow_tmpfs, settings.workers, settings.journal.clone(), Clock::System);
     open.map_err(|e| format!("{e} ({})", directory.display()))

@@ -32,6 +32,24 @@ pub(super) fn open_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> 
     }
 }
 
+/// The ledger as it is: nothing is made where there is none.
+pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> {
+    match &settings.ledger {
+        LedgerKind::Postgres(url) => {
+            let ledger = PostgresLedger::new(url, settings.pg_pool).map_err(|e| format!("ledger: {e}"))?;
+            Ok(Arc::new(ledger))
+        }
+        LedgerKind::Sqlite => {
+            let path = settings.data_dir.join("ledger.sqlite");
+            if !path.is_file() {
+                return Err(format!("there is no ledger at {} (DATA_DIR, or DATABASE_URL)", path.display()));
+            }
+            let ledger = SqliteLedger::open(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
+            Ok(Arc::new(ledger))
+        }
+    }
+}
+
 /// The live store; its warnings are logged.
 pub(super) fn open_live(settings: &Stores) -> Result<Arc<dyn LiveStore>, String> {
     let live: Arc<dyn LiveStore> = match &settings.live {

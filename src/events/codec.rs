@@ -13,6 +13,7 @@ const KIND_EVENT: u8 = 1;
 const KIND_FORGET: u8 = 2;
 const KIND_POST_PUT: u8 = 3;
 const KIND_POST_DELETE: u8 = 4;
+const KIND_LOST: u8 = 255;
 
 /// One entry of the journal: every write of the system, in one order.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,6 +22,9 @@ pub enum Record<'a> {
     Forget(Forget<'a>),
     PostPut(PostPut<'a>),
     PostDelete(PostDelete<'a>),
+    /// Stands where a record was that is lost: damage of the journal, salvaged. Nothing but its position is known; every
+    /// sink passes it, counts it and says so.
+    Lost,
 }
 
 /// Removes one or all of a user's recent searches that happened up to `at_ms`.
@@ -135,8 +139,12 @@ pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
         Record::Forget(forget) => encode_forget(forget, out),
         Record::PostPut(put) => encode_post_put(put, out),
         Record::PostDelete(delete) => encode_post_delete(delete, out),
+        Record::Lost => out.extend_from_slice(&LOST_RECORD),
     }
 }
+
+/// A lost record, encoded: all are the same bytes.
+pub const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
 
 /// Takes the first record off `bytes`; it borrows from them.
 pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
@@ -147,6 +155,7 @@ pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
         KIND_FORGET => Record::Forget(decode_forget(&mut body)?),
         KIND_POST_PUT => Record::PostPut(decode_post_put(&mut body)?),
         KIND_POST_DELETE => Record::PostDelete(decode_post_delete(&mut body)?),
+        KIND_LOST => Record::Lost,
         _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
     };
     if body.is_empty() { Ok(record) } else { Err(Corrupt("a record is longer than its fields")) }
@@ -306,12 +315,14 @@ mod tests {
             let delete = PostDelete { post_id: "p".into(), at_ms: event_time_ms };
             let rest_of_them = [Record::PostPut(put), Record::PostDelete(delete)];
             rest_of_them.iter().for_each(|record| encode_record(record, &mut bytes));
+            bytes.extend_from_slice(&LOST_RECORD);
             let mut rest = bytes.as_slice();
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Event(event));
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Forget(forget));
             for record in rest_of_them {
                 prop_assert_eq!(decode_record(&mut rest).unwrap(), record);
             }
+            prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Lost);
             prop_assert!(rest.is_empty());
             for cut in 0..bytes.len() {
                 let mut short = &bytes[..cut];

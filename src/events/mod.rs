@@ -11,8 +11,8 @@ mod search;
 mod tally;
 
 pub use codec::{
-    Corrupt, Forget, PostDelete, PostPut, Record, decode_record, encode_event, encode_forget, encode_post_delete,
-    encode_post_put, encode_record,
+    Corrupt, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_event, encode_forget,
+    encode_post_delete, encode_post_put, encode_record,
 };
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
 

@@ -20,7 +20,7 @@ use super::response::Shape;
 use super::server::{Request, Shared};
 use super::socket::{Got, Socket};
 use super::stream::{Producer, Stream};
-use crate::clock::monotonic_ms;
+use crate::clock::{monotonic_ms, monotonic_us};
 use crate::limits::READS_IN_A_ROW_MAX;
 use crate::runtime::Fired;
 
@@ -98,6 +98,8 @@ struct Connection {
     shared: Arc<Shared>,
     peer: SocketAddr,
     reads_in_a_row: usize,
+    /// When the first byte of the earliest request came that is not answered.
+    begun_us: u64,
 }
 
 impl Connection {
@@ -114,6 +116,7 @@ impl Connection {
             shared: shared.clone(),
             peer,
             reads_in_a_row: 0,
+            begun_us: 0,
         }
     }
 
@@ -162,6 +165,9 @@ impl Connection {
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => {
                     self.reads_in_a_row += 1;
+                    if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
+                        self.begun_us = monotonic_us();
+                    }
                     self.input.came(length);
                     self.shared.stats.bytes_in.add(self.seat.worker, length as u64);
                     if let Stage::Body(body) = &mut self.stage {
@@ -336,10 +342,21 @@ impl Connection {
         });
         self.shared.stats.bytes_out.add(self.seat.worker, output.len() as u64);
         output.clear();
+        self.count_durations();
         if has_stalled {
             self.after_stall();
         }
         sent
+    }
+
+    /// What is left of the input begins to count now: it is a later request.
+    fn count_durations(&mut self) {
+        let now_us = monotonic_us();
+        let answers = std::mem::take(&mut self.outlet.unsent);
+        if answers > 0 {
+            self.shared.stats.durations.add(self.seat.worker, now_us - self.begun_us, answers);
+        }
+        self.begun_us = now_us;
     }
 
     /// Runs the producer of a stream and closes.

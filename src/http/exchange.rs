@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::desk::Lent;
 use super::refusal::Refusal;
-use super::response::{Answer, DateLine, Shape, error_body, render, render_refusal, render_stream};
+use super::response::{Answer, DateLine, Shape, error_body, header_lines, render, render_refusal, render_stream};
 use super::server::Shared;
 use super::stream::{Producer, Stream};
 use crate::clock::monotonic_ms;
@@ -19,6 +19,7 @@ use crate::runtime::{Deadline, Fired, Ticket, arm, register, unregister};
 /// An answer in the output that must not leave as it is before its ticket is done.
 pub(super) struct Held {
     range: Range<usize>,
+    lines: Vec<u8>,
     shape: Shape,
 }
 
@@ -78,11 +79,13 @@ pub(super) struct Outlet {
     pub(super) shared: Arc<Shared>,
     held: Vec<Held>,
     stream: Option<Producer>,
+    /// Answers that wait for the next write.
+    pub(super) unsent: u64,
 }
 
 impl Outlet {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
-        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None }
+        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None, unsent: 0 }
     }
 
     /// Buffers for a turn; the input's goes to the caller.
@@ -130,19 +133,19 @@ impl Outlet {
         if failed {
             let sent = std::mem::take(&mut self.output);
             let mut copied = 0;
-            for Held { range, shape } in std::mem::take(&mut self.held) {
+            for Held { range, lines, shape } in std::mem::take(&mut self.held) {
                 self.output.extend_from_slice(&sent[copied..range.start]);
                 copied = range.end;
-                self.append(&(self.shared.config.on_failed)(), shape);
+                self.append(&(self.shared.config.on_failed)(), &lines, shape);
             }
             self.output.extend_from_slice(&sent[copied..]);
         }
         self.held.clear();
     }
 
-    fn append(&mut self, answer: &Answer<'_>, shape: Shape) {
+    fn append(&mut self, answer: &Answer<'_>, lines: &[u8], shape: Shape) {
         self.count(answer.status);
-        render(&mut self.output, answer, shape, &self.date);
+        render(&mut self.output, answer, lines, shape, &self.date);
     }
 
     fn count(&self, status: u16) {
@@ -166,6 +169,8 @@ pub struct Exchange<'c> {
     outlet: &'c mut Outlet,
     shape: Shape,
     start: usize,
+    // Header lines of whatever answer; empty, and so without memory, for most requests.
+    lines: Vec<u8>,
     answered: bool,
     held: bool,
 }
@@ -173,7 +178,7 @@ pub struct Exchange<'c> {
 impl<'c> Exchange<'c> {
     pub(super) fn new(outlet: &'c mut Outlet, shape: Shape) -> Exchange<'c> {
         let start = outlet.output.len();
-        Exchange { outlet, shape, start, answered: false, held: false }
+        Exchange { outlet, shape, start, lines: Vec::new(), answered: false, held: false }
     }
 
     /// The worker that the connection lives on.
@@ -187,6 +192,11 @@ impl<'c> Exchange<'c> {
         &self.outlet.watch.ticket
     }
 
+    /// Headers that this request's answer carries whatever it will be, before it is given.
+    pub fn carry(&mut self, headers: &[(&str, &str)]) {
+        header_lines(&mut self.lines, headers);
+    }
+
     /// Gives the answer, exactly once a request: a second one is ignored, none at all becomes a 500.
     pub fn respond(&mut self, answer: Answer<'_>) {
         if self.answered {
@@ -194,7 +204,7 @@ impl<'c> Exchange<'c> {
             return;
         }
         self.answered = true;
-        self.outlet.append(&answer, self.shape);
+        self.outlet.append(&answer, &self.lines, self.shape);
     }
 
     /// Answers with a body whose length nobody knows yet: after the handler has returned and earlier answers are sent,
@@ -209,7 +219,7 @@ impl<'c> Exchange<'c> {
         self.shape.close = true;
         self.outlet.count(answer.status);
         let is_chunked = !self.shape.is_old;
-        render_stream(&mut self.outlet.output, &answer, self.shape, &self.outlet.date);
+        render_stream(&mut self.outlet.output, &answer, &self.lines, self.shape, &self.outlet.date);
         if !self.shape.head_only {
             self.outlet.stream = Some(Producer { run: Box::new(producer), is_chunked });
         }
@@ -253,6 +263,7 @@ impl<'c> Exchange<'c> {
 
     /// After the handler: an answer there is, whatever happened. True: the connection goes on.
     pub(super) fn finish(mut self, panicked: bool) -> bool {
+        self.outlet.unsent += 1;
         if panicked {
             self.outlet.output.truncate(self.start);
             self.outlet.stream = None;
@@ -265,7 +276,8 @@ impl<'c> Exchange<'c> {
         }
         if self.held {
             let range = self.start..self.outlet.output.len();
-            self.outlet.held.push(Held { range, shape: self.shape });
+            let lines = std::mem::take(&mut self.lines);
+            self.outlet.held.push(Held { range, lines, shape: self.shape });
             // A stream starts only behind its own head.
             if self.outlet.has_stream() && !self.outlet.settle() {
                 self.outlet.stream = None;
@@ -282,6 +294,6 @@ impl<'c> Exchange<'c> {
         let body = error_body(500, "internal", &format!("report this with the request id {id}"));
         let headers = [("X-Request-Id", id.as_str())];
         let answer = Answer { status: 500, content_type: "application/json", headers: &headers, body: body.as_bytes() };
-        self.outlet.append(&answer, Shape { close: true, ..self.shape });
+        self.outlet.append(&answer, &self.lines, Shape { close: true, ..self.shape });
     }
 }

@@ -33,8 +33,8 @@ pub(super) struct Shape {
     pub(super) is_old: bool,
 }
 
-/// Appends an answer.
-pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, date: &DateLine) {
+/// Appends an answer; `lines` are header lines that its request gets whatever the answer.
+pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &DateLine) {
     let bodiless = matches!(answer.status, 204 | 304 | 100..=199);
     start(output, answer, bodiless, date);
     if !bodiless {
@@ -42,6 +42,7 @@ pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, da
         number(output, answer.body.len());
         output.extend_from_slice(b"\r\n");
     }
+    output.extend_from_slice(lines);
     end(output, answer, shape);
     if !bodiless && !shape.head_only {
         output.extend_from_slice(answer.body);
@@ -49,11 +50,12 @@ pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, da
 }
 
 /// Appends the start of an answer whose body is written as it comes: in chunks, or in HTTP/1.0 up to the close.
-pub(super) fn render_stream(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape, date: &DateLine) {
+pub(super) fn render_stream(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &DateLine) {
     start(output, answer, false, date);
     if !shape.is_old {
         line(output, "Transfer-Encoding", "chunked");
     }
+    output.extend_from_slice(lines);
     end(output, answer, shape);
     if !shape.head_only {
         chunk(output, answer.body, !shape.is_old);
@@ -83,12 +85,7 @@ fn start(output: &mut Vec<u8>, answer: &Answer<'_>, bodiless: bool, date: &DateL
 }
 
 fn end(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape) {
-    for (name, value) in answer.headers {
-        // What a handler echoes must never start a line of its own.
-        if !value.bytes().chain(name.bytes()).any(|byte| byte.is_ascii_control() && byte != b'\t') {
-            line(output, name, value);
-        }
-    }
+    header_lines(output, answer.headers);
     if shape.close {
         output.extend_from_slice(b"Connection: close\r\n");
     } else if shape.is_old {
@@ -97,13 +94,23 @@ fn end(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape) {
     output.extend_from_slice(b"\r\n");
 }
 
+/// Appends headers, each a line.
+pub(super) fn header_lines(output: &mut Vec<u8>, headers: &[(&str, &str)]) {
+    for (name, value) in headers {
+        // What a handler echoes must never start a line of its own.
+        if !value.bytes().chain(name.bytes()).any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            line(output, name, value);
+        }
+    }
+}
+
 /// Appends the answer to a request that broke a rule; the connection ends after it.
 pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, date: &DateLine) {
     let (status, tag, message) = refusal.parts();
     let body = error_body(status, tag, message);
     let headers: &[(&str, &str)] = if refusal.is_passing() { &[("Retry-After", "1")] } else { &[] };
     let answer = Answer { status, content_type: "application/json", headers, body: body.as_bytes() };
-    render(output, &answer, Shape { head_only: false, close: true, is_old: false }, date);
+    render(output, &answer, b"", Shape { head_only: false, close: true, is_old: false }, date);
 }
 
 /// `tag` and `message` are words of ours that need no escaping.

@@ -22,6 +22,9 @@ const STOP_LOOK: Duration = Duration::from_millis(5);
 /// After a cut, sockets that were reset need this long to be closed.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
+/// Tells the addresses that count as ours, such as trusted proxies.
+pub type Trusted = Arc<dyn Fn(IpAddr) -> bool + Send + Sync>;
+
 /// Every bound of the server. The defaults are those of `limits`.
 #[derive(Clone)]
 pub struct Config {
@@ -32,7 +35,7 @@ pub struct Config {
     /// Past it a new connection of the address gets 429; never counts loopback.
     pub connections_per_address_max: Option<usize>,
     /// Addresses that are never counted, such as trusted proxies.
-    pub is_trusted: Arc<dyn Fn(IpAddr) -> bool + Send + Sync>,
+    pub is_trusted: Trusted,
     /// Request line without its end.
     pub request_line_bytes_max: usize,
     /// Request line, headers and the empty line; below 64 KiB.
@@ -96,8 +99,8 @@ impl Default for Config {
             first_byte_ms: limits::FIRST_BYTE_MS,
             head_ms: limits::HEAD_MS,
             body_ms: limits::BODY_MS,
-            body_rate_after_ms: 5_000,
-            body_bytes_per_second_min: 500,
+            body_rate_after_ms: limits::BODY_RATE_AFTER_MS,
+            body_bytes_per_second_min: limits::BODY_BYTES_PER_SECOND_MIN,
             idle_ms: limits::IDLE_MS,
             write_stall_ms: limits::WRITE_STALL_MS,
             pipeline_requests_max: limits::PIPELINE_REQUESTS_MAX,
@@ -106,6 +109,12 @@ impl Default for Config {
             linger_close_ms: limits::LINGER_CLOSE_MS,
             on_failed: response::failed,
         }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config").field("listen", &self.listen).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::durations::Durations;
 use super::refusal::Refusal;
 
 /// A number that any worker adds to and anybody reads.
@@ -49,6 +50,8 @@ pub struct Stats {
     pub requests: Counter,
     /// Answers by class: `[2]` counts 2xx.
     pub responses: [Counter; 6],
+    /// How long requests took.
+    pub durations: Durations,
     /// Bytes read from clients.
     pub bytes_in: Counter,
     /// Bytes written to clients.
@@ -73,6 +76,7 @@ impl Stats {
             bodies_bytes: AtomicUsize::new(0),
             requests: Counter::new(workers),
             responses: std::array::from_fn(|_| Counter::new(workers)),
+            durations: Durations::new(workers),
             bytes_in: Counter::new(workers),
             bytes_out: Counter::new(workers),
             refusals: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),

@@ -73,6 +73,11 @@ impl<'c> Stream<'c> {
         self.wait(ms);
     }
 
+    /// The body will not be whole: the connection is cut without its end, so that the reader can tell.
+    pub fn abandon(&mut self) {
+        self.is_broken = true;
+    }
+
     /// After the producer: the last chunk. False: there is nobody to tell, or the body is not whole and must not
     /// look as if it were.
     pub(super) fn finish(mut self, panicked: bool) -> bool {

@@ -1,7 +1,8 @@
 //! The journal's bytes: segment headers and frames, version 1, little endian.
 //!
 //! Segment header (64 bytes): `magic 8 | version u32 | stream 16 | first position u64 | created ms i64 | zeros 16 |
-//! CRC32C u32 of all before it`.
+//! CRC32C u32 of all before it`. Magic, version and checksum stand in these places in every version, so that an older
+//! program can tell a newer format from damage.
 //! Frame: `payload length u32 | CRC32C u32 of all behind it | first position u64 | records u32 | payload`. A length of
 //! zero is the end of what was written. Exactly one frame is written a sync, so nothing valid can stand behind a frame
 //! that a crash tore.
@@ -21,6 +22,15 @@ pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(super) const FRAME_HEADER_BYTES: usize = 20;
 
 const _: () = assert!((FRAME_BYTES_MAX + FRAME_HEADER_BYTES + SEGMENT_HEADER_BYTES) < SEGMENT_BYTES as usize);
+
+/// What is wrong with a segment's header.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HeaderError {
+    /// It is whole, and of a version that this program does not know.
+    Newer(u32),
+    /// It cannot be believed.
+    Damaged(&'static str),
+}
 
 /// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,18 +54,18 @@ impl SegmentHeader {
     }
 
     /// The header, or what is wrong with it.
-    pub(super) fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<SegmentHeader, String> {
+    pub(super) fn decode(bytes: &[u8; SEGMENT_HEADER_BYTES]) -> Result<SegmentHeader, HeaderError> {
         if &bytes[..8] != MAGIC {
-            return Err("it does not begin like a journal segment".into());
+            return Err(HeaderError::Damaged("it does not begin like a journal segment"));
         }
         if u32_at(bytes, 60) != crc32c::crc32c(&bytes[..60]) {
-            return Err("its header's checksum is wrong".into());
+            return Err(HeaderError::Damaged("its header's checksum is wrong"));
         }
         let version = u32_at(bytes, 8);
         if version != VERSION {
-            return Err(format!("its format is version {version}, this program reads version {VERSION}"));
+            return Err(HeaderError::Newer(version));
         }
-        let stream = Uuid::from_slice(&bytes[12..28]).map_err(|e| e.to_string())?;
+        let stream = Uuid::from_bytes(bytes[12..28].try_into().expect("16 bytes"));
         Ok(SegmentHeader { stream, first: u64_at(bytes, 28), created_ms: u64_at(bytes, 36).cast_signed() })
     }
 }
@@ -137,6 +147,13 @@ pub(super) fn read_frame_header(file: &dyn SegmentFile, offset: u64) -> io::Resu
     let mut head = [0; FRAME_HEADER_BYTES];
     file.read_at(&mut head, offset)?;
     Ok(FrameHeader::decode(&head))
+}
+
+/// A whole frame at the beginning of `bytes`, if there is one.
+pub(super) fn frame_in(bytes: &[u8]) -> Option<FrameHeader> {
+    let header = FrameHeader::decode(bytes.first_chunk()?)?;
+    let frame = bytes.get(8..FRAME_HEADER_BYTES + header.payload_bytes)?;
+    (crc32c::crc32c(frame) == header.crc).then_some(header)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

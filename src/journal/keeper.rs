@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::recovery::Segment;
-use super::storage::SegmentFile;
+use super::storage::{SegmentFile, Storage};
 use super::{FULL, Follower, OPEN, Shared, lock};
 use crate::ports::Position;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -32,6 +32,8 @@ struct State {
 pub(super) struct Keeper {
     state: Mutex<State>,
     wanted: Condvar,
+    /// A segment was removed and its removal is not known to be durable.
+    removal_unsynced: AtomicBool,
 }
 
 impl Keeper {
@@ -74,12 +76,16 @@ impl Keeper {
     }
 }
 
-pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
-    for name in shared.storage.list().unwrap_or_default() {
-        if name.starts_with("spare-") && name.ends_with(".tmp") {
-            let _ = shared.storage.remove(&name);
+/// Removes what an earlier process left under temporary names. Before the first spare is made.
+pub(super) fn clean_up(storage: &dyn Storage) {
+    for name in storage.list().unwrap_or_default() {
+        if name.ends_with(".tmp") {
+            let _ = storage.remove(&name);
         }
     }
+}
+
+pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
     let run = move || {
         while !shared.is_closing() {
             tend(&shared);
@@ -132,6 +138,9 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
 fn remove_old(shared: &Shared) -> io::Result<()> {
     let keep_ms = i64::try_from(shared.settings.keep_ms).unwrap_or(i64::MAX);
     let keep_after = shared.clock.now_ms().saturating_sub(keep_ms);
+    if shared.keeper.removal_unsynced.load(Ordering::Relaxed) {
+        sync_removal(shared)?;
+    }
     loop {
         let crowded = is_crowded(shared);
         let passed = passed_by(shared, |follower| !(crowded && follower.can_be_rebuilt));
@@ -140,15 +149,25 @@ fn remove_old(shared: &Shared) -> io::Result<()> {
         };
         // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need. Each removal is made
         // durable before the next, or a crash could undo any subset of them and leave a gap.
-        if let Err(error) = shared.storage.remove(&segment.name) {
+        if let Err(error) = shared.storage.remove(&segment.name)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             // It stays the first one: to remove those behind it would leave a gap.
             let mut segments = lock(&shared.segments);
             segments.insert(0, segment);
             shared.segment_count.store(segments.len(), Ordering::Relaxed);
             return Err(error);
         }
-        shared.storage.sync_names()?;
+        sync_removal(shared)?;
     }
+}
+
+/// Until this succeeds no further segment is removed.
+fn sync_removal(shared: &Shared) -> io::Result<()> {
+    shared.keeper.removal_unsynced.store(true, Ordering::Relaxed);
+    shared.storage.sync_names()?;
+    shared.keeper.removal_unsynced.store(false, Ordering::Relaxed);
+    Ok(())
 }
 
 /// The position that all the followers concerned are past.

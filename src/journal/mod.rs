@@ -7,20 +7,24 @@
 
 mod format;
 mod keeper;
+mod lock;
 mod reader;
 mod recovery;
+mod salvage;
 mod storage;
+mod survey;
 mod waiting;
 mod writer;
 
+pub use lock::Lock;
 pub use reader::{Frames, ReadError, Reader};
 pub use recovery::OpenError;
+pub use salvage::{Salvage, Salvaged, salvage, salvage_on};
 pub use storage::{Directory, SegmentFile, Storage};
+pub use survey::{Finding, FrameRecords, Range, SegmentSurvey, Survey, survey};
 pub use waiting::{Decision, Until, Waiting};
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -111,14 +115,16 @@ struct Chunk {
 struct Lane {
     chunks: VecDeque<Chunk>,
     pending_bytes: usize,
+    // The writer has ended: nobody would take what comes now.
+    is_closed: bool,
 }
 
 /// An open journal. Cheap to share; `close` ends its threads.
 pub struct Journal {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    // Held for its lock: one process a directory.
-    _lock: File,
+    // Held as long as the journal is open, where the storage is a directory.
+    _lock: Option<Lock>,
 }
 
 struct Follower {
@@ -163,20 +169,24 @@ impl Journal {
         clock: Clock,
     ) -> Result<Journal, OpenError> {
         let storage = Arc::new(Directory::open(directory, allow_tmpfs)?);
-        Journal::open_on(storage, directory, lanes, settings, clock)
+        let lock = Lock::take(directory)?;
+        let mut journal = Journal::open_on(storage, lanes, settings, clock)?;
+        journal._lock = Some(lock);
+        Ok(journal)
     }
 
-    /// The same on a storage of the caller's; the lock and the stream's id are files of `directory`.
+    /// The same on a storage that the caller keeps others away from.
     pub fn open_on(
         storage: Arc<dyn Storage>,
-        directory: &Path,
         lanes: usize,
         settings: Settings,
         clock: Clock,
     ) -> Result<Journal, OpenError> {
-        let lock_file = take_lock(directory)?;
-        let stream = stream_id(directory, &*storage)?;
+        // What an earlier process did to names and could not sync must be durable before it is built upon.
+        storage.sync_names()?;
+        let stream = recovery::stream_id(&*storage)?;
         let recovered = recovery::recover(&*storage, stream)?;
+        keeper::clean_up(&*storage);
         if recovered.torn_bytes > 0 {
             tracing::warn!(bytes = recovered.torn_bytes, "journal: cut a torn tail that was never acknowledged");
         }
@@ -201,8 +211,9 @@ impl Journal {
             waiting: Arc::new(Waiting::default()),
             stats: Stats::default(),
         });
-        let threads = vec![keeper::spawn(shared.clone()), writer::spawn(shared.clone())?];
-        Ok(Journal { shared, threads: Mutex::new(threads), _lock: lock_file })
+        let writer = writer::spawn(shared.clone(), &recovered.resume)?;
+        let threads = vec![keeper::spawn(shared.clone()), writer];
+        Ok(Journal { shared, threads: Mutex::new(threads), _lock: None })
     }
 
     /// This journal's id.
@@ -233,6 +244,9 @@ impl Journal {
     ) -> Result<(), AppendError> {
         self.shared.refuse_unless_open()?;
         let mut lane = lock(&self.shared.lanes[core % self.shared.lanes.len()]);
+        if lane.is_closed {
+            return Err(AppendError::Closing);
+        }
         if lane.pending_bytes >= PENDING_BYTES_MAX {
             self.shared.stats.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AppendError::Busy);
@@ -417,38 +431,4 @@ fn begun(wait: Wait) -> Wait {
         Wait::Follower(_, decision) => decision.ticket().add(),
     }
     wait
-}
-
-fn take_lock(directory: &Path) -> Result<File, OpenError> {
-    let file = File::options().create(true).truncate(false).write(true).open(directory.join("LOCK"))?;
-    // SAFETY: flock takes an open descriptor and keeps nothing.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(file);
-    }
-    let error = std::io::Error::last_os_error();
-    if error.kind() == std::io::ErrorKind::WouldBlock { Err(OpenError::Locked) } else { Err(error.into()) }
-}
-
-/// The journal's id: read, or drawn and made durable where the directory is new.
-fn stream_id(directory: &Path, storage: &dyn Storage) -> Result<Uuid, OpenError> {
-    use std::io::Write;
-    let path = directory.join("stream");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            Uuid::parse_str(text.trim()).map_err(|_| OpenError::Corrupt("the file `stream` holds no UUID".into()))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            if storage.list()?.iter().any(|name| name.ends_with(".segment")) {
-                return Err(OpenError::Corrupt("there are segments, but the file `stream` is missing".into()));
-            }
-            let stream = Uuid::new_v4();
-            let mut file = File::create(directory.join("stream.tmp"))?;
-            writeln!(file, "{stream}")?;
-            file.sync_all()?;
-            storage.rename("stream.tmp", "stream")?;
-            storage.sync_names()?;
-            Ok(stream)
-        }
-        Err(e) => Err(e.into()),
-    }
 }

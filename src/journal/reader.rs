@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::format::{Found, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
+use super::format::{Found, FrameHeader, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
 use super::recovery::Segment;
 use super::{Shared, lock};
-use crate::events::{Corrupt, Record, decode_record};
+use crate::events::{Corrupt, LOST_RECORD, Record, decode_record};
 use crate::ports::{Position, Watermark};
 
 /// Why a follower cannot go on; each stops it loudly.
@@ -68,6 +68,8 @@ pub struct Reader {
     at: Watermark,
     segment: Arc<Segment>,
     offset: u64,
+    /// Records of the next frame that the store is past already: only among lost ones.
+    passed: usize,
 }
 
 impl Reader {
@@ -82,20 +84,46 @@ impl Reader {
         if let Some(segment) = begins_behind
             && (from.position == 0 || segment_holding(&shared, from.position).is_none())
         {
-            return Ok(Reader { shared, at: from, segment, offset });
+            return Ok(Reader { shared, at: from, segment, offset, passed: 0 });
         }
         let segment = segment_holding(&shared, from.position).ok_or(ReadError::Gone(from.position))?;
-        let mut reader = Reader { shared, at: Watermark::default(), segment, offset };
+        let mut reader = Reader { shared, at: Watermark::default(), segment, offset, passed: 0 };
         // Walk to the frame that ends at `from`; the frame before the segment is of no use.
         reader.at.position = reader.segment.first - 1;
         while reader.at.position < from.position {
             let header = read_frame_header(&*reader.segment.file, reader.offset)?;
             let header = header.filter(|h| h.first == reader.at.position + 1);
             let header = header.ok_or(ReadError::Damaged(reader.at.position))?;
+            let ends_here = Watermark { position: header.last(), crc: header.crc } == from;
+            if header.last() >= from.position && !ends_here {
+                return reader.among_lost(&header, from);
+            }
             reader.at = Watermark { position: header.last(), crc: header.crc };
             reader.offset += header.frame_bytes();
         }
         if reader.at == from { Ok(reader) } else { Err(ReadError::Foreign(from.position)) }
+    }
+
+    /// The store stands in or at the end of the frame at hand, and no frame of that checksum ends there. That is
+    /// another journal, unless the frame stands for records that are lost: then nothing can be compared any more, and
+    /// what is behind the store's position goes on being behind it.
+    fn among_lost(mut self, header: &FrameHeader, from: Watermark) -> Result<Reader, ReadError> {
+        let mut payload = Vec::new();
+        let found = read_frame(&*self.segment.file, self.offset, &mut payload)?;
+        if !matches!(found, Found::Frame(_)) || !payload.chunks(LOST_RECORD.len()).all(|r| r == LOST_RECORD) {
+            return Err(ReadError::Foreign(from.position));
+        }
+        tracing::error!(
+            position = from.position,
+            "journal: a store stands where records were lost; going on behind it, its checksum cannot be compared"
+        );
+        self.at = from;
+        if header.last() == from.position {
+            self.offset += header.frame_bytes();
+        } else {
+            self.passed = usize::try_from(from.position + 1 - header.first).expect("within a frame");
+        }
+        Ok(self)
     }
 
     /// The id of the journal that is read.
@@ -134,8 +162,11 @@ impl Reader {
             if header.last() > end || frames.count() > 0 && too_large {
                 break;
             }
+            let before = frames.bytes.len();
             match read_frame(&*self.segment.file, self.offset, &mut frames.bytes)? {
-                Found::Frame(header) if header.first == self.at.position + 1 => {
+                Found::Frame(header) if header.first + self.passed as u64 == self.at.position + 1 => {
+                    frames.bytes.drain(before..before + self.passed * LOST_RECORD.len());
+                    self.passed = 0;
                     self.at = Watermark { position: header.last(), crc: header.crc };
                     self.offset += header.frame_bytes();
                     frames.to = self.at;

@@ -11,6 +11,8 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 
 /// A directory of segment files. Names are plain file names.
 ///
+/// An error means that the call may have had its effect, or a part of it, or none.
+///
 /// Durability is the caller's to ask for: contents by [`SegmentFile::sync`], names (creation, renaming, removal) by
 /// [`Storage::sync_names`]. Nothing else is promised to survive a crash. Calls block.
 pub trait Storage: Send + Sync {
@@ -18,7 +20,7 @@ pub trait Storage: Send + Sync {
     fn list(&self) -> io::Result<Vec<String>>;
     /// A new file of `bytes` zeros, allocated on the disk: a full disk shows here. Replaces a file of that name.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn SegmentFile>>;
-    /// An existing file.
+    /// An existing file; `NotFound` where there is none.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
     /// Renames, atomically, replacing `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -47,28 +49,50 @@ pub trait SegmentFile: Send + Sync {
 pub struct Directory {
     path: PathBuf,
     handle: File,
+    is_read_only: bool,
 }
 
 impl Directory {
     /// Creates the directory where it is missing. tmpfs loses everything with the machine's power: it is refused
     /// unless `allow_tmpfs`.
     pub fn open(path: &Path, allow_tmpfs: bool) -> io::Result<Directory> {
-        std::fs::create_dir_all(path)?;
-        let handle = File::open(path)?;
-        // SAFETY: statfs is plain numbers, for which zero is a value; the call only fills it.
-        let mut about: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and `about` outlives the call.
-        if unsafe { libc::fstatfs(handle.as_raw_fd(), &raw mut about) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        #[allow(clippy::unnecessary_cast, reason = "the type of f_type differs between targets")]
-        if about.f_type as i64 == TMPFS_MAGIC && !allow_tmpfs {
+        create_durably(path)?;
+        let directory = Directory { path: path.to_owned(), handle: File::open(path)?, is_read_only: false };
+        if !allow_tmpfs && directory.is_tmpfs()? {
             return Err(io::Error::other(
                 "the directory is on tmpfs, which loses events with the power; choose another or set ALLOW_TMPFS=true",
             ));
         }
-        Ok(Directory { path: path.to_owned(), handle })
+        Ok(directory)
     }
+
+    /// A directory that is there, to be looked at: nothing is written, files are opened for reading alone.
+    pub fn look(path: &Path) -> io::Result<Directory> {
+        Ok(Directory { path: path.to_owned(), handle: File::open(path)?, is_read_only: true })
+    }
+
+    fn is_tmpfs(&self) -> io::Result<bool> {
+        // SAFETY: statfs is plain numbers, for which zero is a value; the call only fills it.
+        let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open and `about` outlives the call.
+        if unsafe { libc::fstatfs(self.handle.as_raw_fd(), &raw mut about) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        #[allow(clippy::unnecessary_cast, reason = "the type of f_type differs between targets")]
+        Ok(about.f_type as i64 == TMPFS_MAGIC)
+    }
+}
+
+/// Creates what is missing of a path and makes each new name durable in its parent: else the power could take a whole
+/// directory of synced files with it.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let path = std::path::absolute(path)?;
+    let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
+    std::fs::create_dir_all(&path)?;
+    for parent in missing.iter().rev().filter_map(|new| new.parent()) {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
 }
 
 impl Storage for Directory {
@@ -94,7 +118,7 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let file = OpenOptions::new().read(true).write(!self.is_read_only).open(self.path.join(name))?;
         Ok(Arc::new(file))
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
 use super::keeper::Spare;
-use super::recovery::{Segment, segment_name};
+use super::recovery::{Resume, Segment, segment_name};
 use super::{Chunk, FAILED, Shared, Wait, lock};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use crate::ports::{Position, Watermark};
@@ -29,10 +29,10 @@ struct Writer {
 }
 
 /// Starts the writer. It always begins a new segment, so that nothing is ever written behind what recovery judged.
-pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(shared: Arc<Shared>, resume: &Resume) -> io::Result<JoinHandle<()>> {
     let next = lock(&shared.end).position + 1;
     let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
-    writer.begin_segment()?;
+    writer.begin_segment_with(resume.first, &resume.frame)?;
     std::thread::Builder::new().name("journal-writer".into()).spawn(move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run())).is_err() {
             // Requests would wait for ever for a sync that never comes: better a restart, which recovers.
@@ -53,12 +53,21 @@ impl Writer {
             if !chunks.is_empty() {
                 self.commit(chunks);
             } else if self.shared.is_closing() {
-                return;
+                return self.close_lanes();
             } else if self.current.is_none() {
                 self.probe();
             } else {
                 self.sleep();
             }
+        }
+    }
+
+    /// Appends that passed the look at the state before it changed are told here; later ones find the lane closed.
+    fn close_lanes(&self) {
+        for lane in &self.shared.lanes {
+            let mut lane = lock(lane);
+            lane.is_closed = true;
+            refuse(lane.chunks.drain(..).collect());
         }
     }
 
@@ -175,27 +184,32 @@ impl Writer {
     /// Goes on in a new segment that begins at the next position. Header under a temporary name, synced, renamed,
     /// the directory synced: only then is anything appended.
     fn begin_segment(&mut self) -> io::Result<()> {
+        self.begin_segment_with(self.next, &[])
+    }
+
+    /// The same at `first`, with `frame` in it from the beginning: it has its name only once both are durable.
+    fn begin_segment_with(&mut self, first: Position, frame: &[u8]) -> io::Result<()> {
         self.current = None;
-        let header =
-            SegmentHeader { stream: self.shared.stream, first: self.next, created_ms: self.shared.clock.now_ms() };
+        let created_ms = self.shared.clock.now_ms();
+        let header = SegmentHeader { stream: self.shared.stream, first, created_ms };
         let spare = self.shared.keeper.take_spare(&self.shared)?;
-        let name = segment_name(self.next);
-        let begun = self.name_segment(&spare, &header, &name);
+        let name = segment_name(first);
+        let begun = self.name_segment(&spare, &[&header.encode(), frame].concat(), &name);
         // What is left of a spare that failed would fill the disk, one each probe.
         begun.inspect_err(|_| drop(self.shared.storage.remove(&spare.name)))?;
-        let segment = Arc::new(Segment { name, first: self.next, created_ms: header.created_ms, file: spare.file });
+        let segment = Arc::new(Segment { name, first, created_ms, file: spare.file });
         let mut segments = lock(&self.shared.segments);
         // A segment in which nothing was ever published has the same first position, and now the same name.
-        segments.retain(|s| s.first != self.next);
+        segments.retain(|s| s.first != first);
         segments.push(segment.clone());
         self.shared.segment_count.store(segments.len(), Ordering::Relaxed);
         drop(segments);
-        self.current = Some((segment, SEGMENT_HEADER_BYTES as u64));
+        self.current = Some((segment, (SEGMENT_HEADER_BYTES + frame.len()) as u64));
         Ok(())
     }
 
-    fn name_segment(&self, spare: &Spare, header: &SegmentHeader, name: &str) -> io::Result<()> {
-        spare.file.write_at(&header.encode(), 0)?;
+    fn name_segment(&self, spare: &Spare, bytes: &[u8], name: &str) -> io::Result<()> {
+        spare.file.write_at(bytes, 0)?;
         spare.file.sync()?;
         self.shared.storage.rename(&spare.name, name)?;
         self.shared.storage.sync_names()

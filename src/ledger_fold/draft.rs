@@ -80,6 +80,7 @@ impl<'b> Draft<'b> {
                     check_times(position, [delete.at_ms, 0])?;
                     draft.add_post(Action::of_delete(index, delete));
                 }
+                Record::Lost => {}
                 Record::Event(event) => {
                     check_times(position, [event.event_time_ms, event.received_at_ms])?;
                     draft.now_ms = draft.now_ms.max(event.received_at_ms);

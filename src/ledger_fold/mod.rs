@@ -6,6 +6,7 @@
 
 mod counting;
 mod draft;
+mod export;
 mod likes;
 mod ranking;
 mod recent;
@@ -15,6 +16,7 @@ mod verdicts;
 
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
 pub use draft::{Draft, Effects, StoredRow};
+pub use export::{page_rows, row_bytes};
 pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};
 pub use ranking::{RankPlan, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};

@@ -7,11 +7,13 @@
 //! batch of any size.
 
 mod clock;
+mod heartbeat;
 mod lane;
 mod ticket;
 mod wake;
 
 pub use clock::{Deadline, Fired, arm, register, unregister};
+pub use heartbeat::watch;
 pub use lane::{Lane, LaneFull, Pending};
 pub use ticket::Ticket;
 pub use wake::complete;

@@ -172,6 +172,7 @@ impl LedgerSink {
             other => other?,
         };
         self.status.applied(batch.records.len(), started.elapsed());
+        self.status.passed_lost(batch.from.position, &batch.records);
         if let Some(Record::Event(last)) = batch.records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
             self.status.current_as_of(last.received_at_ms);
         }

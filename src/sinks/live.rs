@@ -171,6 +171,7 @@ impl LiveSink {
         batch.counts = tally.into_sorted();
         writer.apply(&batch)?;
         self.status.applied(records.len(), started.elapsed());
+        self.status.passed_lost(frames.from.position, &records);
         if let Some(Record::Event(last)) = records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
             self.status.current_as_of(last.received_at_ms);
         }
@@ -219,5 +220,6 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally
             keyword: forget.keyword.clone().map(|k| k.into_owned()),
             at_ms: forget.at_ms,
         }),
+        (Record::Lost, _) => {}
     }
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::events::Record;
 use crate::ports::Position;
 
 /// What a sink is doing.
@@ -49,6 +50,8 @@ pub struct SinkStatus {
     pub apply_us: AtomicU64,
     pub retries: AtomicU64,
     pub dead: AtomicU64,
+    /// Positions passed whose records were lost to damage of the journal.
+    pub lost: AtomicU64,
 }
 
 impl SinkStatus {
@@ -68,6 +71,7 @@ impl SinkStatus {
             apply_us: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             dead: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
         }
     }
 
@@ -135,6 +139,21 @@ impl SinkStatus {
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.apply_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Counts the lost records of an applied batch that begins behind `after`, and says so: they are never skipped
+    /// silently.
+    pub(super) fn passed_lost(&self, after: Position, records: &[Record<'_>]) {
+        let is_lost = |record: &Record<'_>| matches!(record, Record::Lost);
+        let Some(first) = records.iter().position(is_lost) else { return };
+        let count = records.iter().filter(|record| is_lost(record)).count();
+        self.lost.fetch_add(count as u64, Ordering::Relaxed);
+        tracing::error!(
+            sink = self.name,
+            first = after + 1 + first as u64,
+            count,
+            "passed records that the journal has lost; `event-tracker journal inspect` lists them"
+        );
     }
 
     pub(super) fn retrying(&self, why: &str) {

@@ -298,6 +298,12 @@ fn parse(url: &str) -> Result<(Config, bool), StoreError> {
     Ok((config, with_tls))
 }
 
+/// Connects as the ledger does (TLS where `sslmode` asks for it), for a caller that may wait for the server.
+pub fn connect(url: &str) -> Result<Client, StoreError> {
+    let (config, with_tls) = parse(url)?;
+    config.connect(tls(with_tls)?).map_err(|error| Failure::from(error).error)
+}
+
 fn tls(wanted: bool) -> Result<MakeRustlsConnect, StoreError> {
     let mut roots = rustls::RootCertStore::empty();
     if wanted {

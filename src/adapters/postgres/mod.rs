@@ -5,6 +5,8 @@
 
 mod connect;
 mod encode;
+mod export;
+pub mod inspect;
 mod maintain;
 mod read;
 mod schema;
@@ -22,7 +24,8 @@ use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    CountFilter, Ledger, LedgerWriter, Likes, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -32,6 +35,7 @@ const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
 const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
 const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
+pub use connect::connect;
 pub use schema::{PrepareError, prepare};
 
 /// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
@@ -121,6 +125,11 @@ impl Ledger for PostgresLedger {
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         let post_id = post_id.to_owned();
         self.read(READ_MS_MAX, move |session| read::post(session, &post_id))
+    }
+
+    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+        let query = *query;
+        self.read(READ_MS_MAX, move |session| export::page(session, &query, after))
     }
 
     fn ping(&self) -> Result<(), StoreError> {

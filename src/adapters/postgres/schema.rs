@@ -7,10 +7,10 @@ use super::connect::{Dialer, Failure, Session};
 use crate::ports::StoreError;
 
 /// What this program writes. An older database is brought here, a newer one is refused.
-const SCHEMA_VERSION: i32 = 1;
+pub(super) const SCHEMA_VERSION: i32 = 1;
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// JSON path syntax, `MERGE`, and what else the schema is tested with.
-const SERVER_VERSION_MIN: i32 = 150_000;
+pub(super) const SERVER_VERSION_MIN: i32 = 150_000;
 /// Named so that instances that start together take turns.
 const SCHEMA_LOCK: i64 = 0x65_76_74_72_73_63_68_65;
 

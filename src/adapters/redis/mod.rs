@@ -7,6 +7,7 @@
 //! `u:…` (unions, kept a second). All share one hash slot; `et:{t0}:rebuild` is the lock of a rebuild.
 
 mod connection;
+pub mod inspect;
 mod rebuild;
 mod script;
 mod writer;

@@ -3,6 +3,8 @@
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
 //! pooled. What a batch means is decided in `ledger_fold`.
 
+mod export;
+pub mod inspect;
 mod read;
 mod watch;
 mod writer;
@@ -16,7 +18,8 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, Ledger, LedgerWriter, Likes, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark,
 };
 use watch::Watch;
 
@@ -106,6 +109,10 @@ impl Ledger for SqliteLedger {
 
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         self.read(READ_MS_MAX, |transaction| read::post(transaction, post_id))
+    }
+
+    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+        self.read(READ_MS_MAX, |transaction| export::page(transaction, query, after))
     }
 
     fn ping(&self) -> Result<(), StoreError> {

@@ -1,18 +1,22 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+mod access;
+
+pub use access::{AccessSettings, RawAccess};
+
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
 use crate::app::Ack;
-use crate::limits;
+use crate::{http, limits};
 
 /// Settings as they are given.
 #[derive(Clone, Debug, Args)]
 pub struct Raw {
-    /// Address and port to listen on; another than loopback needs INSECURE_OPEN=true
+    /// Address and port to listen on; another than loopback needs keys, or INSECURE_OPEN=true
     #[arg(long, env = "LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     listen: String,
     #[command(flatten)]
@@ -31,9 +35,6 @@ pub struct Raw {
     /// Events older than this are refused
     #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
     retention_days: u32,
-    /// Connections at most; 0 for as many as the system allows, up to 10,000
-    #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 0, value_name = "NUMBER")]
-    connections_max: usize,
     /// All journal segments together; past it events are refused (503) until the stores have caught up
     #[arg(long, env = "JOURNAL_MAX_BYTES", default_value_t = limits::JOURNAL_BYTES_MAX, value_name = "BYTES")]
     journal_max_bytes: u64,
@@ -43,9 +44,13 @@ pub struct Raw {
     /// Allow the journal on tmpfs, which loses it with the power
     #[arg(long, env = "ALLOW_TMPFS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     allow_tmpfs: bool,
-    /// Allow an address that others reach, although this version knows no keys
-    #[arg(long, env = "INSECURE_OPEN", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    insecure_open: bool,
+    /// Salvage a damaged journal before the start, as `journal salvage` does. Only a flag: given once, by a person
+    #[arg(long)]
+    salvage: bool,
+    #[command(flatten)]
+    access: access::RawAccess,
+    #[command(flatten)]
+    http: http::RawLimits,
 }
 
 /// Where everything is kept, as given.
@@ -125,28 +130,33 @@ pub struct Log {
 /// Settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub listen: SocketAddr,
     pub stores: Stores,
     pub workers: usize,
     pub pin_workers: bool,
     pub ack: Ack,
     pub log: Log,
     pub retention_ms: i64,
-    pub connections_max: usize,
+    /// Its `connections_max` is 0 for "as many as the system allows".
+    pub http: http::Config,
+    /// How long a graceful stop waits for what is under way.
+    pub shutdown_ms: u64,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
+    pub access: AccessSettings,
+    pub salvage: bool,
 }
 
 impl Raw {
     /// The settings, or one line that says which of them is wrong and what it may be.
     pub fn check(self) -> Result<Settings, String> {
+        let access = self.access.check()?;
+        let proxies = access.proxies.clone();
         let cores = cores();
         let settings = Settings {
-            listen: listen(&self.listen, self.insecure_open)?,
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
             retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
-            connections_max: self.connections_max,
+            shutdown_ms: self.http.shutdown_ms,
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
                 free_bytes_min: self.journal_min_free,
@@ -156,6 +166,11 @@ impl Raw {
             ack: self.ack,
             log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
+            http: self
+                .http
+                .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?,
+            access,
+            salvage: self.salvage,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
             return Err(format!("JOURNAL_MAX_BYTES must be at least {}", 4 * settings.journal.segment_bytes));
@@ -189,18 +204,6 @@ impl RawLog {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-fn listen(text: &str, insecure_open: bool) -> Result<SocketAddr, String> {
-    let mut addresses = text.to_socket_addrs().map_err(|e| format!("LISTEN `{text}` is not address:port: {e}"))?;
-    let address = addresses.next().ok_or_else(|| format!("LISTEN `{text}` names no address"))?;
-    if !address.ip().is_loopback() && !insecure_open {
-        return Err(format!(
-            "LISTEN {address} can be reached from outside, and everybody there could write and read: listen on \
-             127.0.0.1 behind a proxy that checks who asks, or set INSECURE_OPEN=true"
-        ));
-    }
-    Ok(address)
 }
 
 fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {
@@ -274,6 +277,9 @@ mod tests {
             (["--workers", "0"], "WORKERS"),
             (["--time-zone", "Mars/Base"], "TIME_ZONE"),
             (["--journal-max-bytes", "1"], "JOURNAL_MAX_BYTES"),
+            (["--head-bytes-max", "70000"], "HEAD_BYTES_MAX"),
+            (["--idle-ms", "0"], "IDLE_MS"),
+            (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();
             assert!(error.contains(name) && !error.contains('\n'), "{error}");
@@ -284,7 +290,7 @@ mod tests {
     fn nothing_set_means_embedded_stores_on_loopback() {
         let settings = settings(&[]).unwrap();
         assert_eq!((settings.stores.ledger, settings.stores.live), (LedgerKind::Sqlite, LiveKind::Memory));
-        assert!(settings.listen.ip().is_loopback());
+        assert!(settings.http.listen.ip().is_loopback());
     }
 
     #[test]

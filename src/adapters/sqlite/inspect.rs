@@ -1,0 +1,44 @@
+//! What a SQLite file says about itself: for people who look after one. Changes nothing in it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+
+use super::watch::Watch;
+use super::{SCHEMA_VERSION, store_error};
+use crate::ports::StoreError;
+
+/// Facts, as they were read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// 0: no ledger of ours.
+    pub schema: i64,
+    /// What `PRAGMA quick_check` found; empty: the file is sound. `None`: there was not enough time to look.
+    pub damage: Option<Vec<String>>,
+}
+
+/// The schema that this program writes.
+pub const KNOWN_SCHEMA: i64 = SCHEMA_VERSION;
+
+/// Reads the file at `path`, for at most `wait`.
+pub fn inspect(path: &Path, wait: Duration) -> Result<Inspection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
+    connection.busy_timeout(Duration::from_secs(2)).map_err(store_error)?;
+    let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store_error)?;
+    let watch = Watch::start()?;
+    let _guard = watch.guard(&connection, wait);
+    let damage = match quick_check(&connection) {
+        Ok(lines) => Some(lines),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => None,
+        Err(error) => return Err(store_error(error)),
+    };
+    Ok(Inspection { schema, damage })
+}
+
+fn quick_check(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("PRAGMA quick_check(5)")?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}

@@ -1,0 +1,62 @@
+//! Answers that a client or a proxy may keep for a moment: ETag and 304, gzip where it pays.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::http::{Answer, Exchange, Request};
+use crate::limits::GZIP_ANSWER_BYTES_MIN;
+
+const KEPT: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-revalidate=10");
+const VARIES: (&str, &str) = ("Vary", "Accept-Encoding");
+
+/// Answers 200 with a JSON body, or 304 where the client has it. `says` is what the ETag stands for: two answers that say
+/// the same may differ in when they were made, so the tag is a weak one (RFC 9110, 8.8.1).
+pub(super) fn json(exchange: &mut Exchange<'_>, request: &Request<'_>, says: &impl Hash, body: &[u8]) {
+    let mut hasher = DefaultHasher::new();
+    says.hash(&mut hasher);
+    let tag = format!("W/\"{:016x}\"", hasher.finish());
+    let tag = ("ETag", tag.as_str());
+    if request.headers.get("if-none-match").is_some_and(|known| is_among(known, tag.1)) {
+        let headers = [tag, KEPT, VARIES];
+        return exchange.respond(Answer { status: 304, content_type: "", headers: &headers, body: b"" });
+    }
+    let content_type = "application/json";
+    let packed = (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| gzip(body)).flatten();
+    match packed {
+        Some(packed) => {
+            let headers = [tag, KEPT, VARIES, ("Content-Encoding", "gzip")];
+            exchange.respond(Answer { status: 200, content_type, headers: &headers, body: &packed });
+        }
+        None => exchange.respond(Answer { status: 200, content_type, headers: &[tag, KEPT, VARIES], body }),
+    }
+}
+
+/// `If-None-Match`: `*`, or a list of tags, compared weakly.
+fn is_among(known: &[u8], tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let Ok(known) = std::str::from_utf8(known) else { return false };
+    known.split(',').any(|one| one.trim() == "*" || opaque(one) == opaque(tag))
+}
+
+/// `Accept-Encoding` names gzip, or everything, with a weight above zero.
+fn takes_gzip(request: &Request<'_>) -> bool {
+    let Some(Ok(accepted)) = request.headers.get("accept-encoding").map(std::str::from_utf8) else { return false };
+    let weight = |coding: &str| {
+        accepted.split(',').find_map(|one| {
+            let mut parts = one.split(';').map(str::trim);
+            let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding));
+            let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            is_it.then(|| q.map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0)))
+        })
+    };
+    weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0.0)
+}
+
+fn gzip(body: &[u8]) -> Option<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 2), Compression::fast());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok()
+}

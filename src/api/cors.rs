@@ -1,0 +1,97 @@
+//! Cross-origin requests (the Fetch standard): who may post from a browser, and what a preflight hears. Never with
+//! credentials: keys of browsers are no secret, cookies are not ours.
+
+use crate::http::{Answer, Exchange, Request};
+
+const MAX_AGE: (&str, &str) = ("Access-Control-Max-Age", "86400");
+const ALLOWED_HEADERS: (&str, &str) =
+    ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding, Authorization, X-Api-Key, If-None-Match");
+const EXPOSED_HEADERS: (&str, &str) = ("Access-Control-Expose-Headers", "ETag, Retry-After, X-Event-Dropped");
+const VARIES: (&str, &str) = ("Vary", "Origin");
+
+/// `ALLOWED_ORIGINS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// Unset: every origin may send events, none may read.
+    Ingestion,
+    /// `*`: every origin may do everything that its key may.
+    All,
+    /// These, exactly as browsers write them (`https://example.org`).
+    Listed(Vec<String>),
+}
+
+impl Origins {
+    /// Reads the setting.
+    pub fn parse(text: Option<&str>) -> Result<Origins, String> {
+        let Some(text) = text else { return Ok(Origins::Ingestion) };
+        if text.trim() == "*" {
+            return Ok(Origins::All);
+        }
+        let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
+        let listed = origins.map(|origin| {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            let is_origin = host.is_some_and(|host| {
+                !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@,".contains(&b))
+            });
+            if is_origin {
+                Ok(origin.to_ascii_lowercase())
+            } else {
+                Err(format!(
+                    "ALLOWED_ORIGINS: `{origin}` is no origin: scheme, host and port only, as https://example.org"
+                ))
+            }
+        });
+        listed.collect::<Result<Vec<_>, _>>().map(Origins::Listed)
+    }
+
+    /// What `Access-Control-Allow-Origin` says to a request; `None`: nothing, and its page learns nothing.
+    pub(super) fn allowed<'r>(&self, request: &Request<'r>) -> Option<&'r str> {
+        let origin = std::str::from_utf8(request.headers.get("origin")?).ok()?;
+        match self {
+            Origins::Ingestion if takes_events(request.path) => Some("*"),
+            Origins::Ingestion => None,
+            Origins::All => Some("*"),
+            Origins::Listed(origins) => origins.iter().any(|one| one.eq_ignore_ascii_case(origin)).then_some(origin),
+        }
+    }
+
+    /// Answers a preflight: an OPTIONS with `Access-Control-Request-Method`. False: it is none.
+    pub(super) fn preflight(&self, request: &Request<'_>, allow: &str, exchange: &mut Exchange<'_>) -> bool {
+        if request.headers.get("access-control-request-method").is_none() {
+            return false;
+        }
+        let mut headers = vec![("Allow", allow), VARIES];
+        if let Some(origin) = self.allowed(request) {
+            let methods = ("Access-Control-Allow-Methods", allow);
+            headers.extend([("Access-Control-Allow-Origin", origin), methods, ALLOWED_HEADERS, MAX_AGE]);
+        }
+        exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
+        true
+    }
+
+    /// What every answer to a request from another origin carries.
+    pub(super) fn headers<'r>(&self, request: &Request<'r>) -> Option<[(&'static str, &'r str); 3]> {
+        let origin = self.allowed(request)?;
+        Some([("Access-Control-Allow-Origin", origin), EXPOSED_HEADERS, VARIES])
+    }
+}
+
+fn takes_events(path: &str) -> bool {
+    matches!(path, "/api/events" | "/api/users/events" | "/api/events/batch")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_setting_is_a_list_of_origins() {
+        assert_eq!(Origins::parse(None), Ok(Origins::Ingestion));
+        assert_eq!(Origins::parse(Some(" * ")), Ok(Origins::All));
+        let listed = Origins::parse(Some("https://Example.org, http://localhost:3000")).unwrap();
+        assert_eq!(listed, Origins::Listed(vec!["https://example.org".into(), "http://localhost:3000".into()]));
+        for wrong in ["example.org", "https://", "https://example.org/", "https://a b"] {
+            assert!(Origins::parse(Some(wrong)).unwrap_err().contains(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `/api/export`: the rows of the ledger, page by page, at the reader's own pace.
+//!
+//! A page is read and written as text on the ledger's lane; only then the connection's coroutine sends it, and the
+//! next one is read once it has gone. So an export holds one page, and no connection of the store while it waits. What
+//! cannot be completed is cut without its end: a short file never looks whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::export_format::Format;
+use super::query::Query;
+use super::wire::Rejection;
+use super::{Api, answer};
+use crate::app::App;
+use crate::events::EventType;
+use crate::http::{Answer, Exchange, Request, Stream};
+use crate::limits::{EXPORT_PIECE_BYTES, EXPORT_TRIES_MAX, EXPORTS_MAX, READ_WAIT_MS, RETRY_MS_MIN};
+use crate::ports::{ExportCursor, ExportQuery, StoreError};
+
+/// How many exports are under way.
+#[derive(Debug, Default)]
+pub struct Exports(AtomicUsize);
+
+/// A place among the exports under way, given back when it is dropped.
+struct Place(Arc<Exports>);
+
+impl Exports {
+    fn enter(self: &Arc<Exports>) -> Option<Place> {
+        let enter = |under_way| (under_way < EXPORTS_MAX).then_some(under_way + 1);
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).ok()?;
+        Some(Place(self.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A page as it is sent, and where the next one begins.
+type Page = (Vec<u8>, Option<ExportCursor>);
+
+impl Api {
+    pub(super) fn export(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let (query, format) = match asked(request.query) {
+            Ok(asked) => asked,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let Some(place) = self.exports.enter() else {
+            let message = "as many exports as may be are under way: ask again once one of them has ended";
+            return answer::error_with(exchange, 503, "too_many_exports", message, &[("Retry-After", "10")]);
+        };
+        // The first page comes before the head: a store that is away is an answer of its own.
+        let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
+        let Some(Ok((lines, next))) = self.finish(first, exchange) else { return answer::store_away(exchange) };
+        let body = [format.head(), lines].concat();
+        let disposition = match format {
+            Format::Ndjson => "attachment; filename=\"events.ndjson\"",
+            Format::Csv => "attachment; filename=\"events.csv\"",
+        };
+        let headers = [("Content-Disposition", disposition), ("Cache-Control", "no-store")];
+        let answer = Answer { status: 200, content_type: format.content_type(), headers: &headers, body: &body };
+        let app = self.app.clone();
+        exchange.stream(answer, move |stream| {
+            let _place = place;
+            if let Err(why) = send_rest(&app, query, format, next, stream) {
+                tracing::warn!(why, "an export was cut");
+                stream.abandon();
+            }
+        });
+    }
+}
+
+/// Every page from `next` on. The error says why there will be no more.
+fn send_rest(
+    app: &App,
+    query: ExportQuery,
+    format: Format,
+    mut next: Option<ExportCursor>,
+    stream: &mut Stream<'_>,
+) -> Result<(), String> {
+    let mut failures = 0;
+    while let Some(after) = next {
+        if !stream.is_open() {
+            return Err("the server is stopping".to_owned());
+        }
+        match read(app, query, format, after, stream) {
+            Ok((lines, behind)) => {
+                for piece in lines.chunks(EXPORT_PIECE_BYTES) {
+                    stream.write(piece).map_err(|error| format!("its reader is gone: {error}"))?;
+                }
+                (next, failures) = (behind, 0);
+            }
+            Err(StoreError::Retry(why)) if failures + 1 < EXPORT_TRIES_MAX => {
+                tracing::debug!(why, "a page of an export is tried again");
+                failures += 1;
+                stream.pause(RETRY_MS_MIN << failures);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+fn read(
+    app: &App,
+    query: ExportQuery,
+    format: Format,
+    after: ExportCursor,
+    stream: &mut Stream<'_>,
+) -> Result<Page, StoreError> {
+    let page = app.export(query, Some(after), stream.ticket(), move |events| format.lines(events));
+    let page = page.map_err(|full| StoreError::Retry(full.to_string()))?;
+    let done = stream.wait(READ_WAIT_MS);
+    let page = if done { page.take() } else { None };
+    page.unwrap_or_else(|| Err(StoreError::Retry("the ledger does not answer in time".to_owned())))
+}
+
+fn asked(query: &str) -> Result<(ExportQuery, Format), Rejection> {
+    let query = Query::parse(query)?;
+    let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
+    let format = Format::from_name(query.get("format").unwrap_or("ndjson"));
+    let format = format.ok_or_else(|| invalid("format", "must be ndjson or csv"))?;
+    let event_type = query.get("eventType").map(|name| {
+        let known = EventType::from_name(name);
+        known.ok_or_else(|| invalid("eventType", "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE"))
+    });
+    let asked =
+        ExportQuery { event_type: event_type.transpose()?, from_ms: query.moment("from")?, to_ms: query.moment("to")? };
+    match (asked.from_ms, asked.to_ms) {
+        (Some(from), Some(to)) if from > to => Err(invalid("from", "must not be later than to")),
+        _ => Ok((asked, format)),
+    }
+}

@@ -1,0 +1,205 @@
+//! The data directory: may we write there, is it a disk, how fast does it sync, and what is there already.
+
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::{Findings, Level};
+use crate::config::Settings;
+use crate::journal::{Directory, Lock, Survey, survey};
+
+const ABOUT: &str = "data directory";
+const SYNCS: usize = 50;
+const SYNC_BYTES: usize = 4096;
+/// A sync that takes longer makes every answer slow.
+const SYNC_GOOD: Duration = Duration::from_millis(20);
+const TMPFS: i64 = 0x0102_1994;
+/// By their numbers in statfs(2).
+const FILE_SYSTEMS: [(i64, &str); 12] = [
+    (TMPFS, "tmpfs"),
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x2fc1_2fc1, "zfs"),
+    (0xf2f5_2010, "f2fs"),
+    (0x794c_7630, "overlay"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x6573_5546, "fuse"),
+    (0x0102_1997, "9p"),
+];
+const REMOTE: [&str; 5] = ["nfs", "cifs", "smb2", "fuse", "9p"];
+
+/// True where a running server has the directory.
+pub(super) fn check(findings: &mut Findings, settings: &Settings) -> bool {
+    let directory = &settings.stores.data_dir;
+    let Some(existing) = existing(directory) else {
+        findings.fail(ABOUT, format!("{} is no directory, nor is what it would be made in", directory.display()));
+        return false;
+    };
+    if !is_writable(&existing) {
+        let who = owner(&existing);
+        let message = format!(
+            "{} cannot be written ({who}): chown it to the user of the server, or choose another DATA_DIR",
+            existing.display()
+        );
+        findings.fail(ABOUT, message);
+        return false;
+    }
+    if existing == *directory {
+        about_permissions(findings, directory);
+    } else {
+        findings.ok(ABOUT, format!("{} is made at the first start", directory.display()));
+    }
+    about_disk(findings, &existing, settings);
+    about_syncs(findings, &existing);
+    about_journal(findings, &directory.join("journal"))
+}
+
+/// The directory itself, or the nearest one above it that is there.
+fn existing(directory: &Path) -> Option<PathBuf> {
+    let whole = std::path::absolute(directory).ok()?;
+    let found = whole.ancestors().find(|path| path.exists())?;
+    let itself = if found == whole { directory } else { found };
+    found.is_dir().then(|| itself.to_owned())
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+fn is_writable(path: &Path) -> bool {
+    let path = c_path(path);
+    // SAFETY: the path ends with a zero byte and outlives the call.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+}
+
+fn owner(path: &Path) -> String {
+    let about = path.metadata().map(|about| format!("owner {}, mode {:o}", about.uid(), about.mode() & 0o7777));
+    // SAFETY: reads the process's own user id.
+    format!("{}; we are {}", about.unwrap_or_else(|error| error.to_string()), unsafe { libc::geteuid() })
+}
+
+fn about_permissions(findings: &mut Findings, directory: &Path) {
+    let mode = directory.metadata().map_or(0, |about| about.mode());
+    let is_ours_alone = mode & 0o022 == 0;
+    let good = format!("{} can be written ({})", directory.display(), owner(directory));
+    let bad = format!("{good}, by others too: chmod 0700 {}", directory.display());
+    findings.expect(is_ours_alone, Level::Warn, ABOUT, &good, bad);
+}
+
+fn about_disk(findings: &mut Findings, directory: &Path, settings: &Settings) {
+    let path = c_path(directory);
+    // SAFETY: statfs is plain numbers, for which zero is a value.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte and both outlive the call.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut about) } != 0 {
+        return findings.fail("disk", io::Error::last_os_error().to_string());
+    }
+    #[allow(clippy::unnecessary_cast, reason = "the types differ between targets")]
+    let (kind, block_bytes) = (about.f_type as i64, about.f_bsize as u64);
+    let name = FILE_SYSTEMS.iter().find(|(number, _)| *number == kind & 0xffff_ffff).map(|(_, name)| *name);
+    match name {
+        Some("tmpfs") if settings.allow_tmpfs => findings.warn("disk", "tmpfs (ALLOW_TMPFS): lost with the power"),
+        Some("tmpfs") => findings.fail("disk", "tmpfs loses events with the power: choose another DATA_DIR"),
+        Some("overlay") => {
+            findings.warn("disk", "overlay, a container's own layer: it goes with the container; mount a volume")
+        }
+        Some(name) if REMOTE.contains(&name) => {
+            findings.warn(
+                "disk",
+                format!("{name}: whether a sync reaches a disk, and whether locks hold, is the server's word"),
+            );
+        }
+        Some(name) => findings.ok("disk", name),
+        None => findings.ok("disk", format!("a file system of type {kind:#x}")),
+    }
+    about_space(findings, about.f_bavail.saturating_mul(block_bytes), settings);
+}
+
+fn about_space(findings: &mut Findings, free: u64, settings: &Settings) {
+    let (least, most) = (settings.journal.free_bytes_min, settings.journal.bytes_max);
+    let mib = |bytes: u64| bytes / (1024 * 1024);
+    let now = format!("{} MiB free", mib(free));
+    // The segment that is written and the spare one.
+    if free < least.saturating_add(2 * settings.journal.segment_bytes) {
+        let message =
+            format!("{now}: less than JOURNAL_MIN_FREE ({} MiB) and two segments; events would be refused", mib(least));
+        findings.fail("space", message);
+    } else {
+        let bad =
+            format!("{now}: the journal may take {} MiB (JOURNAL_MAX_BYTES) and leaves {} MiB", mib(most), mib(least));
+        findings.expect(free >= least.saturating_add(most), Level::Warn, "space", &now, bad);
+    }
+}
+
+fn about_syncs(findings: &mut Findings, directory: &Path) {
+    match measure_syncs(directory) {
+        Ok(times) => {
+            let ms = |at: usize| times[at].as_secs_f64() * 1_000.0;
+            let text = format!(
+                "fdatasync p50 {:.2} ms, p99 {:.2} ms ({SYNCS} of {SYNC_BYTES} bytes)",
+                ms(SYNCS / 2),
+                ms(SYNCS - 1)
+            );
+            let bad = format!("{text}: every answer waits for one; a local SSD takes below 2 ms");
+            findings.expect(times[SYNCS - 1] <= SYNC_GOOD, Level::Warn, "syncs", &text, bad);
+        }
+        Err(error) => findings.fail("syncs", format!("{}: {error}", directory.display())),
+    }
+}
+
+/// In a file without a name, which goes with us.
+fn measure_syncs(directory: &Path) -> io::Result<Vec<Duration>> {
+    let mut file = tempfile::tempfile_in(directory)?;
+    let block = [7; SYNC_BYTES];
+    let mut times = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        file.write_all(&block)?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+fn about_journal(findings: &mut Findings, directory: &Path) -> bool {
+    let look = || -> io::Result<Option<Survey>> {
+        if !directory.is_dir() {
+            return Ok(None);
+        }
+        if Lock::is_held(directory)? {
+            return Ok(None);
+        }
+        survey(&Directory::look(directory)?, &mut |_| {}).map(Some)
+    };
+    match look() {
+        Ok(Some(found)) if !found.is_empty() => tell_survey(findings, &found),
+        Ok(None) if directory.is_dir() => {
+            findings.ok("journal", "a running server has it open (LOCK): /healthz/deps tells how it is");
+            return true;
+        }
+        Ok(_) => findings.ok("journal", "none yet"),
+        Err(error) => findings.fail("journal", format!("{error} ({})", directory.display())),
+    }
+    false
+}
+
+fn tell_survey(findings: &mut Findings, found: &Survey) {
+    if let Some(first) = found.findings.first() {
+        let more = found.findings.len() - 1;
+        return findings.fail("journal", format!("{first}; {more} more: `event-tracker journal verify` lists them"));
+    }
+    let stream = found.stream.map_or_else(|| "unknown".to_owned(), |stream| stream.to_string());
+    let torn = match found.torn_bytes {
+        0 => String::new(),
+        bytes => format!(", {bytes} bytes of a torn tail, never acknowledged"),
+    };
+    findings
+        .ok("journal", format!("stream {stream}, end {}, {} segments{torn}", found.end.position, found.segments.len()));
+}

@@ -1,0 +1,152 @@
+//! `check`: what would keep a server with these settings from its work, said before it starts. Touches nothing that
+//! lasts, and prints no password.
+
+mod directory;
+mod machine;
+mod stores;
+
+use std::io::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Failure;
+use crate::config::{LedgerKind, LiveKind, Raw, Settings, without_password};
+
+/// The settings of `serve`, and how to answer.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    settings: Raw,
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warn,
+    Fail,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    level: Level,
+    about: &'static str,
+    message: String,
+}
+
+/// Lines as they are found.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, level: Level, about: &'static str, message: impl Into<String>) {
+        self.0.push(Finding { level, about, message: message.into() });
+    }
+
+    fn ok(&mut self, about: &'static str, message: impl Into<String>) {
+        self.add(Level::Ok, about, message);
+    }
+
+    fn warn(&mut self, about: &'static str, message: impl Into<String>) {
+        self.add(Level::Warn, about, message);
+    }
+
+    fn fail(&mut self, about: &'static str, message: impl Into<String>) {
+        self.add(Level::Fail, about, message);
+    }
+
+    /// Good where it holds, else `level` with what to do.
+    fn expect(&mut self, holds: bool, level: Level, about: &'static str, good: &str, bad: impl Into<String>) {
+        if holds {
+            self.ok(about, good);
+        } else {
+            self.add(level, about, bad);
+        }
+    }
+
+    fn failed(&self) -> usize {
+        self.0.iter().filter(|finding| finding.level == Level::Fail).count()
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'f> {
+    failed: usize,
+    findings: &'f [Finding],
+}
+
+pub(super) fn run(options: Options) -> Result<(), Failure> {
+    let settings = options.settings.check().map_err(Failure::Usage)?;
+    let mut findings = Findings::default();
+    about_settings(&mut findings, &settings);
+    let is_running = directory::check(&mut findings, &settings);
+    match &settings.stores.ledger {
+        LedgerKind::Postgres(url) => stores::check_postgres(&mut findings, url, settings.stores.pg_pool),
+        LedgerKind::Sqlite => stores::check_sqlite(&mut findings, &settings.stores.data_dir.join("ledger.sqlite")),
+    }
+    if let LiveKind::Redis(url) = &settings.stores.live {
+        stores::check_redis(&mut findings, url);
+    }
+    machine::check(&mut findings, &settings, is_running);
+    print(&findings, options.json).map_err(|error| Failure::Failed(format!("standard output: {error}")))?;
+    match findings.failed() {
+        0 => Ok(()),
+        failed => Err(Failure::Failed(format!("{failed} of {} checks failed", findings.0.len()))),
+    }
+}
+
+fn about_settings(findings: &mut Findings, settings: &Settings) {
+    let stores = &settings.stores;
+    let ledger = match &stores.ledger {
+        LedgerKind::Postgres(url) => without_password(url),
+        LedgerKind::Sqlite => "SQLite in DATA_DIR".to_owned(),
+    };
+    let live = match &stores.live {
+        LiveKind::Redis(url) => without_password(url),
+        LiveKind::Memory => "memory".to_owned(),
+    };
+    findings.ok(
+        "settings",
+        format!(
+            "ledger {ledger}, live store {live}, DATA_DIR {}, WORKERS {}, PG_POOL {}, REDIS_POOL {}",
+            stores.data_dir.display(),
+            settings.workers,
+            stores.pg_pool,
+            stores.redis_pool
+        ),
+    );
+    let keys = &settings.access.keys;
+    let is_inside = settings.http.listen.ip().is_loopback();
+    let counted =
+        format!("WRITE_KEYS {}, READ_KEYS {}, ADMIN_KEYS {}", keys.write.len(), keys.read.len(), keys.admin.len());
+    let good = match keys.cover_everything() {
+        true => counted.clone(),
+        false => format!("{counted}: what has none is open to everybody on this machine"),
+    };
+    let bad = format!("{counted}: whoever reaches {} may do what has none", settings.http.listen);
+    findings.expect(keys.cover_everything() || is_inside, Level::Warn, "keys", &good, bad);
+}
+
+fn print(findings: &Findings, as_json: bool) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if as_json {
+        let report = Report { failed: findings.failed(), findings: &findings.0 };
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        return writeln!(out);
+    }
+    for Finding { level, about, message } in &findings.0 {
+        let level = match level {
+            Level::Ok => "ok  ",
+            Level::Warn => "warn",
+            Level::Fail => "FAIL",
+        };
+        writeln!(out, "{level}  {about}: {message}")?;
+    }
+    out.flush()
+}

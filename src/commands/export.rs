@@ -1,0 +1,97 @@
+//! `export`: the rows of the ledger into a file or to standard output, straight from the store; no server is needed.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Failure;
+use super::output::{Output, Progress};
+use super::stores::existing_ledger;
+use crate::api::{Format, moment};
+use crate::config::RawStores;
+use crate::events::EventType;
+use crate::limits::{EXPORT_TRIES_MAX, RETRY_MS_MIN};
+use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
+
+/// What to export, and where to.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    stores: RawStores,
+    /// Events from this time on: RFC 3339 or milliseconds since 1970
+    #[arg(long, value_name = "TIME")]
+    from: Option<String>,
+    /// Events before this time
+    #[arg(long, value_name = "TIME")]
+    to: Option<String>,
+    /// Events of this type only: CLICK, PAGE_VIEW, SEARCH, LIKE or UNLIKE
+    #[arg(long, value_name = "TYPE")]
+    event_type: Option<String>,
+    /// How they are written
+    #[arg(long, value_enum, default_value = "ndjson")]
+    format: Format,
+    /// A file, whole once it stands there (compressed where its name ends with .gz or .zst), or - for standard output
+    #[arg(long, short, default_value = "-", value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Options {
+    fn query(&self) -> Result<ExportQuery, String> {
+        let time = |name: &str, text: &Option<String>| match text.as_deref() {
+            None => Ok(None),
+            Some(text) => {
+                let at = moment(text).map(Some);
+                at.ok_or_else(|| format!("--{name} `{text}` must be RFC 3339 or milliseconds since 1970"))
+            }
+        };
+        let event_type = self.event_type.as_deref().map(|name| {
+            let known = EventType::from_name(name);
+            known.ok_or_else(|| format!("--event-type `{name}` must be CLICK, PAGE_VIEW, SEARCH, LIKE or UNLIKE"))
+        });
+        let (from_ms, to_ms) = (time("from", &self.from)?, time("to", &self.to)?);
+        if let (Some(from), Some(to)) = (from_ms, to_ms)
+            && from > to
+        {
+            return Err("--from must not be later than --to".to_owned());
+        }
+        Ok(ExportQuery { event_type: event_type.transpose()?, from_ms, to_ms })
+    }
+}
+
+pub(super) fn run(options: Options) -> Result<(), Failure> {
+    let query = options.query().map_err(Failure::Usage)?;
+    let stores = options.stores.check().map_err(Failure::Usage)?;
+    let ledger = existing_ledger(&stores).map_err(Failure::Failed)?;
+    let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", options.output.display()));
+    let mut output = Output::open(&options.output).map_err(|error| failed(&error))?;
+    let mut progress = Progress::start();
+    output.write(&options.format.head()).map_err(|error| failed(&error))?;
+    let mut after = None;
+    loop {
+        let page = patiently(&*ledger, &query, after).map_err(|error| Failure::Failed(format!("ledger: {error}")))?;
+        output.write(&options.format.lines(&page.events)).map_err(|error| failed(&error))?;
+        progress.add(page.events.len());
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    output.finish().map_err(|error| failed(&error))?;
+    progress.end("exported");
+    Ok(())
+}
+
+/// A page, after a few tries where the ledger is away: the cursor says exactly where it was.
+fn patiently(ledger: &dyn Ledger, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+    let mut failures = 0;
+    loop {
+        match ledger.export(query, after) {
+            Err(StoreError::Retry(_)) if failures + 1 < EXPORT_TRIES_MAX => {
+                failures += 1;
+                std::thread::sleep(Duration::from_millis(RETRY_MS_MIN << failures));
+            }
+            other => return other,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `import`: what was asked for on the command line, checked; the import itself is a client of the server's API.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::Failure;
+use crate::adapters::postgres;
+use crate::config::without_password;
+use crate::import::{
+    Ended, Format, Judge, Packing, Predecessor, PredecessorTable, Refusal, Server, Settings, Stop, import_files,
+    import_predecessor,
+};
+use crate::limits::{
+    IMPORT_CONNECTIONS, IMPORT_CONNECTIONS_MAX, IMPORT_GIVE_UP_SECS, IMPORT_GIVE_UP_SECS_MAX, REQUEST_EVENTS_MAX,
+    RETENTION_DAYS,
+};
+use crate::{api, clock, shutdown};
+
+const ABOUT: &str = "\
+Send files of events to a server: NDJSON or CSV, plain, gzip or zstd, from files or standard input; or take over the \
+tables of the Kotlin event tracker.
+
+Every row is sent with an eventId, its own or one made for it, and sent again with the same one until it is answered: \
+whatever breaks, it counts once. The server remembers ids for 24 h.";
+
+const AFTER: &str = "\
+Examples:
+  event-tracker import clicks.ndjson searches.csv.gz
+  zcat *.ndjson.gz | event-tracker import --resume-file all.import-state -
+  event-tracker import --dry-run clicks.ndjson
+  API_KEY=… event-tracker import --url https://events.example.org clicks.ndjson.zst
+  FROM_EVENT_TRACKER=postgres://user:secret@db/old event-tracker import --tables post_like,statistics
+
+CSV: the header names the API's fields: eventType, userId, sessionId, timestamp, eventId, componentId, elementId, \
+keyword, postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none.
+
+Order: connections send at the same time. --connections 1 keeps the order of the input, which matters where LIKE and \
+UNLIKE of the same user and post are in it.
+
+Interrupted (Ctrl-C, kill -9, power): the same command goes on from there. The resume file holds what was confirmed and \
+is written about once a second: after a kill, rows confirmed since then are sent again, with the same ids, and count once \
+within 24 h. A second Ctrl-C ends at once, as a kill does. A finished import is remembered in the resume file: the same \
+command sends nothing again.
+
+The key is taken from the environment alone: API_KEY.
+
+Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
+130 interrupted.";
+
+/// What is imported, and how.
+#[derive(Debug, Args)]
+#[command(about = "Send files of events, or the tables of the Kotlin event tracker, to a server", long_about = ABOUT, after_help = AFTER)]
+pub(super) struct Arguments {
+    /// Files; - or none for standard input
+    #[arg(value_name = "FILE", conflicts_with = "from_event_tracker")]
+    files: Vec<PathBuf>,
+    /// The server
+    #[arg(long, env = "TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    url: String,
+    /// What is in the files; else told by their names (.csv, .ndjson, .jsonl, .json), else by the first byte
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// Requests at the same time
+    #[arg(long, default_value_t = IMPORT_CONNECTIONS, value_name = "NUMBER")]
+    connections: usize,
+    /// Rows of a request, at most
+    #[arg(long, default_value_t = REQUEST_EVENTS_MAX, value_name = "ROWS")]
+    batch: usize,
+    /// How requests are packed
+    #[arg(long, value_enum, default_value = "auto", value_name = "PACKING")]
+    packing: Packing,
+    /// Give up after this long without any progress
+    #[arg(long, default_value_t = IMPORT_GIVE_UP_SECS, value_name = "SECONDS")]
+    give_up_after: u64,
+    /// What was confirmed [default: FILE.import-state; none for standard input, which cannot be resumed then]
+    #[arg(long, value_name = "FILE")]
+    resume_file: Option<PathBuf>,
+    /// Where refused rows and reasons are listed, as NDJSON of file, line, error, message, input [default: FILE.rejects.ndjson]
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
+    /// Begin anew, also where the resume file says that it is imported already: it then counts twice
+    #[arg(long)]
+    again: bool,
+    /// Judge each row as the server would, and send none
+    #[arg(long)]
+    dry_run: bool,
+    /// What --dry-run takes for the server's RETENTION_DAYS
+    #[arg(long, env = "RETENTION_DAYS", default_value_t = RETENTION_DAYS, value_name = "DAYS")]
+    retention_days: u32,
+    /// No progress, only the last line
+    #[arg(long)]
+    quiet: bool,
+    /// Take over post, post_like and statistics of the Kotlin event tracker from this database (postgres://…)
+    #[arg(long, env = "FROM_EVENT_TRACKER", hide_env_values = true, value_name = "URL")]
+    from_event_tracker: Option<String>,
+    /// Which tables
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "TABLES", default_value = "post,post_like,statistics")]
+    tables: Vec<PredecessorTable>,
+    /// When the events of statistics happened, which kept no times [default: now]
+    #[arg(long, value_name = "RFC3339")]
+    statistics_at: Option<jiff::Timestamp>,
+    /// Whose local time the predecessor's columns without a time zone are in
+    #[arg(long, default_value = "UTC", value_name = "NAME")]
+    source_time_zone: String,
+}
+
+/// Imports. The end is told by the exit code.
+pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let settings = arguments.settings().map_err(Failure::Usage)?;
+    let stop = stop_on_signals()?;
+    let ended = match &arguments.from_event_tracker {
+        Some(url) => {
+            let predecessor = arguments.predecessor(url)?;
+            import_predecessor(predecessor, &settings, &stop)
+        }
+        None if arguments.files.is_empty() => import_files(&["-".into()], arguments.format, &settings, &stop),
+        None => import_files(&arguments.files, arguments.format, &settings, &stop),
+    };
+    match ended.map_err(Failure::Failed)? {
+        Ended::Accepted => Ok(ExitCode::SUCCESS),
+        Ended::WithRefusals => Ok(ExitCode::from(3)),
+        Ended::Interrupted => Ok(ExitCode::from(130)),
+    }
+}
+
+impl Arguments {
+    fn settings(&self) -> Result<Settings, String> {
+        if self.from_event_tracker.is_none() && self.files.is_empty() && std::io::stdin().is_terminal() {
+            return Err("give a FILE, or - to type events".to_owned());
+        }
+        let inputs = if self.from_event_tracker.is_some() { self.tables.len() } else { self.files.len() };
+        if self.resume_file.is_some() && inputs > 1 {
+            return Err("--resume-file is about one input: give one file, or one of --tables".to_owned());
+        }
+        within("--connections", self.connections, IMPORT_CONNECTIONS_MAX)?;
+        within("--batch", self.batch, REQUEST_EVENTS_MAX)?;
+        within("--give-up-after", self.give_up_after as usize, IMPORT_GIVE_UP_SECS_MAX as usize)?;
+        let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
+        let server = Server { url: self.url.trim_end_matches('/').to_owned(), key, packing: self.packing };
+        server.check()?;
+        Ok(Settings {
+            server,
+            connections: self.connections,
+            batch: self.batch,
+            give_up_after: Duration::from_secs(self.give_up_after),
+            resume_file: self.resume_file.clone(),
+            rejects: self.rejects.clone(),
+            again: self.again,
+            quiet: self.quiet,
+            dry_run: self.dry_run,
+            judge: judge(i64::from(self.retention_days) * 86_400_000),
+        })
+    }
+
+    fn predecessor(&self, url: &str) -> Result<Predecessor, Failure> {
+        let shown = without_password(url);
+        let client = postgres::connect(url).map_err(|e| Failure::Failed(format!("{shown}: {e}")))?;
+        let name = shown.rsplit('/').next().unwrap_or_default().to_owned();
+        Ok(Predecessor {
+            client,
+            name,
+            tables: self.tables.clone(),
+            statistics_at_ms: self.statistics_at.map(jiff::Timestamp::as_millisecond),
+            time_zone: self.source_time_zone.clone(),
+        })
+    }
+}
+
+fn within(name: &str, value: usize, max: usize) -> Result<(), String> {
+    if (1..=max).contains(&value) { Ok(()) } else { Err(format!("{name} must be 1 to {max}, not {value}")) }
+}
+
+/// The server's own judgement.
+fn judge(retention_ms: i64) -> Judge {
+    Arc::new(move |event| {
+        let now_ms = clock::Clock::System.now_ms();
+        api::judge_event(event, now_ms, retention_ms).map_err(|(tag, message)| Refusal::new(tag, message))
+    })
+}
+
+/// The first signal lets batches under way come to their end, the second ends at once.
+fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
+    let stop = Arc::new(Stop::default());
+    let asked = stop.clone();
+    let wait = move || {
+        if shutdown::wait().is_ok() {
+            eprintln!("event-tracker: stopping; another signal ends at once");
+            asked.ask();
+        }
+    };
+    let spawned = thread::Builder::new().name("stop".into()).spawn(wait);
+    spawned.map_err(|e| Failure::Failed(format!("a thread for signals: {e}")))?;
+    Ok(stop)
+}

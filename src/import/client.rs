@@ -1,0 +1,310 @@
+//! One connection to the server: a body goes out, an answer comes back and is judged.
+//!
+//! Only an answer that an event-tracker gives counts as one: a page of a proxy that says 200 confirms nothing.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+use ureq::Agent;
+use ureq::http::{HeaderMap, Uri};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use super::batch::Target;
+use super::row::Refusal;
+use crate::limits::{IMPORT_ANSWER_BYTES_MAX, IMPORT_CONNECT_MS_MAX, IMPORT_REQUEST_MS_MAX, IMPORT_RETRY_AFTER_MS_MAX};
+
+/// How bodies are packed on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Packing {
+    /// None to a server on this machine, zstd to another
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+}
+
+/// Where to send to, and as whom.
+#[derive(Clone)]
+pub struct Server {
+    /// `http://host:port`, with a path where the server has one in front.
+    pub url: String,
+    /// Sent as a bearer token.
+    pub key: Option<String>,
+    pub packing: Packing,
+}
+
+/// What came of one try.
+#[derive(Debug)]
+pub(super) enum Attempt {
+    /// All rows were judged: these, by their index, are refused.
+    Judged(Vec<(usize, Refusal)>),
+    /// Nothing is known of it, or it is not its turn: send it again, after a pause at least this long.
+    Again { why: String, after: Option<Duration> },
+    /// The whole is refused: its halves may not be; of a single row, this is why.
+    Refused(Refusal),
+    /// No use in going on.
+    Hopeless(String),
+}
+
+/// A connection that is kept alive between requests.
+pub(super) struct Client {
+    agent: Agent,
+    server: Server,
+    packing: Packing,
+    bearer: Option<String>,
+}
+
+impl Server {
+    /// One line where the URL cannot be one of a server.
+    pub fn check(&self) -> Result<(), String> {
+        let uri: Uri = self.url.parse().map_err(|e| format!("--url `{}` is no URL: {e}", self.url))?;
+        match (uri.scheme_str(), uri.host()) {
+            (Some("http" | "https"), Some(_)) if uri.query().is_none() => Ok(()),
+            _ => Err(format!("--url `{}` must be like http://127.0.0.1:8080", self.url)),
+        }
+    }
+
+    fn is_on_this_machine(&self) -> bool {
+        let uri: Option<Uri> = self.url.parse().ok();
+        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    }
+}
+
+impl Client {
+    pub(super) fn new(server: &Server) -> Client {
+        let is_near = server.is_on_this_machine();
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_connect(Some(Duration::from_millis(IMPORT_CONNECT_MS_MAX)))
+            .timeout_global(Some(Duration::from_millis(IMPORT_REQUEST_MS_MAX)))
+            .max_idle_connections(1)
+            .max_idle_connections_per_host(1)
+            .user_agent(concat!("event-tracker-import/", env!("CARGO_PKG_VERSION")));
+        if is_near {
+            // A proxy that the environment names cannot mean this machine.
+            config = config.proxy(None);
+        }
+        if server.url.starts_with("https:") {
+            config = config.tls_config(tls());
+        }
+        let packing = match server.packing {
+            Packing::Auto if is_near => Packing::None,
+            Packing::Auto => Packing::Zstd,
+            chosen => chosen,
+        };
+        let bearer = server.key.as_ref().map(|key| format!("Bearer {key}"));
+        Client { agent: config.build().new_agent(), server: server.clone(), packing, bearer }
+    }
+
+    /// Sends `count` rows once.
+    pub(super) fn send(&self, target: Target, body: &[u8], count: usize) -> Attempt {
+        let (path, content_type) = match target {
+            Target::Events => ("/api/events", "application/x-ndjson"),
+            Target::Posts => ("/api/posts", "application/json"),
+        };
+        let url = format!("{}{path}", self.server.url.trim_end_matches('/'));
+        let mut request = self.agent.post(&url).header("Content-Type", content_type);
+        if let Some(bearer) = &self.bearer {
+            request = request.header("Authorization", bearer);
+        }
+        let (body, coding) = self.packed(body);
+        if let Some(coding) = coding {
+            request = request.header("Content-Encoding", coding);
+        }
+        let answer = request.send(&*body).and_then(|mut answer| {
+            let text = answer.body_mut().with_config().limit(IMPORT_ANSWER_BYTES_MAX).read_to_vec()?;
+            Ok((answer.status().as_u16(), answer.headers().clone(), text))
+        });
+        match answer {
+            Ok((status, headers, text)) => judge(target, status, &headers, &text, count),
+            Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_))) => {
+                Attempt::Hopeless(format!("{}: {error}", self.server.url))
+            }
+            Err(error) => Attempt::Again { why: error.to_string(), after: None },
+        }
+    }
+
+    fn packed<'a>(&self, body: &'a [u8]) -> (Cow<'a, [u8]>, Option<&'static str>) {
+        use std::io::Write;
+        let packed = match self.packing {
+            Packing::None | Packing::Auto => return (Cow::Borrowed(body), None),
+            Packing::Zstd => zstd::bulk::compress(body, 1).map(|packed| (packed, "zstd")),
+            Packing::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(body).and_then(|()| encoder.finish()).map(|packed| (packed, "gzip"))
+            }
+        };
+        packed.map_or((Cow::Borrowed(body), None), |(packed, coding)| (Cow::Owned(packed), Some(coding)))
+    }
+}
+
+/// The system's certificates, so that one of the house is known; those of the web where the system has none.
+fn tls() -> TlsConfig {
+    let found = rustls_native_certs::load_native_certs().certs;
+    let roots = match found.is_empty() {
+        true => RootCerts::WebPki,
+        false => RootCerts::Specific(Arc::new(found.iter().map(|c| Certificate::from_der(c).to_owned()).collect())),
+    };
+    TlsConfig::builder().root_certs(roots).build()
+}
+
+#[derive(Deserialize)]
+struct BatchAnswer<'a> {
+    received: usize,
+    accepted: usize,
+    rejected: usize,
+    #[serde(borrow)]
+    results: Vec<RowAnswer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RowAnswer<'a> {
+    index: usize,
+    #[serde(borrow)]
+    error: Cow<'a, str>,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct ErrorAnswer {
+    error: String,
+    message: String,
+}
+
+fn judge(target: Target, status: u16, headers: &HeaderMap, text: &[u8], count: usize) -> Attempt {
+    let stranger = || {
+        let says = String::from_utf8_lossy(&text[..text.len().min(200)]).trim().replace(['\n', '\r'], " ");
+        Attempt::Hopeless(format!("this is no answer of an event-tracker: {status} `{says}`"))
+    };
+    if let (Target::Events, 200..=299 | 400 | 422, Some(rows)) = (target, status, rows(text, count)) {
+        return Attempt::Judged(rows);
+    }
+    let error: Option<ErrorAnswer> = serde_json::from_slice(text).ok();
+    let told = error.as_ref().map_or_else(|| status.to_string(), |e| format!("{status} {}: {}", e.error, e.message));
+    match (status, error) {
+        (200..=299, _) if target == Target::Posts && is_object(text) => Attempt::Judged(Vec::new()),
+        (408 | 429 | 500.., _) if status != 501 && status != 505 => {
+            Attempt::Again { why: told, after: retry_after(headers) }
+        }
+        (401 | 403, _) => Attempt::Hopeless(format!("the server wants a key that may write (API_KEY): {told}")),
+        (404 | 405, _) if target == Target::Posts => Attempt::Hopeless(format!(
+            "this server has no posts yet ({told}); --tables post_like,statistics takes the rest over"
+        )),
+        (413, error) => Attempt::Refused(error.map_or_else(
+            || Refusal::new("body_too_large", "something before the server takes no body of this size"),
+            |e| Refusal::new(e.error, e.message),
+        )),
+        (400 | 422, Some(e)) => Attempt::Refused(Refusal::new(e.error, e.message)),
+        (300..=399, _) => {
+            let to = headers.get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
+            Attempt::Hopeless(format!("the server is somewhere else ({status} to {to}): give its own address as --url"))
+        }
+        (_, Some(_)) => Attempt::Hopeless(format!("the server refuses: {told}")),
+        _ => stranger(),
+    }
+}
+
+/// The refused rows of a batch's answer, if it is the answer to that many rows.
+fn rows(text: &[u8], count: usize) -> Option<Vec<(usize, Refusal)>> {
+    let answer: BatchAnswer<'_> = serde_json::from_slice(text).ok()?;
+    let adds_up = answer.received == count
+        && answer.accepted + answer.rejected == count
+        && answer.results.len() == answer.rejected
+        && answer.results.iter().all(|row| row.index < count);
+    let refusal = |row: RowAnswer<'_>| Refusal::new(row.error.into_owned(), row.message);
+    adds_up.then(|| answer.results.into_iter().map(|row| (row.index, refusal(row))).collect())
+}
+
+fn is_object(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+}
+
+/// Seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("retry-after")?.to_str().ok()?.trim();
+    let wait = text.parse().map(Duration::from_secs).ok().or_else(|| {
+        let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        SystemTime::from(at).duration_since(SystemTime::now()).ok()
+    })?;
+    Some(wait.min(Duration::from_millis(IMPORT_RETRY_AFTER_MS_MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(status: u16, text: &str) -> Attempt {
+        judge(Target::Events, status, &HeaderMap::new(), text.as_bytes(), 2)
+    }
+
+    #[test]
+    fn only_an_answer_to_these_rows_confirms_them() {
+        let good = r#"{"received":2,"accepted":2,"rejected":0,"duplicates":0,"results":[]}"#;
+        assert!(matches!(judged(202, good), Attempt::Judged(rows) if rows.is_empty()));
+        for (status, text) in [
+            (200, "<html>log in</html>"),
+            (202, r#"{"eventId":"x"}"#),
+            (202, r#"{"received":1,"accepted":1,"rejected":0,"duplicates":0,"results":[]}"#),
+            (202, r#"{"received":2,"accepted":1,"rejected":0,"duplicates":0,"results":[]}"#),
+            (204, ""),
+            (400, "Bad Request"),
+            (404, r#"{"status":404,"error":"not_found","message":"there is nothing under this path"}"#),
+            (401, ""),
+            (302, ""),
+            (501, ""),
+        ] {
+            assert!(matches!(judged(status, text), Attempt::Hopeless(_)), "{status} {text}");
+        }
+    }
+
+    #[test]
+    fn refused_rows_are_told_from_a_refused_whole() {
+        let one = r#"{"received":2,"accepted":1,"rejected":1,"duplicates":0,
+            "results":[{"index":1,"status":"rejected","error":"too_old","message":"\u00e4"}]}"#;
+        let Attempt::Judged(rows) = judged(202, one) else { panic!() };
+        assert_eq!(rows, [(1, Refusal::new("too_old", "ä"))]);
+        let whole = r#"{"status":400,"error":"invalid_json","message":"m"}"#;
+        assert!(matches!(judged(400, whole), Attempt::Refused(r) if r.error == "invalid_json"));
+        assert!(matches!(judged(413, ""), Attempt::Refused(_)));
+    }
+
+    #[test]
+    fn overload_is_waited_out_as_long_as_the_server_says() {
+        let mut headers = HeaderMap::new();
+        for (text, expected) in [("3", Some(3)), ("86400", Some(60)), ("soon", None)] {
+            headers.insert("retry-after", text.parse().unwrap());
+            for status in [429, 503] {
+                let Attempt::Again { after, .. } = judge(Target::Events, status, &headers, b"", 2) else { panic!() };
+                assert_eq!(after, expected.map(Duration::from_secs), "{text}");
+            }
+        }
+        let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(30);
+        let date = at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+        headers.insert("retry-after", date.parse().unwrap());
+        assert!((28..=30).contains(&retry_after(&headers).unwrap().as_secs()), "{date}");
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for (url, expected) in [
+            ("http://127.0.0.1:8080", true),
+            ("http://localhost", true),
+            ("http://[::1]:8080/x", true),
+            ("https://events.example.org", false),
+        ] {
+            let server = Server { url: url.into(), key: None, packing: Packing::Auto };
+            assert_eq!(server.is_on_this_machine(), expected, "{url}");
+            server.check().unwrap();
+        }
+        for url in ["127.0.0.1:8080", "ftp://x", "http://", "nonsense", "http://x?y"] {
+            assert!(Server { url: url.into(), key: None, packing: Packing::Auto }.check().is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! The import of one input, from where its resume file says to its end.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::account::{Account, Figures};
+use super::batch::Target;
+use super::progress::Progress;
+use super::rejects::Rejects;
+use super::row::Source;
+use super::state::{self, State};
+use super::text::Identity;
+use super::threads::Threads;
+use super::{Ended, Settings, Stop};
+use crate::limits::{ID_MEMORY_MS, IMPORT_SAVE_MS, IMPORT_TICK_MS};
+
+/// The format of inputs whose rows have keys.
+pub(super) const TABLE: &str = "table";
+
+/// One input.
+pub(super) struct Job {
+    /// Its name, for people and in the list of refused rows.
+    pub(super) name: String,
+    pub(super) identity: Identity,
+    pub(super) format: &'static str,
+    /// Bytes, as packed.
+    pub(super) size: Option<u64>,
+    pub(super) target: Target,
+    /// `None`: an interrupted import of it cannot be resumed.
+    pub(super) resume_file: Option<PathBuf>,
+    pub(super) rejects: PathBuf,
+}
+
+/// An input that is open at the place that a state names.
+pub(super) struct Opened {
+    pub(super) source: Box<dyn Source>,
+    /// Bytes read so far, as packed.
+    pub(super) read: Arc<AtomicU64>,
+}
+
+impl Job {
+    /// Opens it where its state says and imports it from there, or makes a dry run. The error is one line.
+    pub(super) fn run(
+        &self,
+        open: impl FnOnce(&State) -> Result<Opened, String>,
+        settings: &Settings,
+        stop: &Arc<Stop>,
+    ) -> Result<Ended, String> {
+        let done = match settings.dry_run {
+            true => open(&self.begin(&settings.server.url)).and_then(|opened| self.judge(opened, settings, stop)),
+            false => self.import(open, settings, stop),
+        };
+        done.map_err(|why| format!("{}: {why}", self.name))
+    }
+
+    fn import(
+        &self,
+        open: impl FnOnce(&State) -> Result<Opened, String>,
+        settings: &Settings,
+        stop: &Arc<Stop>,
+    ) -> Result<Ended, String> {
+        let found = match &self.resume_file {
+            Some(path) if !settings.again => state::read(path)?,
+            _ => None,
+        };
+        // A list that was asked for by name may hold what other imports refused: it is only added to.
+        let own_list = found.as_ref().filter(|state| settings.rejects.is_none() && state.rejects == self.rejects);
+        let known_bytes = own_list.map(|state| state.rejects_bytes);
+        let mut state = match found {
+            None => self.begin(&settings.server.url),
+            Some(state) => {
+                self.check(&state, &settings.server.url)?;
+                if state.is_finished {
+                    return Ok(self.done_before(&state));
+                }
+                self.go_on(state, settings.quiet)
+            }
+        };
+        let Opened { source, read } = open(&state)?;
+        let rejects = Rejects::open(&self.rejects, &self.name, known_bytes)
+            .map_err(|e| format!("cannot write the list of refused rows {}: {e}", self.rejects.display()))?;
+        let done_before = state.accepted + state.refused;
+        let account = Arc::new(Account::new(&state, rejects, stop.clone()));
+        let mut keeper = Keeper { path: self.resume_file.clone(), account: account.clone(), saved_at: Instant::now() };
+        // The namespace of the ids is on the disk before anything is sent.
+        keeper.save(&mut state, false)?;
+        let mut progress = Progress::new(&self.name, self.size, read, done_before, settings.quiet);
+        let threads = Threads::start(source, &state.confirmed, self.target, settings, &account);
+        while !threads.are_done() {
+            thread::sleep(Duration::from_millis(IMPORT_TICK_MS));
+            progress.show(&account.figures());
+            keeper.save_when_due(&mut state);
+        }
+        let read = threads.join();
+        let saved = keeper.save(&mut state, true);
+        let failure = account.failure().or(read.clone().err()).or(saved.err());
+        if failure.is_none() && read == Ok(Some(state.confirmed.all_before.row)) {
+            state.is_finished = true;
+            keeper.save(&mut state, true)?;
+        }
+        self.report(&state, &progress, &account.figures(), failure)
+    }
+
+    fn begin(&self, url: &str) -> State {
+        State::new(self.name.clone(), self.identity.clone(), self.format, url.to_owned(), now_ms())
+    }
+
+    /// Is this state about this input?
+    fn check(&self, state: &State, url: &str) -> Result<(), String> {
+        let path = self.resume_path();
+        let begin_anew = "--again begins anew, and what was imported then counts twice";
+        if state.format != self.format {
+            return Err(format!("{path} is about an import as {}; {begin_anew}", state.format));
+        }
+        if state.identity != self.identity {
+            let what = differs(&state.identity, &self.identity);
+            return Err(format!("{path} is about another input ({what}): put that one back; {begin_anew}"));
+        }
+        if state.url != url && !state.is_finished {
+            eprintln!(
+                "{}: warning: it was begun on {}: what is there already is not sent to {url}",
+                self.name, state.url
+            );
+        }
+        Ok(())
+    }
+
+    fn done_before(&self, state: &State) -> Ended {
+        let State { accepted, refused, .. } = state;
+        eprintln!(
+            "{}: already imported on {} ({accepted} accepted, {refused} refused), as {} says: nothing is sent. --again \
+             sends it once more, and it counts twice",
+            self.name,
+            day_and_time(state.saved_at_ms),
+            self.resume_path(),
+        );
+        if *refused > 0 { Ended::WithRefusals } else { Ended::Accepted }
+    }
+
+    fn go_on(&self, mut state: State, quiet: bool) -> State {
+        if self.format == TABLE {
+            // Tables are read again behind the last key, and their rows numbered from there: those beyond it, a few
+            // batches, are sent again with the ids that they had.
+            let beyond = state.confirmed.beyond.drain(..).map(|range| range.to.row - range.from).sum();
+            state.accepted = state.accepted.saturating_sub(beyond);
+        }
+        let hours = (now_ms() - state.saved_at_ms) / 3_600_000;
+        if !state.is_settled && now_ms() - state.saved_at_ms > ID_MEMORY_MS {
+            eprintln!(
+                "{}: warning: this import was cut off {hours} h ago, and the server remembers ids for 24 h: rows that were \
+                 under way then may count twice",
+                self.name
+            );
+        }
+        if !quiet {
+            eprintln!("{}: going on behind row {}", self.name, state.confirmed.all_before.row);
+        }
+        state
+    }
+
+    fn report(
+        &self,
+        state: &State,
+        progress: &Progress,
+        figures: &Figures,
+        failure: Option<String>,
+    ) -> Result<Ended, String> {
+        let how_to_go_on = match &self.resume_file {
+            Some(path) => format!("the same command goes on from there (state in {})", path.display()),
+            None => "without --resume-file it cannot go on from there".to_owned(),
+        };
+        if let Some(why) = failure {
+            progress.end("failed", figures);
+            return Err(format!("{why}; {how_to_go_on}"));
+        }
+        if !state.is_finished {
+            progress.end("interrupted", figures);
+            eprintln!("{}: {how_to_go_on}", self.name);
+            return Ok(Ended::Interrupted);
+        }
+        progress.end("done", figures);
+        if figures.refused == 0 {
+            return Ok(Ended::Accepted);
+        }
+        eprintln!("{}: refused rows and reasons are in {}", self.name, self.rejects.display());
+        if figures.refused_by.contains_key("too_old") {
+            eprintln!("{}: for those that are too old, start the server with more RETENTION_DAYS", self.name);
+        }
+        Ok(Ended::WithRefusals)
+    }
+
+    fn resume_path(&self) -> String {
+        self.resume_file.as_deref().map_or(String::new(), |path: &Path| path.display().to_string())
+    }
+}
+
+/// Writes the resume file.
+struct Keeper {
+    path: Option<PathBuf>,
+    account: Arc<Account>,
+    saved_at: Instant,
+}
+
+impl Keeper {
+    fn save_when_due(&mut self, state: &mut State) {
+        if self.saved_at.elapsed() >= Duration::from_millis(IMPORT_SAVE_MS)
+            && let Err(why) = self.save(state, false)
+        {
+            self.account.fail(why);
+        }
+    }
+
+    /// What is confirmed, durably: first the list of refused rows, then the state that says how much of it is good.
+    fn save(&mut self, state: &mut State, is_at_rest: bool) -> Result<(), String> {
+        self.saved_at = Instant::now();
+        let to_sync = self.account.put_into(state, is_at_rest);
+        let synced = to_sync.and_then(|file| file.map_or(Ok(()), |file| file.sync_data()));
+        synced.map_err(|e| format!("cannot write the list of refused rows {}: {e}", state.rejects.display()))?;
+        state.saved_at_ms = now_ms();
+        self.path.as_ref().map_or(Ok(()), |path| state::write(path, state))
+    }
+}
+
+fn differs(then: &Identity, now: &Identity) -> String {
+    if then.size != now.size {
+        return format!("of {} bytes, this one has {}", then.size.unwrap_or(0), now.size.unwrap_or(0));
+    }
+    if then.head != now.head {
+        return "it begins otherwise".to_owned();
+    }
+    let at = |identity: &Identity| day_and_time(identity.modified_ms.unwrap_or(0).cast_signed());
+    format!("changed at {}, this one at {}", at(then), at(now))
+}
+
+fn day_and_time(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| at.to_string())
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,72 @@
+//! A client of the API that brings in what happened elsewhere: files of events, and the tables of the predecessor.
+//!
+//! ```text
+//! file, stream ─► text (unpacked) ─► lines │ table ─┐                       ┌─► delivery ─► POST /api/events
+//! tables of the predecessor ────────────────────────┴─► rows ─► batches ────┼─► … one a connection
+//!                                                                           └─► account ─► resume file, rejects
+//! ```
+//! The one idea: every row is sent with an id, the same however often it is sent, and an import knows durably which
+//! rows were answered. So whatever breaks (a connection, the server, this program, the power) the rest is sent again
+//! and counted once, as long as the server remembers the ids (24 h). Memory is bounded whatever is in the input.
+
+mod account;
+mod batch;
+mod client;
+mod deliver;
+mod dry_run;
+mod files;
+mod job;
+mod lines;
+mod predecessor;
+mod progress;
+mod rejects;
+mod row;
+mod state;
+mod table;
+mod text;
+mod threads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use account::Stop;
+pub use client::{Packing, Server};
+pub use files::{Format, import_files};
+pub use predecessor::{Predecessor, PredecessorTable, import_predecessor};
+pub use row::Refusal;
+
+/// What the server would say about an event: handed in, for it is the server's to know.
+pub type Judge = Arc<dyn Fn(&str) -> Result<(), Refusal> + Send + Sync>;
+
+/// How an import is done.
+#[derive(Clone)]
+pub struct Settings {
+    pub server: Server,
+    /// 1 keeps the order of the input.
+    pub connections: usize,
+    /// Rows of a request, at most.
+    pub batch: usize,
+    pub give_up_after: Duration,
+    /// Of the only input; beside each input where not given.
+    pub resume_file: Option<PathBuf>,
+    /// Of all inputs; beside each input where not given.
+    pub rejects: Option<PathBuf>,
+    /// Begin anew, whatever the resume file says.
+    pub again: bool,
+    pub quiet: bool,
+    /// Judge each row, send none.
+    pub dry_run: bool,
+    pub judge: Judge,
+}
+
+/// How an import ended, if it did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ended {
+    /// Every row was accepted.
+    Accepted,
+    /// Every row was answered, and some are in the list of refused ones.
+    WithRefusals,
+    /// A stop was asked for; the resume file says where to go on.
+    Interrupted,
+}

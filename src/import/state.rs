@@ -1,0 +1,189 @@
+//! The resume file: what of an input was confirmed, kept so that the next run goes on from there.
+//!
+//! Written whole under another name, synced and renamed: a crash leaves the old one or the new one. It is there, with
+//! the namespace that ids are made in, before the first row is sent; a finished import leaves it, so that the same
+//! input is not imported twice by accident.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::row::Place;
+use super::text::Identity;
+
+/// The version that this program writes and reads.
+const VERSION: u32 = 1;
+
+/// What is known of an import.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct State {
+    pub(super) version: u32,
+    /// The input's name, for people.
+    pub(super) input: String,
+    pub(super) identity: Identity,
+    pub(super) format: String,
+    /// Ids of rows that bring none are UUIDv5 in it.
+    pub(super) namespace: Uuid,
+    pub(super) url: String,
+    pub(super) started_at_ms: i64,
+    pub(super) saved_at_ms: i64,
+    pub(super) confirmed: Confirmed,
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    /// The list of refused rows, as far as it is about confirmed rows.
+    pub(super) rejects: PathBuf,
+    pub(super) rejects_bytes: u64,
+    /// No row was sent whose answer is not in here.
+    pub(super) is_settled: bool,
+    pub(super) is_finished: bool,
+}
+
+/// The rows that were answered: all before a place, and ranges beyond it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Confirmed {
+    pub(super) all_before: Place,
+    /// In order, neither touching nor overlapping: at most one gap a connection.
+    pub(super) beyond: Vec<Range>,
+}
+
+/// Rows from a number to a place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Range {
+    pub(super) from: u64,
+    pub(super) to: Place,
+}
+
+impl Confirmed {
+    /// Adds rows that were not confirmed before.
+    pub(super) fn add(&mut self, from: u64, to: Place) {
+        let at = self.beyond.partition_point(|range| range.from < from);
+        self.beyond.insert(at, Range { from, to });
+        if self.beyond.get(at + 1).is_some_and(|next| next.from == self.beyond[at].to.row) {
+            let next = self.beyond.remove(at + 1);
+            self.beyond[at].to = next.to;
+        }
+        if at > 0 && self.beyond[at - 1].to.row == self.beyond[at].from {
+            let this = self.beyond.remove(at);
+            self.beyond[at - 1].to = this.to;
+        }
+        if self.beyond[0].from == self.all_before.row {
+            self.all_before = self.beyond.remove(0).to;
+        }
+    }
+
+    /// Is this row among those beyond the place?
+    pub(super) fn has_beyond(&self, row: u64) -> bool {
+        let at = self.beyond.partition_point(|range| range.from <= row);
+        at > 0 && row < self.beyond[at - 1].to.row
+    }
+}
+
+/// Reads it; `None` where there is none.
+pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
+    let unreadable = |why: String| format!("cannot read the resume file {}: {why}", path.display());
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(error.to_string())),
+    };
+    let state: State = serde_json::from_slice(&text).map_err(|e| unreadable(e.to_string()))?;
+    if state.version != VERSION {
+        return Err(unreadable(format!("it is of version {}, this program knows {VERSION}", state.version)));
+    }
+    Ok(Some(state))
+}
+
+/// Replaces it, durably.
+pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
+    let replace = || -> io::Result<()> {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".new");
+        let new = path.with_file_name(name);
+        let mut file = File::create(&new)?;
+        serde_json::to_writer_pretty(&mut file, state)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    };
+    replace().map_err(|e| format!("cannot write the resume file {}: {e}", path.display()))
+}
+
+impl State {
+    /// Of an import that begins.
+    pub(super) fn new(input: String, identity: Identity, format: &str, url: String, now_ms: i64) -> State {
+        State {
+            version: VERSION,
+            input,
+            identity,
+            format: format.to_owned(),
+            namespace: Uuid::new_v4(),
+            url,
+            started_at_ms: now_ms,
+            saved_at_ms: now_ms,
+            confirmed: Confirmed::default(),
+            accepted: 0,
+            refused: 0,
+            rejects: PathBuf::new(),
+            rejects_bytes: 0,
+            is_settled: true,
+            is_finished: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn place(row: u64) -> Place {
+        Place { row, line: row, offset: row * 10, key: None }
+    }
+
+    proptest! {
+        #[test]
+        fn confirmed_rows_are_those_that_were_added(cuts in prop::collection::btree_set(1u64..60, 0..12), order in any::<u64>()) {
+            let edges: Vec<u64> = [0].into_iter().chain(cuts).chain([60]).collect();
+            let mut pieces: Vec<(u64, u64)> = edges.windows(2).map(|edge| (edge[0], edge[1])).collect();
+            pieces.sort_by_key(|(from, _)| (from + 1).wrapping_mul(order | 1));
+            let mut confirmed = Confirmed::default();
+            let mut model = BTreeSet::new();
+            for (from, to) in pieces {
+                confirmed.add(from, place(to));
+                model.extend(from..to);
+                let low = (0..).find(|row| !model.contains(row)).unwrap();
+                prop_assert_eq!(&confirmed.all_before, &place(low));
+                for row in 0..61 {
+                    prop_assert_eq!(row < low || confirmed.has_beyond(row), model.contains(&row), "{}", row);
+                }
+                for pair in confirmed.beyond.windows(2) {
+                    prop_assert!(pair[0].to.row < pair[1].from);
+                }
+            }
+            prop_assert!(confirmed.beyond.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_state_survives_being_written_and_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.import-state");
+        assert!(read(&path).unwrap().is_none());
+        let identity = Identity { size: Some(7), modified_ms: Some(8), head: Uuid::from_u128(9) };
+        let mut state = State::new("x".into(), identity, "csv", "http://localhost".into(), 1);
+        state.confirmed.add(5, place(9));
+        write(&path, &state).unwrap();
+        let found = read(&path).unwrap().unwrap();
+        assert_eq!(format!("{found:?}"), format!("{state:?}"));
+        state.version = 2;
+        write(&path, &state).unwrap();
+        assert!(read(&path).unwrap_err().contains("version 2"));
+    }
+}

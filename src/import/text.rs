@@ -1,0 +1,249 @@
+//! The bytes of an input, unpacked: a file or a stream, plain, gzip or zstd, by what its first bytes say.
+//!
+//! Counts what was read and unpacked, and can go to a place that an earlier run has reached: by seeking in a plain
+//! file, by reading on in all others.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::limits::{IMPORT_HEAD_BYTES, IMPORT_PEEK_BYTES_MAX, IMPORT_READ_BYTES};
+
+/// What tells an input from another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Identity {
+    /// As packed; a stream has none.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) size: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(super) modified_ms: Option<u64>,
+    /// Of its first 64 KiB.
+    pub(super) head: Uuid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// An input that was opened and not read yet.
+#[derive(Debug)]
+pub(super) struct Opened {
+    raw: Raw,
+    head: Vec<u8>,
+    packing: Packing,
+    pub(super) identity: Identity,
+}
+
+#[derive(Debug)]
+enum Raw {
+    /// A regular file: it has a size, and one can seek in it.
+    File(File),
+    Stream(File),
+}
+
+impl Opened {
+    /// Opens a file, or standard input for `-`. `resumable`: a stream is to be known again by its head.
+    pub(super) fn open(path: &Path, resumable: bool) -> Result<Opened, String> {
+        let file = if path == Path::new("-") { stdin() } else { File::open(path) };
+        let open = || -> io::Result<_> {
+            let mut file = file?;
+            let about = file.metadata()?;
+            if about.is_dir() {
+                return Err(io::Error::from(io::ErrorKind::IsADirectory));
+            }
+            if !about.is_file() {
+                let head = read_head(&mut file, if resumable { IMPORT_HEAD_BYTES } else { 4 })?;
+                let identity = Identity { size: None, modified_ms: None, head: hash(&head) };
+                return Ok((Raw::Stream(file), head, identity));
+            }
+            file.seek(SeekFrom::Start(0))?;
+            let head = read_head(&mut file, IMPORT_HEAD_BYTES)?;
+            let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let modified_ms = u64::try_from(modified.as_millis()).unwrap_or(u64::MAX);
+            let identity = Identity { size: Some(about.len()), modified_ms: Some(modified_ms), head: hash(&head) };
+            Ok((Raw::File(file), head, identity))
+        };
+        let (raw, head, identity) = open().map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+        let packing = packing(&head).map_err(|why| format!("{}: {why}", path.display()))?;
+        Ok(Opened { raw, head, packing, identity })
+    }
+
+    /// The size as packed, where there is one.
+    pub(super) fn size(&self) -> Option<u64> {
+        self.identity.size
+    }
+
+    /// Is it one that another run can find again by its name?
+    pub(super) fn is_file(&self) -> bool {
+        matches!(self.raw, Raw::File(_))
+    }
+
+    /// Keeps other imports from this file for as long as the handle lives. The error: one is under way.
+    pub(super) fn lock(&self) -> Result<Option<File>, String> {
+        let Raw::File(file) = &self.raw else { return Ok(None) };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err("another import of it is under way".to_owned()),
+            // A file system that cannot lock protects nobody, and stops nobody.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(file.try_clone().ok()),
+        }
+    }
+
+    /// Its bytes, unpacked, from the start.
+    pub(super) fn text(self) -> io::Result<Text> {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut seekable = None;
+        let raw: Box<dyn Read + Send> = match self.raw {
+            Raw::File(mut file) => {
+                file.seek(SeekFrom::Start(0))?;
+                if self.packing == Packing::Plain {
+                    seekable = Some(file.try_clone()?);
+                }
+                Box::new(Counted { inner: file, count: read.clone() })
+            }
+            Raw::Stream(file) => Box::new(Counted { inner: Cursor::new(self.head).chain(file), count: read.clone() }),
+        };
+        let raw = BufReader::with_capacity(IMPORT_READ_BYTES, raw);
+        let reader: Box<dyn BufRead + Send> = match self.packing {
+            Packing::Plain => Box::new(raw),
+            Packing::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(raw)),
+            Packing::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(raw)?),
+        };
+        Ok(Text { reader, offset: 0, read, seekable })
+    }
+}
+
+fn buffered(inner: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
+    Box::new(BufReader::with_capacity(IMPORT_READ_BYTES, inner))
+}
+
+fn stdin() -> io::Result<File> {
+    use std::os::fd::AsFd;
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn read_head(file: &mut File, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    file.take(bytes as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn hash(head: &[u8]) -> Uuid {
+    Uuid::new_v5(&Uuid::NAMESPACE_OID, head)
+}
+
+fn packing(head: &[u8]) -> Result<Packing, &'static str> {
+    match head {
+        [0x1f, 0x8b, ..] => Ok(Packing::Gzip),
+        // A frame, or one that is skipped (pzstd begins with such).
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(Packing::Zstd),
+        [b'B', b'Z', b'h', ..] => Err("is bzip2: bzip2 -dc FILE | event-tracker import -"),
+        [0xfd, b'7', b'z', b'X', ..] => Err("is xz: xz -dc FILE | event-tracker import -"),
+        [b'P', b'K', 3, 4, ..] => Err("is a zip archive: unzip -p FILE | event-tracker import -"),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err("is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | event-tracker import -"),
+        _ => Ok(Packing::Plain),
+    }
+}
+
+struct Counted<R> {
+    inner: R,
+    count: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(bytes)?;
+        self.count.fetch_add(length as u64, Ordering::Relaxed);
+        Ok(length)
+    }
+}
+
+/// The unpacked bytes of an input, in order.
+pub(super) struct Text {
+    reader: Box<dyn BufRead + Send>,
+    offset: u64,
+    read: Arc<AtomicU64>,
+    seekable: Option<File>,
+}
+
+impl Text {
+    /// Bytes before this place, unpacked.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Bytes read so far, as packed: what a progress bar shows.
+    pub(super) fn bytes_read(&self) -> Arc<AtomicU64> {
+        self.read.clone()
+    }
+
+    /// Passes over a byte-order mark and tells the first byte behind it that is no white space.
+    pub(super) fn begin(&mut self) -> io::Result<Option<u8>> {
+        let mut start = Vec::new();
+        let mut first = None;
+        while first.is_none() && start.len() < IMPORT_PEEK_BYTES_MAX {
+            let piece = self.reader.fill_buf()?;
+            if piece.is_empty() {
+                break;
+            }
+            let length = piece.len().min(IMPORT_PEEK_BYTES_MAX);
+            start.extend_from_slice(&piece[..length]);
+            self.reader.consume(length);
+            let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start);
+            first = text.iter().copied().find(|b| !b.is_ascii_whitespace()).filter(|_| start.len() >= 3);
+        }
+        let mark = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        self.offset = mark as u64;
+        let first = first.or_else(|| start[mark..].iter().copied().find(|b| !b.is_ascii_whitespace()));
+        start.drain(..mark);
+        let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
+        self.reader = Box::new(Cursor::new(start).chain(rest));
+        Ok(first)
+    }
+
+    /// Goes on to a place that an earlier run has reached.
+    pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<()> {
+        if let Some(file) = &self.seekable {
+            let mut file = file.try_clone()?;
+            file.seek(SeekFrom::Start(offset))?;
+            self.read.store(offset, Ordering::Relaxed);
+            let counted = Counted { inner: file, count: self.read.clone() };
+            self.reader = Box::new(BufReader::with_capacity(IMPORT_READ_BYTES, counted));
+            self.offset = offset;
+            return Ok(());
+        }
+        let behind = offset.saturating_sub(self.offset);
+        let skipped = io::copy(&mut (&mut *self).take(behind), &mut io::sink())?;
+        if skipped < behind { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+impl Read for Text {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(bytes)?;
+        self.offset += length as u64;
+        Ok(length)
+    }
+}
+
+impl BufRead for Text {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.reader.fill_buf()
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.offset += length as u64;
+        self.reader.consume(length);
+    }
+}

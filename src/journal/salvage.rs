@@ -1,0 +1,271 @@
+//! From a damaged journal to one that opens, holding every whole frame and saying of every other position that it is
+//! lost.
+//!
+//! The rules: no position ever moves or is given to another record, because stores' watermarks refer to positions and
+//! to the checksums of the frames that end there. The stream stays, too: a new one would make the live store and every
+//! later follower lose what lies between its watermark and the ledger's. So what is lost is filled with as many
+//! [`Record::Lost`](crate::events::Record::Lost), in ordinary frames: sinks pass them, count them and say so. A store
+//! that stands before the damage applies what is left of it; one that stands behind finds its frame; one that stands
+//! within goes on behind its position (see [`Reader`](super::Reader)). Nothing is applied twice.
+//!
+//! Nothing is written into a damaged segment. A new segment begins where the damage begins, and what stands behind
+//! that in the damaged one is ignored, as everywhere: it holds the lost ranges and copies of the whole frames behind
+//! them, to the next segment. Only a segment that is damaged from its first byte is replaced, by renaming. Each repair
+//! is complete and synced before it has its name, so a crash leaves a journal that is repaired up to there.
+//!
+//! Before the first change the files are linked into a directory beside it. Links are enough, and cost no room, since
+//! this program never writes into a segment that it did not begin itself; where a file system has none, files are
+//! copied.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
+use super::recovery::{read_stream, recover, segment_name, write_stream};
+use super::storage::{Directory, Storage};
+use super::survey::{Finding, Survey, survey};
+use super::{Lock, OpenError};
+use crate::clock::Clock;
+use crate::events::LOST_RECORD;
+use crate::limits::{FRAME_RECORDS_MAX, JOURNAL_LOST_RECORDS_MAX};
+use crate::ports::Position;
+
+/// What a salvage is told that the journal cannot know itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Salvage {
+    /// Positions from here to the first segment that is left are lost: a store still needs them.
+    pub first: Option<Position>,
+    /// Positions behind the journal's end up to this one were given out and are lost: a store has applied them.
+    pub last: Option<Position>,
+    pub allow_tmpfs: bool,
+}
+
+/// What a salvage did.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// What was wrong.
+    pub findings: Vec<Finding>,
+    /// Positions that hold no record any more.
+    pub lost: Vec<RangeInclusive<Position>>,
+    /// Where everything is as it was before; `None` where nothing had to be changed.
+    pub copy: Option<PathBuf>,
+    /// Segments that were written.
+    pub written: Vec<String>,
+    pub end: Position,
+}
+
+/// Salvages the journal in `directory`, which no process may use. Keeps a copy beside it first. Does nothing to a
+/// journal that is sound, unless `wanted` names positions.
+///
+/// Errors: `Locked`; `Newer` and `Corrupt` where it is not damage that stands in the way, or nothing says whose
+/// journal it is.
+pub fn salvage(directory: &Path, wanted: Salvage, clock: &Clock) -> Result<Salvaged, OpenError> {
+    Directory::look(directory)?;
+    let storage = Directory::open(directory, wanted.allow_tmpfs)?;
+    let _lock = Lock::take(directory)?;
+    salvage_on(&storage, wanted, clock, &mut || keep_copy(directory, clock))
+}
+
+/// The same on a storage that the caller keeps others away from; `keep_copy` is called before the first change.
+pub fn salvage_on(
+    storage: &dyn Storage,
+    wanted: Salvage,
+    clock: &Clock,
+    keep_copy: &mut dyn FnMut() -> io::Result<PathBuf>,
+) -> Result<Salvaged, OpenError> {
+    storage.sync_names()?;
+    let found = survey(storage, &mut |_| {})?;
+    if found.is_empty() {
+        return Ok(Salvaged { findings: Vec::new(), lost: Vec::new(), copy: None, written: Vec::new(), end: 0 });
+    }
+    let stream = refuse_what_is_no_damage(&found)?;
+    let patches = patches(&found, wanted)?;
+    let unused = unused(storage, &found)?;
+    let mut salvaged = Salvaged {
+        lost: patches.iter().flat_map(Patch::lost).collect(),
+        copy: None,
+        written: Vec::new(),
+        end: found.end.position.max(wanted.last.unwrap_or(0)),
+        findings: found.findings.clone(),
+    };
+    let has_stream = read_stream(storage)?.is_some_and(|text| text.trim() == stream.to_string());
+    if patches.is_empty() && unused.is_empty() && has_stream {
+        return Ok(salvaged);
+    }
+    salvaged.copy = Some(keep_copy()?);
+    if !has_stream {
+        write_stream(storage, stream)?;
+    }
+    for patch in &patches {
+        salvaged.written.push(patch.write(storage, &found, stream, clock)?);
+    }
+    // They are not part of the journal, and stay in the copy alone.
+    for name in unused.iter().filter(|name| !salvaged.written.contains(name)) {
+        storage.remove(name)?;
+    }
+    storage.sync_names()?;
+    recover(storage, stream)?;
+    Ok(salvaged)
+}
+
+fn refuse_what_is_no_damage(found: &Survey) -> Result<Uuid, OpenError> {
+    if let Some(finding) = found.findings.iter().find(|finding| finding.is_foreign) {
+        return Err(OpenError::Corrupt(format!("{finding}; this is not for a salvage to decide")));
+    }
+    if found.segments.is_empty() {
+        return Err(OpenError::Corrupt("there is no segment of this journal to salvage".into()));
+    }
+    found.stream.ok_or_else(|| OpenError::Corrupt("nothing says which journal this is".into()))
+}
+
+/// A segment to write: from a position on, lost ranges and frames of a damaged segment, without gaps.
+struct Patch {
+    first: Position,
+    parts: Vec<Part>,
+}
+
+enum Part {
+    Lost(RangeInclusive<Position>),
+    /// Bytes of a segment of the survey.
+    Frames {
+        segment: usize,
+        offset: u64,
+        bytes: u64,
+    },
+}
+
+/// What must be written so that the segments follow each other from the first position to the last.
+fn patches(found: &Survey, wanted: Salvage) -> Result<Vec<Patch>, OpenError> {
+    let mut patches = Vec::new();
+    let journal_first = found.segments[0].first;
+    if let Some(first) = wanted.first.filter(|first| (1..journal_first).contains(first)) {
+        patches.push(Patch { first, parts: vec![Part::Lost(first..=journal_first - 1)] });
+    }
+    for index in 0..found.segments.len() {
+        let limit = found.segments.get(index + 1).map(|next| next.first);
+        patches.extend(patch(found, index, limit.or(wanted.last.map(|last| last + 1))));
+    }
+    let lost: u64 = patches.iter().flat_map(Patch::lost).map(|lost| lost.end() - lost.start() + 1).sum();
+    if lost > JOURNAL_LOST_RECORDS_MAX {
+        return Err(OpenError::Corrupt(format!(
+            "{lost} records would count as lost, more than a journal holds ({JOURNAL_LOST_RECORDS_MAX}): a position \
+             that was named, or a segment's name, is wrong"
+        )));
+    }
+    Ok(patches)
+}
+
+/// What takes over where a segment's sound beginning ends, if it does before `limit`.
+fn patch(found: &Survey, index: usize, limit: Option<Position>) -> Option<Patch> {
+    let segment = &found.segments[index];
+    let begins_well = |run: &&super::survey::Run| {
+        segment.is_sound && run.offset == SEGMENT_HEADER_BYTES as u64 && run.first == segment.first
+    };
+    let sound = segment.runs.first().filter(begins_well);
+    let first = sound.map_or(segment.first, |run| run.last + 1);
+    let mut parts = Vec::new();
+    let mut next = first;
+    for run in segment.runs.iter().skip(usize::from(sound.is_some())) {
+        if run.first > next {
+            parts.push(Part::Lost(next..=run.first - 1));
+        }
+        parts.push(Part::Frames { segment: index, offset: run.offset, bytes: run.bytes });
+        next = run.last + 1;
+    }
+    if let Some(limit) = limit.filter(|limit| *limit > next) {
+        parts.push(Part::Lost(next..=limit - 1));
+    }
+    // Without parts only a damaged header asks for a new file.
+    (!parts.is_empty() || !segment.is_sound).then_some(Patch { first, parts })
+}
+
+impl Patch {
+    fn lost(&self) -> impl Iterator<Item = RangeInclusive<Position>> + '_ {
+        self.parts.iter().filter_map(|part| match part {
+            Part::Lost(range) => Some(range.clone()),
+            Part::Frames { .. } => None,
+        })
+    }
+
+    /// Writes the segment, durably, and only then gives it its name.
+    fn write(&self, storage: &dyn Storage, found: &Survey, stream: Uuid, clock: &Clock) -> io::Result<String> {
+        let header = SegmentHeader { stream, first: self.first, created_ms: clock.now_ms() };
+        let mut bytes = header.encode().to_vec();
+        for part in &self.parts {
+            match part {
+                Part::Lost(range) => put_lost(range, &mut bytes),
+                Part::Frames { segment, offset, bytes: length } => {
+                    let file = &found.segments[*segment].file;
+                    let start = bytes.len();
+                    bytes.resize(start + usize::try_from(*length).expect("part of a segment"), 0);
+                    file.read_at(&mut bytes[start..], *offset)?;
+                }
+            }
+        }
+        let name = segment_name(self.first);
+        let file = storage.create("salvage.tmp", bytes.len() as u64)?;
+        file.write_at(&bytes, 0)?;
+        file.sync()?;
+        storage.rename("salvage.tmp", &name)?;
+        storage.sync_names()?;
+        Ok(name)
+    }
+}
+
+fn put_lost(range: &RangeInclusive<Position>, out: &mut Vec<u8>) {
+    let mut first = *range.start();
+    while first <= *range.end() {
+        let count = (range.end() - first + 1).min(FRAME_RECORDS_MAX as u64);
+        let mut frame = vec![0; FRAME_HEADER_BYTES];
+        frame.extend(LOST_RECORD.repeat(usize::try_from(count).expect("bounded by FRAME_RECORDS_MAX")));
+        seal_frame(&mut frame, first, u32::try_from(count).expect("bounded by FRAME_RECORDS_MAX"));
+        out.extend_from_slice(&frame);
+        first += count;
+    }
+}
+
+/// Segments that are not part of the journal, or not under this name.
+fn unused(storage: &dyn Storage, found: &Survey) -> io::Result<Vec<String>> {
+    let is_used = |name: &str| found.segments.iter().any(|segment| segment.is_sound && segment.name == name);
+    let names = storage.list()?.into_iter();
+    Ok(names.filter(|name| name.ends_with(".segment") && !is_used(name)).collect())
+}
+
+/// Everything as it is, under `journal.damaged-<time>` beside the journal; durable when this returns.
+fn keep_copy(directory: &Path, clock: &Clock) -> io::Result<PathBuf> {
+    let directory = std::path::absolute(directory)?;
+    let parent = directory.parent().ok_or_else(|| io::Error::other("the journal has no directory above it"))?;
+    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let now = jiff::Timestamp::from_millisecond(clock.now_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let stem = format!("{name}.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
+    let names = std::iter::once(stem.clone()).chain((2..).map(|n| format!("{stem}-{n}")));
+    let copy = names.map(|name| parent.join(name)).find(|path| !path.exists()).expect("an endless row");
+    let unfinished = copy.with_extension("tmp");
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => fs::create_dir(&unfinished)?,
+    }
+    for entry in fs::read_dir(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != "LOCK" && Path::new(&name).extension().is_none_or(|e| e != "tmp") {
+            keep_file(&entry.path(), &unfinished.join(&name))?;
+        }
+    }
+    File::open(&unfinished)?.sync_all()?;
+    fs::rename(&unfinished, &copy)?;
+    File::open(parent)?.sync_all()?;
+    Ok(copy)
+}
+
+fn keep_file(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::hard_link(from, to).is_err() {
+        fs::copy(from, to)?;
+        File::open(to)?.sync_all()?;
+    }
+    Ok(())
+}

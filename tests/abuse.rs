@@ -1,0 +1,211 @@
+//! Many clients that do not behave, on the real program: they are gone after their limit, memory stays bounded and comes
+//! back, and those who behave are answered meanwhile.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use support::bench::Bench;
+
+const GET: &[u8] = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n";
+/// Resident memory that 10,000 idle connections may take, each having been served once.
+const IDLE_10000_MIB_MAX: u64 = 220;
+
+/// As many sockets as this process may hold, up to `wanted`, with some to spare.
+fn sockets(wanted: usize) -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives both calls, which only fill and read it.
+    unsafe {
+        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
+        limit.rlim_cur = limit.rlim_max;
+        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
+    }
+    wanted.min(usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX).saturating_sub(600))
+}
+
+fn resident_mib(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the program runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux tells");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number") / 1024
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
+    stream
+}
+
+/// With room for few unread answers, so that whoever writes them soon has to wait.
+fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4_096).expect("a socket takes it");
+    socket.connect(&address.into()).expect("it listens");
+    socket.into()
+}
+
+/// One GET and its whole answer.
+fn ask(stream: &mut TcpStream) {
+    stream.write_all(GET).expect("it reads");
+    let mut answer = Vec::new();
+    let mut buffer = [0; 1024];
+    while !answer.ends_with(b"{\"status\":\"ok\"}") {
+        let length = stream.read(&mut buffer).expect("it answers");
+        assert!(length > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&buffer[..length]);
+    }
+}
+
+#[test]
+fn ten_thousand_idle_connections_that_were_served_take_little_memory() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let count = sockets(10_000);
+    let before = resident_mib(bench.tracker().pid());
+    let address = bench.address();
+    let mut idle: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
+    idle.iter_mut().for_each(ask);
+    let resident = resident_mib(bench.tracker().pid());
+    eprintln!("{count} idle connections: {resident} MiB resident, {before} before the first");
+    let share = (IDLE_10000_MIB_MAX - before) * count as u64 / 10_000;
+    assert!(resident <= before + share, "{resident} MiB for {count} connections, {before} before");
+    // All of them are still there.
+    ask(&mut idle[0]);
+    ask(idle.last_mut().expect("many"));
+}
+
+/// Threads that go on until told.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    fn run(&mut self, mut turn: impl FnMut() + Send + 'static) {
+        let stop = self.stop.clone();
+        self.threads.push(thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                turn();
+            }
+        }));
+    }
+
+    fn finish(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().expect("it only misbehaves on purpose"));
+    }
+}
+
+/// Sends one byte of `rest` a turn on each of `count` connections that began with `begun`.
+fn trickle(crowd: &mut Crowd, address: SocketAddr, count: usize, begun: &'static [u8], gone: Arc<AtomicU64>) {
+    let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
+    for stream in &mut streams {
+        stream.write_all(begun).expect("it reads");
+        stream.set_nonblocking(true).expect("a socket takes it");
+    }
+    crowd.run(move || {
+        streams.retain_mut(|stream| {
+            let mut buffer = [0; 512];
+            let ended =
+                matches!(stream.read(&mut buffer), Ok(0)) || stream.write(b"x").is_err_and(|error| is_end(&error));
+            gone.fetch_add(u64::from(ended), Ordering::Relaxed);
+            !ended
+        });
+        thread::sleep(Duration::from_millis(200));
+    });
+}
+
+/// Asks for as much as goes on each of `count` connections and never reads an answer.
+fn hoard(crowd: &mut Crowd, address: SocketAddr, count: usize, gone: Arc<AtomicU64>) {
+    let requests = GET.repeat(200);
+    // With how much of the requests each has sent: every request is a whole one.
+    let mut streams: Vec<(TcpStream, usize)> = (0..count).map(|_| (connect_narrow(address), 0)).collect();
+    streams.iter().for_each(|(stream, _)| stream.set_nonblocking(true).expect("a socket takes it"));
+    crowd.run(move || {
+        streams.retain_mut(|(stream, sent)| {
+            let ended = loop {
+                match stream.write(&requests[*sent..]) {
+                    Ok(length) => *sent = (*sent + length) % requests.len(),
+                    Err(error) => break is_end(&error),
+                }
+            };
+            gone.fetch_add(u64::from(ended), Ordering::Relaxed);
+            !ended
+        });
+        thread::sleep(Duration::from_millis(20));
+    });
+}
+
+fn is_end(error: &std::io::Error) -> bool {
+    error.kind() != ErrorKind::WouldBlock
+}
+
+#[test]
+fn who_behaves_is_answered_while_others_trickle_hoard_and_drop() {
+    let mut bench = Bench::on(None, None);
+    // As in life, only shorter.
+    for (name, ms) in [("HEAD_MS", 1_500), ("BODY_MS", 2_500), ("BODY_RATE_AFTER_MS", 1_500), ("WRITE_STALL_MS", 2_000)]
+    {
+        bench.set(name, &ms.to_string());
+    }
+    bench.start();
+    let address = bench.address();
+    let pid = bench.tracker().pid();
+    let scale = sockets(8_000);
+    let mut normal = connect(address);
+    ask(&mut normal);
+    let before = resident_mib(pid);
+    let gone = Arc::new(AtomicU64::new(0));
+    let mut crowd = Crowd { stop: Arc::default(), threads: Vec::new() };
+    let mut idle: Vec<TcpStream> = (0..scale * 5 / 8).map(|_| connect(address)).collect();
+    idle.iter_mut().for_each(ask);
+    hoard(&mut crowd, address, scale / 8, gone.clone());
+    let slow = scale / 40;
+    trickle(&mut crowd, address, slow, b"GET /healthz/live HTTP/1.1\r\nX: ", gone.clone());
+    trickle(
+        &mut crowd,
+        address,
+        slow,
+        b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+        gone.clone(),
+    );
+    for _ in 0..2 {
+        crowd.run(move || {
+            let mut stream = connect(address);
+            let _ = stream.write(b"GET /healthz");
+            drop(stream);
+            // The ports of closed connections run out otherwise.
+            thread::sleep(Duration::from_millis(1));
+        });
+    }
+    let mut times = Vec::new();
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        let asked = Instant::now();
+        ask(&mut normal);
+        times.push(asked.elapsed());
+        thread::sleep(Duration::from_millis(2));
+    }
+    let during = resident_mib(pid);
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    eprintln!("{} answers, p50 {:?}, p99 {p99:?}; {before} -> {during} MiB", times.len(), times[times.len() / 2]);
+    let misbehaved = (2 * slow + scale / 8) as u64;
+    support::eventually(Duration::from_secs(10), || match gone.load(Ordering::Relaxed) {
+        gone if gone == misbehaved => Ok(()),
+        gone => Err(format!("{gone} of {misbehaved} slow heads, slow bodies and hoarders are gone")),
+    });
+    crowd.finish();
+    drop(idle);
+    support::eventually(Duration::from_secs(10), || {
+        let after = resident_mib(pid);
+        // The allocator keeps some of what it was given.
+        if after <= before + 64 { Ok(()) } else { Err(format!("{before} MiB before, {after} after")) }
+    });
+    ask(&mut normal);
+}

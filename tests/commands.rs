@@ -1,0 +1,282 @@
+//! The commands beside `serve`: what `check` finds on good and on broken set-ups, and what `seed` makes.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::bench::{Bench, Ledger, Live, on_pairs};
+use support::{eventually, postgres};
+
+const PAIRS: [(Ledger, Live); 2] = [(Ledger::Postgres, Live::Redis), (Ledger::Sqlite, Live::Memory)];
+const PASSWORD: &str = "s3cret-of-the-database";
+
+// ---- check ----
+
+/// Its exit code and what it found.
+fn check(command: &mut Command) -> (i32, Vec<Value>) {
+    let output = command.args(["check", "--json"]).output().expect("runs");
+    let code = output.status.code().expect("it ends by itself");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(!text.contains(PASSWORD) && !String::from_utf8_lossy(&output.stderr).contains(PASSWORD), "{text}");
+    if code == 2 {
+        return (code, Vec::new());
+    }
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let findings = report["findings"].as_array().expect("findings").clone();
+    let failed = findings.iter().filter(|finding| finding["level"] == "fail").count();
+    assert_eq!((report["failed"].as_u64(), code), (Some(failed as u64), i32::from(failed > 0)), "{text}");
+    (code, findings)
+}
+
+#[track_caller]
+fn expect(findings: &[Value], level: &str, about: &str, words: &str) {
+    let found = findings.iter().any(|finding| {
+        finding["level"] == level
+            && finding["about"] == about
+            && finding["message"].as_str().is_some_and(|message| message.contains(words))
+    });
+    assert!(found, "no {level} about {about} with `{words}` in {findings:#?}");
+}
+
+/// With a password that the server does not ask for.
+fn with_password(url: &str) -> String {
+    url.replacen("test@", &format!("test:{PASSWORD}@"), 1)
+}
+
+#[test]
+fn a_good_set_up_passes_and_is_left_as_it_was() {
+    on_pairs_stopped(|bench| {
+        if let Some(url) = &bench.database_url {
+            bench.database_url = Some(with_password(url));
+        }
+        let (code, findings) = check(&mut bench.command());
+        assert_eq!(code, 0, "{findings:#?}");
+        expect(&findings, "ok", "journal", "none yet");
+        expect(&findings, "ok", "port", "is free");
+        expect(&findings, "ok", "limits", "connections");
+        assert!(!bench.data_dir.exists(), "nothing is made");
+        let about = if bench.database_url.is_some() { "PostgreSQL" } else { "SQLite" };
+        if bench.database_url.is_some() {
+            expect(&findings, "ok", about, "encoding UTF8");
+            expect(&findings, "ok", about, "may create tables");
+            // Our test servers run without fsync: said, and no reason to fail.
+            let tables = bench.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
+            assert_eq!(tables, 0, "no schema is made");
+            expect(&findings, "ok", "Redis", "runs our scripts");
+        }
+        bench.start();
+        bench
+            .client()
+            .post(
+                "/api/events",
+                &serde_json::json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}}),
+            )
+            .expect(202);
+        bench.settle();
+        let taken = bench.address().to_string();
+        let (code, findings) = check(bench.command().env("LISTEN", &taken));
+        assert_eq!(code, 0, "{findings:#?}");
+        expect(&findings, "ok", "journal", "a running server");
+        expect(&findings, "ok", "port", "in use");
+        expect(&findings, "ok", about, "schema 1");
+        bench.stop();
+        let before = names(&bench.data_dir.join("journal"));
+        let (code, findings) = check(&mut bench.command());
+        assert_eq!(code, 0, "{findings:#?}");
+        expect(&findings, "ok", "journal", "end 1, ");
+        assert_eq!(names(&bench.data_dir.join("journal")), before);
+        // The same for people: a line a finding.
+        let output = bench.command().arg("check").output().expect("runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        assert!(text.lines().count() == findings.len() && text.lines().all(|line| line.len() > 6), "{text}");
+        assert!(!text.contains(PASSWORD));
+    });
+}
+
+fn on_pairs_stopped(claim: impl Fn(&mut Bench)) {
+    for (ledger, live) in PAIRS {
+        let Some(mut bench) = Bench::new(ledger, live) else { continue };
+        eprintln!("-- {}", bench.name);
+        claim(&mut bench);
+    }
+}
+
+fn names(directory: &Path) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    let mut names: Vec<_> = entries
+        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").len()))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_is_wrong_with_postgresql_is_said_with_what_to_do() {
+    let Some(server) = postgres::Server::shared() else { return };
+    let bench = Bench::on(None, None);
+    let on = |url: &str| check(bench.command().env("DATABASE_URL", url));
+    let (_, findings) = on(&format!("postgres://test:{PASSWORD}@127.0.0.1:1/nowhere"));
+    expect(&findings, "fail", "PostgreSQL", "mend DATABASE_URL (postgres://127.0.0.1:1/nowhere)");
+    let ascii = server.database("ascii", "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
+    let (_, findings) = on(&ascii);
+    expect(&findings, "fail", "PostgreSQL", "CREATE DATABASE events ENCODING 'UTF8' TEMPLATE template0");
+    let url = server.database("schema", "");
+    event_tracker::adapters::postgres::prepare(&url).expect("a fresh database takes the schema");
+    let set = |sql: &str| {
+        let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).expect("connects");
+        client.batch_execute(sql).expect("sets");
+    };
+    let (code, findings) = on(&url);
+    assert_eq!(code, 0, "{findings:#?}");
+    set("UPDATE schema_version SET version = 99");
+    expect(&on(&url).1, "fail", "PostgreSQL", "start the newer program");
+    set("UPDATE schema_version SET version = 0; UPDATE schema_version SET version = 1");
+    // A role of its own for this test: others share the server.
+    let role = format!("weak_{}", uuid::Uuid::new_v4().simple());
+    set(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; REVOKE CREATE ON SCHEMA public FROM PUBLIC; \
+         GRANT SELECT ON schema_version TO {role}"
+    ));
+    let (_, findings) = on(&as_role(&url, &role));
+    expect(&findings, "fail", "PostgreSQL", "GRANT CREATE ON SCHEMA");
+    expect(&findings, "fail", "PostgreSQL", "ALTER TABLE events OWNER");
+    set(&format!("REVOKE ALL ON schema_version FROM {role}; DROP ROLE {role}"));
+}
+
+/// The same database for another role.
+fn as_role(url: &str, role: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let (_, host) = rest.split_once('@').expect("a user");
+    format!("{scheme}://{role}:{PASSWORD}@{host}")
+}
+
+#[test]
+fn what_is_wrong_with_files_ports_and_redis_is_said() {
+    let bench = Bench::on(None, None);
+    let root = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| root.path().join(name);
+    let on = |name: &str| check(bench.command().env("DATA_DIR", at(name))).1;
+    std::fs::write(at("file"), "").expect("writes");
+    expect(&on("file"), "fail", "data directory", "is no directory");
+    expect(&on("file/below"), "fail", "data directory", "is no directory");
+    if Path::new("/dev/shm").is_dir() && support::bench::is_tmpfs(Path::new("/dev/shm")) {
+        let strict = |command: &mut Command| check(command.env("DATA_DIR", "/dev/shm").env_remove("ALLOW_TMPFS"));
+        expect(&strict(&mut bench.command()).1, "fail", "disk", "tmpfs loses events");
+    }
+    // The super-user may write everywhere: then there is nothing to find.
+    // SAFETY: reads the process's own user id.
+    if unsafe { libc::geteuid() } != 0 {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::create_dir(at("sealed")).expect("makes");
+        std::fs::set_permissions(at("sealed"), PermissionsExt::from_mode(0o555)).expect("sets");
+        expect(&on("sealed"), "fail", "data directory", "cannot be written");
+    }
+    let too_much = check(bench.command().env("JOURNAL_MIN_FREE", u64::MAX.to_string())).1;
+    expect(&too_much, "fail", "space", "JOURNAL_MIN_FREE");
+    for (name, version) in [("newer", 99), ("ours", 1)] {
+        std::fs::create_dir(at(name)).expect("makes");
+        let connection = rusqlite::Connection::open(at(name).join("ledger.sqlite")).expect("opens");
+        connection.execute_batch(&format!("CREATE TABLE t (a); PRAGMA user_version = {version}")).expect("sets");
+    }
+    expect(&on("newer"), "fail", "SQLite", "start the newer program");
+    expect(&on("ours"), "ok", "SQLite", "no damage");
+    let file = at("ours").join("ledger.sqlite");
+    let mut bytes = std::fs::read(&file).expect("a file");
+    bytes[4096..].fill(0x5a);
+    std::fs::write(&file, bytes).expect("writes");
+    expect(&on("ours"), "fail", "SQLite", "restore a backup");
+    std::fs::create_dir_all(at("odd/journal")).expect("makes");
+    std::fs::write(at("odd/journal/stream"), "no id").expect("writes");
+    expect(&on("odd"), "fail", "journal", "holds no UUID");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let taken = listener.local_addr().expect("an address").to_string();
+    expect(&check(bench.command().env("LISTEN", taken)).1, "fail", "port", "choose another LISTEN");
+    let away = format!("redis://:{PASSWORD}@127.0.0.1:1");
+    expect(&check(bench.command().env("REDIS_URL", away)).1, "fail", "Redis", "mend REDIS_URL (redis://127.0.0.1:1)");
+    for (name, value) in [("DATABASE_URL", "mysql://x"), ("WORKERS", "many"), ("ADMIN_KEYS", "short")] {
+        assert_eq!(check(bench.command().env(name, value)).0, 2, "{name}");
+    }
+    let open = check(bench.command().env("LISTEN", "0.0.0.0:0").env("INSECURE_OPEN", "true")).1;
+    expect(&open, "warn", "keys", "ADMIN_KEYS");
+}
+
+// ---- seed ----
+
+fn seed(bench: &Bench, arguments: &str) -> Output {
+    bench.command().arg("seed").args(arguments.split(' ')).output().expect("runs")
+}
+
+#[track_caller]
+fn seeded(bench: &Bench, arguments: &str) -> Output {
+    let output = seed(bench, arguments);
+    assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+const SMALL: &str = "--users 50 --posts 20 --keywords 100 --days 3";
+
+#[test]
+fn the_same_seed_makes_the_same_bytes() {
+    let bench = Bench::on(None, None);
+    let make =
+        |more: &str| seeded(&bench, &format!("--events 3000 {SMALL} --until 1795343430000 --output - {more}")).stdout;
+    let first = make("--seed 7");
+    assert!(first == make("--seed 7") && first != make("--seed 8") && first != make("--seed 7 --skew 0.5"));
+    assert_eq!(first.iter().filter(|byte| **byte == b'\n').count(), 3_000);
+    let searches = String::from_utf8(make("--types search=1")).expect("UTF-8");
+    assert!(
+        searches.lines().all(|line| line.contains("\"SEARCH\""))
+            && searches.contains("책상")
+            && searches.contains("desk")
+    );
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("events.ndjson.zst");
+    seeded(&bench, &format!("--events 3000 {SMALL} --until 1795343430000 --seed 7 --output {}", file.display()));
+    assert!(zstd::decode_all(&std::fs::read(file).expect("a file")[..]).expect("zstd") == first);
+    for wrong in [
+        "--events 1 --types hover=1 --output -",
+        "--events 1 --users 0 --output -",
+        "--events 1 --until noon --direct",
+        "--events 1 --direct --output -",
+    ] {
+        assert_eq!(seed(&bench, wrong).status.code(), Some(2), "{wrong}");
+    }
+    assert!(seeded(&bench, "--events 0 --output -").stdout.is_empty(), "none is a number too");
+}
+
+#[test]
+fn events_written_straight_into_the_ledger_count_as_those_of_a_server() {
+    on_pairs_stopped(|bench| {
+        let output = seeded(bench, &format!("--events 25000 {SMALL} --direct"));
+        eprintln!("{}", String::from_utf8_lossy(&output.stderr).trim());
+        seeded(bench, &format!("--events 500 {SMALL} --direct --seed 43"));
+        assert_eq!(bench.event_rows(), 25_500);
+        assert_eq!(bench.number("SELECT count(*) FROM watermark"), 2);
+        let end = bench.number("SELECT max(position) FROM watermark");
+        assert_eq!(end, 25_000, "every record of a run is one position of its stream");
+        support::load::check_like_tables(bench);
+        // A server that starts on it builds its live store from it, or finds the same sums there.
+        bench.start();
+        bench.check_sums();
+        assert_eq!(bench.client().read("/api/statistics")["count"], 25_500);
+    });
+}
+
+#[test]
+fn events_sent_to_a_server_are_stored_once_even_when_sent_again() {
+    on_pairs(PAIRS, |bench| {
+        let arguments = format!("--events 4321 {SMALL} --until {} --url http://{}", support::now_ms(), bench.address());
+        for _ in 0..2 {
+            let output = seeded(bench, &arguments);
+            let said = String::from_utf8(output.stderr).expect("UTF-8");
+            assert!(said.contains("4321 events") && said.contains("a second"), "{said}");
+        }
+        eventually(support::bench::SETTLE_WAIT, || match bench.event_rows() {
+            4321 => Ok(()),
+            rows => Err(format!("{rows} rows")),
+        });
+        bench.check_sums();
+    });
+}

@@ -1,0 +1,549 @@
+//! Exports: everything stored and nothing else, over HTTP and by the subcommand, at the reader's pace.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Output;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Map, Value, json};
+use support::bench::{Bench, Ledger, Live, on_pairs};
+use support::{eventually, now_ms, postgres, seed};
+use uuid::Uuid;
+
+const PAIRS: [(Ledger, Live); 2] = [(Ledger::Postgres, Live::Memory), (Ledger::Sqlite, Live::Memory)];
+const DAY_MS: i64 = 86_400_000;
+const PAGE_ROWS: usize = event_tracker::limits::EXPORT_PAGE_ROWS_MAX;
+const KEY: &str = "a-key-that-nobody-guesses";
+const TYPES: [&str; 4] = ["CLICK", "PAGE_VIEW", "SEARCH", "LIKE"];
+/// What quoting, encoding and formulas stumble over.
+const TEXTS: [&str; 12] = [
+    "plain",
+    "with \"quotes\" and, commas; and 'these'",
+    "two\nlines\r\nand a tab\t",
+    "고양이 책상",
+    "👩‍👩‍👧 \u{202e}right to left",
+    "=1+1",
+    "@SUM(A1)",
+    "-2",
+    "'quoted",
+    "\\N \\ \" \u{7f}\u{1}",
+    ",",
+    "NULL",
+];
+
+// ---- reading an export ----
+
+/// A body as it came; `is_whole` says whether its end did.
+struct Export {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+    is_whole: bool,
+}
+
+impl Export {
+    #[track_caller]
+    fn whole(self) -> Vec<u8> {
+        assert_eq!((self.status, self.is_whole), (200, true), "{}", self.head);
+        self.body
+    }
+}
+
+/// An export under way: the head is read, the body is not.
+struct Reading {
+    stream: BufReader<TcpStream>,
+    status: u16,
+    head: String,
+}
+
+impl Reading {
+    fn start(address: SocketAddr, target: &str, headers: &str) -> Reading {
+        let mut stream = TcpStream::connect(address).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("sets");
+        write!(stream, "GET {target} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").expect("writes");
+        let mut stream = BufReader::new(stream);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(stream.read_line(&mut head).expect("a head"), 0, "the connection ended: {head}");
+        }
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Reading { stream, status, head }
+    }
+
+    /// One chunk; empty: the last one. An error where the connection ends before it.
+    fn chunk(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim_end(), 16).map_err(|_| std::io::ErrorKind::UnexpectedEof)?;
+        let mut bytes = vec![0; length + 2];
+        self.stream.read_exact(&mut bytes)?;
+        bytes.truncate(length);
+        Ok(bytes)
+    }
+
+    fn rest(mut self) -> Export {
+        let mut body = Vec::new();
+        let is_chunked = self.head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+        let is_whole = if is_chunked {
+            loop {
+                match self.chunk() {
+                    Ok(chunk) if chunk.is_empty() => break true,
+                    Ok(chunk) => body.extend_from_slice(&chunk),
+                    Err(_) => break false,
+                }
+            }
+        } else {
+            let length = self.head.to_ascii_lowercase();
+            let length = length.split("content-length: ").nth(1).and_then(|rest| rest.split('\r').next());
+            body = vec![0; length.and_then(|length| length.parse().ok()).expect("a length")];
+            self.stream.read_exact(&mut body).is_ok()
+        };
+        Export { status: self.status, head: self.head, body, is_whole }
+    }
+}
+
+fn export(bench: &Bench, query: &str) -> Export {
+    Reading::start(bench.address(), &format!("/api/export?{query}"), "").rest()
+}
+
+fn run(bench: &Bench, arguments: &[&str]) -> Output {
+    bench.command().arg("export").args(arguments).output().expect("runs")
+}
+
+#[track_caller]
+fn exported_by_command(bench: &Bench, arguments: &[&str]) -> Vec<u8> {
+    let output = run(bench, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn lines(ndjson: &[u8]) -> Vec<Value> {
+    let text = std::str::from_utf8(ndjson).expect("UTF-8");
+    assert!(text.is_empty() || text.ends_with('\n'), "whole lines");
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+}
+
+// ---- what was sent ----
+
+/// A random event as it is sent, every field of it.
+fn event(random: &mut StdRng, at_ms: i64) -> Value {
+    let event_type = TYPES[random.random_range(0..TYPES.len())];
+    let text = |random: &mut StdRng| TEXTS[random.random_range(0..TEXTS.len())];
+    let mut metadata = Map::new();
+    metadata.insert("postId".into(), json!(format!("p{}", random.random_range(0..9))));
+    match event_type {
+        "CLICK" => _ = metadata.insert("componentId".into(), json!(random.random_range(1..i64::MAX))),
+        "PAGE_VIEW" => _ = metadata.insert("url".into(), json!(text(random))),
+        // Trimmed when it is taken.
+        "SEARCH" => _ = metadata.insert("keyword".into(), json!(text(random).trim())),
+        _ => {}
+    }
+    for (name, of) in [("elementId", 3), ("referrer", 4)] {
+        if random.random_range(0..of) == 0 {
+            metadata.insert(name.into(), json!(text(random)));
+        }
+    }
+    if random.random_range(0..3) == 0 {
+        metadata.insert("resultCount".into(), json!(random.random_range(0..50)));
+    }
+    let id = Uuid::from_u128(random.random::<u128>()).to_string();
+    let mut event = json!({"eventId": id, "eventType": event_type, "timestamp": at_ms, "metadata": metadata});
+    event["userId"] = json!(format!("u{}", random.random_range(0..50)));
+    if random.random_range(0..3) == 0 {
+        event["sessionId"] = json!(text(random));
+    }
+    if random.random_range(0..4) == 0 {
+        event["properties"] = json!({"text": text(random), "number": 1.5, "deep": [{"a": null}, true, text(random)]});
+    }
+    event
+}
+
+/// Random events of five days, in no order; more than two pages of them in one millisecond.
+fn events(random: &mut StdRng, many_at_once: usize) -> Vec<Value> {
+    let now = now_ms();
+    let mut at_any_time = || {
+        let age = random.random_range(0..5 * DAY_MS);
+        event(random, now - age)
+    };
+    let mut events: Vec<Value> = (0..900).map(|_| at_any_time()).collect();
+    let busy = now - random.random_range(DAY_MS..2 * DAY_MS);
+    events.extend((0..many_at_once).map(|_| event(random, busy)));
+    events
+}
+
+fn post(bench: &Bench, events: &[Value]) {
+    let mut client = bench.client();
+    for part in events.chunks(500) {
+        let body: String = part.iter().map(|event| format!("{event}\n")).collect();
+        let answer = client.send("POST", "/api/events", &[("Content-Type", "application/x-ndjson")], body.as_bytes());
+        let answer = answer.expect(202).json();
+        assert_eq!(answer["accepted"], part.len(), "{answer}");
+    }
+    bench.settle();
+}
+
+fn at_ms(event: &Value) -> i64 {
+    let time = &event["timestamp"];
+    time.as_i64().unwrap_or_else(|| {
+        let text = time.as_str().expect("a time");
+        assert!(text.len() == 24 && text.ends_with('Z'), "RFC 3339 with milliseconds: {text}");
+        text.parse::<jiff::Timestamp>().expect("RFC 3339").as_millisecond()
+    })
+}
+
+/// By id, without what the server added and with times as numbers.
+#[track_caller]
+fn by_id(events: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
+    let mut by_id = BTreeMap::new();
+    for mut event in events {
+        event["timestamp"] = json!(at_ms(&event));
+        event.as_object_mut().expect("an object").remove("receivedAt");
+        let id = event["eventId"].as_str().expect("an id").to_owned();
+        assert!(by_id.insert(id, event).is_none(), "an event came twice");
+    }
+    by_id
+}
+
+#[track_caller]
+fn check_order(events: &[Value]) {
+    assert!(events.is_sorted_by_key(at_ms), "in the order of time");
+}
+
+/// CSV as the fields of NDJSON, apostrophes taken away.
+fn of_csv(bytes: &[u8]) -> Vec<Value> {
+    assert!(bytes.ends_with(b"\r\n"));
+    let mut csv = csv::Reader::from_reader(bytes);
+    let names: Vec<String> = csv.headers().expect("a head").iter().map(str::to_owned).collect();
+    let record = |record: csv::StringRecord| {
+        let mut event = json!({});
+        for (name, cell) in names.iter().zip(&record).filter(|(_, cell)| !cell.is_empty()) {
+            assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']), "a formula: {cell}");
+            let text = cell.strip_prefix('\'').unwrap_or(cell);
+            match name.as_str() {
+                "componentId" | "resultCount" => {
+                    event["metadata"][name] = json!(text.parse::<i64>().expect("a number"))
+                }
+                "properties" => event[name] = serde_json::from_str(text).expect("JSON"),
+                "elementId" | "keyword" | "postId" | "url" | "referrer" => event["metadata"][name] = json!(text),
+                _ => event[name] = json!(text),
+            }
+        }
+        event
+    };
+    csv.records().map(|row| record(row.expect("a row"))).collect()
+}
+
+// ---- claims ----
+
+#[test]
+fn everything_stored_is_exported_once_in_the_order_of_time() {
+    let seed = seed();
+    on_pairs(PAIRS, |bench| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let sent = events(&mut random, 2 * PAGE_ROWS + 300);
+        let (early, late) = sent.split_at(sent.len() / 2);
+        post(bench, early);
+        post(bench, late);
+        let expected = by_id(sent.clone());
+        let answer = export(bench, "");
+        assert!(
+            answer.head.contains("application/x-ndjson") && answer.head.contains("events.ndjson"),
+            "{}",
+            answer.head
+        );
+        let ndjson = answer.whole();
+        check_order(&lines(&ndjson));
+        assert_eq!(by_id(lines(&ndjson)), expected);
+        assert!(exported_by_command(bench, &[]) == ndjson, "the command writes the same bytes");
+        let table = export(bench, "format=csv").whole();
+        assert_eq!(by_id(of_csv(&table)), expected);
+        assert!(exported_by_command(bench, &["--format", "csv"]) == table, "the command writes the same table");
+        // What came in twice under one id and one time is there twice, wherever a page ends.
+        bench.rows("INSERT INTO events SELECT * FROM events");
+        let mut once: Vec<Value> = lines(&ndjson).into_iter().flat_map(|line| [line.clone(), line]).collect();
+        let mut twice = lines(&export(bench, "").whole());
+        check_order(&twice);
+        for events in [&mut once, &mut twice] {
+            events.sort_by_key(|event| event["eventId"].to_string());
+        }
+        assert!(once == twice, "each of {} rows twice, not {} lines", once.len() / 2, twice.len());
+    });
+}
+
+#[test]
+fn filters_take_what_a_model_takes() {
+    let seed = seed();
+    on_pairs(PAIRS, |bench| {
+        let mut random = StdRng::seed_from_u64(seed);
+        let sent = events(&mut random, PAGE_ROWS + 50);
+        post(bench, &sent);
+        let times: Vec<i64> = sent.iter().map(at_ms).collect();
+        for _ in 0..25 {
+            let mut time = || {
+                let on_a_row = times[random.random_range(0..times.len())];
+                (random.random_range(0..4) > 0).then(|| on_a_row + random.random_range(-1..=1))
+            };
+            let (mut from, mut to) = (time(), time());
+            if from > to && to.is_some() {
+                (from, to) = (to, from);
+            }
+            let kind = (random.random_range(0..2) == 0).then(|| TYPES[random.random_range(0..TYPES.len())]);
+            let matches = |event: &&Value| {
+                from.is_none_or(|from| at_ms(event) >= from)
+                    && to.is_none_or(|to| at_ms(event) < to)
+                    && kind.is_none_or(|kind| event["eventType"] == kind)
+            };
+            let expected = by_id(sent.iter().filter(matches).cloned());
+            let mut query: Vec<String> = Vec::new();
+            // RFC 3339 is taken too.
+            query.extend(from.map(|ms| format!("from={}", jiff::Timestamp::from_millisecond(ms).expect("a time"))));
+            query.extend(to.map(|ms| format!("to={ms}")));
+            query.extend(kind.map(|kind| format!("eventType={}", kind.to_lowercase())));
+            let found = lines(&export(bench, &query.join("&")).whole());
+            check_order(&found);
+            assert!(by_id(found) == expected, "{query:?}: {} expected", expected.len());
+        }
+        let all: Vec<String> = vec!["--from".into(), times[0].to_string(), "--event-type".into(), "like".into()];
+        let by_command = exported_by_command(bench, &all.iter().map(String::as_str).collect::<Vec<_>>());
+        assert!(by_command == export(bench, &format!("from={}&eventType=LIKE", times[0])).whole());
+    });
+}
+
+#[test]
+fn an_export_that_is_sent_again_gives_the_same_export() {
+    let seed = seed();
+    for pair in PAIRS {
+        let (Some(mut first), Some(mut second)) = (Bench::new(pair.0, pair.1), Bench::new(pair.0, pair.1)) else {
+            continue;
+        };
+        first.start();
+        second.start();
+        post(&first, &events(&mut StdRng::seed_from_u64(seed), 100));
+        let exported = lines(&export(&first, "").whole());
+        post(&second, &exported);
+        let again = lines(&export(&second, "").whole());
+        assert_eq!(by_id(again), by_id(exported));
+    }
+}
+
+#[test]
+fn files_are_whole_or_not_there() {
+    on_pairs(PAIRS, |bench| {
+        post(bench, &events(&mut StdRng::seed_from_u64(1), 10));
+        let plain = exported_by_command(bench, &[]);
+        let directory = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| directory.path().join(name);
+        let to = |path: &Path| run(bench, &["--output", path.to_str().expect("UTF-8")]);
+        for name in ["plain.ndjson", "small.ndjson.gz", "smaller.ndjson.zst"] {
+            assert!(to(&at(name)).status.success(), "{name}");
+        }
+        assert!(std::fs::read(at("plain.ndjson")).expect("a file") == plain);
+        let mut unpacked = Vec::new();
+        let gzip = std::fs::File::open(at("small.ndjson.gz")).expect("a file");
+        flate2::read::GzDecoder::new(gzip).read_to_end(&mut unpacked).expect("gzip");
+        assert!(unpacked == plain);
+        let zstd = std::fs::read(at("smaller.ndjson.zst")).expect("a file");
+        assert!(zstd.len() < plain.len() && zstd::decode_all(&zstd[..]).expect("zstd") == plain);
+        let named = |directory: &Path| std::fs::read_dir(directory).expect("a directory").count();
+        assert_eq!(named(directory.path()), 3, "nothing unfinished is left");
+        // A store that is not there, and times that are none.
+        let mut elsewhere = bench.command();
+        elsewhere.env("DATA_DIR", at("nowhere")).env_remove("DATABASE_URL").arg("export");
+        let output = elsewhere.args(["--output", at("never").to_str().expect("UTF-8")]).output().expect("runs");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(output.status.code() == Some(1) && said.contains("there is no ledger at"), "{said}");
+        assert!(!at("never").exists() && !at("nowhere").exists());
+        for wrong in [["--from", "yesterday"], ["--event-type", "HOVER"]] {
+            assert_eq!(run(bench, &wrong).status.code(), Some(2), "{wrong:?}");
+        }
+    });
+}
+
+#[test]
+fn a_slow_reader_costs_a_page_and_a_third_is_asked_to_wait() {
+    on_pairs(PAIRS, |bench| {
+        let blob = "x".repeat(8_000);
+        let mut random = StdRng::seed_from_u64(3);
+        let now = now_ms();
+        let some: Vec<Value> = (0..500)
+            .map(|n| {
+                let mut event = event(&mut random, now - DAY_MS + n);
+                event["properties"] = json!({"blob": blob, "n": n});
+                event
+            })
+            .collect();
+        for part in some.chunks(100) {
+            post(bench, part);
+        }
+        for _ in 0..3 {
+            bench.rows("INSERT INTO events SELECT * FROM events");
+        }
+        // What stays is warmed up first: the pool, the lanes and what the allocator keeps for their threads.
+        let size = [(); 3].map(|()| export(bench, "").whole().len())[0];
+        assert!(size > 4_000 * 8_000, "{size}");
+        let pid = bench.tracker().pid();
+        let before = resident_bytes(pid);
+        let mut slow = [(); 2].map(|()| Reading::start(bench.address(), "/api/export", ""));
+        let mut read = [0; 2];
+        let mut most = before;
+        // Some pages each, in pieces, with pauses.
+        for pause in 0..4 {
+            for (reading, read) in slow.iter_mut().zip(&mut read) {
+                while *read < pause * PAGE_ROWS / 2 * 8_000 {
+                    *read += reading.chunk().expect("a piece").len();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            most = most.max(resident_bytes(pid));
+        }
+        let refused = export(bench, "");
+        assert!(refused.status == 503 && refused.head.contains("Retry-After"), "{}", refused.head);
+        eprintln!("two slow readers of {size} bytes each: from {before} to {most} bytes");
+        assert!(most < before + size as u64, "two slow readers of {size} bytes: from {before} to {most}");
+        // One goes away in the middle: its place is free soon. The other one gets everything.
+        let [leaves, stays] = slow;
+        drop(leaves);
+        eventually(Duration::from_secs(10), || match export(bench, "eventType=UNLIKE").status {
+            200 => Ok(()),
+            status => Err(format!("{status}")),
+        });
+        let rest = stays.rest();
+        assert!(rest.is_whole && read[1] + rest.body.len() == size, "{} of {size}", read[1] + rest.body.len());
+    });
+}
+
+fn resident_bytes(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its size");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+}
+
+#[test]
+fn an_export_whose_ledger_goes_away_is_cut_and_never_looks_whole() {
+    let Some(mut server) = postgres::Server::private() else { return };
+    let url = server.tcp(&server.database("tracker", ""));
+    let mut bench = Bench::on(Some(url), None);
+    bench.start();
+    let blob = "x".repeat(8_000);
+    let mut random = StdRng::seed_from_u64(4);
+    let now = now_ms();
+    let mut with_blob = |at| {
+        let mut event = event(&mut random, at);
+        event["properties"] = json!({ "blob": blob });
+        event
+    };
+    let some: Vec<Value> = (0..100).map(|n| with_blob(now - DAY_MS + n * 1_000)).collect();
+    post(&bench, &some);
+    for _ in 0..5 {
+        bench.rows("INSERT INTO events SELECT * FROM events");
+    }
+    let mut reading = Reading::start(bench.address(), "/api/export", "");
+    assert_eq!(reading.status, 200);
+    assert!(!reading.chunk().expect("a page").is_empty());
+    server.kill();
+    let rest = reading.rest();
+    assert!(!rest.is_whole, "{} bytes and an end", rest.body.len());
+    assert!(bench.log().contains("an export was cut"));
+    // Before the head it is an answer of its own.
+    let refused = export(&bench, "");
+    assert!(refused.status == 503 && refused.head.contains("Retry-After"), "{}", refused.head);
+    let directory = tempfile::tempdir().expect("a directory");
+    let output = run(&bench, &["--output", directory.path().join("file").to_str().expect("UTF-8")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 0, "no file, not even a part");
+    server.revive();
+    eventually(Duration::from_secs(15), || match export(&bench, "") {
+        whole if whole.status == 200 && whole.is_whole => Ok(()),
+        other => Err(other.head),
+    });
+}
+
+#[test]
+fn a_stop_cuts_an_export() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.start();
+    let blob = "x".repeat(8_000);
+    let mut random = StdRng::seed_from_u64(5);
+    let mut one = event(&mut random, now_ms() - 1_000);
+    one["properties"] = json!({ "blob": blob });
+    post(&bench, &[one]);
+    for _ in 0..13 {
+        bench.rows("INSERT INTO events SELECT * FROM events");
+    }
+    let mut reading = Reading::start(bench.address(), "/api/export", "");
+    assert!(!reading.chunk().expect("a page").is_empty());
+    let begun = std::time::Instant::now();
+    let stopping = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            reading.rest()
+        });
+        bench.stop();
+        reading.join().expect("a reader")
+    });
+    assert!(!stopping.is_whole, "{} bytes and an end", stopping.body.len());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.start();
+    for query in ["from=yesterday", "to=x", "eventType=HOVER", "format=xml", "from=2&to=1", "from=%ff"] {
+        let refused = export(&bench, query);
+        let body: Value = serde_json::from_slice(&refused.body).expect("JSON");
+        assert!(refused.status == 400 && body["error"].is_string(), "{query}: {body}");
+    }
+    assert!(export(&bench, "").whole().is_empty(), "nothing is stored yet");
+    assert_eq!(export(&bench, "format=csv").whole().iter().filter(|byte| **byte == b'\n').count(), 1);
+    assert_eq!(bench.client().send("POST", "/api/export", &[], b"").status, 405);
+}
+
+#[test]
+fn only_a_key_of_the_list_is_let_in_and_none_is_ever_shown() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), "another-key-in-a-file\n").expect("writes");
+    bench.set("ADMIN_KEYS", &format!("{KEY}, second-key-of-the-list"));
+    bench.set("ADMIN_KEYS_FILE", file.path().to_str().expect("UTF-8"));
+    bench.set("LOG", "trace");
+    bench.start();
+    let status = |headers: &str| {
+        let answer = Reading::start(bench.address(), "/api/export", headers).rest();
+        (answer.status, answer.head)
+    };
+    let (missing, head) = status("");
+    assert!(missing == 401 && head.contains("WWW-Authenticate: Bearer"), "{head}");
+    for good in [
+        format!("Authorization: Bearer {KEY}\r\n"),
+        format!("authorization: bearer {KEY}\r\n"),
+        "X-Api-Key: second-key-of-the-list\r\n".to_owned(),
+        "Authorization: Basic eDp5\r\nX-Api-Key: another-key-in-a-file\r\n".to_owned(),
+    ] {
+        assert_eq!(status(&good).0, 200, "{good}");
+    }
+    for wrong in ["Authorization: Bearer a-key-that-nobody-guesse\r\n", "X-Api-Key: x\r\n"] {
+        assert_eq!(status(wrong).0, 403, "{wrong}");
+    }
+    for none in ["Authorization: Basic eDp5\r\n", "X-Api-Key: \r\n"] {
+        assert_eq!(status(none).0, 401, "{none}");
+    }
+    assert_eq!(Reading::start(bench.address(), &format!("/api/export?key={KEY}"), "").status, 401);
+    // The rest stays open.
+    assert_eq!(bench.client().get("/healthz/live").status, 200);
+    assert!(!bench.log().contains(KEY) && !bench.log().contains("another-key-in-a-file"));
+    let help = bench.command().args(["serve", "--help"]).output().expect("runs");
+    assert!(help.status.success() && !String::from_utf8_lossy(&help.stdout).contains(KEY));
+    for (name, value) in [("ADMIN_KEYS", "tooshort"), ("ADMIN_KEYS", ","), ("ADMIN_KEYS_FILE", "/dev/null")] {
+        let output = bench.command().env(name, value).output().expect("runs");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert!(output.status.code() == Some(2) && said.contains(name), "{said}");
+        assert!(!said.contains("tooshort") && said.lines().count() == 1, "{said}");
+    }
+}

@@ -1,0 +1,57 @@
+//! Answers that may be kept: lists have an ETag that changes with what they say, and are packed for those who ask.
+
+mod support;
+
+use std::io::Read;
+
+use serde_json::{Value, json};
+use support::bench::{MAIN_PAIRS, on_pairs};
+use support::client::{Answer, Client};
+
+const LIST: &str = "/api/statistics/popular/keywords?limit=100";
+
+fn get(client: &mut Client, headers: &[(&str, &str)]) -> Answer {
+    client.send("GET", LIST, headers, b"")
+}
+
+fn searches(count: usize) -> Value {
+    (0..count)
+        .map(|i| json!({"eventType": "SEARCH", "userId": 1, "metadata": {"keyword": format!("keyword {i:03}")}}))
+        .collect()
+}
+
+#[test]
+fn a_list_that_says_the_same_is_304_and_a_large_one_is_packed_on_request() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &searches(3)).expect(201);
+        bench.settle();
+        let first = get(&mut client, &[("Accept-Encoding", "gzip")]).expect(200);
+        assert_eq!(first.header("content-encoding"), None, "too small to pay");
+        assert_eq!(first.header("cache-control"), Some("public, max-age=1, stale-while-revalidate=10"));
+        let tag = first.header("etag").expect("a tag").to_owned();
+        assert!(tag.starts_with("W/\""), "{tag}");
+        for known in [tag.as_str(), "*", &format!("\"x\", {tag}"), tag.trim_start_matches("W/")] {
+            let kept = get(&mut client, &[("If-None-Match", known)]).expect(304);
+            assert_eq!((kept.text(), kept.header("etag")), ("", Some(tag.as_str())), "{known}");
+        }
+        get(&mut client, &[("If-None-Match", "W/\"0\"")]).expect(200);
+        client.post("/api/events?wait=true", &searches(100)).expect(201);
+        bench.settle();
+        // A list is computed once a second at most.
+        std::thread::sleep(std::time::Duration::from_millis(1_100));
+        let plain = get(&mut client, &[("If-None-Match", &tag), ("Accept-Encoding", "gzip;q=0, br")]).expect(200);
+        assert_eq!(plain.header("content-encoding"), None);
+        for accepts in ["gzip", "br, GZIP;q=0.5", "*"] {
+            let packed = get(&mut client, &[("Accept-Encoding", accepts)]).expect(200);
+            assert_eq!(packed.header("content-encoding"), Some("gzip"), "{accepts}");
+            assert_eq!(packed.header("vary"), Some("Accept-Encoding"));
+            assert_eq!(packed.header("etag"), plain.header("etag"));
+            assert!(packed.body.len() < plain.body.len() / 2);
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(&packed.body[..]).read_to_string(&mut text).expect("gzip");
+            let unpacked: Value = serde_json::from_str(&text).expect("JSON");
+            assert_eq!(unpacked["items"], plain.json()["items"]);
+        }
+    });
+}
