@@ -158,19 +158,19 @@ fn what_is_wrong_with_a_post_is_named_by_its_field_and_what_is_at_its_bound_is_k
 #[test]
 fn posts_and_likes_are_read_and_written_with_the_key_for_it() {
     let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs nothing");
-    bench.set("WRITE_KEYS", "writing-key-1");
-    bench.set("READ_KEYS", "reading-key-1");
+    bench.set("WRITE_KEYS", "a-key-for-writing-1");
+    bench.set("READ_KEYS", "a-key-for-reading-1");
     bench.start();
     let mut client = bench.client();
     let body = r#"{"userId":1,"content":"c","postId":"p"}"#;
     for (method, path, key, other) in [
-        ("POST", "/api/posts", "writing-key-1", "reading-key-1"),
-        ("POST", "/api/posts/like", "writing-key-1", "reading-key-1"),
-        ("PUT", "/api/posts/p/like", "writing-key-1", "reading-key-1"),
-        ("GET", "/api/posts/p", "reading-key-1", "writing-key-1"),
-        ("GET", "/api/posts/p/like", "reading-key-1", "writing-key-1"),
-        ("DELETE", "/api/posts/p/like", "writing-key-1", "reading-key-1"),
-        ("DELETE", "/api/posts/p", "writing-key-1", "reading-key-1"),
+        ("POST", "/api/posts", "a-key-for-writing-1", "a-key-for-reading-1"),
+        ("POST", "/api/posts/like", "a-key-for-writing-1", "a-key-for-reading-1"),
+        ("PUT", "/api/posts/p/like", "a-key-for-writing-1", "a-key-for-reading-1"),
+        ("GET", "/api/posts/p", "a-key-for-reading-1", "a-key-for-writing-1"),
+        ("GET", "/api/posts/p/like", "a-key-for-reading-1", "a-key-for-writing-1"),
+        ("DELETE", "/api/posts/p/like", "a-key-for-writing-1", "a-key-for-reading-1"),
+        ("DELETE", "/api/posts/p", "a-key-for-writing-1", "a-key-for-reading-1"),
     ] {
         let json = ("Content-Type", "application/json");
         let mut send = |headers: &[_]| client.send(method, path, headers, body.as_bytes()).status;
