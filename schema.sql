@@ -44,10 +44,12 @@ CREATE TABLE IF NOT EXISTS post_like (
     user_id  text COLLATE "C" NOT NULL,
     post_id  text COLLATE "C" NOT NULL,
     liked_at timestamptz NOT NULL,
-    PRIMARY KEY (user_id, post_id)
+    -- The post first: a post that goes takes its likes with it.
+    PRIMARY KEY (post_id, user_id)
 );
 
--- One row a change; a like that changed nothing has none. Also the verdict on its record.
+-- One row a change; a like that changed nothing has none. Also the verdict on its record. A post that was deleted has a
+-- row for each like that went with it, all of one position. Within a post `version` is the order.
 CREATE TABLE IF NOT EXISTS post_like_log (
     seq        bigint GENERATED ALWAYS AS IDENTITY,
     stream     uuid NOT NULL,
@@ -58,7 +60,7 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     like_count bigint NOT NULL CHECK (like_count >= 0),
     version    bigint NOT NULL,
     changed_at timestamptz NOT NULL,
-    PRIMARY KEY (stream, position)
+    PRIMARY KEY (stream, position, seq)
 );
 
 -- Records that the ledger refuses, as the journal holds them.
@@ -80,11 +82,16 @@ CREATE TABLE IF NOT EXISTS watermark (
     pruned   bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 
--- Decisions beyond "stored": 1 duplicate, 2 dead. Likes are in their log.
+-- Decisions beyond "stored": 1 duplicate, 2 dead, 3 a post was made, 4 one was replaced, 5 one was deleted, 6 there was
+-- none to delete. Likes are in their log.
 CREATE TABLE IF NOT EXISTS verdict (
-    stream   uuid NOT NULL,
-    position bigint NOT NULL,
-    kind     smallint NOT NULL,
+    stream        uuid NOT NULL,
+    position      bigint NOT NULL,
+    kind          smallint NOT NULL,
+    -- Of 3 and 4: when the post was made.
+    created_at_ms bigint,
+    -- Of 3 and 4: the post's likes; of 5 and 6: those that went with it.
+    likes         bigint,
     PRIMARY KEY (stream, position)
 );
 

@@ -19,6 +19,16 @@ pub const URL_BYTES_MAX: usize = 2_048;
 pub const PAGE_KEY_BYTES_MAX: usize = 512;
 /// `properties`, as sent.
 pub const PROPERTIES_BYTES_MAX: usize = 8 * 1024;
+/// A post's content: some 2,500 words, far more than a feed shows and far less than a record may have.
+pub const POST_CONTENT_BYTES_MAX: usize = 16 * 1024;
+/// Hashtags of a post, each once: as many as the large networks allow.
+pub const POST_HASHTAGS_MAX: usize = 30;
+/// A hashtag, folded.
+pub const HASHTAG_BYTES_MAX: usize = 100;
+/// Images of a post; each url is bounded as every url is.
+pub const POST_IMAGES_MAX: usize = 20;
+/// A post as sent: every field at its bound and every byte of it escaped.
+pub const POST_BYTES_MAX: usize = 512 * 1024;
 /// Nesting of any body: recursion in a coroutine's stack is bounded by it.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// A number inside `properties`, in characters: PostgreSQL's numeric takes it whatever it is.
@@ -249,6 +259,12 @@ pub const POSTGRES_SPARE_THREADS: usize = 8;
 pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 1_200;
 /// The server ends a writer's statement after this.
 pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
+/// A deleted post takes its likes with it in one transaction: past so many of them a statement gets more time than others.
+pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
+/// … which is this much for each like; measured: 4 µs, its row of the log included.
+pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
+/// Likes that went with a post, of one record: past so many their rows are stepped over where verdicts are read back.
+pub const CLEARED_LIKES_READ_MAX: i64 = 1_000;
 /// COPY is handed to the client in pieces of this size: each wakes its runtime once.
 pub const POSTGRES_COPY_PIECE_BYTES: usize = 1024 * 1024;
 /// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
@@ -347,6 +363,19 @@ const _: () = assert!(REQUEST_EVENTS_MAX <= FRAME_RECORDS_MAX, "a request's even
 const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
+const _: () = assert!(
+    POST_CONTENT_BYTES_MAX
+        + POST_HASHTAGS_MAX * (HASHTAG_BYTES_MAX + 4)
+        + POST_IMAGES_MAX * (URL_BYTES_MAX + 4)
+        + 2 * ID_BYTES_MAX
+        + 256
+        <= RECORD_BYTES_MAX,
+    "the largest post is a record"
+);
+const _: () = assert!(POST_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(
+    POSTGRES_CLEARED_LIKES_USUAL as u64 * POSTGRES_CLEARED_LIKE_US_MAX / 1_000 <= POSTGRES_WRITE_STATEMENT_MS_MAX
+);
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);

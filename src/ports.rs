@@ -66,6 +66,8 @@ pub enum Verdict {
     Dead,
     /// A like, unlike or toggle was stored, with this outcome.
     Like(LikeOutcome),
+    /// A post was put or deleted, with this outcome.
+    Post(PostOutcome),
 }
 
 /// A post's like state as one user's action left it.
@@ -86,6 +88,15 @@ impl LikeOutcome {
     pub fn stored_type(&self) -> EventType {
         if self.liked { EventType::Like } else { EventType::Unlike }
     }
+}
+
+/// What became of a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PostOutcome {
+    /// The post is there: as a new one, or in the place of the one that had its id. Its time and its likes right after.
+    Put { replaced: bool, created_at_ms: i64, like_count: i64 },
+    /// Neither the post nor a like of it is there any more. How many likes went, each a row of `post_like_log`.
+    Deleted { existed: bool, likes_removed: i64 },
 }
 
 /// Verdicts in the order of their positions; a record without one was stored.
@@ -133,7 +144,7 @@ pub trait Ledger: Send + Sync {
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
 
     /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
-    /// A like that changed nothing may be missing. Read together with the watermark, in one snapshot: verdicts of a
+    /// A like that changed nothing may be missing; those that went with their post are told by its verdict. Read together with the watermark, in one snapshot: verdicts of a
     /// position past the watermark do not exist. `None` where verdicts behind `after` were pruned: nobody may guess
     /// that a record was stored because its verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
@@ -150,6 +161,12 @@ pub trait Ledger: Send + Sync {
 
     /// One consistent snapshot of everything that a live store is built from.
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError>;
+
+    /// The likes of a post as of now, none for one that nobody ever liked, and whether `user_id` likes it.
+    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError>;
+
+    /// A post with its likes as of now, in one snapshot; `None` where there is none of that id.
+    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in
     /// rows, memory and time: it may hold fewer rows than there are, even none, and is the last one only where it says
@@ -186,6 +203,28 @@ pub trait LedgerWriter: Send {
 
     /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
+}
+
+/// What [`Ledger::likes`] answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Likes {
+    /// Never below zero; always the number of rows of `post_like`.
+    pub like_count: i64,
+    /// False where nobody was asked about.
+    pub liked: bool,
+}
+
+/// A post as it is kept, with its likes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Post {
+    pub post_id: String,
+    pub user_id: String,
+    pub content: String,
+    /// Folded: see `events::fold_hashtag`.
+    pub hashtags: Vec<String>,
+    pub image_urls: Vec<String>,
+    pub created_at_ms: i64,
+    pub like_count: i64,
 }
 
 /// What [`Ledger::count`] counts; all given filters must match.

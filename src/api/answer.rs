@@ -102,6 +102,11 @@ pub(super) fn waited(exchange: &mut Exchange<'_>, ms: u64, decisions: &Decisions
     Some(waited)
 }
 
+/// The ledger refuses a record's data: sending it again would not help.
+pub(super) fn dead(exchange: &mut Exchange<'_>) {
+    error(exchange, 422, "refused_by_ledger", "the ledger refuses the data; it is kept in dead_letter");
+}
+
 /// A store did not answer in time, and nothing else can.
 pub(super) fn store_away(exchange: &mut Exchange<'_>) {
     let message = "the stores do not answer; events are still taken. Ask again";

@@ -1,11 +1,14 @@
-//! Bodies of ingestion: content type, content coding, decompression within its bound, UTF-8.
+//! Bodies: content type, content coding, decompression within its bound, UTF-8; and those that are one JSON object.
 
 use std::borrow::Cow;
 use std::io::Read;
 
-use super::wire::Rejection;
+use serde::Deserialize;
+
+use super::json_guard::check_depth;
+use super::wire::{Rejection, bad_json, too_deep};
 use crate::http::Request;
-use crate::limits::BODY_DECODED_BYTES_MAX;
+use crate::limits::{BODY_DECODED_BYTES_MAX, JSON_DEPTH_MAX};
 
 /// How the events of a body are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,4 +77,19 @@ fn broken() -> Rejection {
 /// The body as text.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Rejection> {
     std::str::from_utf8(bytes).map_err(|_| Rejection::new("invalid_utf8", "the body is not UTF-8"))
+}
+
+/// The fields of a body that is one object, bounded in size and nesting; those that it does not name are ignored.
+pub(super) fn object<'a, T: Deserialize<'a>>(text: &'a str, bytes_max: usize) -> Result<T, Rejection> {
+    if text.len() > bytes_max {
+        return Err(Rejection::new("body_too_large", format!("this body may have at most {bytes_max} bytes")));
+    }
+    // A derived struct would take an array of values as well.
+    match text.trim_ascii_start().as_bytes().first() {
+        None => return Err(Rejection::new("empty_body", "send a JSON object")),
+        Some(b'{') => {}
+        Some(_) => return Err(Rejection::new("invalid_json", "send a JSON object")),
+    }
+    check_depth(text, JSON_DEPTH_MAX).map_err(too_deep)?;
+    serde_json::from_str(text).map_err(|e| bad_json(&e))
 }

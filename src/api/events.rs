@@ -184,10 +184,7 @@ fn answer_one(id: Uuid, decisions: &Decisions, exchange: &mut Exchange<'_>) {
     match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
         None => {}
         Some(Waited::Done) => match decisions.verdicts().first() {
-            Some((_, Verdict::Dead)) => {
-                let message = "the ledger refuses the event's data; it is kept in dead_letter";
-                answer::error(exchange, 422, "refused_by_ledger", message);
-            }
+            Some((_, Verdict::Dead)) => answer::dead(exchange),
             verdict => {
                 let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
                 answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
@@ -229,7 +226,7 @@ fn accepted(id: Uuid, exchange: &mut Exchange<'_>) {
 
 fn settle_row(body: &mut BatchBody, (index, id): (usize, Uuid), verdict: Verdict) {
     match verdict {
-        Verdict::Like(_) => {}
+        Verdict::Like(_) | Verdict::Post(_) => {}
         Verdict::Duplicate => body.duplicates += 1,
         Verdict::Dead => {
             body.accepted -= 1;

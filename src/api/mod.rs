@@ -13,7 +13,9 @@ mod export;
 mod export_format;
 mod json_guard;
 mod keys;
+mod likes;
 mod operations;
+mod posts;
 mod query;
 mod rates;
 mod recent;
@@ -64,6 +66,14 @@ impl Api {
                 Post => {}
                 _ => self.not_here(request, "POST", exchange),
             },
+            "/api/posts" => match method {
+                Post if self.admits(Right::Write, request, exchange) => self.post_post(request, exchange),
+                Post => {}
+                _ => self.not_here(request, "POST", exchange),
+            },
+            path if path.starts_with("/api/posts/") => {
+                self.under_posts(&path["/api/posts/".len()..], request, exchange);
+            }
             path if path.starts_with("/api/search/recent/") => {
                 let user = &path["/api/search/recent/".len()..];
                 match method {

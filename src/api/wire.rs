@@ -249,7 +249,7 @@ fn event_type(value: Scalar<'_>) -> Result<EventType, Rejection> {
     }
 }
 
-fn event_id(value: Scalar<'_>) -> Result<Option<Uuid>, Rejection> {
+pub(super) fn event_id(value: Scalar<'_>) -> Result<Option<Uuid>, Rejection> {
     let id = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Text(text) if text.len() == 36 => Uuid::try_parse(&text).ok(),
@@ -287,7 +287,11 @@ pub(super) fn id_fault(text: &str) -> Option<&'static str> {
 }
 
 /// Text of 1 to `bytes_max` bytes; the empty string is no value.
-fn text<'a>(field: &'static str, value: Scalar<'a>, bytes_max: usize) -> Result<Option<Cow<'a, str>>, Rejection> {
+pub(super) fn text<'a>(
+    field: &'static str,
+    value: Scalar<'a>,
+    bytes_max: usize,
+) -> Result<Option<Cow<'a, str>>, Rejection> {
     let reason = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Text(text) if text.is_empty() => return Ok(None),
@@ -376,7 +380,7 @@ fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt) ->
     Ok(at)
 }
 
-fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i64>, Rejection> {
+pub(super) fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i64>, Rejection> {
     let at = match value {
         Scalar::Absent => return Ok(None),
         Scalar::Integer(ms) => i64::try_from(*ms).ok(),

@@ -34,6 +34,11 @@ impl Decisions {
         self.0.iter().for_each(|(_, decision)| decision.abandon());
     }
 
+    /// The verdict on the only record of the request, if it has one.
+    pub fn verdict(&self) -> Option<Verdict> {
+        self.verdicts().first().map(|(_, verdict)| *verdict)
+    }
+
     /// Exceptional verdicts by index within the request, in order.
     pub fn verdicts(&self) -> Vec<(usize, Verdict)> {
         let of_part = |(offset, decision): &(u32, Arc<Decision>)| {
@@ -104,9 +109,18 @@ impl App {
     ) -> Result<Decisions, AppendError> {
         let at_ms = self.clock.now_ms();
         let forget = Forget { user_id: user_id.into(), keyword: keyword.map(Into::into), at_ms };
+        self.append_decided(Until::Live, ticket, |bytes| encode_forget(&forget, bytes))
+    }
+
+    /// One record into the journal; the ticket covers the follower's part.
+    pub(super) fn append_decided(
+        &self,
+        until: Until,
+        ticket: &Arc<Ticket>,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Decisions, AppendError> {
         let decision = Decision::new(ticket.clone());
-        let wait = Wait::Follower(Until::Live, decision.clone());
-        self.journal.append(ticket.worker(), 1, wait, |bytes| encode_forget(&forget, bytes))?;
+        self.journal.append(ticket.worker(), 1, Wait::Follower(until, decision.clone()), encode)?;
         Ok(Decisions(vec![(0, decision)]))
     }
 

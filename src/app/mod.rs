@@ -4,6 +4,8 @@
 //! knows nothing of HTTP, and no product by name. Reads return a [`Pending`] that the caller sleeps for.
 
 pub mod ingest;
+mod likes;
+mod posts;
 pub mod reads;
 
 use std::sync::Arc;

@@ -28,9 +28,10 @@ impl Source {
     }
 }
 
-const PATIENCE: Duration = Duration::from_millis(READ_WAIT_MS);
+pub(super) const PATIENCE: Duration = Duration::from_millis(READ_WAIT_MS);
 
-type Read<T> = Result<Pending<Result<T, StoreError>>, LaneFull>;
+/// A read under way, or none where too many wait already.
+pub type Read<T> = Result<Pending<Result<T, StoreError>>, LaneFull>;
 
 impl App {
     /// The highest counts of a window, from the live store.

@@ -11,17 +11,17 @@ use super::{Event, EventType};
 
 const KIND_EVENT: u8 = 1;
 const KIND_FORGET: u8 = 2;
+const KIND_POST_PUT: u8 = 3;
+const KIND_POST_DELETE: u8 = 4;
 const KIND_LOST: u8 = 255;
 
 /// One entry of the journal: every write of the system, in one order.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every record is an event; a box each would be an allocation each"
-)]
 pub enum Record<'a> {
     Event(Event<'a>),
     Forget(Forget<'a>),
+    PostPut(PostPut<'a>),
+    PostDelete(PostDelete<'a>),
     /// Stands where a record was that is lost: damage of the journal, salvaged. Nothing but its position is known; every
     /// sink passes it, counts it and says so.
     Lost,
@@ -33,6 +33,28 @@ pub struct Forget<'a> {
     pub user_id: Cow<'a, str>,
     /// `None`: all of them.
     pub keyword: Option<Cow<'a, str>>,
+    pub at_ms: i64,
+}
+
+/// Makes a post, or replaces the one of that id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostPut<'a> {
+    pub post_id: Cow<'a, str>,
+    pub user_id: Cow<'a, str>,
+    pub content: Cow<'a, str>,
+    /// As [`super::fold_hashtag`] leaves them, each once.
+    pub hashtags: Vec<Cow<'a, str>>,
+    pub image_urls: Vec<Cow<'a, str>>,
+    /// When the post was made; `None`: that of the post it replaces, or else `at_ms`.
+    pub created_at_ms: Option<i64>,
+    /// When the record was made.
+    pub at_ms: i64,
+}
+
+/// Removes a post, if it is there, and its likes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PostDelete<'a> {
+    pub post_id: Cow<'a, str>,
     pub at_ms: i64,
 }
 
@@ -86,6 +108,41 @@ pub fn encode_forget(forget: &Forget<'_>, out: &mut Vec<u8>) {
     finish(start, out);
 }
 
+/// Appends a post, encoded, to `out`.
+pub fn encode_post_put(put: &PostPut<'_>, out: &mut Vec<u8>) {
+    let start = begin(KIND_POST_PUT, out);
+    out.extend_from_slice(&put.at_ms.to_le_bytes());
+    out.push(u8::from(put.created_at_ms.is_some()));
+    if let Some(created_at_ms) = put.created_at_ms {
+        out.extend_from_slice(&created_at_ms.to_le_bytes());
+    }
+    put_string(&put.post_id, out);
+    put_string(&put.user_id, out);
+    put_string(&put.content, out);
+    put_strings(&put.hashtags, out);
+    put_strings(&put.image_urls, out);
+    finish(start, out);
+}
+
+/// Appends the removal of a post, encoded, to `out`.
+pub fn encode_post_delete(delete: &PostDelete<'_>, out: &mut Vec<u8>) {
+    let start = begin(KIND_POST_DELETE, out);
+    out.extend_from_slice(&delete.at_ms.to_le_bytes());
+    put_string(&delete.post_id, out);
+    finish(start, out);
+}
+
+/// Appends any record, encoded, to `out`.
+pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
+    match record {
+        Record::Event(event) => encode_event(event, out),
+        Record::Forget(forget) => encode_forget(forget, out),
+        Record::PostPut(put) => encode_post_put(put, out),
+        Record::PostDelete(delete) => encode_post_delete(delete, out),
+        Record::Lost => out.extend_from_slice(&LOST_RECORD),
+    }
+}
+
 /// A lost record, encoded: all are the same bytes.
 pub const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
 
@@ -96,6 +153,8 @@ pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
     let record = match take(&mut body, 1)?[0] {
         KIND_EVENT => Record::Event(decode_event(&mut body)?),
         KIND_FORGET => Record::Forget(decode_forget(&mut body)?),
+        KIND_POST_PUT => Record::PostPut(decode_post_put(&mut body)?),
+        KIND_POST_DELETE => Record::PostDelete(decode_post_delete(&mut body)?),
         KIND_LOST => Record::Lost,
         _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
     };
@@ -144,6 +203,25 @@ fn decode_forget<'a>(body: &mut &'a [u8]) -> Result<Forget<'a>, Corrupt> {
     Ok(Forget { user_id, keyword, at_ms })
 }
 
+fn decode_post_put<'a>(body: &mut &'a [u8]) -> Result<PostPut<'a>, Corrupt> {
+    let at_ms = take_i64(body)?;
+    let created_at_ms = if take(body, 1)?[0] != 0 { Some(take_i64(body)?) } else { None };
+    Ok(PostPut {
+        post_id: take_string(body)?,
+        user_id: take_string(body)?,
+        content: take_string(body)?,
+        hashtags: take_strings(body)?,
+        image_urls: take_strings(body)?,
+        created_at_ms,
+        at_ms,
+    })
+}
+
+fn decode_post_delete<'a>(body: &mut &'a [u8]) -> Result<PostDelete<'a>, Corrupt> {
+    let at_ms = take_i64(body)?;
+    Ok(PostDelete { post_id: take_string(body)?, at_ms })
+}
+
 fn begin(kind: u8, out: &mut Vec<u8>) -> usize {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
@@ -160,6 +238,12 @@ fn put_string(string: &str, out: &mut Vec<u8>) {
     let length = u32::try_from(string.len()).expect("a string is bounded by the contract");
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(string.as_bytes());
+}
+
+fn put_strings(strings: &[Cow<'_, str>], out: &mut Vec<u8>) {
+    let count = u32::try_from(strings.len()).expect("a list is bounded by the contract");
+    out.extend_from_slice(&count.to_le_bytes());
+    strings.iter().for_each(|string| put_string(string, out));
 }
 
 fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], Corrupt> {
@@ -184,6 +268,16 @@ fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<Cow<'a, str>, Corrupt> {
     let length = take_u32(bytes)? as usize;
     let string = std::str::from_utf8(take(bytes, length)?).map_err(|_| Corrupt("a string is not UTF-8"))?;
     Ok(Cow::Borrowed(string))
+}
+
+/// Grows with what is there, not with what the count says.
+fn take_strings<'a>(bytes: &mut &'a [u8]) -> Result<Vec<Cow<'a, str>>, Corrupt> {
+    let count = take_u32(bytes)?;
+    let mut strings = Vec::new();
+    for _ in 0..count {
+        strings.push(take_string(bytes)?);
+    }
+    Ok(strings)
 }
 
 #[cfg(test)]
@@ -213,10 +307,21 @@ mod tests {
             encode_event(&event, &mut bytes);
             let forget = Forget { user_id: "u".into(), keyword: event.keyword.clone(), at_ms: event_time_ms };
             encode_forget(&forget, &mut bytes);
+            let put = PostPut {
+                post_id: "p".into(), user_id: "u".into(), content: event.keyword.clone().unwrap_or_default(),
+                hashtags: event.url.iter().chain(&event.referrer).cloned().collect(), image_urls: vec![],
+                created_at_ms: component_id, at_ms: received_at_ms,
+            };
+            let delete = PostDelete { post_id: "p".into(), at_ms: event_time_ms };
+            let rest_of_them = [Record::PostPut(put), Record::PostDelete(delete)];
+            rest_of_them.iter().for_each(|record| encode_record(record, &mut bytes));
             bytes.extend_from_slice(&LOST_RECORD);
             let mut rest = bytes.as_slice();
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Event(event));
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Forget(forget));
+            for record in rest_of_them {
+                prop_assert_eq!(decode_record(&mut rest).unwrap(), record);
+            }
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Lost);
             prop_assert!(rest.is_empty());
             for cut in 0..bytes.len() {

@@ -10,8 +10,11 @@ mod page_view;
 mod search;
 mod tally;
 
-pub use codec::{Corrupt, Forget, LOST_RECORD, Record, decode_record, encode_event, encode_forget};
-pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored};
+pub use codec::{
+    Corrupt, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_event, encode_forget,
+    encode_post_delete, encode_post_put, encode_record,
+};
+pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
 
 use std::borrow::Cow;
 use uuid::Uuid;
@@ -182,6 +185,11 @@ pub fn fold_keyword(keyword: &str) -> Cow<'_, str> {
     Cow::Owned(keyword.chars().flat_map(char::to_lowercase).nfc().collect())
 }
 
+/// A hashtag as posts keep it and searches find it: trimmed, without its `#`, folded as keywords are. May be empty.
+pub fn fold_hashtag(typed: &str) -> String {
+    fold_keyword(typed.trim().trim_start_matches('#').trim()).into_owned()
+}
+
 /// The path that a page is counted under: the url without scheme, host, query and fragment.
 pub fn page_key(url: &str) -> &str {
     let path = url.find("://").map_or(url, |scheme_end| {
@@ -223,6 +231,14 @@ mod tests {
         assert_eq!(fold_keyword("ÉCOLE"), "école");
         assert_eq!(fold_keyword("고양이"), "고양이");
         assert!(matches!(fold_keyword("plain"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn hashtags_are_keywords_without_their_sign() {
+        for (typed, kept) in [(" #Oak ", "oak"), ("##É", "é"), ("# a b", "a b"), ("#", ""), ("cafe\u{301}", "café")]
+        {
+            assert_eq!(fold_hashtag(typed), kept, "{typed}");
+        }
     }
 
     #[test]

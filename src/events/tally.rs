@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{Dimension, Event, EventType, fold_keyword, page_key};
+use super::{Dimension, Event, EventType, PostDelete, fold_keyword, page_key};
 
 /// Where a count goes: what is counted, the minute since the epoch it happened in, under which name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,5 +97,12 @@ pub fn mention_key(event_type: EventType, value: &str) -> String {
 pub fn tally_like(tally: &mut Tally, event: &Event<'_>, liked: bool) {
     if let Some(post) = &event.post_id {
         tally.add(Dimension::PostLikes, event.minute(), post, if liked { 1 } else { -1 });
+    }
+}
+
+/// Counts likes that went with their post: that many net likes fewer, at the time of its removal.
+pub fn tally_unliked(tally: &mut Tally, delete: &PostDelete<'_>, likes_removed: i64) {
+    if likes_removed != 0 {
+        tally.add(Dimension::PostLikes, delete.at_ms.div_euclid(60_000), &delete.post_id, -likes_removed);
     }
 }

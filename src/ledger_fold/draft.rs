@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 
 use uuid::Uuid;
 
-use super::likes::{Action, LikeFold};
+use super::likes::{Action, Deed, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
 use crate::events::{
-    Event, EventType, Forget, LOST_RECORD, Record, Tally, encode_event, encode_forget, tally_like, tally_stored,
+    Event, EventType, Forget, PostPut, Record, Tally, encode_record, tally_like, tally_stored, tally_unliked,
 };
-use crate::ports::{Batch, Position, StoreError, Verdict, Verdicts};
+use crate::ports::{Batch, Position, PostOutcome, StoreError, Verdict, Verdicts};
 
 /// 9999-12-31T23:59:59.999Z: past it days have no four-digit year and PostgreSQL's time soon ends.
 const EVENT_TIME_MS_MAX: i64 = 253_402_300_799_999;
@@ -20,6 +20,8 @@ pub struct Draft<'b> {
     batch: &'b Batch<'b>,
     /// Events to store, in journal order.
     events: Vec<(usize, &'b Event<'b>)>,
+    /// Posts to put or delete, in journal order.
+    posts: Vec<Action<'b>>,
     /// Ids that clients chose, each once.
     pub client_ids: Vec<Uuid>,
     pub forgets: Vec<&'b Forget<'b>>,
@@ -53,6 +55,7 @@ impl<'b> Draft<'b> {
         let mut draft = Draft {
             batch,
             events: Vec::with_capacity(batch.records.len()),
+            posts: Vec::new(),
             client_ids: Vec::new(),
             forgets: Vec::new(),
             dead: Vec::new(),
@@ -69,9 +72,17 @@ impl<'b> Draft<'b> {
             }
             match record {
                 Record::Forget(forget) => draft.forgets.push(forget),
+                Record::PostPut(put) => {
+                    check_times(position, [put.at_ms, put.created_at_ms.unwrap_or_default()])?;
+                    draft.add_post(Action::of_put(index, put));
+                }
+                Record::PostDelete(delete) => {
+                    check_times(position, [delete.at_ms, 0])?;
+                    draft.add_post(Action::of_delete(index, delete));
+                }
                 Record::Lost => {}
                 Record::Event(event) => {
-                    check_time(position, event)?;
+                    check_times(position, [event.event_time_ms, event.received_at_ms])?;
                     draft.now_ms = draft.now_ms.max(event.received_at_ms);
                     if event.id_from_client && !ids.insert(event.id) {
                         draft.verdicts.push((position, Verdict::Duplicate));
@@ -85,6 +96,19 @@ impl<'b> Draft<'b> {
             }
         }
         Ok(draft)
+    }
+
+    fn add_post(&mut self, action: Action<'b>) {
+        self.now_ms = self.now_ms.max(action.at_ms);
+        self.posts.push(action);
+    }
+
+    /// Posts that are put, whether or not they last to the end of the batch.
+    pub fn puts(&self) -> impl Iterator<Item = &'b PostPut<'b>> + '_ {
+        self.posts.iter().filter_map(|action| match action.deed {
+            Deed::Put(put) => Some(put),
+            _ => None,
+        })
     }
 
     /// Events that will be stored, as far as is known.
@@ -104,24 +128,25 @@ impl<'b> Draft<'b> {
         });
     }
 
-    /// Likes, unlikes and toggles that will be stored, in journal order.
+    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order.
     pub fn actions(&self) -> Vec<Action<'b>> {
-        self.events.iter().filter_map(|(index, event)| Action::of(*index, event)).collect()
+        let likes = self.events.iter().filter_map(|(index, event)| Action::of_event(*index, event));
+        let mut actions: Vec<Action<'b>> = likes.chain(self.posts.iter().copied()).collect();
+        if !self.posts.is_empty() {
+            actions.sort_unstable_by_key(|action| action.index);
+        }
+        actions
     }
 
-    /// The position of an action, for its row in the log.
-    pub fn position(&self, action: &Action<'_>) -> Position {
-        self.batch.position(action.index)
+    /// The position of a record, for its rows in the log.
+    pub fn position(&self, index: usize) -> Position {
+        self.batch.position(index)
     }
 
     /// A dead record as the journal holds it, for its row in `dead_letter`.
     pub fn record_bytes(&self, position: Position) -> Vec<u8> {
         let mut bytes = Vec::new();
-        match &self.batch.records[(position - self.batch.from.position - 1) as usize] {
-            Record::Event(event) => encode_event(event, &mut bytes),
-            Record::Forget(forget) => encode_forget(forget, &mut bytes),
-            Record::Lost => bytes.extend_from_slice(&LOST_RECORD),
-        }
+        encode_record(&self.batch.records[(position - self.batch.from.position - 1) as usize], &mut bytes);
         bytes
     }
 
@@ -130,12 +155,20 @@ impl<'b> Draft<'b> {
         let mut verdicts = self.verdicts.clone();
         let mut rows = Vec::with_capacity(self.events.len());
         let mut tally = Tally::default();
-        let mut likes = actions.iter().zip(&fold.outcomes).peekable();
+        let decided = actions.iter().zip(&fold.outcomes);
+        verdicts.extend(decided.clone().map(|(action, verdict)| (self.batch.position(action.index), *verdict)));
+        for (action, verdict) in decided.clone() {
+            if let (Deed::Delete(delete), Verdict::Post(PostOutcome::Deleted { likes_removed, .. })) =
+                (action.deed, verdict)
+            {
+                tally_unliked(&mut tally, delete, *likes_removed);
+            }
+        }
+        let mut likes = decided.filter(|(action, _)| !action.is_of_post()).peekable();
         for (index, event) in &self.events {
             let mut event_type = event.event_type;
-            if let Some((_, outcome)) = likes.next_if(|(action, _)| action.index == *index) {
+            if let Some((_, Verdict::Like(outcome))) = likes.next_if(|(action, _)| action.index == *index) {
                 event_type = outcome.stored_type();
-                verdicts.push((self.batch.position(*index), Verdict::Like(*outcome)));
                 if outcome.changed {
                     tally_like(&mut tally, event, outcome.liked);
                 }
@@ -157,9 +190,9 @@ impl<'b> Draft<'b> {
     }
 }
 
-fn check_time(position: Position, event: &Event<'_>) -> Result<(), StoreError> {
+fn check_times(position: Position, times_ms: [i64; 2]) -> Result<(), StoreError> {
     let storable = 0..=EVENT_TIME_MS_MAX;
-    if storable.contains(&event.event_time_ms) && storable.contains(&event.received_at_ms) {
+    if times_ms.iter().all(|ms| storable.contains(ms)) {
         return Ok(());
     }
     Err(StoreError::Poison(format!("record {position}: its time is outside of 1970 to 9999")))

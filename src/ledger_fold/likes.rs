@@ -1,33 +1,63 @@
-//! Likes: a batch of actions folded over the state that the store locked.
+//! Likes and posts: a batch of actions folded over the state that the store locked.
 //!
-//! Each (user, post) is a switch, each post a counter of the switches that are on. Folding in journal order, under
-//! the lock of the posts' rows, makes every outcome what it would be with one action a transaction.
+//! Each (user, post) is a switch, each post a counter of the switches that are on; deleting a post switches all of
+//! them off. Folding in journal order, under the lock of the posts' rows, makes every outcome what it would be with
+//! one action a transaction. Likes of a deleted post that the batch does not name are never read: there may be
+//! millions, the store moves them to the log itself (a [`Clearing`]).
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
-use crate::events::{Event, EventType};
-use crate::ports::LikeOutcome;
+use crate::events::{Event, EventType, PostDelete, PostPut};
+use crate::ports::{LikeOutcome, PostOutcome, Verdict};
 
-/// A like, unlike or toggle of a batch.
+/// What one record does to a post or to its likes.
 #[derive(Clone, Copy, Debug)]
 pub struct Action<'a> {
     /// Its index in the batch.
     pub index: usize,
-    pub event_type: EventType,
-    pub user: &'a str,
     pub post: &'a str,
     pub at_ms: i64,
+    pub deed: Deed<'a>,
+}
+
+/// See [`Action`].
+#[derive(Clone, Copy, Debug)]
+pub enum Deed<'a> {
+    /// A like, unlike or toggle of a user.
+    Like(EventType, &'a str),
+    Put(&'a PostPut<'a>),
+    Delete(&'a PostDelete<'a>),
 }
 
 impl<'a> Action<'a> {
     /// The action that an event is, if it is one and says who and what.
-    pub fn of(index: usize, event: &'a Event<'_>) -> Option<Action<'a>> {
+    pub fn of_event(index: usize, event: &'a Event<'_>) -> Option<Action<'a>> {
         if !event.event_type.is_like() {
             return None;
         }
         let (user, post) = (event.user_id.as_deref()?, event.post_id.as_deref()?);
-        Some(Action { index, event_type: event.event_type, user, post, at_ms: event.event_time_ms })
+        Some(Action { index, post, at_ms: event.event_time_ms, deed: Deed::Like(event.event_type, user) })
+    }
+
+    pub fn of_put(index: usize, put: &'a PostPut<'_>) -> Action<'a> {
+        Action { index, post: &put.post_id, at_ms: put.at_ms, deed: Deed::Put(put) }
+    }
+
+    pub fn of_delete(index: usize, delete: &'a PostDelete<'_>) -> Action<'a> {
+        Action { index, post: &delete.post_id, at_ms: delete.at_ms, deed: Deed::Delete(delete) }
+    }
+
+    /// The (user, post) whose switch it is about, where it is one.
+    pub fn pair(&self) -> Option<(&'a str, &'a str)> {
+        match self.deed {
+            Deed::Like(_, user) => Some((user, self.post)),
+            _ => None,
+        }
+    }
+
+    /// It is about the post itself.
+    pub fn is_of_post(&self) -> bool {
+        self.pair().is_none()
     }
 }
 
@@ -38,86 +68,199 @@ pub struct LikeState {
     pub posts: Vec<(String, i64, i64)>,
     /// (user, post) that are liked.
     pub liked: Vec<(String, String)>,
+    /// Of the posts that the batch puts or deletes, those that are there: post, when it was made.
+    pub kept: Vec<(String, i64)>,
 }
 
 /// A change, as `post_like_log` keeps it.
 #[derive(Clone, Copy, Debug)]
 pub struct LogRow<'a> {
-    pub action: Action<'a>,
+    /// The index of its record in the batch.
+    pub index: usize,
+    pub user: &'a str,
+    pub post: &'a str,
+    pub at_ms: i64,
     pub outcome: LikeOutcome,
 }
 
-/// All that a batch does to likes.
+/// Likes of a deleted post that no record of the batch names: all rows of the post but those of `spared`. They are
+/// undone in the order of the user, from `like_count` and `version` on, before anything else is written.
+#[derive(Clone, Debug)]
+pub struct Clearing<'a> {
+    pub index: usize,
+    pub post: &'a str,
+    pub at_ms: i64,
+    pub like_count: i64,
+    pub version: i64,
+    pub spared: Vec<&'a str>,
+}
+
+/// All that a batch does to likes and posts.
 #[derive(Clone, Debug, Default)]
 pub struct LikeFold<'a> {
     /// One for each action, in its order.
-    pub outcomes: Vec<LikeOutcome>,
-    /// Changes, in journal order.
+    pub outcomes: Vec<Verdict>,
+    pub clearings: Vec<Clearing<'a>>,
+    /// Changes by users that the batch names, in journal order.
     pub log: Vec<LogRow<'a>>,
     /// Rows that `post_like` gains: user, post, when. In the order of (post, user).
     pub added: Vec<(&'a str, &'a str, i64)>,
-    /// Rows that it loses: user, post. In the order of (post, user).
+    /// Rows that it loses beside the clearings: user, post. In the order of (post, user).
     pub removed: Vec<(&'a str, &'a str)>,
-    /// Posts that changed: likes and version. In the order of the post.
+    /// Posts whose likes changed: likes and version. In the order of the post.
     pub posts: Vec<(&'a str, i64, i64)>,
+    /// Posts as the batch leaves them, with the time they were made. In the order of the post.
+    pub put: Vec<(&'a PostPut<'a>, i64)>,
+    /// Posts that are there and go. In their order.
+    pub deleted: Vec<&'a str>,
 }
 
-/// A pair's switch as the batch leaves it.
+/// A pair's switch.
+#[derive(Default)]
 struct Switch {
     before: bool,
     now: bool,
     at_ms: i64,
 }
 
+/// A post on its way through the batch.
+#[derive(Default)]
+struct Folding<'a> {
+    like_count: i64,
+    version: i64,
+    touched: bool,
+    /// Of the users that the batch names.
+    switches: BTreeMap<&'a str, Switch>,
+    /// The post was there before the batch, made then.
+    was_made_at: Option<i64>,
+    is_made_at: Option<i64>,
+    put: Option<&'a PostPut<'a>>,
+}
+
 /// Folds `actions`, in journal order, over `state`.
 pub fn fold_likes<'a>(actions: &[Action<'a>], state: &LikeState) -> LikeFold<'a> {
-    let liked: HashSet<(&str, &str)> = state.liked.iter().map(|(user, post)| (user.as_str(), post.as_str())).collect();
-    let known: HashMap<&str, (i64, i64)> = state.posts.iter().map(|(p, n, v)| (p.as_str(), (*n, *v))).collect();
-    let mut switches: HashMap<(&str, &str), Switch> = HashMap::new();
-    let mut posts: HashMap<&str, (i64, i64, bool)> = HashMap::new();
+    let mut posts = begin(actions, state);
     let mut fold = LikeFold::default();
     for action in actions {
-        let switch = match switches.entry((action.post, action.user)) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => {
-                let before = liked.contains(&(action.user, action.post));
-                entry.insert(Switch { before, now: before, at_ms: action.at_ms })
-            }
+        let post = posts.get_mut(action.post).expect("every post of the batch was begun with");
+        let outcome = match action.deed {
+            Deed::Like(event_type, user) => Verdict::Like(post.like(action, event_type, user, &mut fold)),
+            Deed::Put(put) => Verdict::Post(post.put(put)),
+            Deed::Delete(_) => Verdict::Post(post.delete(action, &mut fold)),
         };
-        let (count, version, touched) = posts.entry(action.post).or_insert_with(|| {
-            let (count, version) = known.get(action.post).copied().unwrap_or_default();
-            (count, version, false)
+        fold.outcomes.push(outcome);
+    }
+    for (name, post) in posts {
+        post.end(name, &mut fold);
+    }
+    fold
+}
+
+fn begin<'a>(actions: &[Action<'a>], state: &LikeState) -> BTreeMap<&'a str, Folding<'a>> {
+    let stats: HashMap<&str, (i64, i64)> = state.posts.iter().map(|(p, n, v)| (p.as_str(), (*n, *v))).collect();
+    let made: HashMap<&str, i64> = state.kept.iter().map(|(post, at_ms)| (post.as_str(), *at_ms)).collect();
+    let mut posts: BTreeMap<&str, Folding<'_>> = BTreeMap::new();
+    for action in actions {
+        let post = posts.entry(action.post).or_insert_with(|| {
+            let (like_count, version) = stats.get(action.post).copied().unwrap_or_default();
+            let made_at = made.get(action.post).copied();
+            Folding { like_count, version, was_made_at: made_at, is_made_at: made_at, ..Folding::default() }
         });
-        let wanted = match action.event_type {
+        if let Some((user, _)) = action.pair() {
+            post.switches.entry(user).or_default();
+        }
+    }
+    for (user, name) in &state.liked {
+        let switch = posts.get_mut(name.as_str()).and_then(|post| post.switches.get_mut(user.as_str()));
+        if let Some(switch) = switch {
+            (switch.before, switch.now) = (true, true);
+        }
+    }
+    posts
+}
+
+impl<'a> Folding<'a> {
+    fn like(
+        &mut self,
+        action: &Action<'a>,
+        event_type: EventType,
+        user: &'a str,
+        fold: &mut LikeFold<'a>,
+    ) -> LikeOutcome {
+        let switch = self.switches.entry(user).or_default();
+        let wanted = match event_type {
             EventType::Unlike => false,
             EventType::Toggle => !switch.now,
             _ => true,
         };
         let changed = wanted != switch.now;
         if changed {
-            // A count below its rows cannot be: but a hand that edited one must not make us store a negative.
-            *count = (*count + if wanted { 1 } else { -1 }).max(0);
-            *version += 1;
-            *touched = true;
-            switch.now = wanted;
-            switch.at_ms = action.at_ms;
+            (switch.now, switch.at_ms) = (wanted, action.at_ms);
+            self.step(if wanted { 1 } else { -1 });
         }
-        let outcome = LikeOutcome { liked: wanted, changed, like_count: *count, version: *version };
-        fold.outcomes.push(outcome);
+        let outcome = LikeOutcome { liked: wanted, changed, like_count: self.like_count, version: self.version };
         if changed {
-            fold.log.push(LogRow { action: *action, outcome });
+            let Action { index, post, at_ms, .. } = *action;
+            fold.log.push(LogRow { index, user, post, at_ms, outcome });
         }
+        outcome
     }
-    for ((post, user), switch) in switches {
-        match (switch.before, switch.now) {
-            (false, true) => fold.added.push((user, post, switch.at_ms)),
-            (true, false) => fold.removed.push((user, post)),
+
+    fn put(&mut self, put: &'a PostPut<'a>) -> PostOutcome {
+        let replaced = self.is_made_at.is_some();
+        let created_at_ms = put.created_at_ms.or(self.is_made_at).unwrap_or(put.at_ms);
+        self.is_made_at = Some(created_at_ms);
+        self.put = Some(put);
+        PostOutcome::Put { replaced, created_at_ms, like_count: self.like_count }
+    }
+
+    fn delete(&mut self, action: &Action<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
+        let existed = self.is_made_at.take().is_some();
+        self.put = None;
+        let likes_removed = self.like_count;
+        let Action { index, post, at_ms, .. } = *action;
+        let on: Vec<&'a str> = self.switches.iter().filter(|(_, switch)| switch.now).map(|(user, _)| *user).collect();
+        for user in on {
+            let switch = self.switches.get_mut(user).expect("it was just found");
+            (switch.now, switch.at_ms) = (false, at_ms);
+            self.step(-1);
+            let outcome =
+                LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
+            fold.log.push(LogRow { index, user, post, at_ms, outcome });
+        }
+        if self.like_count > 0 {
+            let spared = self.switches.keys().copied().collect();
+            let (like_count, version) = (self.like_count, self.version);
+            fold.clearings.push(Clearing { index, post, at_ms, like_count, version, spared });
+            self.version += self.like_count;
+            self.like_count = 0;
+            self.touched = true;
+        }
+        PostOutcome::Deleted { existed, likes_removed }
+    }
+
+    fn step(&mut self, by: i64) {
+        // A count below its rows cannot be: but a hand that edited one must not make us store a negative.
+        self.like_count = (self.like_count + by).max(0);
+        self.version += 1;
+        self.touched = true;
+    }
+
+    fn end(self, name: &'a str, fold: &mut LikeFold<'a>) {
+        for (user, switch) in &self.switches {
+            match (switch.before, switch.now) {
+                (false, true) => fold.added.push((user, name, switch.at_ms)),
+                (true, false) => fold.removed.push((user, name)),
+                _ => {}
+            }
+        }
+        if self.touched {
+            fold.posts.push((name, self.like_count, self.version));
+        }
+        match (self.put, self.is_made_at) {
+            (Some(put), Some(made_at_ms)) => fold.put.push((put, made_at_ms)),
+            (_, None) if self.was_made_at.is_some() => fold.deleted.push(name),
             _ => {}
         }
     }
-    fold.posts = posts.into_iter().filter(|(_, (.., touched))| *touched).map(|(p, (n, v, _))| (p, n, v)).collect();
-    fold.posts.sort_unstable();
-    fold.added.sort_unstable_by_key(|(user, post, _)| (*post, *user));
-    fold.removed.sort_unstable_by_key(|(user, post)| (*post, *user));
-    fold
 }

@@ -12,17 +12,14 @@ mod ranking;
 mod recent;
 mod rollups;
 mod user_hours;
+mod verdicts;
 
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
 pub use draft::{Draft, Effects, StoredRow};
 pub use export::{page_rows, row_bytes};
-pub use likes::{Action, LikeFold, LikeState, LogRow, fold_likes};
+pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};
 pub use ranking::{RankPlan, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use rollups::{RollupRow, Rollups, split_rollups};
 pub use user_hours::UserHours;
-
-/// How the table `verdict` names a duplicate.
-pub const VERDICT_DUPLICATE: i16 = 1;
-/// How the table `verdict` names a dead letter.
-pub const VERDICT_DEAD: i16 = 2;
+pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
-use crate::events::{Record, Tally, tally_event, tally_like};
+use crate::events::{Record, Tally, tally_event, tally_like, tally_unliked};
 use crate::journal::{Frames, Journal, ReadError, Reader, Until};
 use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
-    Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, RecentChange, StoreError, Verdict, Watermark,
+    Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, Position, PostOutcome, RecentChange, StoreError, Verdict,
+    Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -252,6 +253,10 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally
                 recent.push(RecentChange::Add { user_id, keyword, at_ms });
             }
         }
+        (Record::PostDelete(delete), Some(Verdict::Post(PostOutcome::Deleted { likes_removed, .. }))) => {
+            tally_unliked(tally, delete, *likes_removed);
+        }
+        (Record::PostPut(_) | Record::PostDelete(_), _) => {}
         (Record::Forget(forget), _) => recent.push(RecentChange::Forget {
             user_id: forget.user_id.clone().into_owned(),
             keyword: forget.keyword.clone().map(|k| k.into_owned()),

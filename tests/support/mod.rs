@@ -4,6 +4,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod client;
+pub(crate) mod hold;
 pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod redis;

@@ -24,8 +24,8 @@ use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery,
-    Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -115,6 +115,16 @@ impl Ledger for PostgresLedger {
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
         self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms))
+    }
+
+    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
+        let (post_id, user_id) = (post_id.to_owned(), user_id.map(str::to_owned));
+        self.read(READ_MS_MAX, move |session| read::likes(session, &post_id, user_id.as_deref()))
+    }
+
+    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
+        let post_id = post_id.to_owned();
+        self.read(READ_MS_MAX, move |session| read::post(session, &post_id))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {

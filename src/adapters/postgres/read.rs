@@ -9,10 +9,11 @@ use super::connect::{Failure, Session};
 use super::transaction;
 use crate::events::Dimension;
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
+    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
+    plan_count, plan_rank,
 };
 use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
-use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
+use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
 const TIME: &str = "'epoch'::timestamptz + interval '1 millisecond' *";
@@ -23,41 +24,38 @@ pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Wa
     transaction::watermark(session, stream)
 }
 
-/// One statement, so one snapshot.
 pub(super) fn verdicts(
     session: &mut Session,
     stream: Uuid,
     after: Position,
     up_to: Position,
 ) -> Result<Option<Verdicts>, Failure> {
-    // The row of the watermark comes first, so that an empty answer and a pruned one differ.
-    let statement = session.prepared(
-        "SELECT 0::int8, NULL::int2, NULL::text, pruned, 0::int8 FROM watermark WHERE stream = $1 UNION ALL SELECT position, kind, NULL::text, NULL::int8, NULL::int8 FROM verdict \
-           WHERE stream = $1 AND position > $2 AND position <= $3 \
-         UNION ALL SELECT position, 0::int2, action, like_count, version FROM post_like_log \
-           WHERE stream = $1 AND position > $2 AND position <= $3 \
-         ORDER BY 1",
-    )?;
-    let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
-    let rows = session.client.query(&statement, &[&stream, &after, &up_to])?;
-    let (of_stream, verdicts): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.get::<_, i64>(0) == 0);
-    if of_stream.iter().any(|row| row.get::<_, i64>(3) > after) {
+    let bound = |position| i64::try_from(position).unwrap_or(i64::MAX);
+    let (after, up_to) = (bound(after), bound(up_to));
+    let mut transaction = snapshot_of(session)?;
+    let pruned = "SELECT FROM watermark WHERE stream = $1 AND pruned > $2";
+    if transaction.query_opt(pruned, &[&stream, &after])?.is_some() {
         return Ok(None);
     }
-    Ok(Some(verdicts.iter().map(|row| (row.get::<_, i64>(0).cast_unsigned(), verdict(row))).collect()))
+    let rows = "SELECT position, kind, created_at_ms, likes FROM verdict \
+         WHERE stream = $1 AND position > $2 AND position <= $3 ORDER BY position";
+    let rows = transaction.query(rows, &[&stream, &after, &up_to])?;
+    let of_row =
+        |row: &Row| (row.get(0), VerdictRow { kind: row.get(1), created_at_ms: row.get(2), likes: row.get(3) });
+    let rows: Vec<(i64, VerdictRow)> = rows.iter().map(of_row).collect();
+    let mut log = Vec::new();
+    for (after, up_to) in log_ranges(after, up_to, &rows) {
+        let likes = "SELECT position, action, like_count, version FROM post_like_log \
+             WHERE stream = $1 AND position > $2 AND position <= $3";
+        let likes = transaction.query(likes, &[&stream, &after, &up_to])?;
+        log.extend(likes.iter().map(|row| (row.get(0), like_outcome(row))));
+    }
+    Ok(Some(merge_verdicts(rows, log)))
 }
 
-fn verdict(row: &Row) -> Verdict {
-    match (row.get::<_, Option<&str>>(2), row.get::<_, i16>(1)) {
-        (Some(action), _) => Verdict::Like(LikeOutcome {
-            liked: action == "LIKE",
-            changed: true,
-            like_count: row.get(3),
-            version: row.get(4),
-        }),
-        (None, VERDICT_DEAD) => Verdict::Dead,
-        (None, _) => Verdict::Duplicate,
-    }
+fn like_outcome(row: &Row) -> LikeOutcome {
+    let liked = row.get::<_, &str>(1) == "LIKE";
+    LikeOutcome { liked, changed: true, like_count: row.get(2), version: row.get(3) }
 }
 
 /// One snapshot of several statements.
@@ -155,6 +153,32 @@ pub(super) fn top(session: &mut Session, query: &TopQuery, now_ms: i64) -> Resul
     let values: [&(dyn ToSql + Sync); 7] = [&dimensions, &weights, &buckets, &factors, &limit, first, last];
     let rows = session.client.query(&sql, &values)?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+pub(super) fn likes(session: &mut Session, post_id: &str, user_id: Option<&str>) -> Result<Likes, Failure> {
+    let statement = session.prepared(
+        "SELECT coalesce((SELECT like_count FROM post_stat WHERE post_id = $1), 0), \
+                EXISTS (SELECT FROM post_like WHERE post_id = $1 AND user_id = $2)",
+    )?;
+    let row = session.client.query_one(&statement, &[&post_id, &user_id])?;
+    Ok(Likes { like_count: row.get(0), liked: row.get(1) })
+}
+
+pub(super) fn post(session: &mut Session, post_id: &str) -> Result<Option<Post>, Failure> {
+    let statement = session.prepared(
+        "SELECT post_id, user_id, content, hashtags, image_urls, (extract(epoch FROM created_at) * 1000)::int8, \
+                coalesce(like_count, 0) FROM post LEFT JOIN post_stat USING (post_id) WHERE post_id = $1",
+    )?;
+    let row = session.client.query_opt(&statement, &[&post_id])?;
+    Ok(row.map(|row| Post {
+        post_id: row.get(0),
+        user_id: row.get(1),
+        content: row.get(2),
+        hashtags: row.get(3),
+        image_urls: row.get(4),
+        created_at_ms: row.get(5),
+        like_count: row.get(6),
+    }))
 }
 
 pub(super) fn recent(session: &mut Session, user_id: &str, now_ms: i64) -> Result<Vec<String>, Failure> {

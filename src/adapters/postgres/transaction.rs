@@ -31,6 +31,8 @@ pub(super) struct Claim {
     /// Users and posts of the pairs.
     pub(super) pair_users: Vec<String>,
     pub(super) pair_posts: Vec<String>,
+    /// Those of `posts` that are put or deleted.
+    pub(super) named_posts: Vec<String>,
 }
 
 /// What was found.
@@ -143,7 +145,13 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
     let read = session.prepared(sql::READ_LIKES)?;
     let rows = session.client.query(&read, &[&claim.pair_users, &claim.pair_posts])?;
     let liked = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    Ok(LikeState { posts, liked })
+    let mut kept = Vec::new();
+    if !claim.named_posts.is_empty() {
+        let read = session.prepared(sql::READ_POSTS)?;
+        let rows = session.client.query(&read, &[&claim.named_posts])?;
+        kept.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+    }
+    Ok(LikeState { posts, liked, kept })
 }
 
 /// Writes everything else and ends the transaction.

@@ -1,5 +1,6 @@
 //! The writer: turns batches into statements and sees them through.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,11 +16,12 @@ use super::maintain;
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use crate::events::fold_keyword;
-use crate::ledger_fold::{
-    Action, Draft, Effects, LikeFold, RollupRow, UserHours, VERDICT_DEAD, VERDICT_DUPLICATE, fold_likes,
+use crate::ledger_fold::{Action, Clearing, Draft, Effects, LikeFold, RollupRow, UserHours, VerdictRow, fold_likes};
+use crate::limits::{
+    POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_UNNEST_ROWS_MAX,
+    POSTGRES_WRITE_STATEMENT_MS_MAX,
 };
-use crate::limits::POSTGRES_UNNEST_ROWS_MAX;
-use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdict, Verdicts, Watermark};
+use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -94,8 +96,11 @@ impl PostgresWriter {
             false => EventRows::Copy(copy_of(&effects.rows)),
         };
         let stream = fence.map_or(Uuid::nil(), |fence| fence.stream);
+        let clearings = fold.clearings.iter().map(|clearing| Some(clear_likes(stream, &draft, clearing)));
         let others = [
             write_likes(stream, &draft, &fold),
+            write_posts(&fold),
+            delete_posts(&fold),
             write_verdicts(stream, &effects.verdicts),
             write_letters(stream, &draft),
             write_forgets(&draft),
@@ -103,10 +108,10 @@ impl PostgresWriter {
         let writes = Writes {
             events,
             rollups: rollup_arrays(stream, &effects),
-            others: others.into_iter().flatten().collect(),
+            others: [allow_time(&fold)].into_iter().chain(clearings).chain(others).flatten().collect(),
             commit: fence.is_some(),
         };
-        self.call(deadline, move |session| transaction::finish(session, &writes))?;
+        self.call(deadline + clearing_time(&fold), move |session| transaction::finish(session, &writes))?;
         if fence.is_some() {
             self.users.commit();
         }
@@ -184,9 +189,11 @@ fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
     let mut ids = draft.client_ids.clone();
     ids.sort_unstable();
     let posts: BTreeSet<&str> = actions.iter().map(|action| action.post).collect();
-    let pairs: HashSet<(&str, &str)> = actions.iter().map(|action| (action.user, action.post)).collect();
+    let named: BTreeSet<&str> = actions.iter().filter(|action| action.is_of_post()).map(|action| action.post).collect();
+    let pairs: HashSet<(&str, &str)> = actions.iter().filter_map(Action::pair).collect();
     let (pair_users, pair_posts) = pairs.into_iter().map(|(user, post)| (user.to_owned(), post.to_owned())).unzip();
-    Claim { ids, posts: posts.into_iter().map(str::to_owned).collect(), pair_users, pair_posts }
+    let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
+    Claim { ids, posts: owned(posts), pair_users, pair_posts, named_posts: owned(named) }
 }
 
 fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
@@ -219,8 +226,61 @@ fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync +
     stream.into_iter().chain(arrays.into_iter().map(|array| Box::new(array) as _)).collect()
 }
 
+/// What clearing may take beyond what a batch usually does: else a post with millions of likes could never go, and the
+/// ledger not go on.
+fn clearing_time(fold: &LikeFold<'_>) -> Duration {
+    let likes: i64 = fold.clearings.iter().map(|clearing| clearing.like_count).sum();
+    match likes > POSTGRES_CLEARED_LIKES_USUAL {
+        true => Duration::from_micros(likes.cast_unsigned().saturating_mul(POSTGRES_CLEARED_LIKE_US_MAX)),
+        false => Duration::ZERO,
+    }
+}
+
+fn allow_time(fold: &LikeFold<'_>) -> Option<Statement> {
+    let time = clearing_time(fold);
+    let statement_ms = (Duration::from_millis(POSTGRES_WRITE_STATEMENT_MS_MAX) + time).as_millis().to_string();
+    (!time.is_zero()).then(|| Statement { sql: sql::ALLOW_TIME, values: vec![Box::new(statement_ms)] })
+}
+
+fn clear_likes(stream: Uuid, draft: &Draft<'_>, clearing: &Clearing<'_>) -> Statement {
+    let Clearing { index, post, at_ms, like_count, version, spared } = clearing;
+    let values: Vec<Box<dyn ToSql + Sync + Send>> = vec![
+        Box::new((*post).to_owned()),
+        Box::new(Array::texts(spared.iter().copied())),
+        Box::new(stream),
+        Box::new(draft.position(*index).cast_signed()),
+        Box::new(*like_count),
+        Box::new(*version),
+        Box::new(*at_ms),
+    ];
+    Statement { sql: sql::CLEAR_LIKES, values }
+}
+
+fn write_posts(fold: &LikeFold<'_>) -> Option<Statement> {
+    let lists = |list: &[Cow<'_, str>]| serde_json::to_string(list).expect("texts are JSON");
+    let hashtags: Vec<String> = fold.put.iter().map(|(put, _)| lists(&put.hashtags)).collect();
+    let image_urls: Vec<String> = fold.put.iter().map(|(put, _)| lists(&put.image_urls)).collect();
+    let values = boxed(
+        None,
+        vec![
+            Array::texts(fold.put.iter().map(|(put, _)| &*put.post_id)),
+            Array::texts(fold.put.iter().map(|(put, _)| &*put.user_id)),
+            Array::texts(fold.put.iter().map(|(put, _)| &*put.content)),
+            Array::texts(hashtags.iter().map(String::as_str)),
+            Array::texts(image_urls.iter().map(String::as_str)),
+            Array::of(&Type::TIMESTAMPTZ, fold.put.iter().map(|(_, made_at_ms)| Field::time(*made_at_ms))),
+        ],
+    );
+    (!fold.put.is_empty()).then_some(Statement { sql: sql::WRITE_POSTS, values })
+}
+
+fn delete_posts(fold: &LikeFold<'_>) -> Option<Statement> {
+    let values = boxed(None, vec![Array::texts(fold.deleted.iter().copied())]);
+    (!fold.deleted.is_empty()).then_some(Statement { sql: sql::DELETE_POSTS, values })
+}
+
 fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Statement> {
-    if fold.log.is_empty() {
+    if fold.posts.is_empty() {
         return None;
     }
     let times = |ms: &mut dyn Iterator<Item = i64>| Array::of(&Type::TIMESTAMPTZ, ms.map(Field::time));
@@ -241,29 +301,31 @@ fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<S
     values.extend(boxed(
         Some(stream),
         vec![
-            Array::bigs(log.iter().map(|row| draft.position(&row.action).cast_signed())),
-            Array::texts(log.iter().map(|row| row.action.post)),
-            Array::texts(log.iter().map(|row| row.action.user)),
+            Array::bigs(log.iter().map(|row| draft.position(row.index).cast_signed())),
+            Array::texts(log.iter().map(|row| row.post)),
+            Array::texts(log.iter().map(|row| row.user)),
             Array::texts(log.iter().map(|row| row.outcome.stored_type().name())),
             Array::bigs(log.iter().map(|row| row.outcome.like_count)),
             Array::bigs(log.iter().map(|row| row.outcome.version)),
-            times(&mut log.iter().map(|row| row.action.at_ms)),
+            times(&mut log.iter().map(|row| row.at_ms)),
         ],
     ));
     Some(Statement { sql: sql::WRITE_LIKES, values })
 }
 
 fn write_verdicts(stream: Uuid, verdicts: &Verdicts) -> Option<Statement> {
-    let rows: Vec<(i64, i16)> = verdicts
-        .iter()
-        .filter_map(|(position, verdict)| match verdict {
-            Verdict::Duplicate => Some((position.cast_signed(), VERDICT_DUPLICATE)),
-            Verdict::Dead => Some((position.cast_signed(), VERDICT_DEAD)),
-            Verdict::Like(_) => None,
-        })
-        .collect();
-    let kinds = Array::of(&Type::INT2, rows.iter().map(|(_, kind)| Field::Small(*kind)));
-    let values = boxed(Some(stream), vec![Array::bigs(rows.iter().map(|(position, _)| *position)), kinds]);
+    let row_of = |(position, verdict): &(Position, _)| Some((position.cast_signed(), VerdictRow::of(verdict)?));
+    let rows: Vec<(i64, VerdictRow)> = verdicts.iter().filter_map(row_of).collect();
+    let big = |number: Option<i64>| number.map_or(Field::Null, Field::Big);
+    let values = boxed(
+        Some(stream),
+        vec![
+            Array::bigs(rows.iter().map(|(position, _)| *position)),
+            Array::of(&Type::INT2, rows.iter().map(|(_, row)| Field::Small(row.kind))),
+            Array::of(&Type::INT8, rows.iter().map(|(_, row)| big(row.created_at_ms))),
+            Array::of(&Type::INT8, rows.iter().map(|(_, row)| big(row.likes))),
+        ],
+    );
     (!rows.is_empty()).then_some(Statement { sql: sql::WRITE_VERDICTS, values })
 }
 

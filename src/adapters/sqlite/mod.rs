@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Position, Snapshot, StoreError, TopQuery,
-    Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark,
 };
 use watch::Watch;
 
@@ -101,6 +101,14 @@ impl Ledger for SqliteLedger {
 
     fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
         self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms))
+    }
+
+    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::likes(transaction, post_id, user_id))
+    }
+
+    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| read::post(transaction, post_id))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {

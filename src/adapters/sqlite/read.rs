@@ -1,16 +1,16 @@
 //! Reads, each in one snapshot. What is read is decided in `ledger_fold`.
 
-use rusqlite::types::Value;
+use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
 use crate::events::Dimension;
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VERDICT_DEAD, newest_by_user, plan_count, plan_rank,
-    sort_ranked,
+    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
+    plan_count, plan_rank, sort_ranked,
 };
 use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
-use crate::ports::{CountFilter, LikeOutcome, Position, Snapshot, TopQuery, Verdict, Verdicts, Watermark};
+use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 pub(super) fn watermark(transaction: &Transaction<'_>, stream: Uuid) -> Result<Option<Watermark>> {
     transaction
@@ -30,32 +30,40 @@ pub(super) fn verdicts(
     after: Position,
     up_to: Position,
 ) -> Result<Option<Verdicts>> {
-    let mut statement = transaction.prepare_cached(
-        "SELECT position, kind, NULL, 0, 0 FROM verdict WHERE stream = ?1 AND position > ?2 AND position <= ?3 \
-         UNION ALL SELECT position, 0, action, like_count, version FROM post_like_log \
-           WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY 1",
-    )?;
-    let (after, up_to) = (i64::try_from(after).unwrap_or(i64::MAX), i64::try_from(up_to).unwrap_or(i64::MAX));
+    let bound = |position| i64::try_from(position).unwrap_or(i64::MAX);
+    let (stream, after, up_to) = (stream.to_string(), bound(after), bound(up_to));
     let pruned = transaction
         .prepare_cached("SELECT 1 FROM watermark WHERE stream = ?1 AND pruned > ?2")?
-        .exists(params![stream.to_string(), after])?;
+        .exists(params![stream, after])?;
     if pruned {
         return Ok(None);
     }
-    let rows = statement.query_map(params![stream.to_string(), after, up_to], |row| {
-        let verdict = match (row.get::<_, Option<String>>(2)?, row.get::<_, i16>(1)?) {
-            (Some(action), _) => Verdict::Like(LikeOutcome {
-                liked: action == "LIKE",
-                changed: true,
-                like_count: row.get(3)?,
-                version: row.get(4)?,
-            }),
-            (None, VERDICT_DEAD) => Verdict::Dead,
-            (None, _) => Verdict::Duplicate,
-        };
-        Ok((row.get::<_, i64>(0)?.cast_unsigned(), verdict))
-    })?;
-    rows.collect::<Result<Verdicts>>().map(Some)
+    let rows = transaction
+        .prepare_cached(
+            "SELECT position, kind, created_at_ms, likes FROM verdict \
+             WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY position",
+        )?
+        .query_map(params![stream, after, up_to], |row| {
+            let verdict = VerdictRow { kind: row.get(1)?, created_at_ms: row.get(2)?, likes: row.get(3)? };
+            Ok((row.get(0)?, verdict))
+        })?
+        .collect::<Result<Vec<(i64, VerdictRow)>>>()?;
+    let mut likes = transaction.prepare_cached(
+        "SELECT position, action, like_count, version FROM post_like_log \
+         WHERE stream = ?1 AND position > ?2 AND position <= ?3",
+    )?;
+    let mut log = Vec::new();
+    for (after, up_to) in log_ranges(after, up_to, &rows) {
+        for row in likes.query_map(params![stream, after, up_to], |row| Ok((row.get(0)?, like_outcome(row)?)))? {
+            log.push(row?);
+        }
+    }
+    Ok(Some(merge_verdicts(rows, log)))
+}
+
+fn like_outcome(row: &Row<'_>) -> Result<LikeOutcome> {
+    let liked = row.get_ref(1)?.as_str()? == "LIKE";
+    Ok(LikeOutcome { liked, changed: true, like_count: row.get(2)?, version: row.get(3)? })
 }
 
 pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
@@ -144,6 +152,39 @@ pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) 
         }
     }
     Ok(sort_ranked(scores.into_iter().collect(), plan.limit))
+}
+
+pub(super) fn likes(transaction: &Transaction<'_>, post_id: &str, user_id: Option<&str>) -> Result<Likes> {
+    transaction
+        .prepare_cached(
+            "SELECT coalesce((SELECT like_count FROM post_stat WHERE post_id = ?1), 0), \
+                    EXISTS (SELECT 1 FROM post_like WHERE post_id = ?1 AND user_id = ?2)",
+        )?
+        .query_row(params![post_id, user_id], |row| Ok(Likes { like_count: row.get(0)?, liked: row.get(1)? }))
+}
+
+pub(super) fn post(transaction: &Transaction<'_>, post_id: &str) -> Result<Option<Post>> {
+    let list = |row: &Row<'_>, column| -> Result<Vec<String>> {
+        let text = row.get_ref(column)?.as_str()?;
+        serde_json::from_str(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, e.into()))
+    };
+    transaction
+        .prepare_cached(
+            "SELECT post_id, user_id, content, hashtags, image_urls, created_at, coalesce(like_count, 0) \
+             FROM post LEFT JOIN post_stat USING (post_id) WHERE post_id = ?1",
+        )?
+        .query_row([post_id], |row| {
+            Ok(Post {
+                post_id: row.get(0)?,
+                user_id: row.get(1)?,
+                content: row.get(2)?,
+                hashtags: list(row, 3)?,
+                image_urls: list(row, 4)?,
+                created_at_ms: row.get(5)?,
+                like_count: row.get(6)?,
+            })
+        })
+        .optional()
 }
 
 pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) -> Result<Vec<String>> {

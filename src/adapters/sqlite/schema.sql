@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS post_like (
     user_id  TEXT NOT NULL,
     post_id  TEXT NOT NULL,
     liked_at INTEGER NOT NULL,
-    PRIMARY KEY (user_id, post_id)
+    PRIMARY KEY (post_id, user_id)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS post_like_log (
@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     like_count INTEGER NOT NULL CHECK (like_count >= 0),
     version    INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
-    UNIQUE (stream, position)
+    UNIQUE (stream, position, seq)
 );
 
 CREATE TABLE IF NOT EXISTS dead_letter (
@@ -70,11 +70,13 @@ CREATE TABLE IF NOT EXISTS watermark (
     pruned   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
--- 1 duplicate, 2 dead.
+-- 1 duplicate, 2 dead, 3 a post was made, 4 replaced, 5 deleted, 6 there was none to delete.
 CREATE TABLE IF NOT EXISTS verdict (
-    stream   TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    kind     INTEGER NOT NULL,
+    stream        TEXT NOT NULL,
+    position      INTEGER NOT NULL,
+    kind          INTEGER NOT NULL,
+    created_at_ms INTEGER,
+    likes         INTEGER,
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
 

@@ -1,5 +1,6 @@
 //! The writer: a batch is one immediate transaction of prepared statements.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
@@ -8,13 +9,12 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::{read, store_error};
-use crate::events::{Event, fold_keyword};
+use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
-    Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VERDICT_DEAD, VERDICT_DUPLICATE,
-    fold_likes,
+    Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
 };
 use crate::limits::{ID_MEMORY_MS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
-use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdict, Verdicts, Watermark};
+use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET count = count + excluded.count";
@@ -112,7 +112,8 @@ fn write(
     mut draft: Draft<'_>,
     users: &mut UserHours,
 ) -> Result<Verdicts, StoreError> {
-    draft.events().try_for_each(check_text)?;
+    draft.events().try_for_each(check_event)?;
+    draft.puts().try_for_each(check_post)?;
     let new_ids = claim_ids(transaction, &draft.client_ids).map_err(store_error)?;
     draft.drop_known_ids(|id| new_ids.contains(id));
     let actions = draft.actions();
@@ -122,7 +123,9 @@ fn write(
     let write_all = || {
         effects.rows.iter().try_for_each(|row| insert_event(transaction, row))?;
         write_rollups(transaction, stream, &effects)?;
+        clear_likes(transaction, stream, &draft, &fold)?;
         write_likes(transaction, stream, &draft, &fold)?;
+        write_posts(transaction, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
         write_forgets(transaction, &draft)
     };
@@ -131,7 +134,19 @@ fn write(
 }
 
 /// SQLite would keep a text with U+0000 and cut it when it is read by tools; the other ledger refuses it.
-fn check_text(event: &Event<'_>) -> Result<(), StoreError> {
+fn check_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
+    if texts.into_iter().any(|text| text.as_bytes().contains(&0)) {
+        return Err(StoreError::Poison("a text holds U+0000".to_owned()));
+    }
+    Ok(())
+}
+
+fn check_post(put: &PostPut<'_>) -> Result<(), StoreError> {
+    let texts = [&put.post_id, &put.user_id, &put.content].into_iter();
+    check_texts(texts.chain(&put.hashtags).chain(&put.image_urls).map(|text| &**text))
+}
+
+fn check_event(event: &Event<'_>) -> Result<(), StoreError> {
     let texts = [
         &event.user_id,
         &event.session_id,
@@ -142,10 +157,7 @@ fn check_text(event: &Event<'_>) -> Result<(), StoreError> {
         &event.referrer,
         &event.properties,
     ];
-    if texts.into_iter().flatten().any(|text| text.as_bytes().contains(&0)) {
-        return Err(StoreError::Poison("a text holds U+0000".to_owned()));
-    }
-    Ok(())
+    check_texts(texts.into_iter().filter_map(|text| text.as_deref()))
 }
 
 /// The ids that are new; they are remembered in the current table.
@@ -182,8 +194,18 @@ fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite
         {
             state.posts.push((action.post.to_owned(), count, version));
         }
-        if pairs.insert((action.user, action.post)) && like.exists([action.user, action.post])? {
-            state.liked.push((action.user.to_owned(), action.post.to_owned()));
+        if let Some((user, post)) = action.pair()
+            && pairs.insert((user, post))
+            && like.exists([user, post])?
+        {
+            state.liked.push((user.to_owned(), post.to_owned()));
+        }
+    }
+    let mut kept = transaction.prepare_cached("SELECT created_at FROM post WHERE post_id = ?1")?;
+    let named: HashSet<&str> = actions.iter().filter(|action| action.is_of_post()).map(|action| action.post).collect();
+    for post in named {
+        if let Some(made_at_ms) = kept.query_row([post], |row| row.get(0)).optional()? {
+            state.kept.push((post.to_owned(), made_at_ms));
         }
     }
     Ok(state)
@@ -235,13 +257,57 @@ fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<
     Ok(())
 }
 
+fn clear_likes(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    draft: &Draft<'_>,
+    fold: &LikeFold<'_>,
+) -> rusqlite::Result<()> {
+    for clearing in &fold.clearings {
+        let spared = serde_json::to_string(&clearing.spared).expect("texts are JSON");
+        let position = draft.position(clearing.index).cast_signed();
+        let (post, count, version) = (clearing.post, clearing.like_count, clearing.version);
+        transaction
+            .prepare_cached(
+                "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
+                 SELECT ?3, ?4, post_id, user_id, 'UNLIKE', max(?5 - n, 0), ?6 + n, ?7 FROM \
+                   (SELECT post_id, user_id, row_number() OVER (ORDER BY user_id) AS n FROM post_like \
+                    WHERE post_id = ?1 AND user_id NOT IN (SELECT value FROM json_each(?2))) ORDER BY n",
+            )?
+            .execute(params![post, spared, stream.to_string(), position, count, version, clearing.at_ms])?;
+        transaction
+            .prepare_cached(
+                "DELETE FROM post_like WHERE post_id = ?1 AND user_id NOT IN (SELECT value FROM json_each(?2))",
+            )?
+            .execute(params![post, spared])?;
+    }
+    Ok(())
+}
+
+fn write_posts(transaction: &Transaction<'_>, fold: &LikeFold<'_>) -> rusqlite::Result<()> {
+    let list = |list: &[Cow<'_, str>]| serde_json::to_string(list).expect("texts are JSON");
+    for (put, made_at_ms) in &fold.put {
+        let (hashtags, image_urls) = (list(&put.hashtags), list(&put.image_urls));
+        transaction
+            .prepare_cached(
+                "INSERT OR REPLACE INTO post (post_id, user_id, content, hashtags, image_urls, created_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms])?;
+    }
+    for post in &fold.deleted {
+        transaction.prepare_cached("DELETE FROM post WHERE post_id = ?1")?.execute([post])?;
+    }
+    Ok(())
+}
+
 fn write_likes(
     transaction: &Transaction<'_>,
     stream: Uuid,
     draft: &Draft<'_>,
     fold: &LikeFold<'_>,
 ) -> rusqlite::Result<()> {
-    if fold.log.is_empty() {
+    if fold.posts.is_empty() {
         return Ok(());
     }
     let stream = stream.to_string();
@@ -250,12 +316,13 @@ fn write_likes(
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?;
     for row in &fold.log {
-        let (action, outcome) = (&row.action, &row.outcome);
-        let position = draft.position(action).cast_signed();
+        let outcome = &row.outcome;
+        let position = draft.position(row.index).cast_signed();
         let (name, count) = (outcome.stored_type().name(), outcome.like_count);
-        log.execute(params![stream, position, action.post, action.user, name, count, outcome.version, action.at_ms])?;
+        log.execute(params![stream, position, row.post, row.user, name, count, outcome.version, row.at_ms])?;
     }
-    let mut add = transaction.prepare_cached("INSERT INTO post_like VALUES (?1, ?2, ?3)")?;
+    let mut add =
+        transaction.prepare_cached("INSERT INTO post_like (user_id, post_id, liked_at) VALUES (?1, ?2, ?3)")?;
     for (user, post, at_ms) in &fold.added {
         add.execute(params![user, post, at_ms])?;
     }
@@ -277,14 +344,13 @@ fn write_exceptions(
     verdicts: &Verdicts,
 ) -> rusqlite::Result<()> {
     let stream = stream.to_string();
-    let mut insert = transaction.prepare_cached("INSERT INTO verdict VALUES (?1, ?2, ?3)")?;
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO verdict (stream, position, kind, created_at_ms, likes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
     for (position, verdict) in verdicts {
-        let kind = match verdict {
-            Verdict::Duplicate => VERDICT_DUPLICATE,
-            Verdict::Dead => VERDICT_DEAD,
-            Verdict::Like(_) => continue,
-        };
-        insert.execute(params![stream, position.cast_signed(), kind])?;
+        if let Some(VerdictRow { kind, created_at_ms, likes }) = VerdictRow::of(verdict) {
+            insert.execute(params![stream, position.cast_signed(), kind, created_at_ms, likes])?;
+        }
     }
     let mut letter = transaction.prepare_cached(
         "INSERT INTO dead_letter VALUES (?1, ?2, ?3, ?4, CAST(unixepoch('subsec') * 1000 AS INTEGER))",

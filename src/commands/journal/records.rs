@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::ops::RangeInclusive;
 
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use crate::events::{Event, EventType, Record};
+use crate::events::{Event, EventType, PostPut, Record};
 use crate::journal::FrameRecords;
 use crate::ports::Position;
 
@@ -29,6 +29,7 @@ pub(super) fn print(
     for (position, record) in (frame.first..).zip(&records).filter(|(position, _)| positions.contains(position)) {
         match record {
             Record::Event(event) => serde_json::to_writer(&mut *out, &Line::of(position, event))?,
+            Record::Lost => write!(out, "{}", json!({"position": position, "record": "LOST"}))?,
             Record::Forget(forget) => {
                 let (user, keyword, at) = (&forget.user_id, &forget.keyword, rfc3339(forget.at_ms));
                 write!(
@@ -37,11 +38,24 @@ pub(super) fn print(
                     json!({"position": position, "record": "FORGET", "userId": user, "keyword": keyword, "at": at})
                 )?;
             }
-            Record::Lost => write!(out, "{}", json!({"position": position, "record": "LOST"}))?,
+            Record::PostPut(put) => write!(out, "{}", put_line(position, put))?,
+            Record::PostDelete(delete) => {
+                let (post, at) = (&delete.post_id, rfc3339(delete.at_ms));
+                write!(out, "{}", json!({"position": position, "record": "POST_DELETE", "postId": post, "at": at}))?;
+            }
         }
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// A post has the API's field names too.
+fn put_line(position: Position, put: &PostPut<'_>) -> Value {
+    json!({
+        "position": position, "record": "POST_PUT", "postId": put.post_id, "userId": put.user_id,
+        "content": put.content, "hashtags": put.hashtags, "imageUrls": put.image_urls,
+        "createdAt": put.created_at_ms.map(rfc3339), "at": rfc3339(put.at_ms),
+    })
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,268 @@
+//! `/api/posts`: made, replaced, read and deleted; and the routes below it.
+//!
+//! A given `postId` that is taken replaces that post. Its time stays, unless `createdAt` says another; its likes stay.
+//! Deleting removes the post and its likes, and is a success where there is nothing (left) to delete. Events that name
+//! it stay, and so do the exact counts of them.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::keys::Right;
+use super::likes::{post_of_path, required};
+use super::wire::{Rejection, Scalar, id, moment, text};
+use super::{Api, answer, content};
+use crate::app::ingest::Decisions;
+use crate::events::{PostPut, fold_hashtag};
+use crate::http::{Answer, Exchange, Method, Request, Waited};
+use crate::limits::{
+    EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
+    POST_IMAGES_MAX, URL_BYTES_MAX,
+};
+use crate::ports::{PostOutcome, Verdict};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, expecting = "an object")]
+struct WirePost<'a> {
+    #[serde(borrow)]
+    post_id: Scalar<'a>,
+    #[serde(borrow)]
+    user_id: Scalar<'a>,
+    #[serde(borrow)]
+    content: Scalar<'a>,
+    #[serde(borrow)]
+    hashtags: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image_urls: Option<&'a RawValue>,
+    #[serde(borrow)]
+    created_at: Scalar<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PostBody<'a, T: Serialize> {
+    post_id: &'a str,
+    user_id: &'a str,
+    content: &'a str,
+    hashtags: &'a [T],
+    image_urls: &'a [T],
+    created_at: String,
+    like_count: i64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Queued<'a> {
+    post_id: &'a str,
+    status: &'static str,
+}
+
+/// A handler of a path that names a post.
+type PostHandler = fn(&Api, &str, &Request<'_>, &mut Exchange<'_>);
+
+impl Api {
+    /// What is below `/api/posts/`: `like`, `{postId}`, `{postId}/like`. A post may itself be called `like`: only
+    /// POST means the action.
+    pub(super) fn under_posts(&self, rest: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        use Method::{Delete, Get, Head, Post, Put};
+        let (post, of_like) = match rest.strip_suffix("/like") {
+            Some(post) => (post, true),
+            None => (rest, false),
+        };
+        if post.is_empty() || post.contains('/') {
+            return answer::error(exchange, 404, "not_found", "there is nothing under this path");
+        }
+        let route: Option<(Right, PostHandler)> = match (of_like, request.method) {
+            (true, Get | Head) => Some((Right::Read, Api::get_like)),
+            (true, Put | Delete) => Some((Right::Write, Api::set_like)),
+            (false, Post) if post == "like" => {
+                Some((Right::Write, |api, _, request, exchange| api.post_like(request, exchange)))
+            }
+            (false, Get | Head) => Some((Right::Read, Api::get_post)),
+            (false, Delete) => Some((Right::Write, Api::delete_post)),
+            _ => None,
+        };
+        match (route, of_like) {
+            (Some((right, handle)), _) => {
+                if self.admits(right, request, exchange) {
+                    handle(self, post, request, exchange);
+                }
+            }
+            (None, true) => self.not_here(request, "GET, HEAD, PUT, DELETE", exchange),
+            (None, false) if post == "like" => self.not_here(request, "GET, HEAD, POST, DELETE", exchange),
+            (None, false) => self.not_here(request, "GET, HEAD, DELETE", exchange),
+        }
+    }
+
+    pub(super) fn post_post(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        exchange.settle();
+        let put = content::read(request).and_then(|(body, _)| self.parse_post(content::text(&body)?));
+        let put = match put {
+            Ok(put) => put,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        match self.app.put_post(&put, exchange.ticket()) {
+            Err(why) => answer::refused(exchange, why),
+            Ok(decisions) => answer_put(&put, &decisions, exchange),
+        }
+    }
+
+    fn get_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let post = match post_of_path(post) {
+            Ok(post) => post,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let read = self.app.post(post, exchange.ticket());
+        match self.finish(read, exchange) {
+            Some(Ok(Some(post))) => {
+                let body = PostBody {
+                    post_id: &post.post_id,
+                    user_id: &post.user_id,
+                    content: &post.content,
+                    hashtags: &post.hashtags,
+                    image_urls: &post.image_urls,
+                    created_at: answer::rfc3339(post.created_at_ms),
+                    like_count: post.like_count,
+                };
+                answer::json(exchange, 200, &body);
+            }
+            Some(Ok(None)) => answer::error(exchange, 404, "not_found", "there is no post with this id"),
+            _ => answer::store_away(exchange),
+        }
+    }
+
+    fn delete_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let post = match post_of_path(post) {
+            Ok(post) => post,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let decisions = match self.app.delete_post(&post, exchange.ticket()) {
+            Ok(decisions) => decisions,
+            Err(why) => return answer::refused(exchange, why),
+        };
+        match settled(&decisions, exchange) {
+            Settled::Answered => {}
+            Settled::As(_) => exchange.respond(Answer { status: 204, content_type: "", headers: &[], body: b"" }),
+            Settled::Later => queued(&post, exchange),
+        }
+    }
+
+    fn parse_post(&self, body: &str) -> Result<PostPut<'static>, Rejection> {
+        let wire: WirePost<'_> = content::object(body, POST_BYTES_MAX)?;
+        let now_ms = self.app.clock.now_ms();
+        let post_id = match id("postId", wire.post_id)? {
+            Some(given) => given.into_owned(),
+            None => self.app.new_id(now_ms).to_string(),
+        };
+        let content = text("content", wire.content, POST_CONTENT_BYTES_MAX)?;
+        let content = content.filter(|content| !content.trim().is_empty()).ok_or_else(|| required("content"))?;
+        Ok(PostPut {
+            post_id: post_id.into(),
+            user_id: id("userId", wire.user_id)?.ok_or_else(|| required("userId"))?.into_owned().into(),
+            content: content.into_owned().into(),
+            hashtags: hashtags(wire.hashtags)?,
+            image_urls: image_urls(wire.image_urls)?,
+            created_at_ms: created_at(&wire.created_at, now_ms)?,
+            at_ms: now_ms,
+        })
+    }
+}
+
+/// How a wait for the ledger's decision on a post ended.
+enum Settled {
+    /// With an error that was answered.
+    Answered,
+    As(PostOutcome),
+    /// It is in the journal and will be applied in order.
+    Later,
+}
+
+fn settled(decisions: &Decisions, exchange: &mut Exchange<'_>) -> Settled {
+    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
+        None => Settled::Answered,
+        Some(Waited::Done) => match decisions.verdict() {
+            Some(Verdict::Post(outcome)) => Settled::As(outcome),
+            Some(Verdict::Dead) => {
+                answer::dead(exchange);
+                Settled::Answered
+            }
+            _ => Settled::Later,
+        },
+        Some(_) => Settled::Later,
+    }
+}
+
+fn answer_put(put: &PostPut<'_>, decisions: &Decisions, exchange: &mut Exchange<'_>) {
+    match settled(decisions, exchange) {
+        Settled::Answered => {}
+        Settled::As(PostOutcome::Put { replaced, created_at_ms, like_count }) => {
+            let body = PostBody {
+                post_id: &put.post_id,
+                user_id: &put.user_id,
+                content: &put.content,
+                hashtags: &put.hashtags,
+                image_urls: &put.image_urls,
+                created_at: answer::rfc3339(created_at_ms),
+                like_count,
+            };
+            answer::json(exchange, if replaced { 200 } else { 201 }, &body);
+        }
+        Settled::As(PostOutcome::Deleted { .. }) | Settled::Later => queued(&put.post_id, exchange),
+    }
+}
+
+fn queued(post_id: &str, exchange: &mut Exchange<'_>) {
+    answer::json(exchange, 202, &Queued { post_id, status: "queued" });
+}
+
+/// The strings of a list, those that are null or empty left out; each is judged by `keep`, given the ones before it.
+fn list(
+    field: &'static str,
+    value: Option<&RawValue>,
+    items_max: usize,
+    keep: impl Fn(&str, &[Cow<'static, str>]) -> Result<Option<String>, Rejection>,
+) -> Result<Vec<Cow<'static, str>>, Rejection> {
+    let not_a_list = || Rejection::of_field("invalid_field", field, "must be an array of strings");
+    let Some(value) = value.map(RawValue::get).filter(|value| *value != "null") else { return Ok(Vec::new()) };
+    let items: Vec<Scalar<'_>> = serde_json::from_str(value).map_err(|_| not_a_list())?;
+    let mut kept: Vec<Cow<'static, str>> = Vec::new();
+    for item in items {
+        let item = match item {
+            Scalar::Absent => continue,
+            Scalar::Text(item) => keep(&item, &kept)?,
+            _ => return Err(not_a_list()),
+        };
+        let Some(item) = item else { continue };
+        if kept.len() == items_max {
+            return Err(Rejection::of_field("invalid_field", field, format!("must have at most {items_max} items")));
+        }
+        kept.push(Cow::Owned(item));
+    }
+    Ok(kept)
+}
+
+fn hashtags(value: Option<&RawValue>) -> Result<Vec<Cow<'static, str>>, Rejection> {
+    list("hashtags", value, POST_HASHTAGS_MAX, |typed, kept| {
+        let folded = Scalar::Text(fold_hashtag(typed).into());
+        let hashtag = text("hashtags", folded, HASHTAG_BYTES_MAX)?.map(Cow::into_owned);
+        Ok(hashtag.filter(|hashtag| kept.iter().all(|known| known != hashtag)))
+    })
+}
+
+fn image_urls(value: Option<&RawValue>) -> Result<Vec<Cow<'static, str>>, Rejection> {
+    list("imageUrls", value, POST_IMAGES_MAX, |url, _| {
+        text("imageUrls", Scalar::Text(Cow::Borrowed(url)), URL_BYTES_MAX).map(|kept| kept.map(Cow::into_owned))
+    })
+}
+
+/// When the post was made, for those who bring posts from elsewhere.
+fn created_at(value: &Scalar<'_>, now_ms: i64) -> Result<Option<i64>, Rejection> {
+    let at_ms = moment("createdAt", value)?;
+    match at_ms {
+        Some(at_ms) if !(0..=now_ms + EVENT_FUTURE_MS_MAX).contains(&at_ms) => {
+            Err(Rejection::of_field("invalid_field", "createdAt", "must be between 1970 and now"))
+        }
+        _ => Ok(at_ms),
+    }
+}

@@ -1,0 +1,380 @@
+//! Likes by the front door: each is answered with the state right after it, over both pairs of stores, on one instance
+//! and on two, with a ledger that stands still or whose reply is lost.
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs};
+use support::client::{Answer, Client};
+use support::hold::Hold;
+use support::tables::Rows;
+use support::{eventually, postgres};
+
+const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
+
+fn put(client: &mut Client, path: &str, body: &Value) -> Answer {
+    client.send("PUT", path, &JSON, body.to_string().as_bytes())
+}
+
+fn outcome(post: &str, user: &str, liked: bool, count: i64, changed: bool) -> Value {
+    json!({"postId":post,"userId":user,"liked":liked,"likeCount":count,"changed":changed})
+}
+
+#[test]
+fn a_like_is_answered_with_the_state_right_after_it() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let mut act = |body: Value| client.post("/api/posts/like", &body).expect(200).json();
+        let by = |user: i64, action: &str| json!({"userId":user,"postId":7,"action":action});
+        assert_eq!(act(json!({"userId":1,"postId":7})), outcome("7", "1", true, 1, true), "toggle is the default");
+        assert_eq!(act(by(2, "like")), outcome("7", "2", true, 2, true));
+        assert_eq!(act(by(2, "like")), outcome("7", "2", true, 2, false));
+        assert_eq!(act(by(1, "toggle")), outcome("7", "1", false, 1, true));
+        assert_eq!(act(by(1, "UNLIKE")), outcome("7", "1", false, 1, false));
+        assert_eq!(act(by(2, "unlike")), outcome("7", "2", false, 0, true));
+        assert_eq!(act(by(3, "unlike")), outcome("7", "3", false, 0, false), "never below zero");
+        // The same by the resource; the user may stand in the query where a client sends no body.
+        let mut client = bench.client();
+        let liked = put(&mut client, "/api/posts/7/like", &json!({"userId":"é"})).expect(200).json();
+        assert_eq!(liked, outcome("7", "é", true, 1, true));
+        assert_eq!(put(&mut client, "/api/posts/7/like", &json!({"userId":"é"})).json()["changed"], false);
+        let state = |client: &mut Client, query: &str| client.read(&format!("/api/posts/7/like{query}"));
+        assert_eq!(state(&mut client, ""), json!({"postId":"7","likeCount":1}));
+        assert_eq!(state(&mut client, "?userId=%C3%A9"), json!({"postId":"7","likeCount":1,"liked":true}));
+        assert_eq!(state(&mut client, "?userId=1"), json!({"postId":"7","likeCount":1,"liked":false}));
+        let unliked = client.send("DELETE", "/api/posts/7/like?userId=%C3%A9", &[], b"").expect(200).json();
+        assert_eq!(unliked, outcome("7", "é", false, 0, true));
+        let again =
+            client.send("DELETE", "/api/posts/7/like", &JSON, r#"{"userId":"é"}"#.as_bytes()).expect(200).json();
+        assert_eq!(again, outcome("7", "é", false, 0, false));
+        // Ids of a path are decoded once.
+        let odd = put(&mut client, "/api/posts/a%2Fb%20%2541+/like", &json!({"userId":1})).expect(200).json();
+        assert_eq!(odd, outcome("a/b %41+", "1", true, 1, true));
+        let same = client.post("/api/posts/like", &json!({"userId":1,"postId":"a/b %41+","action":"like"})).json();
+        assert_eq!(same["changed"], false);
+        assert_eq!(client.read("/api/posts/never/like"), json!({"postId":"never","likeCount":0}));
+        bench.check_sums();
+        check_likes(bench);
+        assert_eq!(bench.number("SELECT count(*) FROM post_like_log"), 7, "a row a change");
+        let toggles = "SELECT count(*) FROM events WHERE event_type NOT IN ('LIKE', 'UNLIKE')";
+        assert_eq!(bench.number(toggles), 0);
+    });
+}
+
+#[test]
+fn a_like_sent_again_with_its_id_changes_nothing_and_is_told_what_holds_now() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let id = uuid::Uuid::new_v4().to_string();
+        let with_id = json!({"userId":1,"postId":"p","eventId":id});
+        let mut act = |body: &Value| client.post("/api/posts/like", body).expect(200).json();
+        assert_eq!(act(&with_id), outcome("p", "1", true, 1, true));
+        assert_eq!(act(&with_id), outcome("p", "1", true, 1, false));
+        act(&json!({"userId":2,"postId":"p"}));
+        act(&json!({"userId":1,"postId":"p","action":"unlike"}));
+        assert_eq!(act(&with_id), outcome("p", "1", false, 1, false));
+        check_likes(bench);
+    });
+}
+
+#[test]
+fn what_is_wrong_with_a_like_is_named_by_its_field() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        for (body, tag, field) in [
+            (json!({"postId":"p"}), "missing_field", "userId"),
+            (json!({"userId":1}), "missing_field", "postId"),
+            (json!({"userId":"undefined","postId":"p"}), "invalid_field", "userId"),
+            (json!({"userId":1,"postId":"a\u{0}"}), "invalid_field", "postId"),
+            (json!({"userId":1,"postId":"p".repeat(129)}), "invalid_field", "postId"),
+            (json!({"userId":1,"postId":[]}), "invalid_field", "postId"),
+            (json!({"userId":1,"postId":"p","action":"love"}), "invalid_field", "action"),
+            (json!({"userId":1,"postId":"p","action":1}), "invalid_field", "action"),
+            (json!({"userId":1,"postId":"p","eventId":"x"}), "invalid_field", "eventId"),
+        ] {
+            let answer = client.post("/api/posts/like", &body).expect(400).json();
+            assert_eq!((answer["error"].as_str(), answer["errors"][field].is_string()), (Some(tag), true), "{answer}");
+        }
+        for (method, path, body, status) in [
+            ("POST", "/api/posts/like", "", 400),
+            ("POST", "/api/posts/like", "[]", 400),
+            ("POST", "/api/posts/like", "{", 400),
+            ("PUT", "/api/posts/p/like", "{}", 400),
+            ("PUT", "/api/posts/%00/like", r#"{"userId":1}"#, 400),
+            ("PUT", "/api/posts/%zz/like", r#"{"userId":1}"#, 400),
+            ("PUT", "/api/posts/null/like", r#"{"userId":1}"#, 400),
+            ("GET", "/api/posts/p/like?userId=NaN", "", 400),
+            ("DELETE", "/api/posts/p/like", "", 400),
+            ("POST", "/api/posts/p/like", r#"{"userId":1}"#, 405),
+            ("PUT", "/api/posts/like", r#"{"userId":1}"#, 405),
+            ("GET", "/api/posts//like", "", 404),
+            ("GET", "/api/posts/a/b/like", "", 404),
+        ] {
+            let answer = client.send(method, path, &JSON, body.as_bytes());
+            assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
+        }
+        assert_eq!(bench.event_rows(), 0);
+    });
+}
+
+#[test]
+fn a_journal_that_takes_nothing_makes_a_like_and_a_post_503() {
+    for (ledger, live) in MAIN_PAIRS {
+        let Some(mut bench) = Bench::new(ledger, live) else { continue };
+        bench.set("JOURNAL_MIN_FREE", &(1_u64 << 60).to_string());
+        bench.start();
+        let mut client = bench.client();
+        let post = json!({"userId":1,"content":"c","postId":"p"});
+        let like = json!({"userId":1,"postId":"p"});
+        eventually(Duration::from_secs(5), || match client.post("/api/posts/like", &like).status {
+            503 => Ok(()),
+            other => Err(format!("the journal is not full yet: {other}")),
+        });
+        for answer in [
+            client.post("/api/posts/like", &like),
+            client.post("/api/posts", &post),
+            client.send("DELETE", "/api/posts/p", &[], b""),
+            client.send("DELETE", "/api/posts/p/like?userId=1", &[], b""),
+        ] {
+            let answer = answer.expect(503);
+            assert_eq!((answer.header("retry-after"), &answer.json()["error"]), (Some("1"), &json!("journal_full")));
+        }
+    }
+}
+
+#[test]
+fn a_ledger_that_stands_still_makes_it_202_and_what_was_sent_is_applied_in_order() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/posts/like", &json!({"userId":0,"postId":"p"})).expect(200);
+        let held = Hold::of(bench.database_url.as_deref(), &bench.data_dir);
+        let started = Instant::now();
+        let address = bench.address();
+        let late = |method: &'static str, path: &'static str, body: Value| {
+            let send = move || Client::new(address).send(method, path, &JSON, body.to_string().as_bytes());
+            let sent = std::thread::spawn(send);
+            std::thread::sleep(Duration::from_millis(100));
+            sent
+        };
+        // What is behind it in the journal waits for it.
+        let sent = [
+            late("POST", "/api/posts/like", json!({"userId":1,"postId":"p"})),
+            late("POST", "/api/posts", json!({"userId":1,"postId":"p","content":"c"})),
+            late("DELETE", "/api/posts/other", json!({})),
+        ];
+        let [toggled, made, deleted] = sent.map(|sent| sent.join().expect("answered").expect(202).json());
+        let took = started.elapsed();
+        assert!(took > Duration::from_millis(1_900) && took < Duration::from_millis(4_000), "{took:?}");
+        assert_eq!(toggled, json!({"postId":"p","userId":"1","status":"queued"}));
+        assert_eq!(made, json!({"postId":"p","status":"queued"}));
+        assert_eq!(deleted, json!({"postId":"other","status":"queued"}));
+        held.release();
+        bench.settle();
+        assert_eq!(client.read("/api/posts/p")["likeCount"], 2);
+        let unliked = client.post("/api/posts/like", &json!({"userId":1,"postId":"p"})).expect(200).json();
+        assert_eq!(unliked, outcome("p", "1", false, 1, true), "the toggle before it is in");
+        check_likes(bench);
+    });
+}
+
+/// A second program on the PostgreSQL and Redis of the first.
+fn beside(first: &Bench) -> Bench {
+    let mut second = Bench::on(first.database_url.clone(), None);
+    second.set("REDIS_URL", &first.redis.as_ref().expect("Redis").url());
+    second.name = "the second".to_owned();
+    second
+}
+
+#[test]
+fn clients_that_toggle_one_post_at_once_on_two_instances_are_each_told_the_count_right_after() {
+    let Some(mut first) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
+    let mut second = beside(&first);
+    first.start();
+    second.start();
+    toggle_at_once(&first, &[first.address(), second.address()], 150, 3);
+    let mut embedded = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs nothing");
+    embedded.start();
+    toggle_at_once(&embedded, &[embedded.address()], 150, 3);
+}
+
+/// `LIKE_CLIENTS` (2,000), each `LIKE_ROUNDS` (5) times.
+#[test]
+#[ignore = "thousands of threads and connections"]
+fn two_thousand_clients_that_toggle_one_post_at_once_are_each_told_the_count_right_after() {
+    let setting = |name, default| std::env::var(name).ok().and_then(|n: String| n.parse().ok()).unwrap_or(default);
+    let (clients, rounds) = (setting("LIKE_CLIENTS", 2_000), setting("LIKE_ROUNDS", 5));
+    let Some(mut first) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
+    let mut second = beside(&first);
+    first.start();
+    second.start();
+    toggle_at_once(&first, &[first.address(), second.address()], clients, rounds);
+    let mut embedded = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs nothing");
+    embedded.start();
+    toggle_at_once(&embedded, &[embedded.address()], clients, rounds);
+}
+
+/// Each client toggles as one user, now on this instance and now on that one.
+fn toggle_at_once(bench: &Bench, addresses: &[SocketAddr], clients: usize, rounds: usize) {
+    let seed = support::seed();
+    let start = Arc::new(Barrier::new(clients));
+    let began = Instant::now();
+    let threads: Vec<_> = (0..clients)
+        .map(|user| {
+            let (start, addresses) = (start.clone(), addresses.to_vec());
+            let toggle = move || {
+                let mut random = StdRng::seed_from_u64(seed ^ user as u64);
+                let mut clients: Vec<Client> = addresses.iter().map(|address| Client::new(*address)).collect();
+                clients.iter_mut().for_each(|client| drop(client.get("/healthz/live").expect(200)));
+                let body = json!({"userId":user,"postId":"hot"});
+                start.wait();
+                let times = random.random_range(1..=rounds);
+                let mut at = || random.random_range(0..addresses.len());
+                (0..times).map(|_| clients[at()].post("/api/posts/like", &body)).collect::<Vec<Answer>>()
+            };
+            std::thread::Builder::new().stack_size(256 * 1024).spawn(toggle).expect("a thread")
+        })
+        .collect();
+    let answers: Vec<Vec<Answer>> = threads.into_iter().map(|thread| thread.join().expect("a client")).collect();
+    let took = began.elapsed();
+    let mut log: HashMap<String, Vec<(bool, i64)>> = HashMap::new();
+    eventually(Duration::from_secs(60), || match bench.client().get("/healthz/deps").status {
+        200 => Ok(()),
+        other => Err(format!("the stores are still behind: {other}")),
+    });
+    bench.settle();
+    for row in
+        bench.rows("SELECT user_id, action, like_count FROM post_like_log WHERE post_id = 'hot' ORDER BY version")
+    {
+        log.entry(row[0].clone()).or_default().push((row[1] == "LIKE", row[2].parse().expect("a count")));
+    }
+    let mut late = 0;
+    for (user, answers) in answers.iter().enumerate() {
+        // Every toggle changes something: the answers of a user are its rows, in order.
+        let rows = &log[&user.to_string()];
+        assert_eq!(rows.len(), answers.len(), "user {user}");
+        for (answer, (liked, count)) in answers.iter().zip(rows) {
+            match answer.status {
+                200 => assert_eq!(answer.json(), outcome("hot", &user.to_string(), *liked, *count, true)),
+                202 => late += 1,
+                other => panic!("{other}: {}", answer.text()),
+            }
+        }
+    }
+    let toggles: usize = answers.iter().map(Vec::len).sum();
+    eprintln!("{}: {toggles} toggles by {clients} clients in {took:?}, {late} answered 202", bench.name);
+    let odd = answers.iter().filter(|answers| answers.len() % 2 == 1).count() as i64;
+    assert_eq!(bench.client().read("/api/posts/hot/like")["likeCount"], odd);
+    check_likes(bench);
+    bench.check_sums();
+}
+
+/// A post's count = its rows = the fold of its log, whose counts and versions have no gap.
+fn check_likes(bench: &Bench) {
+    let rows = bench.rows("SELECT post_id, count(*) FROM post_like GROUP BY post_id ORDER BY post_id");
+    let counts = bench.rows("SELECT post_id, like_count FROM post_stat WHERE like_count > 0 ORDER BY post_id");
+    assert_eq!(counts, rows, "counts and rows");
+    let log = bench.rows("SELECT post_id, action, like_count, version FROM post_like_log ORDER BY post_id, version");
+    let mut folded: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for row in &log {
+        let (count, version) = folded.entry(&row[0]).or_default();
+        *count += if row[1] == "LIKE" { 1 } else { -1 };
+        *version += 1;
+        assert_eq!(row[2..], [count.to_string(), version.to_string()], "the log has no gap: {row:?}");
+    }
+    let folded: Rows =
+        folded.iter().filter(|(_, (n, _))| *n > 0).map(|(p, (n, _))| vec![(*p).to_owned(), n.to_string()]).collect();
+    assert_eq!(folded, rows, "the log folds to the rows");
+}
+
+/// Stands between the program and PostgreSQL. Armed, it lets the next COMMIT through and then hangs up on both.
+struct Proxy {
+    address: SocketAddr,
+    armed: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    fn start(to: SocketAddr) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let armed = Arc::new(AtomicBool::new(false));
+        let trigger = armed.clone();
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let Ok(server) = TcpStream::connect(to) else { continue };
+                let back = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+                std::thread::spawn(move || pump(back.0, back.1, None));
+                let trigger = trigger.clone();
+                std::thread::spawn(move || pump(client, server, Some(&trigger)));
+            }
+        });
+        Proxy { address, armed }
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, trigger: Option<&AtomicBool>) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let bytes = &buffer[..read];
+        let commits = bytes.windows(7).any(|window| window == b"COMMIT\0");
+        let cut = commits && trigger.is_some_and(|armed| armed.swap(false, Ordering::SeqCst));
+        if cut {
+            // The reply goes nowhere; the server commits all the same.
+            let _ = from.shutdown(Shutdown::Both);
+        }
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+        if cut {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_lost_reply_of_the_commit_is_settled_by_what_was_written_down() {
+    let Some(server) = postgres::Server::private() else { return };
+    let url = server.tcp(&server.database("tracker", ""));
+    let direct = url.split_once("127.0.0.1:").and_then(|(_, rest)| rest.split_once('/')).expect("a URL over TCP");
+    let proxy = Proxy::start(format!("127.0.0.1:{}", direct.0).parse().expect("an address"));
+    let through = url.replace(&format!("127.0.0.1:{}", direct.0), &proxy.address.to_string());
+    let mut bench = Bench::on(Some(through), Some(support::redis::Server::start()));
+    bench.start();
+    let mut client = bench.client();
+    let id = uuid::Uuid::new_v4().to_string();
+    client.post("/api/posts/like", &json!({"userId":1,"postId":"p","eventId":id})).expect(200);
+    let mut lost = |method: &str, path: &str, body: Value| {
+        proxy.armed.store(true, Ordering::SeqCst);
+        let answer = client.send(method, path, &JSON, body.to_string().as_bytes());
+        assert!(!proxy.armed.load(Ordering::SeqCst), "the reply was lost");
+        answer
+    };
+    let toggled = lost("POST", "/api/posts/like", json!({"userId":2,"postId":"p"})).expect(200).json();
+    assert_eq!(toggled, outcome("p", "2", true, 2, true));
+    // Nothing is written down of a like that changed nothing: its count right after is not known.
+    let same = lost("PUT", "/api/posts/p/like", json!({"userId":2})).expect(202).json();
+    assert_eq!(same, json!({"postId":"p","userId":"2","status":"queued"}));
+    let again = lost("POST", "/api/posts/like", json!({"userId":1,"postId":"p","eventId":id})).expect(200).json();
+    assert_eq!(again, outcome("p", "1", true, 2, false));
+    let made = json!({"userId":1,"postId":"p","content":"c","createdAt":1_700_000_000_000_i64});
+    let post = lost("POST", "/api/posts", made.clone()).expect(201).json();
+    assert_eq!((&post["createdAt"], &post["likeCount"]), (&json!("2023-11-14T22:13:20Z"), &json!(2)));
+    assert_eq!(lost("POST", "/api/posts", made).expect(200).json(), post);
+    lost("DELETE", "/api/posts/p", json!({})).expect(204);
+    lost("DELETE", "/api/posts/p", json!({})).expect(204);
+    assert_eq!(client.get("/api/posts/p").status, 404);
+    assert_eq!(client.read("/api/posts/p/like")["likeCount"], 0);
+    bench.check_sums();
+    check_likes(&bench);
+    assert_eq!(bench.number("SELECT count(*) FROM post_like_log"), 4, "two likes, and both undone");
+}
