@@ -134,6 +134,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   again.
 /// - **L19** `export`, page after page, gives every stored event that matches once, by event time, however many share a
 ///   time, as it was stored.
+/// - **L20** A post is put, replaced and deleted in journal order; deleting it removes its likes, each through the log.
+///   `post` and `likes` answer what is there.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -144,9 +146,9 @@ pub trait Ledger: Send + Sync {
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
 
     /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
-    /// A like that changed nothing may be missing; those that went with their post are told by its verdict. Read together with the watermark, in one snapshot: verdicts of a
-    /// position past the watermark do not exist. `None` where verdicts behind `after` were pruned: nobody may guess
-    /// that a record was stored because its verdict is gone.
+    /// A like that changed nothing may be missing; those that went with their post are told by its verdict. Read
+    /// together with the watermark, in one snapshot: verdicts of a position past the watermark do not exist. `None` where
+    /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
 
     /// Exact number of stored events that match, from rollups where one filter allows it, else from raw rows.

@@ -9,6 +9,8 @@ mod failing;
 mod faulty;
 #[path = "support/ledgers.rs"]
 mod ledgers;
+#[path = "ledger/posting.rs"]
+mod posting;
 #[path = "ledger/products.rs"]
 mod products;
 #[path = "support/postgres.rs"]

@@ -1,7 +1,6 @@
 //! Posts by the front door, over both pairs of stores; and, at the port, the fold of batches that mix likes with posts
 //! that are put and deleted, against a model simple enough to believe.
 
-#[allow(dead_code, reason = "the suite of the contract uses the rest")]
 #[path = "support/ledgers.rs"]
 mod ledgers;
 mod support;

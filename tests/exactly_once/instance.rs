@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
-use event_tracker::events::{Record, encode_event, encode_forget};
+use event_tracker::events::{Record, encode_record};
 use event_tracker::journal::{Decision, Journal, Settings, Until, Wait};
 use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position};
@@ -101,11 +101,7 @@ impl Instance {
         let wait = Wait::Follower(Until::Ledger, decision.clone());
         let encode = |out: &mut Vec<u8>| {
             for record in records {
-                match record {
-                    Record::Event(event) => encode_event(event, out),
-                    Record::Forget(forget) => encode_forget(forget, out),
-                    Record::Lost => panic!("only a salvage writes one"),
-                }
+                encode_record(record, out);
             }
         };
         self.journal.append(0, count, wait, encode).expect("the journal takes it");

@@ -61,7 +61,7 @@ impl Model {
                 let keyword = forget.keyword.as_deref().map(fold_keyword).unwrap_or_default().into_owned();
                 return self.forgotten.push((forget.user_id.to_string(), keyword, forget.at_ms));
             }
-            Record::Lost => panic!("only a salvage writes one"),
+            _ => panic!("none is written"),
         };
         if event.keyword.as_deref().is_some_and(|keyword| keyword.contains('\0')) {
             self.verdicts.insert((stream, position), Verdict::Dead);

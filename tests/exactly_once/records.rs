@@ -32,7 +32,7 @@ impl Records {
         if self.chance(3) {
             let is_plain = |record: &Record<'_>| match record {
                 Record::Event(event) => !event.id_from_client && !event.event_type.is_like(),
-                Record::Forget(_) | Record::Lost => false,
+                _ => false,
             };
             records.retain(is_plain);
         }

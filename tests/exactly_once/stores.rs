@@ -224,7 +224,7 @@ impl Stores {
         let kind = |verdict: &Verdict| match verdict {
             Verdict::Duplicate => Some(1),
             Verdict::Dead => Some(2),
-            Verdict::Like(_) => None,
+            Verdict::Like(_) | Verdict::Post(_) => None,
         };
         let exceptions = model.verdicts.iter().filter_map(|((stream, at), verdict)| {
             let is_kept = *at > pruned.get(stream).copied().unwrap_or_default();

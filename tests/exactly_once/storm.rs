@@ -153,7 +153,7 @@ fn history(lines: &[Line], stores: &Stores) -> Model {
             let verdict = model.verdicts.get(&(stream, position)).copied();
             let event = match record {
                 Record::Event(event) => event.clone(),
-                Record::Forget(_) | Record::Lost => {
+                _ => {
                     model.take(stream, position, record);
                     continue;
                 }

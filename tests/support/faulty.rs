@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
-    Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, LiveBatch, LiveState, LiveStore,
-    LiveTop, LiveWriter, Position, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch, LiveState,
+    LiveStore, LiveTop, LiveWriter, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -221,6 +221,14 @@ impl Ledger for FaultyLedger {
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
         self.faults.pass(Call::Read, || self.inner.recent(user_id, now_ms))
+    }
+
+    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.likes(post_id, user_id))
+    }
+
+    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.post(post_id))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
