@@ -436,3 +436,25 @@ fn a_graceful_stop_under_load_loses_nothing() {
         load.finish().check(bench);
     });
 }
+
+#[test]
+fn a_stop_as_soon_as_it_listens_is_graceful_and_any_bound_is_taken() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    for _ in 0..10 {
+        bench.start();
+        let status = bench.stop();
+        assert_eq!(status.code(), Some(0), "{status:?}");
+    }
+    bench.set("JOURNAL_MIN_FREE", &u64::MAX.to_string());
+    bench.start();
+    eventually(Duration::from_secs(5), || {
+        match bench
+            .client()
+            .post("/api/events", &json!({"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}))
+            .status
+        {
+            503 => Ok(()),
+            status => Err(format!("{status}: there is never that much room")),
+        }
+    });
+}

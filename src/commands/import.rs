@@ -188,8 +188,9 @@ fn judge(retention_ms: i64) -> Judge {
 fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
     let stop = Arc::new(Stop::default());
     let asked = stop.clone();
+    let signals = shutdown::catch().map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
     let wait = move || {
-        if shutdown::wait().is_ok() {
+        if signals.wait().is_ok() {
             eprintln!("event-tracker: stopping; another signal ends at once");
             asked.ask();
         }

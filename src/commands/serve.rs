@@ -43,9 +43,10 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     }
     let access = Access::new(keys, origins, proxies, rate_limit);
     let api = Api { app: app.clone(), metrics, access, exports: Arc::default() };
+    let stop = shutdown::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
-    shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
+    stop.wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
     if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
         tracing::warn!("some connections were cut: they did not end in time");
     }

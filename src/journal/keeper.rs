@@ -129,7 +129,7 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
         return Some("JOURNAL_MAX_BYTES is reached");
     }
     let free = shared.storage.free_bytes().unwrap_or(0);
-    let wanted = settings.free_bytes_min + (1 - spares) * settings.segment_bytes;
+    let wanted = settings.free_bytes_min.saturating_add((1 - spares) * settings.segment_bytes);
     (free < wanted).then_some("less than JOURNAL_MIN_FREE is left on the disk")
 }
 
@@ -181,7 +181,8 @@ fn is_crowded(shared: &Shared) -> bool {
     let settings = &shared.settings;
     let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
     (segments + 2) * settings.segment_bytes > settings.bytes_max
-        || shared.storage.free_bytes().unwrap_or(u64::MAX) < settings.free_bytes_min + settings.segment_bytes
+        || shared.storage.free_bytes().unwrap_or(u64::MAX)
+            < settings.free_bytes_min.saturating_add(settings.segment_bytes)
 }
 
 /// Takes the first segment off the list where all of it is passed and its successor, at whose beginning its records
