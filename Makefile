@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full run-card perf-http services services-down psql redis-cli test test-long check fmt perf clean
+.PHONY: help run run-full run-card perf-http perf-card services services-down psql redis-cli test test-long check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -58,6 +58,9 @@ perf: ## load test with wrk on private servers, writes perf/results (ARGS=--quic
 
 perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
 	perf/http $(ARGS)
+
+perf-card: ## the design card taken literally beside the tracker (ARGS=--quick)
+	perf/card $(ARGS)
 
 clean: ## remove what was built and throw-away servers; ./data stays
 	cargo clean
