@@ -512,3 +512,17 @@ fn damage(path: &Path, random: &mut StdRng) {
 fn end_of_frames_or_length(segment: &[u8]) -> usize {
     segment.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1)
 }
+
+#[test]
+fn a_journal_whose_history_the_ledger_does_not_share_takes_nothing_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = open(directory.path()).unwrap();
+    append(&journal, 0..10);
+    journal.refuse_as_forked();
+    let refused = journal.append(0, 1, Wait::Nothing, |_| panic!("nothing is encoded"));
+    assert_eq!(refused, Err(AppendError::Forked));
+    // Nor once the keeper has looked.
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(journal.is_writable(), Err(AppendError::Forked));
+    assert_eq!(sorted(read(&journal, Watermark::default()).unwrap().0), (0..10).collect::<Vec<_>>());
+}

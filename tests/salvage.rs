@@ -247,3 +247,37 @@ fn a_directory_without_a_journal_is_one_line() {
     let said = command(&bench, &["journal", "inspect", "--records", "x..y"]);
     assert_eq!((said.code, said.err.lines().count()), (Some(2), 1), "{}", said.err);
 }
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("makes");
+    for entry in std::fs::read_dir(from).expect("there") {
+        let entry = entry.expect("a file");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copies");
+    }
+}
+
+#[test]
+fn an_older_journal_beside_a_ledger_that_is_further_is_refused_before_it_takes_anything() {
+    let mut bench = bench();
+    post(&bench, 1..=3);
+    bench.settle();
+    bench.stop();
+    let older = bench.data_dir.join("older");
+    copy(&journal(&bench), &older);
+    bench.start();
+    post(&bench, 4..=6);
+    bench.settle();
+    bench.stop();
+    std::fs::remove_dir_all(journal(&bench)).expect("removes");
+    copy(&older, &journal(&bench));
+    // Events at positions 4 to 6 would be answered and never applied.
+    let said = command(&bench, &["serve"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("salvage --last 6"), "{}", said.err);
+    assert_eq!(command(&bench, &["journal", "salvage", "--last", "6"]).code, Some(0));
+    bench.start();
+    post(&bench, 7..=8);
+    bench.settle();
+    assert_eq!(bench.event_rows(), 8);
+    bench.check_sums();
+}

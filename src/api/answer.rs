@@ -83,6 +83,9 @@ pub(super) fn refused(exchange: &mut Exchange<'_>, why: AppendError) {
         AppendError::Busy => ("busy", "too much waits for the disk: send it again, with the same ids"),
         AppendError::Full => ("journal_full", "the stores must catch up first: send it again, with the same ids"),
         AppendError::Failed => ("journal_unavailable", "the disk refuses to write: send it again, with the same ids"),
+        AppendError::Forked => {
+            ("journal_forked", "the ledger knows another history of this journal: an operator must look")
+        }
         AppendError::Closing => ("closing", "this server is stopping: send it again, with the same ids"),
     };
     error_with(exchange, 503, tag, message, &[("Retry-After", "1")]);

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server};
-use crate::journal::Journal;
+use crate::journal::{Journal, ReadError};
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore};
@@ -33,6 +33,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let server = Server::bind(config).map_err(|e| e.to_string())?;
     let journal = open_journal(settings)?;
     let ledger = open_ledger(&settings.stores)?;
+    check_history(&journal, &*ledger)?;
     let live = open_live(&settings.stores)?;
     let (app, sinks) = start_sinks(settings, journal, ledger, live);
     let listening = server.local_addr();
@@ -64,6 +65,16 @@ fn open_journal(settings: &Settings) -> Result<Journal, String> {
     let open =
         Journal::open(&directory, settings.allow_tmpfs, settings.workers, settings.journal.clone(), Clock::System);
     open.map_err(|e| format!("{e} ({})", directory.display()))
+}
+
+/// Before anybody is answered: the ledger must not know another history of this journal. One that is away is asked by
+/// its sink later, which then makes the journal refuse.
+fn check_history(journal: &Journal, ledger: &dyn Ledger) -> Result<(), String> {
+    let Ok(Some(at)) = ledger.watermark(journal.stream()) else { return Ok(()) };
+    match journal.reader(at) {
+        Err(why @ (ReadError::Ahead { .. } | ReadError::Foreign(_))) => Err(format!("journal: {why}")),
+        _ => Ok(()),
+    }
 }
 
 fn start_sinks(

@@ -74,6 +74,8 @@ pub enum AppendError {
     Failed,
     #[error("the journal is closing")]
     Closing,
+    #[error("the ledger has followed another journal of this id, or this one further: its positions are taken")]
+    Forked,
 }
 
 /// What an append waits for.
@@ -101,6 +103,7 @@ const OPEN: u8 = 0;
 const FULL: u8 = 1;
 const FAILED: u8 = 2;
 const CLOSING: u8 = 3;
+const FORKED: u8 = 4;
 
 /// Encoded records of one core on their way to the writer: whole appends, at most one frame's worth.
 #[derive(Default)]
@@ -283,6 +286,12 @@ impl Journal {
         self.shared.waiting.clone()
     }
 
+    /// Takes nothing more, for good: the ledger holds other records at positions that this journal would give out. What
+    /// was appended there would be answered and never applied.
+    pub fn refuse_as_forked(&self) {
+        self.shared.set_state(FORKED);
+    }
+
     /// An append would be taken now.
     pub fn is_writable(&self) -> Result<(), AppendError> {
         self.shared.refuse_unless_open()
@@ -325,6 +334,7 @@ impl Shared {
             OPEN => return Ok(()),
             FULL => AppendError::Full,
             FAILED => AppendError::Failed,
+            FORKED => AppendError::Forked,
             _ => AppendError::Closing,
         };
         self.stats.refused.fetch_add(1, Ordering::Relaxed);
@@ -337,9 +347,9 @@ impl Shared {
 
     /// Moves between open, full and failed; closing is for good.
     fn set_state(&self, state: u8) -> bool {
-        let moved = self
-            .state
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != CLOSING && now != state).then_some(state));
+        let moved = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now != CLOSING && now != FORKED && now != state).then_some(state)
+        });
         moved.is_ok()
     }
 

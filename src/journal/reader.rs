@@ -17,7 +17,8 @@ pub enum ReadError {
     #[error("journal: {0}")]
     Io(#[from] std::io::Error),
     #[error(
-        "the store has followed this journal to {store}, but it ends at {end}: the journal was restored or replaced"
+        "the store has followed this journal to {store}, but it ends at {end}: an older copy was restored. \
+         `event-tracker journal salvage --last {store}` makes it go on behind that"
     )]
     Ahead { store: Position, end: Position },
     #[error("the records behind {0} are no longer in the journal")]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
-use crate::journal::{Frames, Journal, Reader, Until, Waiting};
+use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_BUSY_MS,
     LINGER_BUSY_RECORDS, LINGER_MS,
@@ -104,7 +104,11 @@ impl LedgerSink {
         writer.register(stream)?;
         let at =
             writer.watermark(stream)?.ok_or_else(|| Ended::Stop("the stream was removed from the ledger".into()))?;
-        let reader = self.journal.reader(at)?;
+        let reader = self.journal.reader(at).inspect_err(|why| {
+            if matches!(why, ReadError::Ahead { .. } | ReadError::Foreign(_)) {
+                self.journal.refuse_as_forked();
+            }
+        })?;
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);
