@@ -47,6 +47,11 @@ pub const EVENT_FUTURE_MS_MAX: i64 = 60_000;
 pub const RECENT_SEARCHES_MAX: usize = 10;
 /// A user's recent searches are forgotten this long after the newest of them.
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
+/// What one user has forgotten in an hour, one keyword each; past it the user counts as having forgotten everything so far.
+pub const FORGOTTEN_OF_USER_MAX: usize = 100;
+/// The same of all users together, on a shared live store and in what it is built from; past it the oldest are dropped, and a
+/// search that comes in late enough may be seen again.
+pub const FORGOTTEN_MAX: usize = 100_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
 /// An answer that is smaller is not worth packing.

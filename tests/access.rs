@@ -49,6 +49,24 @@ fn a_page_of_any_origin_may_send_events_and_reads_nothing_unless_it_is_listed() 
 }
 
 #[test]
+fn a_foreign_page_changes_nothing_but_by_sending_events() {
+    let bench = started(&[("ALLOWED_ORIGINS", "https://shop.example")]);
+    let put = |origin: &str| {
+        // What a page may send without asking first.
+        let headers = [("Content-Type", "text/plain"), ("Origin", origin)];
+        let body = json!({"postId": "p", "userId": 1, "content": "x"}).to_string();
+        bench.client().send("POST", "/api/posts", &headers, body.as_bytes())
+    };
+    assert_eq!(put("https://evil.example").expect(403).json()["error"], "origin_refused");
+    assert_eq!(put("null").status, 403);
+    put("https://shop.example").expect(201);
+    // The client asks for that host: a page of the server itself.
+    put("http://localhost").expect(200);
+    let delete = bench.client().send("DELETE", "/api/search/recent/1", &[("Origin", "https://evil.example")], b"");
+    assert_eq!(delete.status, 403);
+}
+
+#[test]
 fn a_preflight_is_answered_for_a_day() {
     let bench = started(&[]);
     let ask = |path: &str| {
@@ -58,6 +76,9 @@ fn a_preflight_is_answered_for_a_day() {
     };
     let answer = ask("/api/events");
     assert_eq!(allowed(&answer), Some("*"));
+    // Two of them would be `*, *`, which browsers refuse.
+    let origins = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("access-control-allow-origin"));
+    assert_eq!(origins.count(), 1, "{:?}", answer.headers);
     assert_eq!(answer.header("access-control-allow-methods"), Some("POST"));
     assert_eq!(answer.header("access-control-max-age"), Some("86400"));
     assert!(answer.header("access-control-allow-headers").expect("headers").contains("Content-Type"));
@@ -129,5 +150,11 @@ fn each_right_has_its_keys_and_health_has_none() {
         }
     }
     assert_eq!(ask("GET", "/healthz/live", ""), 200);
+    // A beacon cannot set headers; nothing but sending events takes a key from the query.
+    assert_eq!(ask("POST", &format!("/api/events?key={write}"), ""), 202);
+    assert_eq!(ask("POST", "/api/events?key=of-somebody-else-0", ""), 403);
+    assert_eq!(ask("GET", &format!("{KEYWORDS}?key={read}"), ""), 401);
+    let list = bench.client().send("GET", KEYWORDS, &[("X-Api-Key", read)], b"").expect(200);
+    assert_eq!(list.header("cache-control"), Some("private, max-age=1, stale-while-revalidate=10"));
     assert!(!bench.log().contains("key-0"), "a key is in the log");
 }

@@ -240,7 +240,7 @@ fn an_interrupted_importer_goes_on_without_sending_anything_twice() {
         importer.signal(libc::SIGINT);
         importer.end().expect(130).says("interrupted").says("the same command goes on from there");
         let state = desk.state("in.ndjson").expect("a resume file");
-        assert_eq!((&state["isSettled"], &state["isFinished"]), (&Value::Bool(true), &Value::Bool(false)));
+        assert_eq!((&state["unsettledSinceMs"], &state["isFinished"]), (&Value::Null, &Value::Bool(false)));
         assert_eq!(state["accepted"].as_u64(), Some(taken(&bench)), "what the server took is what is confirmed");
         behind = taken(&bench);
     }

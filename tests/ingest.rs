@@ -300,6 +300,10 @@ fn recent_searches_are_the_last_ten_each_once_and_can_be_forgotten() {
         client.send("DELETE", "/api/search/recent/u?keyword=K10", &[], b"").expect(204);
         let left = json!(["K5", "k11", "k9", "k8", "k7", "k6", "k4", "k3", "k2"]);
         assert_eq!(client.read("/api/search/recent/u")["keywords"], left);
+        for wrong in ["", "%20", &"k".repeat(201)] {
+            // An empty keyword is none, and never all of them.
+            client.send("DELETE", &format!("/api/search/recent/u?keyword={wrong}"), &[], b"").expect(400);
+        }
         client.send("DELETE", "/api/search/recent/u", &[], b"").expect(204);
         assert_eq!(client.read("/api/search/recent/u")["keywords"], json!([]));
         assert_eq!(client.read("/api/search/recent/other")["keywords"], json!(["secret"]));

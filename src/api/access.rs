@@ -33,8 +33,11 @@ impl Access {
 impl Api {
     /// What is asked of every request. False: it was answered.
     pub(super) fn lets_in(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        if let Some(headers) = self.access.origins.headers(request) {
-            exchange.carry(&headers);
+        self.access.origins.carry(request, exchange);
+        if self.access.origins.is_intruder(request) {
+            let message = "pages of this origin may not do this: see ALLOWED_ORIGINS";
+            answer::error(exchange, 403, "origin_refused", message);
+            return false;
         }
         match &self.access.rates {
             // Who watches the server must never be refused for asking.

@@ -9,28 +9,33 @@ use flate2::write::GzEncoder;
 use crate::http::{Answer, Exchange, Request};
 use crate::limits::GZIP_ANSWER_BYTES_MIN;
 
-const KEPT: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-revalidate=10");
+const FOR_ALL: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-revalidate=10");
+/// A shared cache would give it to those without a key.
+const FOR_ONE: (&str, &str) = ("Cache-Control", "private, max-age=1, stale-while-revalidate=10");
 const VARIES: (&str, &str) = ("Vary", "Accept-Encoding");
 
 /// Answers 200 with a JSON body, or 304 where the client has it. `says` is what the ETag stands for: two answers that say
 /// the same may differ in when they were made, so the tag is a weak one (RFC 9110, 8.8.1).
-pub(super) fn json(exchange: &mut Exchange<'_>, request: &Request<'_>, says: &impl Hash, body: &[u8]) {
+///
+/// `is_open`: everybody may read it.
+pub(super) fn json(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, says: &impl Hash, body: &[u8]) {
+    let kept = if is_open { FOR_ALL } else { FOR_ONE };
     let mut hasher = DefaultHasher::new();
     says.hash(&mut hasher);
     let tag = format!("W/\"{:016x}\"", hasher.finish());
     let tag = ("ETag", tag.as_str());
     if request.headers.get("if-none-match").is_some_and(|known| is_among(known, tag.1)) {
-        let headers = [tag, KEPT, VARIES];
+        let headers = [tag, kept, VARIES];
         return exchange.respond(Answer { status: 304, content_type: "", headers: &headers, body: b"" });
     }
     let content_type = "application/json";
     let packed = (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| gzip(body)).flatten();
     match packed {
         Some(packed) => {
-            let headers = [tag, KEPT, VARIES, ("Content-Encoding", "gzip")];
+            let headers = [tag, kept, VARIES, ("Content-Encoding", "gzip")];
             exchange.respond(Answer { status: 200, content_type, headers: &headers, body: &packed });
         }
-        None => exchange.respond(Answer { status: 200, content_type, headers: &[tag, KEPT, VARIES], body }),
+        None => exchange.respond(Answer { status: 200, content_type, headers: &[tag, kept, VARIES], body }),
     }
 }
 

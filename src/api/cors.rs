@@ -1,12 +1,15 @@
 //! Cross-origin requests (the Fetch standard): who may post from a browser, and what a preflight hears. Never with
 //! credentials: keys of browsers are no secret, cookies are not ours.
 
-use crate::http::{Answer, Exchange, Request};
+use crate::http::{Answer, Exchange, Method, Request};
 
 const MAX_AGE: (&str, &str) = ("Access-Control-Max-Age", "86400");
 const ALLOWED_HEADERS: (&str, &str) =
     ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding, Authorization, X-Api-Key, If-None-Match");
-const EXPOSED_HEADERS: (&str, &str) = ("Access-Control-Expose-Headers", "ETag, Retry-After, X-Event-Dropped");
+const EXPOSED_HEADERS: (&str, &str) = (
+    "Access-Control-Expose-Headers",
+    "ETag, Retry-After, X-Event-Dropped, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset",
+);
 const VARIES: (&str, &str) = ("Vary", "Origin");
 
 /// `ALLOWED_ORIGINS`.
@@ -60,23 +63,42 @@ impl Origins {
         if request.headers.get("access-control-request-method").is_none() {
             return false;
         }
-        let mut headers = vec![("Allow", allow), VARIES];
-        if let Some(origin) = self.allowed(request) {
-            let methods = ("Access-Control-Allow-Methods", allow);
-            headers.extend([("Access-Control-Allow-Origin", origin), methods, ALLOWED_HEADERS, MAX_AGE]);
+        let mut headers = vec![("Allow", allow)];
+        // The origin itself stands in what every answer carries: a second one would make browsers refuse both.
+        if self.allowed(request).is_some() {
+            headers.extend([("Access-Control-Allow-Methods", allow), ALLOWED_HEADERS, MAX_AGE]);
         }
         exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
         true
     }
 
-    /// What every answer to a request from another origin carries.
-    pub(super) fn headers<'r>(&self, request: &Request<'r>) -> Option<[(&'static str, &'r str); 3]> {
-        let origin = self.allowed(request)?;
-        Some([("Access-Control-Allow-Origin", origin), EXPOSED_HEADERS, VARIES])
+    /// Adds what the answer to a request carries whatever it will be.
+    pub(super) fn carry(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        if let Some(origin) = self.allowed(request) {
+            exchange.carry(&[("Access-Control-Allow-Origin", origin), EXPOSED_HEADERS, VARIES]);
+        } else if matches!(self, Origins::Listed(_)) {
+            // A cache must not give this answer to a page that may read it.
+            exchange.carry(&[VARIES]);
+        }
+    }
+
+    /// Whether a request that changes something comes from a page that may not make it. A "simple" request needs no
+    /// preflight, so the browser has sent it already: only its effect can be kept from happening.
+    pub(super) fn is_intruder(&self, request: &Request<'_>) -> bool {
+        let changes = matches!(request.method, Method::Post | Method::Put | Method::Delete);
+        let Some(origin) = request.headers.get("origin") else { return false };
+        changes && !takes_events(request.path) && self.allowed(request).is_none() && !is_own(origin, request)
     }
 }
 
-fn takes_events(path: &str) -> bool {
+/// A page of this server: its origin is the host that was asked.
+fn is_own(origin: &[u8], request: &Request<'_>) -> bool {
+    let host = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+    host.is_some_and(|host| request.headers.get("host").is_some_and(|asked| asked.eq_ignore_ascii_case(host)))
+}
+
+/// Paths that beacons and scripts of any page send events to.
+pub(super) fn takes_events(path: &str) -> bool {
     matches!(path, "/api/events" | "/api/users/events" | "/api/events/batch")
 }
 

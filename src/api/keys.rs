@@ -5,14 +5,15 @@ use std::fmt;
 
 use subtle::{Choice, ConstantTimeEq};
 
+use super::cors::takes_events;
 use super::{Api, answer};
-use crate::http::{Exchange, Headers, Request};
+use crate::http::{Exchange, Request};
 use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN, KEYS_MAX};
 
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
-    /// Sending events, and taking back what one sent.
+    /// Sending events, likes and posts, and taking them back: anybody's, since users are not known here.
     Write,
     /// Lists, counts and metrics.
     Read,
@@ -128,19 +129,24 @@ impl Keys {
 
 /// The keys that a request brings: `Authorization: Bearer …` and `X-Api-Key`. A proxy's own `Authorization: Basic` is
 /// none.
-fn presented<'h>(headers: Headers<'h>) -> impl Iterator<Item = &'h [u8]> {
+/// Beacons cannot set headers: where events are sent, `?key=` is one too. A key has nothing that needs percent-encoding
+/// by those who make it as README says; one that is encoded is not recognised.
+fn presented<'h>(request: &Request<'h>) -> impl Iterator<Item = &'h [u8]> {
+    let headers = request.headers;
     let bearer = headers.get("authorization").and_then(|value| {
         let (scheme, token) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
     });
     let key = headers.get("x-api-key").map(<[u8]>::trim_ascii);
-    [bearer, key].into_iter().flatten().filter(|key| !key.is_empty())
+    let query = request.query.split('&').find_map(|pair| pair.strip_prefix("key=")).map(str::as_bytes);
+    let query = query.filter(|_| takes_events(request.path));
+    [bearer, key, query].into_iter().flatten().filter(|key| !key.is_empty())
 }
 
 impl Api {
     /// Whether a request brings a key of that right; what was wrong is answered.
     pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        match self.access.keys.of(right).admit(presented(request.headers)) {
+        match self.access.keys.of(right).admit(presented(request)) {
             Ok(()) => return true,
             Err(Denied::Missing) => {
                 let message = "send a key: Authorization: Bearer …, or X-Api-Key";

@@ -23,6 +23,11 @@ impl<'a> Query<'a> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())
     }
 
+    /// A parameter that is there, be it empty.
+    pub(super) fn get_or_empty(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
+    }
+
     /// `limit`: 1 to `max`, `default` where it is absent.
     pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Rejection> {
         let Some(text) = self.get("limit") else { return Ok(default) };

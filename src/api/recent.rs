@@ -7,7 +7,7 @@ use super::query::{Query, decode};
 use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer};
 use crate::http::{Answer, Exchange, Request, Waited};
-use crate::limits::{LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEARCHES_MAX};
+use crate::limits::{KEYWORD_BYTES_MAX, LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEARCHES_MAX};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -41,12 +41,11 @@ impl Api {
 
     pub(super) fn delete_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let parsed = recent_parameters(user, request.query)
-            .and_then(|(user, _)| Ok((user, Query::parse(request.query)?.get("keyword").map(str::to_owned))));
+            .and_then(|(user, _)| Ok((user, keyword_to_forget(&Query::parse(request.query)?)?)));
         let (user, keyword) = match parsed {
             Ok(parsed) => parsed,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let keyword = keyword.map(|typed| normal_keyword(Cow::Owned(typed)).into_owned());
         let decisions = match self.app.forget_recent(&user, keyword.as_deref(), exchange.ticket()) {
             Ok(decisions) => decisions,
             Err(why) => return answer::refused(exchange, why),
@@ -59,6 +58,17 @@ impl Api {
         };
         exchange.respond(Answer { status, content_type: "", headers: &[], body: b"" });
     }
+}
+
+/// None: all of them. A keyword that is there has to be one: an empty one must not be taken for all.
+fn keyword_to_forget(query: &Query<'_>) -> Result<Option<String>, Rejection> {
+    let Some(typed) = query.get_or_empty("keyword") else { return Ok(None) };
+    let keyword = normal_keyword(Cow::Borrowed(typed)).into_owned();
+    if keyword.is_empty() || keyword.len() > KEYWORD_BYTES_MAX {
+        let reason = format!("must have 1 to {KEYWORD_BYTES_MAX} bytes; without it all are forgotten");
+        return Err(Rejection::of_field("invalid_parameter", "keyword", reason));
+    }
+    Ok(Some(keyword))
 }
 
 fn recent_parameters<'a>(user: &'a str, query: &str) -> Result<(Cow<'a, str>, usize), Rejection> {

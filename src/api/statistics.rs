@@ -113,7 +113,7 @@ impl Api {
         let (stale, source) = (stale || source == Source::Ledger, source.name());
         let says = (window, source, stale, approximate, items.get());
         match serde_json::to_vec(&List { window, as_of, source, stale, approximate, items: &items }) {
-            Ok(body) => cacheable::json(exchange, request, &says, &body),
+            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
             Err(_) => answer::unwritable(exchange),
         }
     }

@@ -166,26 +166,33 @@ fn make_bodies(events: Events, bodies: &SyncSender<(Vec<u8>, usize)>) {
 fn send_bodies(target: &str, waiting: &Bodies, progress: &Mutex<Progress>) -> Result<(), String> {
     let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WAIT)).http_status_as_error(false);
     let agent: ureq::Agent = config.build().into();
+    // As for `import`: from the environment alone.
+    let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((body, count)) = next else { return Ok(()) };
-        send_body(&agent, target, &body, count)?;
+        send_body(&agent, target, key.as_deref(), &body, count)?;
         progress.lock().unwrap_or_else(PoisonError::into_inner).add(count);
     }
 }
 
 /// Until it is taken. What the server refuses for good ends the run.
-fn send_body(agent: &ureq::Agent, target: &str, body: &[u8], count: usize) -> Result<(), String> {
+fn send_body(agent: &ureq::Agent, target: &str, key: Option<&str>, body: &[u8], count: usize) -> Result<(), String> {
     let begun = Instant::now();
     let mut pause_ms = RETRY_MS_MIN;
     loop {
-        let answer = agent.post(target).content_type("application/x-ndjson").send(body);
+        let mut request = agent.post(target).content_type("application/x-ndjson");
+        if let Some(key) = key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let answer = request.send(body);
         let why = match answer {
             Ok(mut answer) => {
                 let status = answer.status().as_u16();
                 let text = answer.body_mut().read_to_string().unwrap_or_default();
                 match status {
-                    202 if accepted(&text) == Some(count) => return Ok(()),
+                    // 201 under ACK=ledger.
+                    201 | 202 if accepted(&text) == Some(count) => return Ok(()),
                     200..300 => return Err(format!("{target} did not take all of {count} events: {text}")),
                     429 | 503 => format!("{status} {text}"),
                     _ => return Err(format!("{target} answers {status}: {text}")),

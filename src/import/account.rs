@@ -162,7 +162,8 @@ impl Account {
         (state.accepted, state.refused) = (inner.accepted, inner.refused);
         state.rejects = inner.rejects.path().to_owned();
         state.rejects_bytes = inner.rejects.bytes();
-        state.is_settled = is_at_rest && self.unknown.load(Ordering::SeqCst) == 0;
+        let is_settled = is_at_rest && state.was_settled && self.unknown.load(Ordering::SeqCst) == 0;
+        state.unsettled_since_ms = (!is_settled).then(|| state.unsettled_since_ms.unwrap_or(state.saved_at_ms));
         Ok(to_sync)
     }
 }

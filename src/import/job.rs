@@ -147,14 +147,18 @@ impl Job {
             let beyond = state.confirmed.beyond.drain(..).map(|range| range.to.row - range.from).sum();
             state.accepted = state.accepted.saturating_sub(beyond);
         }
-        let hours = (now_ms() - state.saved_at_ms) / 3_600_000;
-        if !state.is_settled && now_ms() - state.saved_at_ms > ID_MEMORY_MS {
+        state.was_settled = state.unsettled_since_ms.is_none();
+        let unsettled_ms = state.unsettled_since_ms.map_or(0, |since_ms| now_ms() - since_ms);
+        let hours = unsettled_ms / 3_600_000;
+        if unsettled_ms > ID_MEMORY_MS {
             eprintln!(
-                "{}: warning: this import was cut off {hours} h ago, and the server remembers ids for 24 h: rows that were \
+                "{}: warning: this import was cut off, the first time {hours} h ago or less, and the server remembers ids for 24 h: rows that were \
                  under way then may count twice",
                 self.name
             );
         }
+        // What this run sends is not older than it.
+        state.saved_at_ms = now_ms();
         if !quiet {
             eprintln!("{}: going on behind row {}", self.name, state.confirmed.all_before.row);
         }

@@ -37,8 +37,12 @@ pub(super) struct State {
     /// The list of refused rows, as far as it is about confirmed rows.
     pub(super) rejects: PathBuf,
     pub(super) rejects_bytes: u64,
-    /// No row was sent whose answer is not in here.
-    pub(super) is_settled: bool,
+    /// Since when rows may have been sent whose answer is not in here; `None`: there are none. It outlives runs that go
+    /// on from it, since nobody knows which rows those were.
+    pub(super) unsettled_since_ms: Option<i64>,
+    /// As this run found it.
+    #[serde(skip)]
+    pub(super) was_settled: bool,
     pub(super) is_finished: bool,
 }
 
@@ -131,7 +135,8 @@ impl State {
             refused: 0,
             rejects: PathBuf::new(),
             rejects_bytes: 0,
-            is_settled: true,
+            unsettled_since_ms: None,
+            was_settled: true,
             is_finished: false,
         }
     }
@@ -179,6 +184,8 @@ mod tests {
         let identity = Identity { size: Some(7), modified_ms: Some(8), head: Uuid::from_u128(9) };
         let mut state = State::new("x".into(), identity, "csv", "http://localhost".into(), 1);
         state.confirmed.add(5, place(9));
+        // Whoever goes on says it anew.
+        state.was_settled = false;
         write(&path, &state).unwrap();
         let found = read(&path).unwrap().unwrap();
         assert_eq!(format!("{found:?}"), format!("{state:?}"));

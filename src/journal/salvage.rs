@@ -244,7 +244,10 @@ fn keep_copy(directory: &Path, clock: &Clock) -> io::Result<PathBuf> {
     let stem = format!("{name}.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
     let names = std::iter::once(stem.clone()).chain((2..).map(|n| format!("{stem}-{n}")));
     let copy = names.map(|name| parent.join(name)).find(|path| !path.exists()).expect("an endless row");
-    let unfinished = copy.with_extension("tmp");
+    // The whole name, not its extension: that would be a directory of somebody else's.
+    let mut unfinished = copy.clone().into_os_string();
+    unfinished.push(".tmp");
+    let unfinished = PathBuf::from(unfinished);
     match fs::remove_dir_all(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => fs::create_dir(&unfinished)?,

@@ -1,7 +1,7 @@
 //! A user's recent searches as a list that merges: whatever the order of arrival, the newest ten keywords remain.
 
 use crate::events::fold_keyword;
-use crate::limits::{RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS};
+use crate::limits::{FORGOTTEN_OF_USER_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS};
 
 /// One search of a list; lists are newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,10 @@ impl Forgotten {
         match self.0.iter_mut().find(|(known, _)| known == folded) {
             Some((_, known_ms)) => *known_ms = at_ms.max(*known_ms),
             None => self.0.push((folded.to_owned(), at_ms)),
+        }
+        if self.0.len() > FORGOTTEN_OF_USER_MAX {
+            let newest_ms = self.0.iter().map(|(_, known_ms)| *known_ms).max().unwrap_or(at_ms);
+            self.0 = vec![(String::new(), newest_ms)];
         }
     }
 

@@ -12,7 +12,7 @@ use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
     plan_count, plan_rank,
 };
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
+use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
@@ -216,8 +216,9 @@ fn forgotten(
     user_id: Option<&str>,
     after_ms: i64,
 ) -> Result<Vec<(String, String, i64)>, Failure> {
-    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE ($1::text IS NULL OR user_id = $1) AND at > $2";
-    let rows = transaction.query(sql, &[&user_id, &after_ms])?;
+    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE ($1::text IS NULL OR user_id = $1) AND at > $2 \
+               ORDER BY at DESC LIMIT $3";
+    let rows = transaction.query(sql, &[&user_id, &after_ms, &(FORGOTTEN_MAX as i64)])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 

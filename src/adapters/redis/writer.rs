@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::events::{Dimension, TallyKey, fold_keyword};
 use crate::limits::{
-    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT,
+    FOLD_GRACE_MS, FORGOTTEN_MAX, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT,
     LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
 };
 use crate::live::{Bucket, Calendar, Search, merge_search, still_recent};
@@ -214,7 +214,8 @@ fn recent_steps(batch: &LiveBatch) -> Vec<(&str, Vec<Step<'_>>)> {
 
 fn recent_arguments(command: &mut Cmd, batch: &LiveBatch) {
     let users = recent_steps(batch);
-    command.arg(RECENT_SEARCHES_MAX).arg(RECENT_SEARCHES_MS).arg(batch.now_ms - RECENT_SEARCHES_MS).arg(users.len());
+    command.arg(RECENT_SEARCHES_MAX).arg(RECENT_SEARCHES_MS).arg(batch.now_ms - RECENT_SEARCHES_MS);
+    command.arg(FORGOTTEN_MAX).arg(users.len());
     for (user, steps) in users {
         command.arg(user).arg(steps.len());
         for step in steps {

@@ -9,7 +9,7 @@ use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
     plan_count, plan_rank, sort_ranked,
 };
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
+use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 pub(super) fn watermark(transaction: &Transaction<'_>, stream: Uuid) -> Result<Option<Watermark>> {
@@ -215,9 +215,12 @@ fn forgotten(
     user_id: Option<&str>,
     after_ms: i64,
 ) -> Result<Vec<(String, String, i64)>> {
-    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2";
+    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2 \
+               ORDER BY at DESC LIMIT ?3";
     let mut statement = transaction.prepare_cached(sql)?;
-    let rows = statement.query_map(params![user_id, after_ms], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = statement.query_map(params![user_id, after_ms, FORGOTTEN_MAX as i64], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+    })?;
     rows.collect()
 }
 

@@ -32,7 +32,13 @@ impl Translation for Statistics {
     fn translate(&mut self, record: &Record) -> Rows {
         let [event_type, metadata, count] = &record[..] else { unreachable!("three columns were asked for") };
         let event_type = event_type.clone().unwrap_or_default();
-        let count = count.as_deref().and_then(|count| count.parse().ok()).unwrap_or(0);
+        let Some(count) = count.as_deref().and_then(|count| count.parse::<u64>().ok()) else {
+            let said = count.as_deref().unwrap_or("nothing");
+            return Rows::One(Err(Refusal::new(
+                "invalid_count",
+                format!("the count is {said}, which is no number of events"),
+            )));
+        };
         let origin =
             Uuid::new_v5(&self.origin, format!("{event_type}\0{}", metadata.as_deref().unwrap_or("")).as_bytes());
         let base = json!({

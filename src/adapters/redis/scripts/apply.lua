@@ -72,6 +72,7 @@ local function forget(list, folded, up_to)
 end
 
 local recent_max, recent_ms, recent_after = tonumber(take()), tonumber(take()), tonumber(take())
+local forgotten_max = tonumber(take())
 
 local function expire(key, newest)
   redis.call('PEXPIREAT', key, string.format('%.0f', newest + recent_ms))
@@ -121,6 +122,7 @@ local is_any_forgotten = redis.call('EXISTS', forgotten) == 1
 local function remember_forgetting(user, folded, up_to)
   redis.call('ZADD', forgotten, 'GT', string.format('%.0f', up_to), user .. '\0' .. folded)
   redis.call('ZREMRANGEBYSCORE', forgotten, '-inf', recent_after)
+  redis.call('ZREMRANGEBYRANK', forgotten, 0, -1 - forgotten_max)
   local newest = redis.call('ZRANGE', forgotten, -1, -1, 'WITHSCORES')[2]
   if newest then expire(forgotten, tonumber(newest)) end
   is_any_forgotten = true
