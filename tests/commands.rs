@@ -175,12 +175,13 @@ fn what_is_wrong_with_files_ports_and_redis_is_said() {
     }
     let too_much = check(bench.command().env("JOURNAL_MIN_FREE", u64::MAX.to_string())).1;
     expect(&too_much, "fail", "space", "JOURNAL_MIN_FREE");
-    for (name, version) in [("newer", 99), ("ours", 1)] {
+    for (name, version) in [("newer", 99), ("older", 1), ("ours", 2)] {
         std::fs::create_dir(at(name)).expect("makes");
         let connection = rusqlite::Connection::open(at(name).join("ledger.sqlite")).expect("opens");
         connection.execute_batch(&format!("CREATE TABLE t (a); PRAGMA user_version = {version}")).expect("sets");
     }
     expect(&on("newer"), "fail", "SQLite", "start the newer program");
+    expect(&on("older"), "fail", "SQLite", "before the first release");
     expect(&on("ours"), "ok", "SQLite", "no damage");
     let file = at("ours").join("ledger.sqlite");
     let mut bytes = std::fs::read(&file).expect("a file");

@@ -69,6 +69,9 @@ fn postgres_refuses_a_newer_schema_and_another_encoding_with_what_mends_it() {
     fixture.rows("INSERT INTO schema_version VALUES (999)");
     let error = postgres::prepare(&fixture.url).expect_err("newer");
     assert!(matches!(&error, postgres::PrepareError::Refused(text) if text.contains("999")), "{error}");
+    fixture.rows("UPDATE schema_version SET version = 1");
+    let error = postgres::prepare(&fixture.url).expect_err("older");
+    assert!(matches!(&error, postgres::PrepareError::Refused(text) if text.contains("schema 1")), "{error}");
     let server = Server::shared().expect("started above");
     let fresh = server.database("together", "");
     let together: Vec<_> = (0..4)
@@ -93,6 +96,9 @@ fn sqlite_refuses_a_newer_schema() {
     fixture.rows("PRAGMA user_version = 999");
     let error = SqliteLedger::open(std::path::Path::new(&fixture.url)).err().expect("newer");
     assert!(matches!(&error, StoreError::Fatal(text) if text.contains("999")), "{error}");
+    fixture.rows("PRAGMA user_version = 1");
+    let error = SqliteLedger::open(std::path::Path::new(&fixture.url)).err().expect("older");
+    assert!(matches!(&error, StoreError::Fatal(text) if text.contains("schema 1")), "{error}");
 }
 
 // claims: L18

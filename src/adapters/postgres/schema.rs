@@ -6,8 +6,9 @@ use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Failure, Session};
 use crate::ports::StoreError;
 
-/// What this program writes. An older database is brought here, a newer one is refused.
-pub(super) const SCHEMA_VERSION: i32 = 1;
+/// What this program writes. A newer database is refused; so is version 1, of before the first release, whose tables have
+/// other keys.
+pub(super) const SCHEMA_VERSION: i32 = 2;
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// JSON path syntax, `MERGE`, and what else the schema is tested with.
 pub(super) const SERVER_VERSION_MIN: i32 = 150_000;
@@ -80,6 +81,12 @@ fn apply(session: &mut Session) -> Result<(), PrepareError> {
         return Err(PrepareError::Refused(format!(
             "the database has schema {found}, this program knows {SCHEMA_VERSION}: start the newer program, or restore \
              a backup made before it ran"
+        )));
+    }
+    if let Some(found) = found.filter(|found| *found < SCHEMA_VERSION) {
+        return Err(PrepareError::Refused(format!(
+            "the database has schema {found}, of before the first release: export it with the program that made it, and \
+             import that into a new database"
         )));
     }
     if found != Some(SCHEMA_VERSION) {

@@ -24,7 +24,7 @@ use crate::ports::{
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
@@ -151,6 +151,13 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
         return Err(StoreError::Fatal(format!(
             "the SQLite ledger has schema {found}, this program knows {SCHEMA_VERSION}: start the newer program, or \
              restore a copy made before it ran"
+        )));
+    }
+    // 0: a file without tables of ours.
+    if found > 0 && found < SCHEMA_VERSION {
+        return Err(StoreError::Fatal(format!(
+            "the SQLite ledger has schema {found}, of before the first release: export it with the program that made it, \
+             move the data directory away, and import that"
         )));
     }
     if found < SCHEMA_VERSION {

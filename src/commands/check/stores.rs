@@ -64,7 +64,9 @@ fn about_schema(findings: &mut Findings, about: &'static str, found: Option<i64>
         None | Some(0) => findings.ok(about, format!("no schema yet: version {known} is made at the first start")),
         Some(version) if version == known => findings.ok(about, format!("schema {version}")),
         Some(version) if version < known => {
-            findings.ok(about, format!("schema {version}: brought to {known} at the next start; keep a backup"));
+            let text =
+                "of before the first release: export it with the program that made it, and import that into a new one";
+            findings.fail(about, format!("schema {version}, this program knows {known}: {text}"));
         }
         Some(version) => findings.fail(
             about,
