@@ -43,6 +43,11 @@ pub const LIST_ROWS_MAX: usize = 100;
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
+/// Points of one time series: a day of minutes, two months of hours, four years of days.
+pub const SERIES_POINTS_MAX: usize = 1_500;
+/// An exact range that ends now reads minute rollups, instead of raw rows, of this much of the past: less than is kept,
+/// so that neither a clock that was set nor housekeeping of another instance takes rows from under it.
+pub const EXACT_MINUTES: i64 = 120;
 /// Events older than this many days are refused (`RETENTION_DAYS`).
 pub const RETENTION_DAYS: u32 = 400;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
@@ -348,6 +353,7 @@ const _: () = assert!(FRAME_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(BODY_DECODED_BYTES_MAX < PENDING_BYTES_MAX);
 const _: () = assert!(EVENT_BYTES_MAX + 4 * 1024 <= RECORD_BYTES_MAX);
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(EXACT_MINUTES + 60 <= ROLLUP_MINUTES_KEPT);
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -116,6 +116,17 @@ pub trait Ledger: Send + Sync {
     /// away. Windows are those of [`Window`]; order and ties as in [`LiveStore::top`].
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError>;
 
+    /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum descending, then name
+    /// ascending (bytewise), behind `after`. One snapshot. `None`: more than could be read in the time of a read.
+    fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError>;
+
+    /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as in `ranking`.
+    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError>;
+
+    /// Exact number of distinct users (`userId`) with an event in a range, milliseconds: from (inclusive), to
+    /// (exclusive). `None` as in `ranking`.
+    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError>;
+
     /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
@@ -173,6 +184,50 @@ pub struct CountFilter {
     pub from_ms: Option<i64>,
     /// Event time, milliseconds, exclusive.
     pub to_ms: Option<i64>,
+}
+
+/// Names with their sums, in order.
+pub type Ranked = Vec<(String, i64)>;
+
+/// An exact ranking to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankingQuery {
+    /// What is summed, each with its weight.
+    pub parts: Vec<(Dimension, i64)>,
+    /// Event time, milliseconds, inclusive.
+    pub from_ms: i64,
+    /// Event time, milliseconds, exclusive.
+    pub to_ms: i64,
+    /// The last sum and name of the page before.
+    pub after: Option<(i64, String)>,
+    pub limit: usize,
+}
+
+/// How long a bucket of a series is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    Minute,
+    Hour,
+    /// Of `TIME_ZONE`.
+    Day,
+}
+
+/// A series to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesQuery {
+    /// `None`: all together.
+    pub event_type: Option<EventType>,
+    pub interval: Interval,
+    /// Where each bucket begins, milliseconds, ascending; and where the last one ends.
+    pub edges_ms: Vec<i64>,
+}
+
+/// One bucket of a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesPoint {
+    pub count: u64,
+    /// Distinct `userId`s; events of sessions alone count in `count` only.
+    pub users: u64,
 }
 
 /// Which stored events an export is about.

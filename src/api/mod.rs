@@ -15,9 +15,12 @@ mod json_guard;
 mod keys;
 mod operations;
 mod query;
+mod rankings;
 mod rates;
 mod recent;
 mod statistics;
+mod timeseries;
+mod users;
 mod wire;
 
 use crate::app::App;
@@ -98,6 +101,12 @@ impl Api {
             "/api/statistics/popular/posts" => (Api::popular_posts, read),
             "/api/statistics/popular/pages" => (Api::popular_pages, read),
             "/api/statistics/popular/components" => (Api::popular_components, read),
+            "/api/statistics/rankings/keywords" => (Api::ranked_keywords, read),
+            "/api/statistics/rankings/posts" => (Api::ranked_posts, read),
+            "/api/statistics/rankings/pages" => (Api::ranked_pages, read),
+            "/api/statistics/rankings/components" => (Api::ranked_components, read),
+            "/api/statistics/timeseries" => (Api::timeseries, read),
+            "/api/statistics/users" => (Api::users, read),
             "/api/export" => (Api::export, Some(Right::Admin)),
             "/healthz/live" => (Api::live, None),
             "/healthz/ready" => (Api::ready, None),

@@ -13,6 +13,7 @@ use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server};
 use crate::journal::Journal;
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
+use crate::live::Calendar;
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore};
 use crate::runtime::Lane;
@@ -80,6 +81,7 @@ fn start_sinks(
         ledger_status: Arc::new(SinkStatus::new("ledger")),
         live_status: Arc::new(SinkStatus::new("live")),
         clock: Clock::System,
+        calendar: Calendar::new(settings.stores.time_zone.clone()),
         ack: settings.ack,
         retention_ms: settings.retention_ms,
         counters: Default::default(),
