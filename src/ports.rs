@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::events::{Dimension, Event, EventType, Record, TallyKey};
+use crate::events::{Dimension, Event, EventType, Record, Sketch, TallyKey};
 
 /// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
 pub type Position = u64;
@@ -275,6 +275,10 @@ pub trait LiveStore: Send + Sync {
     /// ascending (bytewise).
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
 
+    /// About how many distinct users (`userId`) had an event in a window: as [`Sketch`] estimates it, standard error
+    /// 0.81 %.
+    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError>;
+
     /// A user's recent searches: at most 10, newest first, no keyword twice (folded), as typed last; none once the
     /// newest is an hour old.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
@@ -343,6 +347,8 @@ pub struct LiveBatch {
     pub now_ms: i64,
     /// Sorted; see [`crate::events::Tally`].
     pub counts: Vec<(TallyKey, i64)>,
+    /// Who did anything, by minute since the epoch; sorted, each once.
+    pub users: Vec<(i64, Box<str>)>,
     /// In journal order.
     pub recent: Vec<RecentChange>,
 }
@@ -399,6 +405,9 @@ pub struct Snapshot {
     /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
     /// `minutes` covers too.
     pub hours: Vec<(Dimension, i64, String, i64)>,
+    /// Users by minute of the last hour (read from raw rows) and by hour of the last 8 days and a bit.
+    pub user_minutes: Vec<(i64, Sketch)>,
+    pub user_hours: Vec<(i64, Sketch)>,
     /// All-time totals, as [`LiveStore::totals`] answers them.
     pub totals: Vec<(Dimension, String, i64)>,
     /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the

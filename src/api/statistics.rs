@@ -170,15 +170,20 @@ pub(super) fn post_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rej
     }
 }
 
-fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
-    let query = Query::parse(query)?;
-    let (window, name) = match query.get("window").unwrap_or("1h") {
+/// `window` and its name.
+pub(super) fn window(query: &Query<'_>) -> Result<(Window, &'static str), Rejection> {
+    Ok(match query.get("window").unwrap_or("1h") {
         "10m" => (Window::TenMinutes, "10m"),
         "1h" => (Window::Hour, "1h"),
         "24h" => (Window::Day, "24h"),
         "7d" => (Window::Week, "7d"),
         _ => return Err(Rejection::of_field("invalid_parameter", "window", "must be 10m, 1h, 24h or 7d")),
-    };
+    })
+}
+
+fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
+    let query = Query::parse(query)?;
+    let (window, name) = window(&query)?;
     let hot = match (named, query.get("mode").unwrap_or("count")) {
         (_, "count") | (Named::Keyword, "zero-result") => false,
         (Named::Keyword | Named::Post, "hot") => true,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use super::{App, Pending};
 use crate::events::{Dimension, Event};
 use crate::limits::READ_WAIT_MS;
+use crate::live::window_minutes;
 use crate::ports::{
     CountFilter, ExportCursor, ExportQuery, Interval, LiveTop, Ranked, RankingQuery, SeriesPoint, SeriesQuery,
-    StoreError, TopQuery,
+    StoreError, TopQuery, Window,
 };
 use crate::runtime::LaneFull;
 use crate::runtime::Ticket;
@@ -78,6 +79,18 @@ impl App {
     pub fn series(&self, query: SeriesQuery, ticket: &Arc<Ticket>) -> Read<Option<Vec<SeriesPoint>>> {
         let ledger = self.ledger.clone();
         self.ledger_lane.submit(ticket, PATIENCE, move || ledger.series(&query))
+    }
+
+    /// About how many distinct users a window has, from the live store.
+    pub fn users_live(&self, window: Window, ticket: &Arc<Ticket>) -> Read<u64> {
+        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
+        self.live_lane.submit(ticket, PATIENCE, move || live.users(window, now_ms))
+    }
+
+    /// The same, exact, from the ledger.
+    pub fn users_ledger(&self, window: Window, ticket: &Arc<Ticket>) -> Read<Option<u64>> {
+        let range = window_minutes(window, self.clock.now_ms(), &self.calendar);
+        self.users_exact(range.start * 60_000, range.end * 60_000, ticket)
     }
 
     /// Exact number of distinct users of a range.

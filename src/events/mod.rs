@@ -8,9 +8,11 @@ mod codec;
 mod like;
 mod page_view;
 mod search;
+mod sketch;
 mod tally;
 
 pub use codec::{Corrupt, Forget, LOST_RECORD, Record, decode_record, encode_event, encode_forget};
+pub use sketch::Sketch;
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored};
 
 use std::borrow::Cow;
