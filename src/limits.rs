@@ -155,6 +155,16 @@ pub const ACCEPT_BACKLOG: i32 = 4096;
 pub const READS_IN_A_ROW_MAX: usize = 16;
 /// A reader of a live stream that is this far behind is dropped.
 pub const STREAM_BEHIND_BYTES_MAX: usize = 64 * 1024;
+/// Streams of live statistics at once; further ones are refused (503).
+pub const STREAMS_MAX: usize = 100;
+/// Rows of the lists that they send.
+pub const STREAM_LIST_ROWS: usize = 10;
+/// Seconds that their rates are taken over.
+pub const STREAM_RATE_SECS: usize = 5;
+/// A comment this often keeps proxies from closing them.
+pub const STREAM_HEARTBEAT_MS: u64 = 15_000;
+/// How often each looks whether there is something new, and whether the server stops.
+pub const STREAM_LOOK_MS: u64 = 200;
 /// Request line: a target of 8,000 bytes passes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
 /// Request head, request line included.

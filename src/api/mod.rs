@@ -19,6 +19,7 @@ mod rankings;
 mod rates;
 mod recent;
 mod statistics;
+mod statistics_stream;
 mod timeseries;
 mod users;
 mod wire;
@@ -36,6 +37,7 @@ pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use keys::{KeyList, Keys};
 pub use query::moment;
+pub use statistics_stream::Streams;
 pub use wire::judge_event;
 
 /// What the handlers share.
@@ -44,6 +46,7 @@ pub struct Api {
     pub metrics: crate::metrics::Metrics,
     pub access: Access,
     pub exports: Arc<Exports>,
+    pub streams: Arc<Streams>,
 }
 
 type Handler = fn(&Api, &Request<'_>, &mut Exchange<'_>);
@@ -107,6 +110,7 @@ impl Api {
             "/api/statistics/rankings/components" => (Api::ranked_components, read),
             "/api/statistics/timeseries" => (Api::timeseries, read),
             "/api/statistics/users" => (Api::users, read),
+            "/api/statistics/stream" => (Api::statistics_stream, read),
             "/api/export" => (Api::export, Some(Right::Admin)),
             "/healthz/live" => (Api::live, None),
             "/healthz/ready" => (Api::ready, None),

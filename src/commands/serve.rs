@@ -43,7 +43,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
         tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
     }
     let access = Access::new(keys, origins, proxies, rate_limit);
-    let api = Api { app: app.clone(), metrics, access, exports: Arc::default() };
+    let api = Api { app: app.clone(), metrics, access, exports: Arc::default(), streams: Arc::default() };
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
     shutdown::wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
