@@ -24,7 +24,7 @@ use ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, random_
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
-use support::bench::{MAIN_PAIRS, items, on_pairs};
+use support::bench::{MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
 use support::client::Client;
 use support::{eventually, now_ms, postgres as server, redis, tables};
 use uuid::Uuid;
@@ -434,6 +434,41 @@ fn an_exact_answer_that_says_the_same_is_304() {
     });
 }
 
+/// Hours without end, in both dialects.
+const ENDLESS_HOURS: &str = "ALTER TABLE rollup_hour RENAME TO hidden; \
+    CREATE VIEW rollup_hour AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+    SELECT i % 2 + 1 AS dimension, i AS bucket, 'x' AS key, 1 AS count FROM n";
+
+#[test]
+fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &json!(events_of(now_ms(), 10))).expect(201);
+        match &bench.database_url {
+            Some(url) => {
+                event_tracker::adapters::postgres::connect(url)
+                    .expect("connects")
+                    .batch_execute(ENDLESS_HOURS)
+                    .expect("is made");
+            }
+            None => {
+                let file = rusqlite::Connection::open(bench.data_dir.join("ledger.sqlite")).expect("opens");
+                file.execute_batch(ENDLESS_HOURS).expect("is made");
+            }
+        }
+        for path in ["rankings/keywords", "timeseries"] {
+            let begun = Instant::now();
+            let answer = client.get(&format!("/api/statistics/{path}")).expect(503);
+            assert_eq!(answer.json()["error"], "range_too_large", "{path}");
+            assert!(answer.header("retry-after").is_some());
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
+        client.read("/api/statistics/timeseries?interval=minute");
+        let users = client.read(&format!("/api/statistics/users?from={}&to={}", now_ms() - DAY, now_ms()));
+        assert_eq!(users["users"], 10);
+    });
+}
+
 /// Only the names are needed: the searches of a ranking.
 #[test]
 fn a_ranking_of_searches_is_folded_where_it_is_read_from_raw_rows() {
@@ -529,7 +564,7 @@ fn users_of(client: &mut Client, window: &str) -> (u64, bool) {
 
 #[test]
 fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_lands_in_its_days_only() {
-    on_pairs(MAIN_PAIRS, |bench| {
+    let claim = |bench: &mut support::bench::Bench| {
         let mut client = bench.client();
         let now = now_ms();
         let old = now - 30 * DAY;
@@ -569,7 +604,9 @@ fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_land
         eventually(Duration::from_secs(10), || check(&mut client));
         client.get("/api/statistics/users?window=1h&from=1").expect(400);
         client.get("/api/statistics/users?window=2h").expect(400);
-    });
+    };
+    on_pairs(MAIN_PAIRS, claim);
+    on_pairs(MIXED_PAIRS, claim);
 }
 
 /// A stream of events, read line by line, without chunks.
