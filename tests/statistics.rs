@@ -21,8 +21,8 @@ use event_tracker::ports::{
 };
 use jiff::tz::TimeZone;
 use ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, random_event, search, seeded};
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use support::bench::{MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
 use support::client::Client;
@@ -684,5 +684,139 @@ fn a_stream_has_a_heartbeat() {
             assert!(begun.elapsed() < Duration::from_secs(18), "no heartbeat");
         }
         assert!(begun.elapsed() > Duration::from_secs(14));
+    });
+}
+
+/// An event as a client sends it.
+fn body_of(event: &Event<'_>) -> Value {
+    let mut metadata = serde_json::Map::new();
+    let mut put = |name: &str, value: Option<Value>| metadata.extend(value.map(|value| (name.to_owned(), value)));
+    put("keyword", event.keyword.as_deref().map(Value::from));
+    put("postId", event.post_id.as_deref().map(Value::from));
+    put("url", event.url.as_deref().map(Value::from));
+    put("componentId", event.component_id.map(Value::from));
+    put("resultCount", event.result_count.map(Value::from));
+    json!({"eventType": event.event_type.name(), "userId": event.user_id.as_deref(), "sessionId": "s",
+           "timestamp": event.event_time_ms, "metadata": metadata})
+}
+
+const PATHS: [(&str, &str); 8] = [
+    ("keywords?", "keyword"),
+    ("keywords?mode=zero-result&", "keyword"),
+    ("posts?by=views&", "postId"),
+    ("posts?by=clicks&", "postId"),
+    ("posts?by=likes&", "postId"),
+    ("posts?by=score&", "postId"),
+    ("pages?", "url"),
+    ("components?", "componentId"),
+];
+
+/// Everything that is live says what the model does; the minute may change meanwhile, and a list may be a second old.
+fn check_live(client: &mut Client, model: &Model) {
+    let calendar = Calendar::new(TimeZone::UTC);
+    for (window, name) in
+        [(Window::TenMinutes, "10m"), (Window::Hour, "1h"), (Window::Day, "24h"), (Window::Week, "7d")]
+    {
+        eventually(Duration::from_secs(10), || {
+            let minutes = window_minutes(window, now_ms(), &calendar);
+            let (from_ms, to_ms) = (minutes.start * MINUTE, minutes.end * MINUTE);
+            for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
+                let expected =
+                    model.ranking(&RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 });
+                let answer = client.read(&format!("/api/statistics/popular/{path}window={name}&limit=100"));
+                if answer["source"] != "live" || items(&answer, field) != expected {
+                    return Err(format!("{path} {answer} is not {expected:?}"));
+                }
+            }
+            let mut sketch = Sketch::default();
+            let users = model.users.iter().filter(|(at, ..)| (from_ms..to_ms).contains(at));
+            users.filter_map(|(.., user)| user.as_deref()).for_each(|user| sketch.add(user));
+            let (users, is_live) = users_of(client, name);
+            if is_live && users == sketch.estimate() { Ok(()) } else { Err(format!("{name}: {users}, not {sketch:?}")) }
+        });
+    }
+}
+
+/// Everything exact over a range says what the model does.
+fn check_exact(client: &mut Client, model: &Model, from_ms: i64, to_ms: i64) {
+    let range = format!("from={from_ms}&to={to_ms}");
+    for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
+        let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 };
+        let path = format!("/api/statistics/rankings/{path}{range}");
+        assert_eq!(read_ranking(client, &path, 3, field), model.ranking(&query), "{path}");
+    }
+    let whole = model.point(None, from_ms, to_ms);
+    assert_eq!(client.read(&format!("/api/statistics/users?{range}"))["users"], whole.users, "{range}");
+    for kind in [EventType::Click, EventType::Search, EventType::Like] {
+        let expected = model.point(Some(kind), from_ms, to_ms);
+        let filter = format!("eventType={}&{range}", kind.name());
+        assert_eq!(client.read(&format!("/api/statistics?{filter}"))["count"], expected.count, "{filter}");
+        let series = client.read(&format!("/api/statistics/timeseries?interval=hour&{filter}"));
+        for (n, point) in series["points"].as_array().expect("points").iter().enumerate() {
+            let begin = from_ms - from_ms.rem_euclid(HOUR) + n as i64 * HOUR;
+            let expected = model.point(Some(kind), begin, begin + HOUR);
+            assert_eq!(
+                (&point["count"], &point["users"]),
+                (&json!(expected.count), &json!(expected.users)),
+                "{filter}"
+            );
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_counted_is_what_a_list_of_events_says_from_several_instances_and_after_a_rebuild() {
+    let mut random = seeded();
+    let mut random_events = StdRng::from_rng(&mut random);
+    let random = std::cell::RefCell::new(random);
+    let events: Vec<Vec<Event<'static>>> = (0..10)
+        .map(|_| {
+            let some = 0..random_events.random_range(1..100);
+            let mut event = || {
+                let mut event = random_event(&mut random_events);
+                if event.event_type == EventType::Toggle {
+                    event.event_type = EventType::Unlike;
+                }
+                event.event_time_ms += now_ms() - NOW;
+                event
+            };
+            some.map(|_| event()).collect()
+        })
+        .collect();
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut others: Vec<support::bench::Bench> = Vec::new();
+        for _ in 0..bench.redis.as_ref().map_or(0, |_| 2) {
+            let mut other = support::bench::Bench::on(bench.database_url.clone(), None);
+            other.set("REDIS_URL", &bench.redis.as_ref().expect("Redis").url());
+            other.start();
+            others.push(other);
+        }
+        let mut clients: Vec<Client> = others.iter().map(|other| other.client()).collect();
+        clients.push(bench.client());
+        let mut model = Model::default();
+        for batch in &events {
+            // The ledger has it before the next one is sent: likes are in one order.
+            let body: Value = batch.iter().map(body_of).collect();
+            let at = random.borrow_mut().random_range(0..clients.len());
+            clients[at].post("/api/events?wait=true", &body).expect(201);
+            batch.iter().for_each(|event| model.take(event));
+        }
+        others.iter().for_each(|other| other.settle());
+        bench.settle();
+        let shift = now_ms() - NOW;
+        for client in &mut clients {
+            let (from, to) = random_range(&mut random.borrow_mut());
+            check_exact(client, &model, from + shift, to + shift);
+        }
+        check_live(&mut clients[0], &model);
+        match &bench.redis {
+            Some(redis) => drop(redis.admin("FLUSHALL").expect("flushes")),
+            None => {
+                bench.kill();
+                bench.start();
+            }
+        }
+        check_live(&mut bench.client(), &model);
+        bench.check_sums();
     });
 }
