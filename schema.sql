@@ -63,6 +63,10 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     PRIMARY KEY (stream, position, seq)
 );
 
+-- For net likes of a part of an hour.
+CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log
+    USING brin (changed_at) WITH (autosummarize = on);
+
 -- Records that the ledger refuses, as the journal holds them.
 CREATE TABLE IF NOT EXISTS dead_letter (
     stream   uuid NOT NULL,

@@ -58,6 +58,11 @@ pub const LIST_ROWS_MAX: usize = 100;
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
+/// Points of one time series: a day of minutes, two months of hours, four years of days.
+pub const SERIES_POINTS_MAX: usize = 1_500;
+/// An exact range that ends now reads minute rollups, instead of raw rows, of this much of the past: less than is kept,
+/// so that neither a clock that was set nor housekeeping of another instance takes rows from under it.
+pub const EXACT_MINUTES: i64 = 120;
 /// Events older than this many days are refused (`RETENTION_DAYS`).
 pub const RETENTION_DAYS: u32 = 400;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
@@ -165,6 +170,16 @@ pub const ACCEPT_BACKLOG: i32 = 4096;
 pub const READS_IN_A_ROW_MAX: usize = 16;
 /// A reader of a live stream that is this far behind is dropped.
 pub const STREAM_BEHIND_BYTES_MAX: usize = 64 * 1024;
+/// Streams of live statistics at once; further ones are refused (503).
+pub const STREAMS_MAX: usize = 100;
+/// Rows of the lists that they send.
+pub const STREAM_LIST_ROWS: usize = 10;
+/// Seconds that their rates are taken over.
+pub const STREAM_RATE_SECS: usize = 5;
+/// A comment this often keeps proxies from closing them.
+pub const STREAM_HEARTBEAT_MS: u64 = 15_000;
+/// How often each looks whether there is something new, and whether the server stops.
+pub const STREAM_LOOK_MS: u64 = 200;
 /// Request line: a target of 8,000 bytes passes.
 pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
 /// Request head, request line included.
@@ -382,6 +397,7 @@ const _: () = assert!(
     POSTGRES_CLEARED_LIKES_USUAL as u64 * POSTGRES_CLEARED_LIKE_US_MAX / 1_000 <= POSTGRES_WRITE_STATEMENT_MS_MAX
 );
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(EXACT_MINUTES + 60 <= ROLLUP_MINUTES_KEPT);
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::events::{Dimension, Event, EventType, Record, TallyKey};
+use crate::events::{Dimension, Event, EventType, Record, Sketch, TallyKey};
 
 /// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
 pub type Position = u64;
@@ -158,6 +158,17 @@ pub trait Ledger: Send + Sync {
     /// away. Windows are those of [`Window`]; order and ties as in [`LiveStore::top`].
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError>;
 
+    /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum descending, then name
+    /// ascending (bytewise), behind `after`. One snapshot. `None`: more than could be read in the time of a read.
+    fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError>;
+
+    /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as in `ranking`.
+    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError>;
+
+    /// Exact number of distinct users (`userId`) with an event in a range, milliseconds: from (inclusive), to
+    /// (exclusive). `None` as in `ranking`.
+    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError>;
+
     /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
@@ -245,6 +256,50 @@ pub struct CountFilter {
     pub to_ms: Option<i64>,
 }
 
+/// Names with their sums, in order.
+pub type Ranked = Vec<(String, i64)>;
+
+/// An exact ranking to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankingQuery {
+    /// What is summed, each with its weight.
+    pub parts: Vec<(Dimension, i64)>,
+    /// Event time, milliseconds, inclusive.
+    pub from_ms: i64,
+    /// Event time, milliseconds, exclusive.
+    pub to_ms: i64,
+    /// The last sum and name of the page before.
+    pub after: Option<(i64, String)>,
+    pub limit: usize,
+}
+
+/// How long a bucket of a series is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interval {
+    Minute,
+    Hour,
+    /// Of `TIME_ZONE`.
+    Day,
+}
+
+/// A series to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesQuery {
+    /// `None`: all together.
+    pub event_type: Option<EventType>,
+    pub interval: Interval,
+    /// Where each bucket begins, milliseconds, ascending; and where the last one ends.
+    pub edges_ms: Vec<i64>,
+}
+
+/// One bucket of a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SeriesPoint {
+    pub count: u64,
+    /// Distinct `userId`s; events of sessions alone count in `count` only.
+    pub users: u64,
+}
+
 /// Which stored events an export is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ExportQuery {
@@ -320,6 +375,10 @@ pub trait LiveStore: Send + Sync {
     /// ascending (bytewise).
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
 
+    /// About how many distinct users (`userId`) had an event in a window: as [`Sketch`] estimates it, standard error
+    /// 0.81 %.
+    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError>;
+
     /// A user's recent searches: at most 10, newest first, no keyword twice (folded), as typed last; none once the
     /// newest is an hour old.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
@@ -388,6 +447,8 @@ pub struct LiveBatch {
     pub now_ms: i64,
     /// Sorted; see [`crate::events::Tally`].
     pub counts: Vec<(TallyKey, i64)>,
+    /// Who did anything, by minute since the epoch; sorted, each once.
+    pub users: Vec<(i64, Box<str>)>,
     /// In journal order.
     pub recent: Vec<RecentChange>,
 }
@@ -444,6 +505,9 @@ pub struct Snapshot {
     /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
     /// `minutes` covers too.
     pub hours: Vec<(Dimension, i64, String, i64)>,
+    /// Users by minute of the last hour (read from raw rows) and by hour of the last 8 days and a bit.
+    pub user_minutes: Vec<(i64, Sketch)>,
+    pub user_hours: Vec<(i64, Sketch)>,
     /// All-time totals, as [`LiveStore::totals`] answers them.
     pub totals: Vec<(Dimension, String, i64)>,
     /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the

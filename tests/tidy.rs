@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("live", &["events", "limits", "ports"]),
     ("sinks", &["clock", "events", "journal", "limits", "ports"]),
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
-    ("app", &["clock", "events", "journal", "limits", "ports", "runtime", "sinks"]),
+    ("app", &["clock", "events", "journal", "limits", "live", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "events", "http", "sinks"]),
     ("import", &["limits"]),
     ("config", &["api", "app", "http", "journal", "limits"]),

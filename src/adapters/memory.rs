@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::{Dimension, fold_keyword};
+use crate::events::{Dimension, Sketch, fold_keyword};
 use crate::limits::{
     FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
     LIVE_UNION_KEPT_MS,
@@ -44,6 +44,7 @@ struct Shared {
 struct Generation {
     watermarks: HashMap<Uuid, Watermark>,
     buckets: BTreeMap<Bucket, BTreeMap<Dimension, Arc<Counts>>>,
+    users: BTreeMap<Bucket, Arc<Sketch>>,
     totals: BTreeMap<(Dimension, String), i64>,
     folded_until: i64,
     recent: HashMap<String, Vec<Search>>,
@@ -99,6 +100,19 @@ impl LiveStore for MemoryLive {
         drop(union);
         let items = ranked.iter().take(query.limit).map(|(name, score)| (name.to_string(), *score)).collect();
         Ok(LiveTop { items, approximate })
+    }
+
+    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
+        let reading = reading(window, false, now_ms, &self.shared.calendar);
+        let sketches: Vec<Arc<Sketch>> = self.shared.with(|generation| {
+            let unfolded = reading.unfolded.start.max(generation.folded_until)..reading.unfolded.end;
+            let minutes = generation.minutes(unfolded).map(Bucket::Minute);
+            let buckets = reading.buckets.iter().map(|(bucket, _)| *bucket).chain(minutes);
+            buckets.filter_map(|bucket| generation.users.get(&bucket).cloned()).collect()
+        })?;
+        let mut all = Sketch::default();
+        sketches.iter().for_each(|sketch| all.merge(sketch));
+        Ok(all.estimate())
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
@@ -232,6 +246,14 @@ impl Generation {
                 counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
             }
         }
+        for group in batch.users.chunk_by(|a, b| a.0 == b.0) {
+            for bucket in self.targets(group[0].0, batch.now_ms, calendar) {
+                // So that the minute is folded, whether it counts anything or not.
+                self.buckets.entry(bucket).or_default();
+                let sketch = Arc::make_mut(self.users.entry(bucket).or_default());
+                group.iter().for_each(|(_, user)| sketch.add(user));
+            }
+        }
         for change in &batch.recent {
             self.change_recent(change, batch.now_ms);
         }
@@ -283,6 +305,7 @@ impl Generation {
         };
         for minute in &minutes {
             self.pour(*minute, calendar);
+            self.pour_users(*minute, calendar);
         }
         // What the last fold left open may have closed with this one, whether or not it got anything more.
         for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
@@ -314,12 +337,22 @@ impl Generation {
         }
     }
 
+    fn pour_users(&mut self, minute: i64, calendar: &Calendar) {
+        let [from, in_hour, in_day] = calendar.buckets(minute);
+        let Some(source) = self.users.get(&from).cloned() else { return };
+        for bucket in [in_hour, in_day] {
+            Arc::make_mut(self.users.entry(bucket).or_default()).merge(&source);
+        }
+    }
+
     fn forget_old(&mut self, now_ms: i64, calendar: &Calendar) {
         let folded_until = self.folded_until;
-        self.buckets.retain(|bucket, _| {
+        let stays = |bucket: &Bucket| {
             let unfolded = matches!(bucket, Bucket::Minute(minute) if *minute >= folded_until);
             unfolded || calendar.is_kept(*bucket, now_ms)
-        });
+        };
+        self.buckets.retain(|bucket, _| stays(bucket));
+        self.users.retain(|bucket, _| stays(bucket));
         self.recent.retain(|_, list| list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)));
         self.forgotten.retain(|_, forgotten| forgotten.is_needed(now_ms));
     }
@@ -420,6 +453,7 @@ impl LiveWriter for MemoryWriter {
             let counts = Counts { by_name, trimmed: *trimmed };
             next.buckets.entry(*bucket).or_default().insert(*dimension, Arc::new(counts));
         }
+        next.users = image.users.into_iter().map(|(bucket, users)| (bucket, Arc::new(users))).collect();
         for (dimension, name, count) in &snapshot.totals {
             next.add_totals(*dimension, [(name.as_str(), *count)].into_iter());
         }

@@ -116,6 +116,13 @@ pub(super) fn store_away(exchange: &mut Exchange<'_>) {
     error_with(exchange, 503, "store_unavailable", message, &[("Retry-After", "1")]);
 }
 
+/// An exact read that would take too long.
+pub(super) fn range_too_large(exchange: &mut Exchange<'_>) {
+    let message = "the range holds more than can be read in time: ask for a shorter one, or for one that begins and \
+                   ends at whole hours";
+    error_with(exchange, 503, "range_too_large", message, &[("Retry-After", "10")]);
+}
+
 /// Milliseconds since the epoch as RFC 3339, for answers.
 pub(super) fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()

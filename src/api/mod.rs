@@ -17,9 +17,13 @@ mod likes;
 mod operations;
 mod posts;
 mod query;
+mod rankings;
 mod rates;
 mod recent;
 mod statistics;
+mod statistics_stream;
+mod timeseries;
+mod users;
 mod wire;
 
 use crate::app::App;
@@ -35,6 +39,7 @@ pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use keys::{KeyList, Keys};
 pub use query::moment;
+pub use statistics_stream::Streams;
 pub use wire::judge_event;
 
 /// What the handlers share.
@@ -43,6 +48,7 @@ pub struct Api {
     pub metrics: crate::metrics::Metrics,
     pub access: Access,
     pub exports: Arc<Exports>,
+    pub streams: Arc<Streams>,
 }
 
 type Handler = fn(&Api, &Request<'_>, &mut Exchange<'_>);
@@ -108,6 +114,13 @@ impl Api {
             "/api/statistics/popular/posts" => (Api::popular_posts, read),
             "/api/statistics/popular/pages" => (Api::popular_pages, read),
             "/api/statistics/popular/components" => (Api::popular_components, read),
+            "/api/statistics/rankings/keywords" => (Api::ranked_keywords, read),
+            "/api/statistics/rankings/posts" => (Api::ranked_posts, read),
+            "/api/statistics/rankings/pages" => (Api::ranked_pages, read),
+            "/api/statistics/rankings/components" => (Api::ranked_components, read),
+            "/api/statistics/timeseries" => (Api::timeseries, read),
+            "/api/statistics/users" => (Api::users, read),
+            "/api/statistics/stream" => (Api::statistics_stream, read),
             "/api/export" => (Api::export, Some(Right::Admin)),
             "/healthz/live" => (Api::live, None),
             "/healthz/ready" => (Api::ready, None),

@@ -3,6 +3,11 @@
 use std::borrow::Cow;
 
 use super::wire::Rejection;
+use crate::events::EventType;
+
+const MINUTE_MS: i64 = 60_000;
+/// 9999-12-30T22:00:00Z: what a timestamp can say everywhere.
+const TIME_MS_MAX: i64 = 253_402_207_200_000;
 
 /// The parameters of a query, decoded; the first of a name counts.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -40,6 +45,25 @@ impl<'a> Query<'a> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let reason = "must be RFC 3339 or milliseconds since 1970";
         moment(text).map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
+    }
+
+    /// `eventType`, in any case.
+    pub(super) fn event_type(&self) -> Result<Option<EventType>, Rejection> {
+        let Some(name) = self.get("eventType") else { return Ok(None) };
+        let reason = "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE";
+        let known = EventType::from_name(name).map(Some);
+        known.ok_or_else(|| Rejection::of_field("invalid_parameter", "eventType", reason))
+    }
+
+    /// `from` and `to` in milliseconds, within what can be stored. `to` is the end of this minute where it is absent, so
+    /// that an answer stays the same for a while; `from` is `default_ms` before it.
+    pub(super) fn range(&self, now_ms: i64, default_ms: i64) -> Result<(i64, i64), Rejection> {
+        let to = self.moment("to")?.unwrap_or((now_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS);
+        let from = self.moment("from")?.unwrap_or(to.saturating_sub(default_ms));
+        if from > to {
+            return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
+        }
+        Ok((from.clamp(0, TIME_MS_MAX), to.clamp(0, TIME_MS_MAX)))
     }
 }
 

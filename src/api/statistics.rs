@@ -7,7 +7,7 @@ use super::query::Query;
 use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer, cacheable};
 use crate::app::reads::Source;
-use crate::events::{Dimension, EventType, fold_keyword, page_key};
+use crate::events::{Dimension, fold_keyword, page_key};
 use crate::http::{Exchange, Request, Waited};
 use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
 use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
@@ -27,7 +27,7 @@ struct List<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Item {
+pub(super) struct Item {
     rank: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     keyword: Option<String>,
@@ -53,12 +53,12 @@ struct CountBody {
     count: u64,
 }
 
-/// What a list sums, by its query.
-type Parts = fn(&Query<'_>) -> Result<Vec<(Dimension, f64)>, Rejection>;
+/// What a list sums, by its query, each with its weight.
+pub(super) type Parts = fn(&Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection>;
 
 /// What the names of a list are.
 #[derive(Clone, Copy)]
-enum Named {
+pub(super) enum Named {
     Keyword,
     Post,
     Page,
@@ -67,29 +67,19 @@ enum Named {
 
 impl Api {
     pub(super) fn popular_keywords(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.list(Named::Keyword, request, exchange, |query| match query.get("mode") {
-            Some("zero-result") => Ok(vec![(Dimension::ZeroResult, 1.0)]),
-            _ => Ok(vec![(Dimension::Keyword, 1.0)]),
-        });
+        self.list(Named::Keyword, request, exchange, keyword_parts);
     }
 
     pub(super) fn popular_posts(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        use Dimension::{PostClicks, PostLikes, PostViews};
-        self.list(Named::Post, request, exchange, |query| match query.get("by").unwrap_or("views") {
-            "views" => Ok(vec![(PostViews, 1.0)]),
-            "clicks" => Ok(vec![(PostClicks, 1.0)]),
-            "likes" => Ok(vec![(PostLikes, 1.0)]),
-            "score" => Ok(vec![(PostViews, 1.0), (PostClicks, 3.0), (PostLikes, 10.0)]),
-            _ => Err(Rejection::of_field("invalid_parameter", "by", "must be views, clicks, likes or score")),
-        });
+        self.list(Named::Post, request, exchange, post_parts);
     }
 
     pub(super) fn popular_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.list(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1.0)]));
+        self.list(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1)]));
     }
 
     pub(super) fn popular_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.list(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1.0)]));
+        self.list(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1)]));
     }
 
     /// A ranked list: from the live store, or from the ledger while that is away.
@@ -130,6 +120,24 @@ impl Api {
         }
     }
 
+    /// Sleeps for an exact read. `None`: it has none, and that was answered.
+    pub(super) fn finish_exact<T>(
+        &self,
+        read: Result<Pending<Result<Option<T>, StoreError>>, LaneFull>,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<T> {
+        match self.finish(read, exchange) {
+            Some(Ok(Some(exact))) => return Some(exact),
+            Some(Ok(None)) => answer::range_too_large(exchange),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "an exact read failed");
+                answer::store_away(exchange);
+            }
+            None => answer::store_away(exchange),
+        }
+        None
+    }
+
     /// Sleeps for a read; `None` where it did not come to an end in time.
     pub(super) fn finish<T>(
         &self,
@@ -144,15 +152,38 @@ impl Api {
     }
 }
 
-fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
-    let query = Query::parse(query)?;
-    let (window, name) = match query.get("window").unwrap_or("1h") {
+pub(super) fn keyword_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {
+    match query.get("mode") {
+        Some("zero-result") => Ok(vec![(Dimension::ZeroResult, 1)]),
+        _ => Ok(vec![(Dimension::Keyword, 1)]),
+    }
+}
+
+pub(super) fn post_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {
+    use Dimension::{PostClicks, PostLikes, PostViews};
+    match query.get("by").unwrap_or("views") {
+        "views" => Ok(vec![(PostViews, 1)]),
+        "clicks" => Ok(vec![(PostClicks, 1)]),
+        "likes" => Ok(vec![(PostLikes, 1)]),
+        "score" => Ok(vec![(PostViews, 1), (PostClicks, 3), (PostLikes, 10)]),
+        _ => Err(Rejection::of_field("invalid_parameter", "by", "must be views, clicks, likes or score")),
+    }
+}
+
+/// `window` and its name.
+pub(super) fn window(query: &Query<'_>) -> Result<(Window, &'static str), Rejection> {
+    Ok(match query.get("window").unwrap_or("1h") {
         "10m" => (Window::TenMinutes, "10m"),
         "1h" => (Window::Hour, "1h"),
         "24h" => (Window::Day, "24h"),
         "7d" => (Window::Week, "7d"),
         _ => return Err(Rejection::of_field("invalid_parameter", "window", "must be 10m, 1h, 24h or 7d")),
-    };
+    })
+}
+
+fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
+    let query = Query::parse(query)?;
+    let (window, name) = window(&query)?;
     let hot = match (named, query.get("mode").unwrap_or("count")) {
         (_, "count") | (Named::Keyword, "zero-result") => false,
         (Named::Keyword | Named::Post, "hot") => true,
@@ -163,35 +194,43 @@ fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'sta
         (_, _) => return Err(Rejection::of_field("invalid_parameter", "mode", "must be count")),
     };
     let limit = query.limit(10, LIST_ROWS_MAX)?;
-    Ok((TopQuery { parts: parts(&query)?, window, hot, limit }, name))
+    let parts = parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, f64::from(weight))).collect();
+    Ok((TopQuery { parts, window, hot, limit }, name))
 }
 
 fn item(named: Named, rank: usize, (name, score): (String, f64), hot: bool) -> Item {
     let count = if hot { Count::Decayed((score * 1_000.0).round() / 1_000.0) } else { Count::Whole(score as i64) };
-    let mut item = Item { rank, keyword: None, post_id: None, url: None, component_id: None, count };
-    match named {
-        Named::Keyword => item.keyword = Some(name),
-        Named::Post => item.post_id = Some(name),
-        Named::Page => item.url = Some(name),
-        Named::Component => item.component_id = Some(name),
+    Item::new(named, rank, name, count)
+}
+
+impl Item {
+    /// A name with an exact count.
+    pub(super) fn exact(named: Named, rank: usize, name: String, count: i64) -> Item {
+        Item::new(named, rank, name, Count::Whole(count))
     }
-    item
+
+    fn new(named: Named, rank: usize, name: String, count: Count) -> Item {
+        let mut item = Item { rank, keyword: None, post_id: None, url: None, component_id: None, count };
+        match named {
+            Named::Keyword => item.keyword = Some(name),
+            Named::Post => item.post_id = Some(name),
+            Named::Page => item.url = Some(name),
+            Named::Component => item.component_id = Some(name),
+        }
+        item
+    }
 }
 
 fn count_filter(query: &str) -> Result<CountFilter, Rejection> {
     let query = Query::parse(query)?;
     let invalid = |field, reason| Rejection::of_field("invalid_parameter", field, reason);
-    let event_type = query.get("eventType").map(|name| {
-        EventType::from_name(name)
-            .ok_or_else(|| invalid("eventType", "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE"))
-    });
     let component_id = query.get("componentId").map(|text| {
         text.parse().ok().filter(|id| *id >= 1).ok_or_else(|| invalid("componentId", "must be an integer, 1 or more"))
     });
     let post_id = query.get("postId").map(|id| id_fault(id).map_or(Ok(id), |fault| Err(invalid("postId", fault))));
     let keyword = query.get("keyword").map(|typed| fold_keyword(&normal_keyword(Cow::Borrowed(typed))).into_owned());
     let filter = CountFilter {
-        event_type: event_type.transpose()?,
+        event_type: query.event_type()?,
         component_id: component_id.transpose()?,
         keyword,
         post_id: post_id.transpose()?.map(str::to_owned),

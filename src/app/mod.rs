@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::limits::LIVE_STALE_AFTER_MS;
+use crate::live::Calendar;
 use crate::ports::{Ledger, LiveStore};
 use crate::runtime::{Lane, Pending};
 use crate::sinks::{SinkState, SinkStatus};
@@ -50,6 +51,8 @@ pub struct App {
     pub ledger_status: Arc<SinkStatus>,
     pub live_status: Arc<SinkStatus>,
     pub clock: Clock,
+    /// Says when a day begins.
+    pub calendar: Calendar,
     pub ack: Ack,
     /// Events older than this are refused.
     pub retention_ms: i64,

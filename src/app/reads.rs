@@ -7,7 +7,11 @@ use std::time::Duration;
 use super::{App, Pending};
 use crate::events::{Dimension, Event};
 use crate::limits::READ_WAIT_MS;
-use crate::ports::{CountFilter, ExportCursor, ExportQuery, LiveTop, StoreError, TopQuery};
+use crate::live::window_minutes;
+use crate::ports::{
+    CountFilter, ExportCursor, ExportQuery, Interval, LiveTop, Ranked, RankingQuery, SeriesPoint, SeriesQuery,
+    StoreError, TopQuery, Window,
+};
 use crate::runtime::LaneFull;
 use crate::runtime::Ticket;
 
@@ -64,6 +68,61 @@ impl App {
     pub fn count_events(&self, filter: CountFilter, ticket: &Arc<Ticket>) -> Read<u64> {
         let ledger = self.ledger.clone();
         self.ledger_lane.submit(ticket, PATIENCE, move || ledger.count(&filter))
+    }
+
+    /// Exact sums of a range by name.
+    pub fn ranking(&self, query: RankingQuery, ticket: &Arc<Ticket>) -> Read<Option<Ranked>> {
+        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.ranking(&query, now_ms))
+    }
+
+    /// Exact counts and users of each bucket.
+    pub fn series(&self, query: SeriesQuery, ticket: &Arc<Ticket>) -> Read<Option<Vec<SeriesPoint>>> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.series(&query))
+    }
+
+    /// About how many distinct users a window has, from the live store.
+    pub fn users_live(&self, window: Window, ticket: &Arc<Ticket>) -> Read<u64> {
+        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
+        self.live_lane.submit(ticket, PATIENCE, move || live.users(window, now_ms))
+    }
+
+    /// The same, exact, from the ledger.
+    pub fn users_ledger(&self, window: Window, ticket: &Arc<Ticket>) -> Read<Option<u64>> {
+        let range = window_minutes(window, self.clock.now_ms(), &self.calendar);
+        self.users_exact(range.start * 60_000, range.end * 60_000, ticket)
+    }
+
+    /// Exact number of distinct users of a range.
+    pub fn users_exact(&self, from_ms: i64, to_ms: i64, ticket: &Arc<Ticket>) -> Read<Option<u64>> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.users(from_ms, to_ms))
+    }
+
+    /// Where the buckets of an interval begin that hold any of a range, and where the last one ends; `None` where they
+    /// are more than `points_max`.
+    pub fn edges(&self, interval: Interval, from_ms: i64, to_ms: i64, points_max: usize) -> Option<Vec<i64>> {
+        let minute = 60_000;
+        let floor = |at_ms: i64| match interval {
+            Interval::Minute => at_ms - at_ms.rem_euclid(minute),
+            Interval::Hour => at_ms - at_ms.rem_euclid(60 * minute),
+            Interval::Day => self.calendar.day_start(self.calendar.day(at_ms.div_euclid(minute))) * minute,
+        };
+        let next = |edge_ms: i64| match interval {
+            Interval::Minute => edge_ms + minute,
+            Interval::Hour => edge_ms + 60 * minute,
+            Interval::Day => self.calendar.day_start(self.calendar.day(edge_ms.div_euclid(minute)) + 1) * minute,
+        };
+        let mut edges = vec![floor(from_ms)];
+        while let Some(last) = edges.last().copied().filter(|last| *last < to_ms) {
+            if edges.len() > points_max {
+                return None;
+            }
+            // A calendar that stood still would be no reason to.
+            edges.push(next(last).max(last + minute));
+        }
+        Some(edges)
     }
 
     /// A page of stored events, which `write` turns into what is sent, on the lane.

@@ -13,6 +13,7 @@ use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server};
 use crate::journal::{Journal, ReadError};
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
+use crate::live::Calendar;
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore};
 use crate::runtime::Lane;
@@ -43,7 +44,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
         tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
     }
     let access = Access::new(keys, origins, proxies, rate_limit);
-    let api = Api { app: app.clone(), metrics, access, exports: Arc::default() };
+    let api = Api { app: app.clone(), metrics, access, exports: Arc::default(), streams: Arc::default() };
     let stop = shutdown::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     let running = server.start(move |request, exchange| api.handle(request, exchange));
     tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
@@ -92,6 +93,7 @@ fn start_sinks(
         ledger_status: Arc::new(SinkStatus::new("ledger")),
         live_status: Arc::new(SinkStatus::new("live")),
         clock: Clock::System,
+        calendar: Calendar::new(settings.stores.time_zone.clone()),
         ack: settings.ack,
         retention_ms: settings.retention_ms,
         counters: Default::default(),

@@ -8,12 +8,14 @@ mod codec;
 mod like;
 mod page_view;
 mod search;
+mod sketch;
 mod tally;
 
 pub use codec::{
     Corrupt, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_event, encode_forget,
     encode_post_delete, encode_post_put, encode_record,
 };
+pub use sketch::Sketch;
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
 
 use std::borrow::Cow;

@@ -5,7 +5,9 @@
 //! decided here too. Nothing here does I/O; an adapter only binds the results.
 
 mod counting;
+mod cover;
 mod draft;
+mod exact;
 mod export;
 mod likes;
 mod ranking;
@@ -15,7 +17,9 @@ mod user_hours;
 mod verdicts;
 
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
+pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, StoredRow};
+pub use exact::{raw_name, raw_sql, rollup_sql};
 pub use export::{page_rows, row_bytes};
 pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};
 pub use ranking::{RankPlan, plan_rank, sort_ranked};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::events::Dimension;
+use crate::events::{Dimension, Sketch};
 use crate::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 use crate::ports::Snapshot;
 
@@ -15,6 +15,7 @@ pub type ImageBucket<'a> = (HashMap<&'a str, i64>, bool);
 #[derive(Debug)]
 pub struct Image<'a> {
     pub buckets: BTreeMap<(Bucket, Dimension), ImageBucket<'a>>,
+    pub users: BTreeMap<Bucket, Sketch>,
     /// Every minute before it is in its hour and its day already.
     pub folded_until: i64,
     /// By user, newest first, never empty.
@@ -28,13 +29,21 @@ impl<'a> Image<'a> {
         // A client's clock may be ahead: the snapshot's hours cover those minutes as well.
         let newest = snapshot.minutes.iter().map(|(_, minute, ..)| *minute).max().unwrap_or(i64::MIN);
         let folded_until = Calendar::minute(now_ms).max(newest) + 1;
-        let mut image = Image { buckets: BTreeMap::new(), folded_until, recent: HashMap::new() };
+        let mut image =
+            Image { buckets: BTreeMap::new(), users: BTreeMap::new(), folded_until, recent: HashMap::new() };
         for (dimension, minute, name, count) in &snapshot.minutes {
             image.add(Bucket::Minute(*minute), *dimension, name, *count, now_ms, calendar);
         }
         for (dimension, hour, name, count) in &snapshot.hours {
             image.add(Bucket::Hour(*hour), *dimension, name, *count, now_ms, calendar);
             image.add(Bucket::Day(calendar.day(hour * 60)), *dimension, name, *count, now_ms, calendar);
+        }
+        for (minute, users) in &snapshot.user_minutes {
+            image.add_users(Bucket::Minute(*minute), users, now_ms, calendar);
+        }
+        for (hour, users) in &snapshot.user_hours {
+            image.add_users(Bucket::Hour(*hour), users, now_ms, calendar);
+            image.add_users(Bucket::Day(calendar.day(hour * 60)), users, now_ms, calendar);
         }
         image.trim(folded_until, calendar);
         for (user, keyword, at_ms) in &snapshot.recent {
@@ -47,6 +56,12 @@ impl<'a> Image<'a> {
     fn add(&mut self, bucket: Bucket, dimension: Dimension, name: &'a str, count: i64, now_ms: i64, cal: &Calendar) {
         if dimension != Dimension::Type && cal.is_kept(bucket, now_ms) {
             *self.buckets.entry((bucket, dimension)).or_default().0.entry(name).or_default() += count;
+        }
+    }
+
+    fn add_users(&mut self, bucket: Bucket, users: &Sketch, now_ms: i64, calendar: &Calendar) {
+        if calendar.is_kept(bucket, now_ms) {
+            self.users.entry(bucket).or_default().merge(users);
         }
     }
 

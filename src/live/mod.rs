@@ -11,6 +11,6 @@ mod window;
 
 pub use image::{Image, ImageBucket, trimmed_names};
 pub use recent::{Forgotten, Search, forget_searches, merge_search, still_recent};
-pub use window::{Bucket, Calendar, Reading, decay, reading};
+pub use window::{Bucket, Calendar, Reading, decay, reading, window_minutes};
 
 const _: () = assert!(LIVE_BUCKET_MEMBERS_MAX < LIVE_OPEN_BUCKET_MEMBERS_MAX);

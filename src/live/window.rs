@@ -139,6 +139,16 @@ pub fn reading(window: Window, hot: bool, now_ms: i64, calendar: &Calendar) -> R
     Reading { as_of_ms, buckets: names.into_iter().map(weigh).collect(), unfolded, half_life_ms }
 }
 
+/// The minutes of `window` at `now_ms`.
+pub fn window_minutes(window: Window, now_ms: i64, calendar: &Calendar) -> Range<i64> {
+    let minute = Calendar::minute(now_ms);
+    match window {
+        Window::TenMinutes => minute - 9..minute + 1,
+        Window::Hour => minute - 59..minute + 1,
+        Window::Day | Window::Week => reading(window, false, now_ms, calendar).unfolded,
+    }
+}
+
 /// The weight of a bucket that ended at `end_ms`; a bucket that is still open has no age.
 pub fn decay(as_of_ms: i64, end_ms: i64, half_life_ms: Option<f64>) -> f64 {
     match half_life_ms {

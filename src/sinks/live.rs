@@ -156,9 +156,11 @@ impl LiveSink {
         };
         let mut tally = Tally::default();
         for (position, record) in (frames.from.position + 1..).zip(&records) {
-            add_effects(record, verdicts.get(&position), &mut tally, &mut batch.recent);
+            add_effects(record, verdicts.get(&position), &mut tally, &mut batch);
         }
         batch.counts = tally.into_sorted();
+        batch.users.sort_unstable();
+        batch.users.dedup();
         writer.apply(&batch)?;
         self.status.applied(records.len(), started.elapsed());
         self.status.passed_lost(frames.from.position, &records);
@@ -233,7 +235,7 @@ impl LiveFollower {
 }
 
 /// What a record does to the live store, given the ledger's verdict on it.
-fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally, recent: &mut Vec<RecentChange>) {
+fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally, batch: &mut LiveBatch) {
     match (record, verdict) {
         (_, Some(Verdict::Duplicate | Verdict::Dead)) => {}
         (Record::Event(event), verdict) => {
@@ -246,18 +248,21 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, tally: &mut Tally
                 }
                 _ => tally_event(tally, event, event.event_type),
             }
+            if let Some(user) = &event.user_id {
+                batch.users.push((event.minute(), (&**user).into()));
+            }
             if let Some((user_id, keyword)) = event.recent_search() {
                 let (user_id, keyword) = (user_id.to_owned(), keyword.to_owned());
                 // A clock ahead of ours must not carry a search past a forgetting that came after it.
                 let at_ms = event.event_time_ms.min(event.received_at_ms);
-                recent.push(RecentChange::Add { user_id, keyword, at_ms });
+                batch.recent.push(RecentChange::Add { user_id, keyword, at_ms });
             }
         }
         (Record::PostDelete(delete), Some(Verdict::Post(PostOutcome::Deleted { likes_removed, .. }))) => {
             tally_unliked(tally, delete, *likes_removed);
         }
         (Record::PostPut(_) | Record::PostDelete(_), _) => {}
-        (Record::Forget(forget), _) => recent.push(RecentChange::Forget {
+        (Record::Forget(forget), _) => batch.recent.push(RecentChange::Forget {
             user_id: forget.user_id.clone().into_owned(),
             keyword: forget.keyword.clone().map(|k| k.into_owned()),
             at_ms: forget.at_ms,

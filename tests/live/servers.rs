@@ -185,9 +185,19 @@ fn measure_apply() {
     let server = Server::start();
     let memory = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
     for (name, mut bench) in [("redis", Bench::of_server(&server)), ("memory", memory)] {
-        for (events, recents) in [(1_000, true), (20_000, true), (1_000, false), (20_000, false)] {
+        for (events, recents, users) in [
+            (1_000, true, true),
+            (20_000, true, true),
+            (1_000, true, false),
+            (20_000, true, false),
+            (1_000, false, true),
+            (20_000, false, true),
+            (1_000, false, false),
+            (20_000, false, false),
+        ] {
             let mut batches: Vec<LiveBatch> = (0..20).map(|n| skewed(&mut bench, n, events)).collect();
             batches.iter_mut().filter(|_| !recents).for_each(|batch| batch.recent.clear());
+            batches.iter_mut().filter(|_| !users).for_each(|batch| batch.users.clear());
             let counts: usize = batches.iter().map(|batch| batch.counts.len()).sum();
             let begun = Instant::now();
             for batch in &batches {
@@ -195,7 +205,7 @@ fn measure_apply() {
             }
             let rate = 20.0 * f64::from(events) / begun.elapsed().as_secs_f64();
             println!(
-                "{name}: {events} events a batch, recent searches {recents}, {} counts: {rate:.0} events/s",
+                "{name}: {events} events a batch, recent searches {recents}, users {users}, {} counts: {rate:.0} events/s",
                 counts / 20
             );
         }
@@ -205,7 +215,7 @@ fn measure_apply() {
 fn skewed(bench: &mut Bench, seed: u64, events: i32) -> LiveBatch {
     let mut random = StdRng::seed_from_u64(seed);
     let mut tally = event_tracker::events::Tally::default();
-    let mut recent = Vec::new();
+    let (mut recent, mut users) = (Vec::new(), Vec::new());
     let m = minute(bench.now_ms) + 1;
     for _ in 0..events {
         // Log-uniform, nearly Zipf: of 100,000 names a few get most.
@@ -214,13 +224,17 @@ fn skewed(bench: &mut Bench, seed: u64, events: i32) -> LiveBatch {
             [(Keyword, "SEARCH"), (PostViews, "PAGE_VIEW"), (PostClicks, "CLICK")][random.random_range(0..3)];
         tally.add(Type, m, kind, 1);
         tally.add(dimension, m, &name, 1);
+        let user = format!("user{}", random.random_range(0..10_000));
+        users.push((m, user.as_str().into()));
         if dimension == Keyword {
-            recent.push(search(&format!("user{}", random.random_range(0..10_000)), &name, bench.now_ms));
+            recent.push(search(&user, &name, bench.now_ms));
         }
     }
     let from = bench.at;
     bench.at = Watermark { position: from.position + 1, crc: 0 };
-    LiveBatch { stream: STREAM, from, to: bench.at, now_ms: bench.now_ms, counts: tally.into_sorted(), recent }
+    users.sort();
+    users.dedup();
+    LiveBatch { stream: STREAM, from, to: bench.at, now_ms: bench.now_ms, counts: tally.into_sorted(), users, recent }
 }
 
 // claims: V17

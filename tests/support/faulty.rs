@@ -11,7 +11,8 @@ use std::time::Duration;
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
     Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch, LiveState,
-    LiveStore, LiveTop, LiveWriter, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    LiveStore, LiveTop, LiveWriter, Position, Post, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError,
+    TopQuery, Verdicts, Watermark, Window,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -223,6 +224,18 @@ impl Ledger for FaultyLedger {
         self.faults.pass(Call::Read, || self.inner.recent(user_id, now_ms))
     }
 
+    fn ranking(&self, query: &RankingQuery, limit_to_ms: i64) -> Result<Option<Vec<(String, i64)>>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.ranking(query, limit_to_ms))
+    }
+
+    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.series(query))
+    }
+
+    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.users(from_ms, to_ms))
+    }
+
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
         self.faults.pass(Call::Read, || self.inner.likes(post_id, user_id))
     }
@@ -295,6 +308,10 @@ impl LiveStore for FaultyLive {
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
         self.faults.pass(Call::Read, || self.inner.top(query, now_ms))
+    }
+
+    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.users(window, now_ms))
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {

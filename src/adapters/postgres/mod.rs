@@ -8,6 +8,7 @@ mod encode;
 mod export;
 pub mod inspect;
 mod maintain;
+mod rankings;
 mod read;
 mod schema;
 mod statements;
@@ -24,8 +25,8 @@ use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
-    StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Ranked,
+    RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -106,6 +107,20 @@ impl Ledger for PostgresLedger {
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
         let query = query.clone();
         self.read(READ_MS_MAX, move |session| read::top(session, &query, now_ms))
+    }
+
+    fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms))
+    }
+
+    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| rankings::series(session, &query))
+    }
+
+    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError> {
+        self.read(READ_MS_MAX, move |session| rankings::users(session, from_ms, to_ms))
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {

@@ -1,5 +1,7 @@
 //! Reads: rollups where they answer exactly, raw rows elsewhere. What is read is decided in `ledger_fold`.
 
+use std::collections::BTreeMap;
+
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
 use postgres::{IsolationLevel, Row, Transaction};
@@ -7,7 +9,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::transaction;
-use crate::events::Dimension;
+use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
     plan_count, plan_rank,
@@ -240,10 +242,29 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
     let totals = transaction
         .query("SELECT dimension, key, sum(count)::int8 FROM rollup_total GROUP BY 1, 2 ORDER BY 1, 2", &[])?;
     let totals = totals.iter().filter_map(|row| Some((dimension(row.get(0))?, row.get(1), row.get(2)))).collect();
+    let user_minutes = sketches(
+        &mut transaction,
+        &format!(
+            "SELECT DISTINCT floor(extract(epoch FROM event_time) / 60)::int8, user_id FROM events \
+             WHERE event_time >= {TIME} ($1::int8 + 1) * 60000 AND user_id IS NOT NULL"
+        ),
+        minute,
+    )?;
+    let user_hours = sketches(&mut transaction, "SELECT hour, user_id FROM user_hour WHERE hour > $1", hour)?;
     let recent = recent_rows(&mut transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(&mut transaction, None, now_ms - RECENT_SEARCHES_MS)?;
-    Ok(Snapshot { watermarks, minutes, hours, totals, recent, forgotten })
+    Ok(Snapshot { watermarks, minutes, hours, user_minutes, user_hours, totals, recent, forgotten })
+}
+
+/// Users by bucket, of rows (bucket, user) of buckets newer than `after`; row by row.
+fn sketches(transaction: &mut Transaction<'_>, sql: &str, after: i64) -> Result<Vec<(i64, Sketch)>, Failure> {
+    let mut sketches: BTreeMap<i64, Sketch> = BTreeMap::new();
+    let mut rows = transaction.query_raw(sql, [&after as &(dyn ToSql + Sync)])?;
+    while let Some(row) = rows.next()? {
+        sketches.entry(row.get(0)).or_default().add(row.get(1));
+    }
+    Ok(sketches.into_iter().collect())
 }
 
 /// Rows of buckets newer than `after`.

@@ -1,7 +1,7 @@
 //! The live store in Redis 7 or later: sorted sets by bucket, recent lists, everything by script.
 //!
 //! Keys: `et:{t0}:gen` names the generation; under `et:{t0}:<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
-//! and `d:…:<day>` (sorted sets), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
+//! and `d:…:<day>` (sorted sets; for the dimension `users` HyperLogLogs), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
 //! `folded` (first minute that is not in its hour and day yet), `open` (minutes from there on that have counts),
 //! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`),
 //! `forgotten` (`user\0folded`, by the time up to which it is) and `u:…` (unions, kept a second). All share one hash
@@ -22,10 +22,10 @@ use redis::Value;
 use crate::events::Dimension;
 use crate::limits::{LIVE_UNION_KEPT_MS, RECENT_SEARCHES_MAX, REDIS_CHECK_OUT_MS_MAX};
 use crate::live::{Bucket, Calendar, reading, still_recent};
-use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery};
+use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery, Window};
 
 use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, store_error};
-use script::{RECENT, Reply, Script, TOP, TOTALS, from_value, unexpected};
+use script::{RECENT, Reply, Script, TOP, TOTALS, USERS, from_value, unexpected};
 
 /// A reader that finds no connection free for this long gives up.
 const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(REDIS_CHECK_OUT_MS_MAX);
@@ -110,6 +110,11 @@ impl LiveStore for RedisLive {
         Ok(LiveTop { items, approximate: from_value::<i64>(approximate)? != 0 })
     }
 
+    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
+        let values = self.read_script(&USERS, |command| users_arguments(command, window, now_ms, &self.calendar))?;
+        values.into_iter().next().map_or_else(|| Err(unexpected("no number of users")), from_value)
+    }
+
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
         let values = self.read_script(&RECENT, |command| _ = command.arg(user_id))?;
         let elements: Vec<String> = values.into_iter().next().map_or(Ok(Vec::new()), from_value)?;
@@ -182,6 +187,17 @@ fn top_arguments(command: &mut redis::Cmd, query: &TopQuery, now_ms: i64, calend
     for (bucket, weight) in reading.buckets {
         let (kind, number) = bucket_name(bucket);
         command.arg(kind).arg(number).arg(weight);
+    }
+}
+
+fn users_arguments(command: &mut redis::Cmd, window: Window, now_ms: i64, calendar: &Calendar) {
+    let reading = reading(window, false, now_ms, calendar);
+    command.arg(format!("users:{window:?}:{}", reading.as_of_ms)).arg(LIVE_UNION_KEPT_MS);
+    command.arg(reading.unfolded.start).arg(reading.unfolded.end);
+    command.arg(reading.buckets.len());
+    for (bucket, _) in reading.buckets {
+        let (kind, number) = bucket_name(bucket);
+        command.arg(kind).arg(number);
     }
 }
 

@@ -21,6 +21,9 @@ use super::{bucket_name, total_field};
 const NAME_LETTER: char = 'g';
 const NAME_DIGITS: usize = 16;
 
+/// A HyperLogLog weighs as much as so many members of a bucket.
+const USERS_MEMBERS: usize = 500;
+
 /// Renews the lock while it is ours.
 const RENEW: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
@@ -129,6 +132,14 @@ impl Piece<'_> {
             if *trimmed {
                 self.add(command(&["ZADD", &format!("{}trimmed", self.base), &expires.to_string(), &name]), 1)?;
             }
+        }
+        for (bucket, users) in &image.users {
+            let (kind, number) = bucket_name(*bucket);
+            let key = format!("{}{kind}users:{number}", self.base);
+            let mut set = cmd("SET");
+            // As much as a bucket of some thousand members.
+            set.arg(key).arg(users.to_redis()).arg("EXAT").arg(calendar.expires_s(*bucket));
+            self.add(set, USERS_MEMBERS)?;
         }
         for (user, list) in &image.recent {
             let key = format!("{}r:{user}", self.base);

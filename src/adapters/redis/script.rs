@@ -31,6 +31,7 @@ pub(super) static STATE: Script = script!(" flags=no-writes", "state.lua");
 pub(super) static TOTALS: Script = script!(" flags=no-writes", "totals.lua");
 pub(super) static RECENT: Script = script!(" flags=no-writes", "recent.lua");
 pub(super) static TOP: Script = script!("", "top.lua");
+pub(super) static USERS: Script = script!("", "users.lua");
 pub(super) static REGISTER: Script = script!("", "register.lua");
 pub(super) static APPLY: Script = script!("", "apply.lua");
 pub(super) static FOLD: Script = script!("", "fold.lua");

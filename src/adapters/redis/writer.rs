@@ -155,7 +155,29 @@ fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
     for group in groups(&batch.counts).filter(live) {
         group_arguments(command, group, batch.now_ms, calendar);
     }
+    user_arguments(command, batch, calendar);
     recent_arguments(command, batch);
+}
+
+fn user_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
+    let groups = batch.users.chunk_by(|a, b| a.0 == b.0);
+    let live = groups.filter(|group| calendar.is_kept(Bucket::Day(calendar.day(group[0].0)), batch.now_ms));
+    command.arg(live.clone().count());
+    for group in live {
+        let minute = group[0].0;
+        command.arg(minute).arg(calendar.unfolded_expires_s(minute));
+        bucket_arguments(command, minute, batch.now_ms, calendar);
+        command.arg(group.len());
+        group.iter().for_each(|(_, user)| _ = command.arg(&**user));
+    }
+}
+
+/// Number and expiry of each bucket of a minute; expiry 0: no longer kept.
+fn bucket_arguments(command: &mut Cmd, minute: i64, now_ms: i64, calendar: &Calendar) {
+    for bucket in calendar.buckets(minute) {
+        let expires = if calendar.is_kept(bucket, now_ms) { calendar.expires_s(bucket) } else { 0 };
+        command.arg(bucket_name(bucket).1).arg(expires);
+    }
 }
 
 /// Counts of one dimension and minute: they are sorted.
@@ -166,10 +188,7 @@ fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]
 fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
     let key = &group[0].0;
     command.arg(key.dimension as u8).arg(key.minute).arg(calendar.unfolded_expires_s(key.minute));
-    for bucket in calendar.buckets(key.minute) {
-        let expires = if calendar.is_kept(bucket, now_ms) { calendar.expires_s(bucket) } else { 0 };
-        command.arg(bucket_name(bucket).1).arg(expires);
-    }
+    bucket_arguments(command, key.minute, now_ms, calendar);
     command.arg(group.len());
     for (key, count) in group {
         command.arg(&*key.key).arg(*count);

@@ -5,6 +5,7 @@
 
 mod export;
 pub mod inspect;
+mod rankings;
 mod read;
 mod watch;
 mod writer;
@@ -18,8 +19,8 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Snapshot,
-    StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Ranked,
+    RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use watch::Watch;
 
@@ -56,16 +57,37 @@ impl SqliteLedger {
         wait_ms: u64,
         job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, StoreError> {
+        self.try_read(wait_ms, job)?.map_err(store_error)
+    }
+
+    /// A read for which being interrupted is an answer: `None`.
+    fn read_in_time<R>(
+        &self,
+        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<Option<R>, StoreError> {
+        match self.try_read(READ_MS_MAX, job)? {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Ok(None),
+            result => result.map(Some).map_err(store_error),
+        }
+    }
+
+    fn try_read<R>(
+        &self,
+        wait_ms: u64,
+        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
+    ) -> Result<rusqlite::Result<R>, StoreError> {
         let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => connect(&self.path)?,
         };
         let guard = self.watch.guard(&connection, Duration::from_millis(wait_ms));
-        let result = connection.transaction().and_then(|transaction| job(&transaction)).map_err(store_error);
+        let result = connection.transaction().and_then(|transaction| job(&transaction));
         drop(guard);
         // A connection that failed is closed: whatever ailed it is not handed to the next.
-        let result = result?;
+        if result.is_err() {
+            return Ok(result);
+        }
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < READERS_KEPT {
             readers.push(connection);
@@ -93,6 +115,18 @@ impl Ledger for SqliteLedger {
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
         self.read(READ_MS_MAX, |transaction| read::top(transaction, query, now_ms))
+    }
+
+    fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
+        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms))
+    }
+
+    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {
+        self.read_in_time(|transaction| rankings::series(transaction, query))
+    }
+
+    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError> {
+        self.read_in_time(|transaction| rankings::users(transaction, from_ms, to_ms))
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {

@@ -1,10 +1,12 @@
 //! Reads, each in one snapshot. What is read is decided in `ledger_fold`.
 
+use std::collections::BTreeMap;
+
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
-use crate::events::Dimension;
+use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
     HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
     plan_count, plan_rank, sort_ranked,
@@ -241,10 +243,27 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Sna
         .query_map([], |row| Ok(dimension(row.get(0)?).zip(Some((row.get(1)?, row.get(2)?)))))?
         .collect::<Result<Vec<_>>>()?;
     let totals = totals.into_iter().flatten().map(|(dimension, (key, count))| (dimension, key, count)).collect();
+    let user_minutes = sketches(
+        transaction,
+        "SELECT event_time / 60000, user_id FROM events WHERE event_time >= (?1 + 1) * 60000 AND user_id IS NOT NULL",
+        minute,
+    )?;
+    let user_hours = sketches(transaction, "SELECT hour, user_id FROM user_hour WHERE hour > ?1", hour)?;
     let recent = recent_rows(transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(transaction, None, now_ms - RECENT_SEARCHES_MS)?;
-    Ok(Snapshot { watermarks, minutes, hours, totals, recent, forgotten })
+    Ok(Snapshot { watermarks, minutes, hours, user_minutes, user_hours, totals, recent, forgotten })
+}
+
+/// Users by bucket, of rows (bucket, user) of buckets newer than `after`; row by row.
+fn sketches(transaction: &Transaction<'_>, sql: &str, after: i64) -> Result<Vec<(i64, Sketch)>> {
+    let mut sketches: BTreeMap<i64, Sketch> = BTreeMap::new();
+    let mut statement = transaction.prepare_cached(sql)?;
+    let mut rows = statement.query([after])?;
+    while let Some(row) = rows.next()? {
+        sketches.entry(row.get(0)?).or_default().add(row.get_ref(1)?.as_str()?);
+    }
+    Ok(sketches.into_iter().collect())
 }
 
 /// Rows of buckets newer than `after`.

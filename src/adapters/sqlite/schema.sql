@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     changed_at INTEGER NOT NULL,
     UNIQUE (stream, position, seq)
 );
+CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log (changed_at);
 
 CREATE TABLE IF NOT EXISTS dead_letter (
     stream   TEXT NOT NULL,

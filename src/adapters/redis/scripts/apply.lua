@@ -1,5 +1,5 @@
 -- Applies a batch and moves the watermark with it. Arguments: stream, from, to; bound of an open bucket, members kept;
--- totals (field, delta); groups of counts of one dimension and minute; changes of recent searches by user.
+-- totals (field, delta); groups of counts of one dimension and minute; users of a minute; changes of recent searches by user.
 local stream, from, to = take(), take(), take()
 local found = redis.call('HGET', base .. 'wm', stream)
 if found ~= from then return {'fenced', found} end
@@ -36,6 +36,34 @@ for _ = 1, tonumber(take()) do
   else
     for _, bucket in ipairs(buckets) do
       if bucket[2] ~= '0' then add(bucket[1], bucket[2], first, last) end
+    end
+  end
+  cursor = last
+end
+
+-- Users of one minute: one PFADD a bucket for all of them.
+local function add_users(bucket, expires, first, last)
+  local key = base .. bucket
+  local created = redis.call('EXISTS', key) == 0
+  -- `unpack` takes no more than some thousands.
+  for at = first, last, 1000 do redis.call('PFADD', key, unpack(ARGV, at, math.min(at + 999, last))) end
+  if created then redis.call('EXPIREAT', key, expires) end
+end
+
+for _ = 1, tonumber(take()) do
+  local minute, unfolded_expires = take(), take()
+  local buckets = {}
+  for at, kind in ipairs({'m:', 'h:', 'd:'}) do
+    buckets[at] = {kind .. 'users:' .. take(), take()}
+  end
+  local count = tonumber(take())
+  local first, last = cursor + 1, cursor + count
+  if tonumber(minute) >= folded_until then
+    redis.call('ZADD', base .. 'open', minute, minute)
+    add_users(buckets[1][1], unfolded_expires, first, last)
+  else
+    for _, bucket in ipairs(buckets) do
+      if bucket[2] ~= '0' then add_users(bucket[1], bucket[2], first, last) end
     end
   end
   cursor = last

@@ -53,6 +53,15 @@ end
 touch(folded_until - 1)
 for _, minute in ipairs(minutes) do
   touch(tonumber(minute))
+  local users = base .. 'm:users:' .. minute
+  if redis.call('EXISTS', users) == 1 then
+    for _, target in ipairs(targets(tonumber(minute))) do
+      local into = base .. target.kind .. 'users:' .. target.number
+      redis.call('PFMERGE', into, users)
+      redis.call('EXPIREAT', into, target.expires)
+    end
+    redis.call('EXPIREAT', users, (tonumber(minute) + 1) * 60 + minute_kept)
+  end
   for _, dimension in ipairs(dimensions) do
     local source = 'm:' .. dimension .. ':' .. minute
     if redis.call('EXISTS', base .. source) == 1 then

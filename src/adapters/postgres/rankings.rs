@@ -1,0 +1,205 @@
+//! Exact rankings, series and users: rollups, and raw rows of the parts of hours at the edges.
+//!
+//! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use postgres::error::SqlState;
+use postgres::types::ToSql;
+use postgres::{IsolationLevel, Row, Transaction};
+
+use super::connect::{Failure, Session};
+use crate::events::{Dimension, EventType};
+use crate::ledger_fold::{Cover, cover, raw_name, raw_sql, rollup_sql};
+use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery};
+
+const MINUTE_MS: i64 = 60_000;
+
+/// One snapshot, all of whose statements share the time of one.
+struct Reading<'s> {
+    transaction: Transaction<'s>,
+    begun: Instant,
+    statements: u32,
+}
+
+impl<'s> Reading<'s> {
+    fn begin(session: &'s mut Session) -> Result<Reading<'s>, postgres::Error> {
+        let begun = Instant::now();
+        let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+        Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: 0 })
+    }
+
+    fn query(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
+        if self.statements > 0 {
+            let spent = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            let left = POSTGRES_READ_STATEMENT_MS_MAX.saturating_sub(spent).max(1);
+            self.transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}"))?;
+        }
+        self.statements += 1;
+        self.transaction.query(sql, values)
+    }
+}
+
+/// `None` where the server gave up on it.
+fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) fn ranking(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, Failure> {
+    in_time(rank(session, query, now_ms))
+}
+
+fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Ranked, postgres::Error> {
+    let cover = cover(query.from_ms..query.to_ms, Some(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES));
+    let mut reading = Reading::begin(session)?;
+    let (names, counts) = raw_counts(&mut reading, &query.parts, &cover)?;
+    let rollups = rollup_sql(&query.parts, &cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
+    let sql = format!(
+        "SELECT key, sum(count)::int8 FROM ({rollups}SELECT key COLLATE \"C\", count FROM \
+           unnest($1::text[], $2::int8[]) AS raw(key, count)) AS counted \
+         GROUP BY key HAVING sum(count) > 0 \
+           AND ($3::int8 IS NULL OR sum(count) < $3 OR sum(count) = $3 AND key > $4::text COLLATE \"C\") \
+         ORDER BY sum(count) DESC, key LIMIT $5"
+    );
+    let (sum, name) = query.after.as_ref().map(|(sum, name)| (*sum, name.as_str())).unzip();
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let rows = reading.query(&sql, &[&names, &counts, &sum, &name, &limit])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// What raw rows add, by name.
+fn raw_counts(
+    reading: &mut Reading<'_>,
+    parts: &[(Dimension, i64)],
+    cover: &Cover,
+) -> Result<(Vec<String>, Vec<i64>), postgres::Error> {
+    let Some(sql) = raw_sql(parts, cover, during) else { return Ok(Default::default()) };
+    let rows = reading.query(&sql, &[])?;
+    let weighed = |row: &Row| {
+        let (dimension, weight) = parts[row.get::<_, i32>(0) as usize];
+        (raw_name(dimension, row.get(1)).into_owned(), row.get::<_, i64>(2) * weight)
+    };
+    Ok(rows.iter().map(weighed).unzip())
+}
+
+/// That a column's time lies in a range of milliseconds.
+fn during(column: &str, range: &Range<i64>) -> String {
+    format!("{column} >= {} AND {column} < {}", literal(range.start), literal(range.end))
+}
+
+fn literal(ms: i64) -> String {
+    format!("'{}'::timestamptz", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
+}
+
+pub(super) fn series(session: &mut Session, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, Failure> {
+    in_time(match query.interval {
+        Interval::Minute => minutes(session, query),
+        Interval::Hour | Interval::Day => hours(session, query),
+    })
+}
+
+/// Distinct users of a minute are in raw rows alone, and then its count is there too.
+fn minutes(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    let (Some(first), Some(end)) = (query.edges_ms.first(), query.edges_ms.last()) else { return Ok(Vec::new()) };
+    let mut points = vec![SeriesPoint::default(); query.edges_ms.len() - 1];
+    let sql = format!(
+        "SELECT floor(extract(epoch FROM event_time) / 60)::int8, count(*), count(DISTINCT user_id) FROM events \
+         WHERE {}{} GROUP BY 1",
+        during("event_time", &(*first..*end)),
+        query.event_type.map_or(String::new(), |kind| format!(" AND event_type = '{}'", kind.name())),
+    );
+    let first = first.div_euclid(MINUTE_MS);
+    for row in Reading::begin(session)?.query(&sql, &[])? {
+        let point = usize::try_from(row.get::<_, i64>(0) - first).ok().and_then(|at| points.get_mut(at));
+        if let Some(point) = point {
+            *point = SeriesPoint { count: number(&row, 1), users: number(&row, 2) };
+        }
+    }
+    Ok(points)
+}
+
+/// Each bucket by itself, so that the server's plan is a walk through the key of the bucket's hours, however many there
+/// are. Where a day begins within an hour, the parts of hours are read from raw rows.
+fn hours(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    let covers: Vec<Cover> = query.edges_ms.windows(2).map(|edge| cover(edge[0]..edge[1], None)).collect();
+    let mut reading = Reading::begin(session)?;
+    let mut points = whole_hours(&mut reading, query.event_type, &covers)?;
+    for (point, cover) in points.iter_mut().zip(&covers).filter(|(_, cover)| !cover.raw.is_empty()) {
+        let kind = of_type(query.event_type);
+        let ranges: Vec<String> = cover.raw.iter().map(|range| format!("({})", during("event_time", range))).collect();
+        let raw = format!("SELECT count(*) FROM events WHERE ({}){}", ranges.join(" OR "), kind.of_rows);
+        point.count += reading.query(&raw, &[])?.first().map_or(0, |row| number(row, 0));
+        let users = distinct_users(cover, &kind);
+        point.users = reading.query(&users, &[])?.first().map_or(0, |row| number(row, 0));
+    }
+    Ok(points)
+}
+
+fn whole_hours(
+    reading: &mut Reading<'_>,
+    kind: Option<EventType>,
+    covers: &[Cover],
+) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    let hours = |cover: &Cover| cover.hours.clone().unwrap_or(0..0);
+    let (firsts, ends): (Vec<i64>, Vec<i64>) = covers.iter().map(hours).map(|range| (range.start, range.end)).unzip();
+    let kind = of_type(kind);
+    let sql = format!(
+        "SELECT (SELECT coalesce(sum(count), 0)::int8 FROM rollup_hour \
+                 WHERE dimension = 1 AND bucket >= p.first AND bucket < p.behind{}), \
+                (SELECT count(*) FROM (SELECT DISTINCT user_id FROM user_hour \
+                                       WHERE hour >= p.first AND hour < p.behind{}) AS u) \
+         FROM unnest($1::int8[], $2::int8[]) WITH ORDINALITY AS p(first, behind, number) ORDER BY p.number",
+        kind.of_rollup, kind.of_users
+    );
+    let rows = reading.query(&sql, &[&firsts, &ends])?;
+    Ok(rows.iter().map(|row| SeriesPoint { count: number(row, 0), users: number(row, 1) }).collect())
+}
+
+pub(super) fn users(session: &mut Session, from_ms: i64, to_ms: i64) -> Result<Option<u64>, Failure> {
+    let sql = distinct_users(&cover(from_ms..to_ms, None), &of_type(None));
+    let count = |session| Reading::begin(session)?.query(&sql, &[]);
+    Ok(in_time(count(session))?.map(|rows| rows.first().map_or(0, |row| number(row, 0))))
+}
+
+/// The conditions of a type, each with its AND.
+struct OfType {
+    of_rows: String,
+    of_rollup: String,
+    of_users: String,
+}
+
+fn of_type(kind: Option<EventType>) -> OfType {
+    let write = |condition: &dyn Fn(EventType) -> String| kind.map_or(String::new(), condition);
+    OfType {
+        of_rows: write(&|kind| format!(" AND event_type = '{}'", kind.name())),
+        of_rollup: write(&|kind| format!(" AND key = '{}'", kind.name())),
+        of_users: write(&|kind| format!(" AND event_type = {}", kind as u8)),
+    }
+}
+
+fn distinct_users(cover: &Cover, kind: &OfType) -> String {
+    let hours = cover.hours.clone().unwrap_or(0..0);
+    let mut sql = format!(
+        "SELECT user_id FROM user_hour WHERE hour >= {} AND hour < {}{}",
+        hours.start, hours.end, kind.of_users
+    );
+    for range in &cover.raw {
+        let during = during("event_time", range);
+        sql.push_str(&format!(
+            " UNION SELECT user_id COLLATE \"C\" FROM events WHERE {during}{} AND user_id IS NOT NULL",
+            kind.of_rows
+        ));
+    }
+    format!("SELECT count(*) FROM (SELECT DISTINCT user_id FROM ({sql}) AS seen) AS u")
+}
+
+fn number(row: &Row, column: usize) -> u64 {
+    row.get::<_, i64>(column).max(0).cast_unsigned()
+}

@@ -1,0 +1,173 @@
+//! `/api/statistics/rankings`: exact lists over any range of time, from the ledger, page by page.
+//!
+//! A cursor names the list, its range, and the last row that was answered: the next page goes on behind that row by
+//! count and name, whatever was counted meanwhile. It is opaque to clients and holds nothing that they could not ask
+//! for themselves.
+
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::query::Query;
+use super::statistics::{Item, Named, Parts, keyword_parts, post_parts};
+use super::wire::Rejection;
+use super::{Api, answer, cacheable};
+use crate::events::Dimension;
+use crate::http::{Exchange, Request};
+use crate::limits::LIST_ROWS_MAX;
+use crate::ports::{Ranked, RankingQuery};
+
+/// Where nothing is said a ranking is about this much of the past.
+const DEFAULT_MS: i64 = 86_400_000;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Ranking<'a> {
+    from: String,
+    to: String,
+    as_of: String,
+    source: &'static str,
+    items: &'a RawValue,
+    next: Option<&'a str>,
+}
+
+/// Where a page begins.
+#[derive(Debug, PartialEq)]
+struct Cursor {
+    /// What is summed: a cursor of one list is none of another.
+    list: String,
+    from_ms: i64,
+    to_ms: i64,
+    rank: usize,
+    count: i64,
+    name: String,
+}
+
+impl Api {
+    pub(super) fn ranked_keywords(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.ranking(Named::Keyword, request, exchange, |query| match query.get("mode") {
+            None | Some("count" | "zero-result") => keyword_parts(query),
+            _ => Err(Rejection::of_field("invalid_parameter", "mode", "must be count or zero-result")),
+        });
+    }
+
+    pub(super) fn ranked_posts(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.ranking(Named::Post, request, exchange, post_parts);
+    }
+
+    pub(super) fn ranked_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.ranking(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1)]));
+    }
+
+    pub(super) fn ranked_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        self.ranking(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1)]));
+    }
+
+    fn ranking(&self, named: Named, request: &Request<'_>, exchange: &mut Exchange<'_>, parts: Parts) {
+        let (mut query, before) = match asked(request.query, parts, self.app.clock.now_ms()) {
+            Ok(asked) => asked,
+            Err(rejection) => return answer::rejected(exchange, rejection),
+        };
+        let limit = query.limit;
+        // One more tells whether there is a next page.
+        query.limit += 1;
+        let as_of = answer::rfc3339(self.app.ledger_status.as_of_ms());
+        let read = self.app.ranking(query.clone(), exchange.ticket());
+        let Some(mut rows) = self.finish_exact(read, exchange) else { return };
+        let next = next_page(&query, before, limit, &rows);
+        rows.truncate(limit);
+        let items = rows.into_iter().enumerate();
+        let items: Vec<Item> =
+            items.map(|(at, (name, count))| Item::exact(named, before + at + 1, name, count)).collect();
+        let Ok(items) = to_raw_value(&items) else { return answer::unwritable(exchange) };
+        let (from, to) = (answer::rfc3339(query.from_ms), answer::rfc3339(query.to_ms));
+        let says = (query.from_ms, query.to_ms, items.get().to_owned(), next.clone());
+        let body = Ranking { from, to, as_of, source: "ledger", items: &items, next: next.as_deref() };
+        match serde_json::to_vec(&body) {
+            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
+            Err(_) => answer::unwritable(exchange),
+        }
+    }
+}
+
+/// The cursor of the page behind the first `limit` rows, if there is one.
+fn next_page(query: &RankingQuery, before: usize, limit: usize, rows: &Ranked) -> Option<String> {
+    let (name, count) = rows.get(limit).and_then(|_| rows.get(limit - 1))?;
+    let (from_ms, to_ms, rank) = (query.from_ms, query.to_ms, before + limit);
+    Some(Cursor { list: list_of(&query.parts), from_ms, to_ms, rank, count: *count, name: name.clone() }.write())
+}
+
+/// The query, and how many rows were answered before.
+fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<(RankingQuery, usize), Rejection> {
+    let query = Query::parse(query)?;
+    let parts = parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, i64::from(weight))).collect();
+    let limit = query.limit(10, LIST_ROWS_MAX)?;
+    let Some(text) = query.get("cursor") else {
+        let (from_ms, to_ms) = query.range(now_ms, DEFAULT_MS)?;
+        return Ok((RankingQuery { parts, from_ms, to_ms, after: None, limit }, 0));
+    };
+    let invalid = |reason| Rejection::of_field("invalid_cursor", "cursor", reason);
+    let cursor = Cursor::read(text).ok_or_else(|| invalid("is not one of ours: pass `next` of the page before"))?;
+    let Cursor { list, from_ms, to_ms, rank, count, name } = cursor;
+    let is_same = |given: Option<i64>, known| given.is_none_or(|given| given == known);
+    if list != list_of(&parts) || !is_same(query.moment("from")?, from_ms) || !is_same(query.moment("to")?, to_ms) {
+        return Err(invalid("is of another list: pass it with the parameters of the page before"));
+    }
+    Ok((RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), limit }, rank))
+}
+
+fn list_of(parts: &[(Dimension, i64)]) -> String {
+    parts.iter().map(|(dimension, weight)| format!("{}x{weight}", *dimension as u8)).collect::<Vec<_>>().join("+")
+}
+
+impl Cursor {
+    fn write(&self) -> String {
+        let Cursor { list, from_ms, to_ms, rank, count, name } = self;
+        let text = format!("1 {list} {from_ms} {to_ms} {rank} {count} {name}");
+        text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn read(text: &str) -> Option<Cursor> {
+        let digits = text.as_bytes().chunks(2);
+        let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+        let text = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
+        let mut words = text.splitn(7, ' ');
+        words.next().filter(|version| *version == "1")?;
+        let cursor = Cursor {
+            list: words.next()?.to_owned(),
+            from_ms: words.next()?.parse().ok()?,
+            to_ms: words.next()?.parse().ok()?,
+            rank: words.next()?.parse().ok()?,
+            count: words.next()?.parse().ok()?,
+            name: words.next()?.to_owned(),
+        };
+        // A range turned round, a count that no row has, and U+0000, which PostgreSQL cannot take, are none of ours.
+        let is_ours = cursor.from_ms <= cursor.to_ms && cursor.count > 0 && cursor.rank <= u32::MAX as usize;
+        (is_ours && !cursor.name.contains('\0')).then_some(cursor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
+        let cursor = Cursor {
+            list: "4x1+5x3".to_owned(),
+            from_ms: 1,
+            to_ms: 2,
+            rank: 10,
+            count: 7,
+            name: "고양이 and a space".to_owned(),
+        };
+        let text = cursor.write();
+        assert_eq!(Cursor::read(&text), Some(cursor));
+        for bad in ["", "1", "zz", "+1", "é", &text[1..], &text[..40], &format!("{text}0"), &format!("{text}00")] {
+            assert_eq!(Cursor::read(bad), None, "{bad}");
+        }
+        for text in ["2 2x1 1 2 10 7 x", "1 2x1 2 1 10 7 x", "1 2x1 1 2 10 0 x", "1 2x1 1 2 10 7", "1 2x1 1 2 -1 7 x"] {
+            let text: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(Cursor::read(&text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,821 @@
+//! Exact statistics of any range: rankings, series, users, against a model that only knows a list of events; and the
+//! same answers at the front door.
+
+#[path = "support/ledgers.rs"]
+mod ledgers;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use event_tracker::adapters::memory::MemoryLive;
+use event_tracker::adapters::redis::RedisLive;
+use event_tracker::events::{Dimension, Event, EventType, Record, Sketch, fold_keyword, page_key};
+use event_tracker::live::{Calendar, window_minutes};
+use event_tracker::ports::{
+    Interval, LiveBatch, LiveState, LiveStore, LiveWriter, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot,
+    Watermark, Window,
+};
+use jiff::tz::TimeZone;
+use ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, random_event, search, seeded};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
+use support::bench::{MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
+use support::client::Client;
+use support::{eventually, now_ms, postgres as server, redis, tables};
+use uuid::Uuid;
+
+/// What happened, one line a fact: when, what is counted, under which name, how much; and who did what when.
+#[derive(Default)]
+struct Model {
+    counts: Vec<(i64, Dimension, String, i64)>,
+    users: Vec<(i64, EventType, Option<String>)>,
+    liked: HashMap<(String, String), bool>,
+}
+
+impl Model {
+    fn take(&mut self, event: &Event<'_>) {
+        use Dimension::{Component, Keyword, Page, PostClicks, PostLikes, PostViews, ZeroResult};
+        let at = event.event_time_ms;
+        let text = |value: &Option<std::borrow::Cow<'_, str>>| value.as_deref().map(str::to_owned);
+        let (post, user) = (text(&event.post_id), text(&event.user_id));
+        let mut kind = event.event_type;
+        let mut count = |dimension, name: Option<String>, n| {
+            self.counts.extend(name.map(|name| (at, dimension, name, n)));
+        };
+        match kind {
+            EventType::Click => {
+                count(Component, event.component_id.map(|id| id.to_string()), 1);
+                count(PostClicks, post, 1);
+            }
+            EventType::PageView => {
+                count(Page, event.url.as_deref().map(|url| page_key(url).to_owned()), 1);
+                count(PostViews, post, 1);
+            }
+            EventType::Search => {
+                let keyword = event.keyword.as_deref().map(|keyword| fold_keyword(keyword).into_owned());
+                count(Keyword, keyword.clone(), 1);
+                count(ZeroResult, keyword.filter(|_| event.result_count == Some(0)), 1);
+            }
+            EventType::Like | EventType::Unlike | EventType::Toggle => {
+                let state =
+                    self.liked.entry((user.clone().expect("a user"), post.clone().expect("a post"))).or_default();
+                let wanted = if kind == EventType::Toggle { !*state } else { kind == EventType::Like };
+                if wanted != *state {
+                    count(PostLikes, post, if wanted { 1 } else { -1 });
+                }
+                *state = wanted;
+                kind = if wanted { EventType::Like } else { EventType::Unlike };
+            }
+        }
+        self.users.push((at, kind, user));
+    }
+
+    fn ranking(&self, query: &RankingQuery) -> Ranked {
+        let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+        for (at, dimension, name, n) in &self.counts {
+            for (_, weight) in query.parts.iter().filter(|(wanted, _)| wanted == dimension) {
+                if (query.from_ms..query.to_ms).contains(at) {
+                    *sums.entry(name).or_default() += n * weight;
+                }
+            }
+        }
+        let mut ranked: Ranked = sums.into_iter().map(|(name, sum)| (name.to_owned(), sum)).collect();
+        ranked.retain(|(_, sum)| *sum > 0);
+        ranked.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        ranked
+    }
+
+    fn point(&self, kind: Option<EventType>, from: i64, to: i64) -> SeriesPoint {
+        let matches = self
+            .users
+            .iter()
+            .filter(|(at, found, _)| (from..to).contains(at) && kind.is_none_or(|wanted| wanted == *found));
+        let users: BTreeSet<&str> = matches.clone().filter_map(|(.., user)| user.as_deref()).collect();
+        SeriesPoint { count: matches.count() as u64, users: users.len() as u64 }
+    }
+}
+
+/// What the lists of the API sum.
+const LISTS: [&[(Dimension, i64)]; 8] = [
+    &[(Dimension::Keyword, 1)],
+    &[(Dimension::ZeroResult, 1)],
+    &[(Dimension::PostViews, 1)],
+    &[(Dimension::PostClicks, 1)],
+    &[(Dimension::PostLikes, 1)],
+    &[(Dimension::PostViews, 1), (Dimension::PostClicks, 3), (Dimension::PostLikes, 10)],
+    &[(Dimension::Page, 1)],
+    &[(Dimension::Component, 1)],
+];
+
+/// A ledger with random events of three days, some without a user, and what the model knows of them.
+fn filled(fixture: &Fixture, random: &mut StdRng) -> Model {
+    let mut model = Model::default();
+    let mut feed = fixture.feed();
+    for _ in 0..12 {
+        let mut events: Vec<Event<'static>> = (0..random.random_range(1..120)).map(|_| random_event(random)).collect();
+        for event in events.iter_mut().filter(|event| !event.event_type.is_like()) {
+            if random.random_range(0..5) == 0 {
+                event.user_id = None;
+                event.session_id = Some("nobody".into());
+            }
+        }
+        events.iter().for_each(|event| model.take(event));
+        feed.apply(events.into_iter().map(Record::Event).collect());
+    }
+    model
+}
+
+/// A range whose ends lie on hours, on minutes, or anywhere.
+fn random_range(random: &mut StdRng) -> (i64, i64) {
+    let mut end = || {
+        let at = NOW + MINUTE - random.random_range(0..3 * DAY);
+        match random.random_range(0..3) {
+            0 => at - at.rem_euclid(HOUR),
+            1 => at - at.rem_euclid(MINUTE),
+            _ => at,
+        }
+    };
+    let (one, other) = (end(), end());
+    (one.min(other), one.max(other))
+}
+
+#[test]
+fn rankings_of_any_range_are_those_of_the_events_page_by_page() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let model = filled(fixture, &mut random);
+        for round in 0..25 {
+            let (from_ms, to_ms) = if round == 0 { (NOW - HOUR, NOW) } else { random_range(&mut random) };
+            for parts in LISTS {
+                let limit = random.random_range(1..5);
+                let mut query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit };
+                let expected = model.ranking(&query);
+                let mut read = Ranked::new();
+                loop {
+                    let page = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
+                    assert!(page.len() <= limit);
+                    let Some((name, sum)) = page.last() else { break };
+                    query.after = Some((*sum, name.clone()));
+                    read.extend(page);
+                }
+                assert_eq!(read, expected, "{} {query:?}", fixture.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn series_and_users_are_those_of_the_events() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let model = filled(fixture, &mut random);
+        let kinds = [None, Some(EventType::Click), Some(EventType::Like), Some(EventType::Unlike)];
+        for _ in 0..12 {
+            let (from, to) = random_range(&mut random);
+            let users = fixture.ledger.users(from, to).expect("answers");
+            assert_eq!(users, Some(model.point(None, from, to).users), "{} {from} to {to}", fixture.name);
+            // Days that begin at the half hour, as in some time zones, are read from raw rows in part.
+            for (interval, unit, shift) in [
+                (Interval::Minute, MINUTE, 0),
+                (Interval::Hour, HOUR, 0),
+                (Interval::Day, DAY, 9 * HOUR),
+                (Interval::Day, DAY, 5 * HOUR + 30 * MINUTE),
+            ] {
+                let event_type = kinds[random.random_range(0..kinds.len())];
+                let first = from - (from + shift).rem_euclid(unit);
+                let edges_ms: Vec<i64> = (0..40).map(|n| first + n * unit).collect();
+                let query = SeriesQuery { event_type, interval, edges_ms };
+                let expected: Vec<SeriesPoint> =
+                    query.edges_ms.windows(2).map(|edge| model.point(event_type, edge[0], edge[1])).collect();
+                let read = fixture.ledger.series(&query).expect("answers").expect("in time");
+                assert_eq!(read, expected, "{} {query:?}", fixture.name);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_like_in_a_part_of_an_hour_counts_only_if_it_changed_something() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let old = NOW - DAY;
+        feed.apply(vec![
+            like(EventType::Like, "a", "p", old),
+            like(EventType::Like, "a", "p", old + 1),
+            like(EventType::Like, "b", "p", old + 2),
+            like(EventType::Unlike, "a", "p", old + MINUTE),
+            like(EventType::Unlike, "c", "p", old + MINUTE),
+        ]);
+        let net = |from_ms, to_ms| {
+            let query = RankingQuery { parts: vec![(Dimension::PostLikes, 1)], from_ms, to_ms, after: None, limit: 10 };
+            fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time")
+        };
+        assert_eq!(net(old, old + 1), [("p".to_owned(), 1)]);
+        assert_eq!(net(old, old + 3), [("p".to_owned(), 2)]);
+        assert_eq!(net(old, old + MINUTE + 1), [("p".to_owned(), 1)]);
+        assert_eq!(net(old + MINUTE, old + 2 * MINUTE), [], "what fell below nothing is no rank");
+    });
+}
+
+#[test]
+fn names_of_equal_sums_are_in_the_order_of_their_bytes_across_pages() {
+    each_ledger(|fixture| {
+        let names = ["Z", "a", "é", "고", "a b", "a-b", "~"];
+        let mut feed = fixture.feed();
+        let records = names.map(|name| {
+            Record::Event(Event { post_id: Some(name.into()), url: None, ..event(EventType::PageView, NOW) })
+        });
+        feed.apply(records.to_vec());
+        let mut sorted = names.to_vec();
+        sorted.sort_by_key(|name| name.as_bytes());
+        // From raw rows, from minutes and from hours alike.
+        let whole_hour = NOW - NOW.rem_euclid(HOUR);
+        let whole_minute = NOW - NOW.rem_euclid(MINUTE);
+        for (from_ms, to_ms) in [(NOW, NOW + 1), (whole_minute, whole_minute + MINUTE), (whole_hour, whole_hour + HOUR)]
+        {
+            let parts = vec![(Dimension::PostViews, 1)];
+            let mut query = RankingQuery { parts, from_ms, to_ms, after: None, limit: 1 };
+            for name in &sorted {
+                let page = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
+                assert_eq!(page, [((*name).to_owned(), 1)], "{}", fixture.name);
+                query.after = Some((1, (*name).to_owned()));
+            }
+        }
+    });
+}
+
+/// Reads a whole ranking at the front door, some rows at a time, following `next`.
+fn read_ranking(client: &mut Client, path: &str, limit: usize, field: &str) -> Vec<(String, i64)> {
+    let mut all = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let answer = client.read(&format!("{path}&limit={limit}{cursor}"));
+        for item in answer["items"].as_array().expect("items") {
+            assert_eq!(item["rank"], all.len() + 1, "{answer}");
+            all.push((item[field].as_str().expect("a name").to_owned(), item["count"].as_i64().expect("a count")));
+        }
+        let Some(next) = answer["next"].as_str() else { return all };
+        cursor = format!("&cursor={next}");
+    }
+}
+
+/// Events of the last two days, by one person each, on both sides of the hour.
+fn events_of(now: i64, count: i64) -> Vec<Value> {
+    let kinds = ["SEARCH", "PAGE_VIEW", "CLICK"];
+    (0..count)
+        .map(|n| {
+            let name = n * n % 7;
+            json!({
+                "eventType": kinds[(n % 3) as usize],
+                "userId": n % 11,
+                "timestamp": now - n * 37 * 60_000 - n,
+                "metadata": {"keyword": format!("Word {name}"), "postId": name, "url": format!("/page/{name}?x={n}"),
+                             "componentId": name + 1},
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_front_door_answers_rankings_series_and_users_of_any_range() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let now = now_ms();
+        let events = events_of(now, 75);
+        client.post("/api/events?wait=true", &json!(events)).expect(201);
+        let (from, to) = (now - 40 * HOUR - 17, now - 90 * MINUTE + 1);
+        let at = |event: &Value| event["timestamp"].as_i64().expect("a time");
+        let inside = || events.iter().filter(|event| (from..to).contains(&at(event)));
+        for (path, field, kind, name) in [
+            ("keywords?", "keyword", "SEARCH", "keyword"),
+            ("pages?", "url", "PAGE_VIEW", "url"),
+            ("posts?by=views&", "postId", "PAGE_VIEW", "postId"),
+            ("posts?by=clicks&", "postId", "CLICK", "postId"),
+            ("components?", "componentId", "CLICK", "componentId"),
+        ] {
+            let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+            for event in inside().filter(|event| event["eventType"] == kind) {
+                let value = &event["metadata"][name];
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_lowercase);
+                *sums.entry(value.split('?').next().expect("a name").to_owned()).or_default() += 1;
+            }
+            let mut expected: Vec<(String, i64)> = sums.into_iter().collect();
+            expected.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+            let path = format!("/api/statistics/rankings/{path}from={from}&to={to}");
+            assert_eq!(read_ranking(&mut client, &path, 2, field), expected, "{path}");
+            let whole = client.read(&path);
+            assert_eq!((items(&whole, field), &whole["source"]), (expected, &json!("ledger")));
+        }
+        let users: BTreeSet<i64> = inside().map(|event| event["userId"].as_i64().expect("a user")).collect();
+        let answer = client.read(&format!("/api/statistics/users?from={from}&to={to}"));
+        assert_eq!((&answer["users"], &answer["approximate"]), (&json!(users.len()), &json!(false)));
+        let series = client.read(&format!("/api/statistics/timeseries?interval=hour&from={from}&to={to}"));
+        let points = series["points"].as_array().expect("points");
+        let first = from - from.rem_euclid(HOUR);
+        assert_eq!(points.len() as i64, (to - first + HOUR - 1) / HOUR, "empty hours are points too");
+        for (n, point) in points.iter().enumerate() {
+            let begin = first + n as i64 * HOUR;
+            let count = events.iter().filter(|event| (begin..begin + HOUR).contains(&at(event))).count();
+            assert_eq!(point["count"], count, "{point}");
+        }
+        let minutes = client.read(&format!(
+            "/api/statistics/timeseries?interval=minute&eventType=search&from={from}&to={}",
+            from + 20 * HOUR
+        ));
+        let counted: i64 =
+            minutes["points"].as_array().expect("points").iter().map(|p| p["count"].as_i64().expect("a count")).sum();
+        let expected = inside().filter(|event| event["eventType"] == "SEARCH" && at(event) < from + 20 * HOUR).count();
+        assert!(
+            counted - expected as i64 <= 1 && counted >= expected as i64,
+            "{counted} of {expected}: the first minute is whole"
+        );
+    });
+}
+
+#[test]
+fn days_of_a_series_are_those_of_the_time_zone() {
+    for (zone, offset) in [("Asia/Seoul", 9 * HOUR), ("Asia/Kolkata", 5 * HOUR + 30 * MINUTE)] {
+        on_pairs(MAIN_PAIRS, |bench| {
+            bench.kill();
+            bench.set("TIME_ZONE", zone);
+            bench.start();
+            let mut client = bench.client();
+            let today = now_ms() + offset;
+            let midnight = today - today.rem_euclid(DAY) - offset;
+            let at = |ms: i64, user: &str| json!({"eventType": "CLICK", "userId": user, "timestamp": ms, "metadata": {"componentId": 1}});
+            let yesterday = [at(midnight - 1, "a"), at(midnight - DAY, "b"), at(midnight - DAY + HOUR, "a")];
+            let before = [at(midnight - DAY - 1, "a")];
+            client.post("/api/events?wait=true", &json!([&yesterday[..], &before[..]].concat())).expect(201);
+            let path = format!("/api/statistics/timeseries?interval=day&from={}&to={midnight}", midnight - 2 * DAY);
+            let series = client.read(&path);
+            let points = series["points"].as_array().expect("points");
+            let said: Vec<(i64, i64)> = points
+                .iter()
+                .map(|point| (point["count"].as_i64().expect("a count"), point["users"].as_i64().expect("users")))
+                .collect();
+            assert_eq!(said, [(1, 1), (3, 2)], "{zone}: {series}");
+        });
+    }
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused_with_what_to_do() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
+        let mut refused = |path: &str, tag: &str| {
+            let answer = client.get(&format!("/api/statistics/{path}")).expect(400).json();
+            assert_eq!(answer["error"], tag, "{path}: {answer}");
+        };
+        refused("rankings/keywords?from=2&to=1", "invalid_parameter");
+        refused("rankings/keywords?limit=101", "invalid_parameter");
+        refused("rankings/keywords?mode=hot", "invalid_parameter");
+        refused("rankings/posts?by=name", "invalid_parameter");
+        refused("rankings/keywords?from=yesterday", "invalid_parameter");
+        refused("timeseries?interval=week", "invalid_parameter");
+        refused("timeseries?eventType=TOGGLE", "invalid_parameter");
+        refused("timeseries?interval=minute&from=0&to=90060000", "too_many_points");
+        refused("timeseries?interval=hour&from=0", "too_many_points");
+        refused("users?from=2&to=1", "invalid_parameter");
+        for (cursor, tag) in [
+            ("x", "invalid_cursor"),
+            ("00", "invalid_cursor"),
+            ("31", "invalid_cursor"),
+            ("%C3%A9", "invalid_cursor"),
+            ("%ff", "invalid_encoding"),
+        ] {
+            refused(&format!("rankings/keywords?cursor={cursor}"), tag);
+        }
+        let range = format!("from={}&to={}", now_ms() - 3 * DAY, now_ms());
+        let first = client.read(&format!("/api/statistics/rankings/keywords?{range}&limit=1"));
+        let next = first["next"].as_str().expect("there are more").to_owned();
+        client.read(&format!("/api/statistics/rankings/keywords?cursor={next}"));
+        client.read(&format!("/api/statistics/rankings/keywords?{range}&cursor={next}&limit=100"));
+        let mut refused = |path: &str| {
+            let answer = client.get(&format!("/api/statistics/rankings/{path}")).expect(400).json();
+            assert_eq!(answer["error"], "invalid_cursor", "{path}: {answer}");
+        };
+        refused(&format!("pages?cursor={next}"));
+        refused(&format!("keywords?mode=zero-result&cursor={next}"));
+        refused(&format!("keywords?from=1&cursor={next}"));
+    });
+}
+
+#[test]
+fn an_exact_answer_that_says_the_same_is_304() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let now = now_ms();
+        client.post("/api/events?wait=true", &json!(events_of(now, 30))).expect(201);
+        let range = format!("from={}&to={now}", now - DAY);
+        for path in ["rankings/keywords", "timeseries", "users"] {
+            let path = format!("/api/statistics/{path}?{range}");
+            let tag = client.get(&path).expect(200).header("etag").expect("a tag").to_owned();
+            client.send("GET", &path, &[("If-None-Match", &tag)], b"").expect(304);
+        }
+        let late = json!({"eventType": "SEARCH", "userId": "new", "timestamp": now - HOUR,
+                          "metadata": {"keyword": "word 0"}});
+        let tags: Vec<String> = ["rankings/keywords", "timeseries", "users"]
+            .map(|path| {
+                let answer = client.get(&format!("/api/statistics/{path}?{range}"));
+                answer.header("etag").expect("a tag").to_owned()
+            })
+            .to_vec();
+        client.post("/api/events?wait=true", &late).expect(201);
+        for (path, tag) in ["rankings/keywords", "timeseries", "users"].iter().zip(&tags) {
+            let path = format!("/api/statistics/{path}?{range}");
+            client.send("GET", &path, &[("If-None-Match", tag)], b"").expect(200);
+        }
+    });
+}
+
+/// Hours without end, in both dialects.
+const ENDLESS_HOURS: &str = "ALTER TABLE rollup_hour RENAME TO hidden; \
+    CREATE VIEW rollup_hour AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+    SELECT i % 2 + 1 AS dimension, i AS bucket, 'x' AS key, 1 AS count FROM n";
+
+#[test]
+fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &json!(events_of(now_ms(), 10))).expect(201);
+        match &bench.database_url {
+            Some(url) => {
+                event_tracker::adapters::postgres::connect(url)
+                    .expect("connects")
+                    .batch_execute(ENDLESS_HOURS)
+                    .expect("is made");
+            }
+            None => {
+                let file = rusqlite::Connection::open(bench.data_dir.join("ledger.sqlite")).expect("opens");
+                file.execute_batch(ENDLESS_HOURS).expect("is made");
+            }
+        }
+        for path in ["rankings/keywords", "timeseries"] {
+            let begun = Instant::now();
+            let answer = client.get(&format!("/api/statistics/{path}")).expect(503);
+            assert_eq!(answer.json()["error"], "range_too_large", "{path}");
+            assert!(answer.header("retry-after").is_some());
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        }
+        client.read("/api/statistics/timeseries?interval=minute");
+        let users = client.read(&format!("/api/statistics/users?from={}&to={}", now_ms() - DAY, now_ms()));
+        assert_eq!(users["users"], 10);
+    });
+}
+
+/// Only the names are needed: the searches of a ranking.
+#[test]
+fn a_ranking_of_searches_is_folded_where_it_is_read_from_raw_rows() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        feed.apply(vec![search("a", "ÉCOLE", NOW), search("b", "école", NOW), search("b", "Chair", NOW)]);
+        let parts = vec![(Dimension::Keyword, 1)];
+        let query = RankingQuery { parts, from_ms: NOW - 1, to_ms: NOW + 1, after: None, limit: 5 };
+        let ranked = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
+        assert_eq!(ranked, [("école".to_owned(), 2), ("chair".to_owned(), 1)]);
+    });
+}
+
+const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
+
+/// A live store that is fed by hand.
+struct Fed {
+    store: Box<dyn LiveStore>,
+    writer: Box<dyn LiveWriter>,
+    stream: Uuid,
+    at: Watermark,
+}
+
+impl Fed {
+    fn new(store: Box<dyn LiveStore>, now_ms: i64) -> Fed {
+        let mut writer = store.open_writer().expect("a writer");
+        let stream = Uuid::new_v4();
+        let mut nothing = || Ok(Snapshot::default());
+        writer.rebuild(stream, LiveState::Lost, &mut nothing, now_ms).expect("rebuilds");
+        writer.register(stream).expect("registers");
+        Fed { store, writer, stream, at: Watermark::default() }
+    }
+
+    fn apply(&mut self, users: &[(i64, Box<str>)], now_ms: i64) {
+        let to = Watermark { position: self.at.position + 1, crc: 1 };
+        let (stream, from, users) = (self.stream, self.at, users.to_vec());
+        let batch = LiveBatch { stream, from, to, now_ms, users, ..LiveBatch::default() };
+        self.writer.apply(&batch).expect("applies");
+        self.at = to;
+    }
+}
+
+/// Ten hours of random batches on both stores: some late by minutes, hours, days or a month, folded meanwhile.
+#[test]
+fn both_live_stores_estimate_the_users_of_every_window_as_one_sketch_of_them_does() {
+    let mut random = seeded();
+    let zone = TimeZone::fixed(jiff::tz::offset(9));
+    let calendar = Calendar::new(zone.clone());
+    let server = redis::Server::start();
+    // Ahead of Redis' own clock, by which keys expire: never behind it.
+    let mut now = now_ms();
+    let redis = RedisLive::new(&server.url(), 2, zone.clone()).expect("a url");
+    let mut stores =
+        [("memory", Fed::new(Box::new(MemoryLive::new(zone)), now)), ("redis", Fed::new(Box::new(redis), now))];
+    let mut all: Vec<(i64, Box<str>)> = Vec::new();
+    for _ in 0..25 {
+        now += random.random_range(0..10 * MINUTE);
+        let mut users: Vec<(i64, Box<str>)> = (0..random.random_range(1..2_500))
+            .map(|_| {
+                let late = [0, 0, 0, 10 * MINUTE, 3 * HOUR, 3 * DAY, 31 * DAY][random.random_range(0..7)];
+                let at = now - late - random.random_range(0..5 * MINUTE);
+                (at.div_euclid(MINUTE), format!("user {}", random.random_range(0..20_000)).into())
+            })
+            .collect();
+        users.sort();
+        users.dedup();
+        for (_, fed) in &mut stores {
+            fed.apply(&users, now);
+        }
+        all.extend(users);
+        let fold = random.random_range(0..3) > 0;
+        for window in WINDOWS {
+            let minutes = window_minutes(window, now, &calendar);
+            let mut expected = Sketch::default();
+            all.iter().filter(|(minute, _)| minutes.contains(minute)).for_each(|(_, user)| expected.add(user));
+            for (name, fed) in &mut stores {
+                if fold {
+                    fed.writer.fold(now).expect("folds");
+                }
+                let users = fed.store.users(window, now).expect("answers");
+                assert_eq!(users, expected.estimate(), "{name} {window:?}");
+            }
+        }
+        // A union is kept for the second that it was asked in.
+        now += 1_000;
+    }
+}
+
+fn users_of(client: &mut Client, window: &str) -> (u64, bool) {
+    let answer = client.read(&format!("/api/statistics/users?window={window}"));
+    (answer["users"].as_u64().expect("users"), answer["approximate"] == true && answer["source"] == "live")
+}
+
+#[test]
+fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_lands_in_its_days_only() {
+    let claim = |bench: &mut support::bench::Bench| {
+        let mut client = bench.client();
+        let now = now_ms();
+        let old = now - 30 * DAY;
+        let at = |ms: i64, user: i64, keyword: &str| json!({"eventType": "SEARCH", "userId": user, "timestamp": ms, "metadata": {"keyword": keyword}});
+        let fresh: Vec<Value> = (0..200).map(|n| at(now - n * 1_000, n % 50, "fresh")).collect();
+        let late: Vec<Value> = (0..100).map(|n| at(old + n, 1_000 + n, "late")).collect();
+        let nobody = json!({"eventType": "SEARCH", "sessionId": "s", "metadata": {"keyword": "fresh"}});
+        client.post("/api/events/batch?wait=true", &json!([&fresh[..], &late[..], &[nobody]].concat())).expect(201);
+        bench.settle();
+        let check = |client: &mut Client| {
+            for window in ["10m", "1h", "24h", "7d"] {
+                let (users, is_live) = users_of(client, window);
+                // So few are estimated to within one or two.
+                if !is_live || users.abs_diff(50) > 2 {
+                    return Err(format!("{window}: {users}, live: {is_live}"));
+                }
+            }
+            Ok(())
+        };
+        check(&mut client).expect("users of each window");
+        let exact = client.read(&format!("/api/statistics/users?from={}&to={}", now - HOUR, now + MINUTE));
+        assert_eq!((&exact["users"], &exact["approximate"]), (&json!(50), &json!(false)));
+        let series = client.read(&format!("/api/statistics/timeseries?interval=day&from={old}&to={}", old + 1));
+        assert_eq!((&series["points"][0]["count"], &series["points"][0]["users"]), (&json!(100), &json!(100)));
+        let ranked = client.read(&format!("/api/statistics/rankings/keywords?from={}&to={}", old - HOUR, old + HOUR));
+        assert_eq!(items(&ranked, "keyword"), [("late".to_owned(), 100)]);
+        let live = client.read("/api/statistics/popular/keywords?window=7d");
+        assert_eq!(items(&live, "keyword"), [("fresh".to_owned(), 201)], "not in the live windows");
+        match &bench.redis {
+            Some(redis) => drop(redis.admin("FLUSHALL").expect("flushes")),
+            None => {
+                bench.kill();
+                bench.start();
+            }
+        }
+        let mut client = bench.client();
+        eventually(Duration::from_secs(10), || check(&mut client));
+        client.get("/api/statistics/users?window=1h&from=1").expect(400);
+        client.get("/api/statistics/users?window=2h").expect(400);
+    };
+    on_pairs(MAIN_PAIRS, claim);
+    on_pairs(MIXED_PAIRS, claim);
+}
+
+/// A stream of events, read line by line, without chunks.
+fn open_stream(bench: &support::bench::Bench) -> BufReader<TcpStream> {
+    let mut stream = TcpStream::connect(bench.address()).expect("connects");
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
+    stream.write_all(b"GET /api/statistics/stream HTTP/1.0\r\nHost: x\r\n\r\n").expect("sends");
+    BufReader::new(stream)
+}
+
+fn line(stream: &mut BufReader<TcpStream>) -> String {
+    let mut text = String::new();
+    stream.read_line(&mut text).expect("a line");
+    text
+}
+
+fn next_event(stream: &mut BufReader<TcpStream>) -> Value {
+    loop {
+        let text = line(stream);
+        assert!(!text.is_empty(), "the stream has ended");
+        if let Some(data) = text.strip_prefix("data: ") {
+            return serde_json::from_str(data).expect("JSON");
+        }
+    }
+}
+
+#[test]
+fn a_stream_says_rates_and_tops_once_a_second_to_a_hundred_readers_and_ends_at_a_stop() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        // What was counted before the first totals were read has no rate.
+        bench.settle();
+        let mut streams = vec![open_stream(bench)];
+        assert!(line(&mut streams[0]).contains(" 200 "), "the head");
+        let begun = Instant::now();
+        let first = next_event(&mut streams[0]);
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &json!(events_of(now_ms(), 3))).expect(201);
+        let mut events = 0;
+        let seen = std::iter::from_fn(|| Some(next_event(&mut streams[0]))).inspect(|_| events += 1);
+        let is_there = |event: &Value| {
+            event["keywords"][0]["keyword"] == "word 0" && event["rates"]["SEARCH"].as_f64().is_some_and(|r| r > 0.0)
+        };
+        let said = seen.take(15).find(is_there).unwrap_or_else(|| panic!("the keyword and its rate after {first}"));
+        assert_eq!(said["keywords"][0]["count"], 1, "{said}");
+        let seconds = begun.elapsed().as_secs_f64();
+        assert!(f64::from(events) <= seconds + 2.0, "{events} in {seconds} s");
+        while streams.len() < 100 {
+            streams.push(open_stream(bench));
+        }
+        for stream in &mut streams[1..] {
+            assert!(line(stream).contains(" 200 "));
+        }
+        let refused = client.get("/api/statistics/stream").expect(503).json();
+        assert_eq!(refused["error"], "too_many_streams");
+        let (one, other) = (next_event(&mut streams[1]), next_event(&mut streams[99]));
+        assert!(one["rates"].is_object() && other["rates"].is_object());
+        drop(streams.pop());
+        eventually(Duration::from_secs(5), || {
+            let head = line(&mut open_stream(bench));
+            if head.contains(" 200 ") { Ok(()) } else { Err(head) }
+        });
+        let begun = Instant::now();
+        assert!(bench.stop().success());
+        assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+#[ignore = "waits for a heartbeat: 15 s"]
+fn a_stream_has_a_heartbeat() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut stream = open_stream(bench);
+        let begun = Instant::now();
+        while line(&mut stream) != ": still here\n" {
+            assert!(begun.elapsed() < Duration::from_secs(18), "no heartbeat");
+        }
+        assert!(begun.elapsed() > Duration::from_secs(14));
+    });
+}
+
+/// An event as a client sends it.
+fn body_of(event: &Event<'_>) -> Value {
+    let mut metadata = serde_json::Map::new();
+    let mut put = |name: &str, value: Option<Value>| metadata.extend(value.map(|value| (name.to_owned(), value)));
+    put("keyword", event.keyword.as_deref().map(Value::from));
+    put("postId", event.post_id.as_deref().map(Value::from));
+    put("url", event.url.as_deref().map(Value::from));
+    put("componentId", event.component_id.map(Value::from));
+    put("resultCount", event.result_count.map(Value::from));
+    json!({"eventType": event.event_type.name(), "userId": event.user_id.as_deref(), "sessionId": "s",
+           "timestamp": event.event_time_ms, "metadata": metadata})
+}
+
+const PATHS: [(&str, &str); 8] = [
+    ("keywords?", "keyword"),
+    ("keywords?mode=zero-result&", "keyword"),
+    ("posts?by=views&", "postId"),
+    ("posts?by=clicks&", "postId"),
+    ("posts?by=likes&", "postId"),
+    ("posts?by=score&", "postId"),
+    ("pages?", "url"),
+    ("components?", "componentId"),
+];
+
+/// Everything that is live says what the model does; the minute may change meanwhile, and a list may be a second old.
+fn check_live(client: &mut Client, model: &Model) {
+    let calendar = Calendar::new(TimeZone::UTC);
+    for (window, name) in
+        [(Window::TenMinutes, "10m"), (Window::Hour, "1h"), (Window::Day, "24h"), (Window::Week, "7d")]
+    {
+        eventually(Duration::from_secs(10), || {
+            let minutes = window_minutes(window, now_ms(), &calendar);
+            let (from_ms, to_ms) = (minutes.start * MINUTE, minutes.end * MINUTE);
+            for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
+                let expected =
+                    model.ranking(&RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 });
+                let answer = client.read(&format!("/api/statistics/popular/{path}window={name}&limit=100"));
+                if answer["source"] != "live" || items(&answer, field) != expected {
+                    return Err(format!("{path} {answer} is not {expected:?}"));
+                }
+            }
+            let mut sketch = Sketch::default();
+            let users = model.users.iter().filter(|(at, ..)| (from_ms..to_ms).contains(at));
+            users.filter_map(|(.., user)| user.as_deref()).for_each(|user| sketch.add(user));
+            let (users, is_live) = users_of(client, name);
+            if is_live && users == sketch.estimate() { Ok(()) } else { Err(format!("{name}: {users}, not {sketch:?}")) }
+        });
+    }
+}
+
+/// Everything exact over a range says what the model does.
+fn check_exact(client: &mut Client, model: &Model, from_ms: i64, to_ms: i64) {
+    let range = format!("from={from_ms}&to={to_ms}");
+    for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
+        let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 };
+        let path = format!("/api/statistics/rankings/{path}{range}");
+        assert_eq!(read_ranking(client, &path, 3, field), model.ranking(&query), "{path}");
+    }
+    let whole = model.point(None, from_ms, to_ms);
+    assert_eq!(client.read(&format!("/api/statistics/users?{range}"))["users"], whole.users, "{range}");
+    for kind in [EventType::Click, EventType::Search, EventType::Like] {
+        let expected = model.point(Some(kind), from_ms, to_ms);
+        let filter = format!("eventType={}&{range}", kind.name());
+        assert_eq!(client.read(&format!("/api/statistics?{filter}"))["count"], expected.count, "{filter}");
+        let series = client.read(&format!("/api/statistics/timeseries?interval=hour&{filter}"));
+        for (n, point) in series["points"].as_array().expect("points").iter().enumerate() {
+            let begin = from_ms - from_ms.rem_euclid(HOUR) + n as i64 * HOUR;
+            let expected = model.point(Some(kind), begin, begin + HOUR);
+            assert_eq!(
+                (&point["count"], &point["users"]),
+                (&json!(expected.count), &json!(expected.users)),
+                "{filter}"
+            );
+        }
+    }
+}
+
+#[test]
+fn everything_that_is_counted_is_what_a_list_of_events_says_from_several_instances_and_after_a_rebuild() {
+    let mut random = seeded();
+    let mut random_events = StdRng::from_rng(&mut random);
+    let random = std::cell::RefCell::new(random);
+    let events: Vec<Vec<Event<'static>>> = (0..10)
+        .map(|_| {
+            let some = 0..random_events.random_range(1..100);
+            let mut event = || {
+                let mut event = random_event(&mut random_events);
+                if event.event_type == EventType::Toggle {
+                    event.event_type = EventType::Unlike;
+                }
+                event.event_time_ms += now_ms() - NOW;
+                event
+            };
+            some.map(|_| event()).collect()
+        })
+        .collect();
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut others: Vec<support::bench::Bench> = Vec::new();
+        for _ in 0..bench.redis.as_ref().map_or(0, |_| 2) {
+            let mut other = support::bench::Bench::on(bench.database_url.clone(), None);
+            other.set("REDIS_URL", &bench.redis.as_ref().expect("Redis").url());
+            other.start();
+            others.push(other);
+        }
+        let mut clients: Vec<Client> = others.iter().map(|other| other.client()).collect();
+        clients.push(bench.client());
+        let mut model = Model::default();
+        for batch in &events {
+            // The ledger has it before the next one is sent: likes are in one order.
+            let body: Value = batch.iter().map(body_of).collect();
+            let at = random.borrow_mut().random_range(0..clients.len());
+            clients[at].post("/api/events?wait=true", &body).expect(201);
+            batch.iter().for_each(|event| model.take(event));
+        }
+        others.iter().for_each(|other| other.settle());
+        bench.settle();
+        let shift = now_ms() - NOW;
+        for client in &mut clients {
+            let (from, to) = random_range(&mut random.borrow_mut());
+            check_exact(client, &model, from + shift, to + shift);
+        }
+        check_live(&mut clients[0], &model);
+        match &bench.redis {
+            Some(redis) => drop(redis.admin("FLUSHALL").expect("flushes")),
+            None => {
+                bench.kill();
+                bench.start();
+            }
+        }
+        check_live(&mut bench.client(), &model);
+        bench.check_sums();
+    });
+}
