@@ -49,6 +49,8 @@ pub const RECENT_SEARCHES_MAX: usize = 10;
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
+/// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
+pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
@@ -377,6 +379,7 @@ const _: () = assert!(
     POSTGRES_CLEARED_LIKES_USUAL as u64 * POSTGRES_CLEARED_LIKE_US_MAX / 1_000 <= POSTGRES_WRITE_STATEMENT_MS_MAX
 );
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
+const _: () = assert!(SEARCH_POSTS <= LIST_ROWS_MAX);
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -19,6 +19,7 @@ mod posts;
 mod query;
 mod rates;
 mod recent;
+mod search;
 mod statistics;
 mod wire;
 
@@ -108,6 +109,7 @@ impl Api {
             "/api/statistics/popular/posts" => (Api::popular_posts, read),
             "/api/statistics/popular/pages" => (Api::popular_pages, read),
             "/api/statistics/popular/components" => (Api::popular_components, read),
+            "/api/search" => (Api::search, read),
             "/api/export" => (Api::export, Some(Right::Admin)),
             "/healthz/live" => (Api::live, None),
             "/healthz/ready" => (Api::ready, None),

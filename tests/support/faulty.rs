@@ -11,7 +11,7 @@ use std::time::Duration;
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
     Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch, LiveState,
-    LiveStore, LiveTop, LiveWriter, Position, Post, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -229,6 +229,10 @@ impl Ledger for FaultyLedger {
 
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         self.faults.pass(Call::Read, || self.inner.post(post_id))
+    }
+
+    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.search(query))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
