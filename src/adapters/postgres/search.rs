@@ -7,10 +7,12 @@ use super::read::post_of;
 use crate::ledger_fold::keyword_grams;
 use crate::ports::{Post, PostSearch};
 
-/// Two look-ups and not one with OR: that would read the numbers of every post it finds, to ask them again.
+/// Two look-ups and not one with OR: that would read the numbers of every post it finds, to ask them again. The second
+/// leaves out what the first has, which is cheaper than to find what came twice.
 const SEARCH: &str = "WITH \
-     found AS (SELECT post_id, created_at FROM post WHERE hashtags @> ARRAY[$1] UNION \
-               SELECT post_id, created_at FROM post WHERE grams @> $2 AND strpos(coalesce(folded, content), $3) > 0), \
+     found AS (SELECT post_id, created_at FROM post WHERE hashtags @> ARRAY[$1] UNION ALL \
+               SELECT post_id, created_at FROM post \
+               WHERE grams @> $2 AND strpos(coalesce(folded, content), $3) > 0 AND NOT hashtags @> ARRAY[$1]), \
      best AS (SELECT post_id, created_at, coalesce(like_count, 0) AS likes FROM found LEFT JOIN post_stat USING (post_id) \
               ORDER BY likes DESC, created_at DESC, post_id LIMIT $4) \
      SELECT post_id, user_id, content, hashtags, image_urls, (extract(epoch FROM post.created_at) * 1000)::int8, likes \
