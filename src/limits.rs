@@ -49,6 +49,8 @@ pub const RECENT_SEARCHES_MAX: usize = 10;
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
+/// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
+pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
 /// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
 pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.

@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 
@@ -110,6 +111,34 @@ def cpu(tracker):
     return [count / os.sysconf("SC_CLK_TCK") for count in ticks]
 
 
+class Sampler:
+    """Notes the processor time once a second while a run goes on."""
+
+    def __init__(self, tracker):
+        self.tracker, self.samples, self.ended = tracker, [], threading.Event()
+        self.thread = threading.Thread(target=self.sample, daemon=True)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ended.set()
+        self.thread.join()
+
+    def sample(self):
+        while True:
+            self.samples.append((time.time(), cpu(self.tracker)))
+            if self.ended.wait(1):
+                return
+
+    def shares(self, begun, ended):
+        """Of one core, in percent."""
+        inside = [sample for sample in self.samples if begun <= sample[0] <= ended]
+        (first, before), (last, after) = inside[0], inside[-1]
+        return [(new - old) / (last - first) * 100 for old, new in zip(before, after)]
+
+
 # ---- one run ----
 
 
@@ -147,11 +176,13 @@ def measure(tracker, url, users):
     say(f"{users} users: the trivial GET, {FLOOR_SECONDS} s")
     floor, _, _ = locust(url, users, FLOOR_SECONDS, True)
     say(f"{users} users: the load, {SECONDS} s")
-    times, processors, begun = histogram(url), cpu(tracker), time.time()
-    stats, history, used = locust(url, users, SECONDS, False)
-    took = time.time() - begun
+    times = histogram(url)
+    with Sampler(tracker) as sampler:
+        stats, history, used = locust(url, users, SECONDS, False)
     server = server_times(times, histogram(url))
-    shares = [(after - before) / took * 100 for before, after in zip(processors, cpu(tracker))]
+    # With all users there: Locust's own start and the ramp are no load.
+    history = [row for row in history if int(row["User Count"]) == users]
+    shares = sampler.shares(int(history[0]["Timestamp"]), int(history[-1]["Timestamp"]))
     if tracker.poll() is not None:
         sys.exit(f"the tracker is gone: {(SERVICES / 'tracker.log').read_text()[-2000:]}")
     return {
@@ -161,7 +192,7 @@ def measure(tracker, url, users):
         "floor": figures(floor["Aggregated"]),
         "server": server,
         "cpu": shares,
-        "locust_cpu": used / took * 100,
+        "locust_cpu": used / SECONDS * 100,
         "history": history,
     }
 
@@ -185,12 +216,12 @@ def setting():
     output = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()  # noqa: E731
     model = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
     changed = " with changes" if output("git", "status", "--porcelain", "--untracked-files=no") else ""
-    build = "release" if "/release/" in os.environ["BIN"] else "**DEBUG**: to see that it works, not to quote"
+    build = "release build" if "/release/" in os.environ["BIN"] else "**debug build, to see that it works, not to quote**"
     commit = f"{output('git', 'rev-parse', '--short', 'HEAD')}{changed}"
     return [
         f"- machine: {model[1] if model else os.uname().machine}, {os.cpu_count()} cores, Linux {os.uname().release}; the "
         "predecessor's was a MacBook Air M1",
-        f"- commit: {commit}, {build} build; {SECONDS} s a run, ACK={os.environ.get('ACK', 'journal')}",
+        f"- commit: {commit}, {build}; {SECONDS} s a run, ACK={os.environ.get('ACK', 'journal')}",
         f"- stores: {os.environ['POSTGRES_VERSION']}, {os.environ['REDIS_VERSION']}; PostgreSQL with fsync",
         "- load: Locust in one process on the same cores: users 1 to 100, posts 1 to 1,000; 40 % likes (answered after the "
         "commit), 20 % searches, 20 % clicks, 20 % page views; each simulated user makes one call a second",
@@ -236,7 +267,7 @@ def draw(runs, path):
         rates.plot(at, value("Requests/s"), label=label)
         line = times.plot(at, value("50%"), label=f"{label}, half below")
         times.plot(at, value("95%"), "--", color=line[0].get_color(), label=f"{label}, 95 % below")
-    rates.set(ylabel="requests a second", ylim=(0, None), title="The predecessor's load, as Locust sees it")
+    rates.set(ylabel="requests a second", ylim=(0, None), title="The predecessor's load with all users there, as Locust sees it")
     times.set(ylabel="ms", xlabel="seconds", ylim=(0, None))
     for axes in (rates, times):
         axes.grid(alpha=0.3)

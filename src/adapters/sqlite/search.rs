@@ -6,10 +6,9 @@ use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::read::post_of;
 use crate::ledger_fold::{content_grams, keyword_grams};
+use crate::limits::SEARCH_GRAM_ROWS_COUNTED;
 use crate::ports::{Post, PostSearch};
 
-/// Rows of a number that are counted to find the rarest: further ones say no more than "many".
-const GRAM_ROWS_COUNTED: i64 = 10_000;
 /// CROSS JOIN keeps the order: from the index to the posts, never through all posts.
 const SEARCH: &str = "WITH \
      found AS MATERIALIZED ( \
@@ -36,7 +35,7 @@ fn rarest(transaction: &Transaction<'_>, keyword: &str) -> Result<Option<i32>> {
         transaction.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM post_gram WHERE gram = ?1 LIMIT ?2)")?;
     let mut fewest: Option<(i64, i32)> = None;
     for gram in keyword_grams(keyword) {
-        let most = fewest.map_or(GRAM_ROWS_COUNTED, |(rows, _)| rows);
+        let most = fewest.map_or(SEARCH_GRAM_ROWS_COUNTED, |(rows, _)| rows);
         let rows = count.query_row(params![gram, most], |row| row.get(0))?;
         fewest = fewest.into_iter().chain([(rows, gram)]).min();
     }
