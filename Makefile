@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full run-card perf-http perf-card services services-down psql redis-cli test test-long check fmt perf clean
+.PHONY: help run run-full run-card perf-http perf-card seed-posts locust services services-down psql redis-cli test test-long check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -61,6 +61,12 @@ perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone 
 
 perf-card: ## the design card taken literally beside the tracker (ARGS=--quick)
 	perf/card $(ARGS)
+
+seed-posts: ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')
+	cargo run --release --locked -- seed posts $(ARGS)
+
+locust: ## the predecessor's load with 500 and 1,000 users, 5 min each, writes perf/results (LOCUST_SECONDS=20: to see that it works)
+	perf/locust/run
 
 clean: ## remove what was built and throw-away servers; ./data stays
 	cargo clean

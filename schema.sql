@@ -30,8 +30,14 @@ CREATE TABLE IF NOT EXISTS post (
     content    text NOT NULL,
     hashtags   text[] NOT NULL DEFAULT '{}',
     image_urls text[] NOT NULL DEFAULT '{}',
-    created_at timestamptz NOT NULL
+    created_at timestamptz NOT NULL,
+    -- The content as keywords are compared with it, in lower case and NFC by the program; null where it is the content.
+    folded     text,
+    -- What a search looks up: numbers of the characters of the folded content, and of each two side by side.
+    grams      int4[] NOT NULL DEFAULT '{}'
 );
+-- Without a list of what is to be added, which every search would have to read.
+CREATE INDEX IF NOT EXISTS post_search ON post USING gin (grams, hashtags) WITH (fastupdate = off);
 
 -- A like needs no post of ours, so the counter has a row of its own. Its lock orders a post's likes.
 CREATE TABLE IF NOT EXISTS post_stat (

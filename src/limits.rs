@@ -54,6 +54,10 @@ pub const FORGOTTEN_OF_USER_MAX: usize = 100;
 pub const FORGOTTEN_MAX: usize = 100_000;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
+/// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
+pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
+/// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
+pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters reads raw rows: its range is bounded.
@@ -398,6 +402,7 @@ const _: () = assert!(
 );
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
 const _: () = assert!(EXACT_MINUTES + 60 <= ROLLUP_MINUTES_KEPT);
+const _: () = assert!(SEARCH_POSTS <= LIST_ROWS_MAX);
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);

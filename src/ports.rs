@@ -136,6 +136,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   time, as it was stored.
 /// - **L20** A post is put, replaced and deleted in journal order; deleting it removes its likes, each through the log.
 ///   `post` and `likes` answer what is there.
+/// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
+///   now, by likes, then newest, then id (bytewise), and no more than asked for.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -180,6 +182,10 @@ pub trait Ledger: Send + Sync {
 
     /// A post with its likes as of now, in one snapshot; `None` where there is none of that id.
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
+
+    /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most likes first, then
+    /// the newest, then by id (bytewise). `Retry` where so many match that a read's time is over.
+    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in
     /// rows, memory and time: it may hold fewer rows than there are, even none, and is the last one only where it says
@@ -238,6 +244,16 @@ pub struct Post {
     pub image_urls: Vec<String>,
     pub created_at_ms: i64,
     pub like_count: i64,
+}
+
+/// What [`Ledger::search`] looks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostSearch {
+    /// Folded (see `events::fold_keyword`), at least one character: found anywhere in a content, white space included.
+    pub keyword: String,
+    /// Folded: see `events::fold_hashtag`. No post has an empty one.
+    pub hashtag: String,
+    pub limit: usize,
 }
 
 /// What [`Ledger::count`] counts; all given filters must match.

@@ -266,6 +266,29 @@ fn events_written_straight_into_the_ledger_count_as_those_of_a_server() {
 }
 
 #[test]
+fn posts_are_made_once_however_often() {
+    on_pairs(PAIRS, |bench| {
+        let mut made = Vec::new();
+        for _ in 0..2 {
+            let output = seeded(bench, &format!("posts --count 60 --url http://{}", bench.address()));
+            let said = String::from_utf8(output.stderr).expect("UTF-8");
+            assert!(said.starts_with("made 60 posts in "), "{said}");
+            bench.settle();
+            made.push(bench.rows("SELECT post_id, content, hashtags, created_at FROM post ORDER BY post_id"));
+            assert_eq!(made[made.len() - 1].len(), 60);
+            let found = bench.client().read("/api/search?keyword=%EA%B3%A0%EC%96%91%EC%9D%B4&limit=100");
+            let found = found["posts"].as_array().expect("posts").len();
+            assert!((8..30).contains(&found), "{found} of 60 with one of ten hashtags");
+        }
+        assert_eq!(made[0], made[1], "replaced by the same");
+    });
+    let bench = Bench::on(None, None);
+    for wrong in ["posts --events 1", "--events 1 posts", "posts --count many"] {
+        assert_eq!(seed(&bench, wrong).status.code(), Some(2), "{wrong}");
+    }
+}
+
+#[test]
 fn events_sent_to_a_server_are_stored_once_even_when_sent_again() {
     on_pairs(PAIRS, |bench| {
         let arguments = format!("--events 4321 {SMALL} --until {} --url http://{}", support::now_ms(), bench.address());

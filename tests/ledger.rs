@@ -13,6 +13,8 @@ mod ledgers;
 mod posting;
 #[path = "ledger/products.rs"]
 mod products;
+#[path = "ledger/searching.rs"]
+mod searching;
 #[path = "support/postgres.rs"]
 mod server;
 #[path = "support/tables.rs"]

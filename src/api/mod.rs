@@ -20,6 +20,7 @@ mod query;
 mod rankings;
 mod rates;
 mod recent;
+mod search;
 mod statistics;
 mod statistics_stream;
 mod timeseries;
@@ -114,6 +115,7 @@ impl Api {
             "/api/statistics/popular/posts" => (Api::popular_posts, read),
             "/api/statistics/popular/pages" => (Api::popular_pages, read),
             "/api/statistics/popular/components" => (Api::popular_components, read),
+            "/api/search" => (Api::search, read),
             "/api/statistics/rankings/keywords" => (Api::ranked_keywords, read),
             "/api/statistics/rankings/posts" => (Api::ranked_posts, read),
             "/api/statistics/rankings/pages" => (Api::ranked_pages, read),

@@ -136,11 +136,11 @@ impl App {
         }
     }
 
-    fn count(&self, event: &Event<'_>) {
+    pub(super) fn count(&self, event: &Event<'_>) {
         self.counters.decoded_by_type[event.event_type as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count_refused(&self, events: u64) {
+    pub(super) fn count_refused(&self, events: u64) {
         self.counters.refused.fetch_add(events, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@ pub mod ingest;
 mod likes;
 mod posts;
 pub mod reads;
+mod search;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;

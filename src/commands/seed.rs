@@ -1,4 +1,6 @@
-//! `seed`: synthetic events into a server, into a file, or straight into the ledger.
+//! `seed`: synthetic events into a server, into a file, or straight into the ledger; and posts into a server.
+
+mod posts;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::Failure;
@@ -29,12 +31,15 @@ const REQUEST_WAIT: Duration = Duration::from_secs(35);
 
 /// What to make, and where it goes.
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Options {
+    #[command(subcommand)]
+    other: Option<Other>,
     #[command(flatten)]
     stores: RawStores,
     /// How many events
-    #[arg(long, value_name = "NUMBER")]
-    events: u64,
+    #[arg(long, value_name = "NUMBER", required = true)]
+    events: Option<u64>,
     /// Users, drawn with skew
     #[arg(long, default_value_t = 10_000, value_name = "NUMBER")]
     users: u64,
@@ -70,6 +75,13 @@ pub(super) struct Options {
     output: Option<PathBuf>,
 }
 
+/// What is not events.
+#[derive(Clone, Debug, Subcommand)]
+enum Other {
+    /// Make the posts that the predecessor's load likes and searches, on a server
+    Posts(posts::Options),
+}
+
 impl Options {
     fn plan(&self) -> Result<Plan, String> {
         let wrong = || "--until must be RFC 3339 or milliseconds since 1970".to_owned();
@@ -78,7 +90,7 @@ impl Options {
             None => Clock::System.now_ms(),
         };
         Ok(Plan {
-            events: self.events,
+            events: self.events.unwrap_or_default(),
             users: self.users,
             posts: self.posts,
             keywords: self.keywords,
@@ -92,6 +104,9 @@ impl Options {
 }
 
 pub(super) fn run(options: Options) -> Result<(), Failure> {
+    if let Some(Other::Posts(posts)) = &options.other {
+        return posts::run(posts).map_err(Failure::Failed);
+    }
     let events = options.plan().and_then(Plan::start).map_err(Failure::Usage)?;
     let done = match &options.output {
         Some(path) => write_file(path, events).map_err(|error| format!("{}: {error}", path.display())),
@@ -164,25 +179,37 @@ fn make_bodies(events: Events, bodies: &SyncSender<(Vec<u8>, usize)>) {
 }
 
 fn send_bodies(target: &str, waiting: &Bodies, progress: &Mutex<Progress>) -> Result<(), String> {
-    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WAIT)).http_status_as_error(false);
-    let agent: ureq::Agent = config.build().into();
-    // As for `import`: from the environment alone.
-    let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
+    let agent = agent();
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((body, count)) = next else { return Ok(()) };
-        send_body(&agent, target, key.as_deref(), &body, count)?;
+        until_taken(&agent, target, "application/x-ndjson", &body, |status, text| {
+            matches!(status, 201 | 202) && accepted(text) == Some(count)
+        })?;
         progress.lock().unwrap_or_else(PoisonError::into_inner).add(count);
     }
 }
 
-/// Until it is taken. What the server refuses for good ends the run.
-fn send_body(agent: &ureq::Agent, target: &str, key: Option<&str>, body: &[u8], count: usize) -> Result<(), String> {
+fn agent() -> ureq::Agent {
+    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WAIT)).http_status_as_error(false);
+    config.build().into()
+}
+
+/// Sends until it is taken; `is_whole` judges a success. What the server refuses for good ends the run.
+fn until_taken(
+    agent: &ureq::Agent,
+    target: &str,
+    content_type: &str,
+    body: &[u8],
+    is_whole: impl Fn(u16, &str) -> bool,
+) -> Result<(), String> {
+    // As for `import`: from the environment alone.
+    let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
     let begun = Instant::now();
     let mut pause_ms = RETRY_MS_MIN;
     loop {
-        let mut request = agent.post(target).content_type("application/x-ndjson");
-        if let Some(key) = key {
+        let mut request = agent.post(target).content_type(content_type);
+        if let Some(key) = &key {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
         let answer = request.send(body);
@@ -191,9 +218,8 @@ fn send_body(agent: &ureq::Agent, target: &str, key: Option<&str>, body: &[u8], 
                 let status = answer.status().as_u16();
                 let text = answer.body_mut().read_to_string().unwrap_or_default();
                 match status {
-                    // 201 under ACK=ledger.
-                    201 | 202 if accepted(&text) == Some(count) => return Ok(()),
-                    200..300 => return Err(format!("{target} did not take all of {count} events: {text}")),
+                    200..300 if is_whole(status, &text) => return Ok(()),
+                    200..300 => return Err(format!("{target} did not take all of it: {status} {text}")),
                     429 | 503 => format!("{status} {text}"),
                     _ => return Err(format!("{target} answers {status}: {text}")),
                 }

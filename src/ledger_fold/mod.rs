@@ -13,6 +13,7 @@ mod likes;
 mod ranking;
 mod recent;
 mod rollups;
+mod search;
 mod user_hours;
 mod verdicts;
 
@@ -25,5 +26,6 @@ pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};
 pub use ranking::{RankPlan, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use rollups::{RollupRow, Rollups, split_rollups};
+pub use search::{content_grams, folded_content, keyword_grams};
 pub use user_hours::UserHours;
 pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

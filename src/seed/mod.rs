@@ -3,7 +3,10 @@
 //! Owns what the events say; where they go is the caller's business. Users, posts and keywords are drawn from Zipf's
 //! distribution, keywords are Korean and English, times run evenly to the end of the span: events come in their order.
 
+mod posts;
 mod words;
+
+pub use posts::post;
 
 use rand::rngs::ChaCha8Rng;
 use rand::{Rng, RngExt, SeedableRng};

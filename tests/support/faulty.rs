@@ -11,8 +11,8 @@ use std::time::Duration;
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
     Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch, LiveState,
-    LiveStore, LiveTop, LiveWriter, Position, Post, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError,
-    TopQuery, Verdicts, Watermark, Window,
+    LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint, SeriesQuery, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark, Window,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -242,6 +242,10 @@ impl Ledger for FaultyLedger {
 
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         self.faults.pass(Call::Read, || self.inner.post(post_id))
+    }
+
+    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.search(query))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {

@@ -53,7 +53,7 @@ impl<'a> Field<'a> {
         Field::Big((ms - POSTGRES_EPOCH_MS) * 1_000)
     }
 
-    fn text_or_null(text: Option<&'a str>) -> Field<'a> {
+    pub(super) fn text_or_null(text: Option<&'a str>) -> Field<'a> {
         text.map_or(Field::Null, Field::text)
     }
 

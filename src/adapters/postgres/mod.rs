@@ -11,6 +11,7 @@ mod maintain;
 mod rankings;
 mod read;
 mod schema;
+mod search;
 mod statements;
 mod transaction;
 mod writer;
@@ -25,8 +26,8 @@ use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Ranked,
-    RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, PostSearch,
+    Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -140,6 +141,11 @@ impl Ledger for PostgresLedger {
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         let post_id = post_id.to_owned();
         self.read(READ_MS_MAX, move |session| read::post(session, &post_id))
+    }
+
+    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| search::posts(session, &query))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {

@@ -172,7 +172,12 @@ pub(super) fn post(session: &mut Session, post_id: &str) -> Result<Option<Post>,
                 coalesce(like_count, 0) FROM post LEFT JOIN post_stat USING (post_id) WHERE post_id = $1",
     )?;
     let row = session.client.query_opt(&statement, &[&post_id])?;
-    Ok(row.map(|row| Post {
+    Ok(row.as_ref().map(post_of))
+}
+
+/// Post, user, content, hashtags, images, milliseconds, likes: in this order.
+pub(super) fn post_of(row: &Row) -> Post {
+    Post {
         post_id: row.get(0),
         user_id: row.get(1),
         content: row.get(2),
@@ -180,7 +185,7 @@ pub(super) fn post(session: &mut Session, post_id: &str) -> Result<Option<Post>,
         image_urls: row.get(4),
         created_at_ms: row.get(5),
         like_count: row.get(6),
-    }))
+    }
 }
 
 pub(super) fn recent(session: &mut Session, user_id: &str, now_ms: i64) -> Result<Vec<String>, Failure> {

@@ -96,12 +96,16 @@ pub(super) const CLEAR_LIKES: &str = "WITH \
        SELECT $3::uuid, $4::int8, $1, user_id, 'UNLIKE', greatest($5::int8 - n, 0), $6::int8 + n, \
               'epoch'::timestamptz + interval '1 millisecond' * $7::int8 FROM ranked ORDER BY n";
 
-/// Lists of texts come as JSON: arrays of arrays of different lengths have no type.
-pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at) \
-     SELECT p, u, c, ARRAY(SELECT jsonb_array_elements_text(h::jsonb)), ARRAY(SELECT jsonb_array_elements_text(i::jsonb)), t \
-       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[]) AS new(p, u, c, h, i, t) \
+/// Lists of texts come as JSON, lists of numbers as the server writes them: arrays of arrays of different lengths have
+/// no type.
+pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
+     SELECT p, u, c, ARRAY(SELECT jsonb_array_elements_text(h::jsonb)), ARRAY(SELECT jsonb_array_elements_text(i::jsonb)), \
+            t, f, g::int4[] \
+       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[]) \
+         AS new(p, u, c, h, i, t, f, g) \
      ON CONFLICT (post_id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, \
-       hashtags = excluded.hashtags, image_urls = excluded.image_urls, created_at = excluded.created_at";
+       hashtags = excluded.hashtags, image_urls = excluded.image_urls, created_at = excluded.created_at, \
+       folded = excluded.folded, grams = excluded.grams";
 pub(super) const DELETE_POSTS: &str = "DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
 pub(super) const WRITE_LIKES: &str = "WITH \

@@ -16,7 +16,10 @@ use super::maintain;
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use crate::events::fold_keyword;
-use crate::ledger_fold::{Action, Clearing, Draft, Effects, LikeFold, RollupRow, UserHours, VerdictRow, fold_likes};
+use crate::ledger_fold::{
+    Action, Clearing, Draft, Effects, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
+    folded_content,
+};
 use crate::limits::{
     POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_UNNEST_ROWS_MAX,
     POSTGRES_WRITE_STATEMENT_MS_MAX,
@@ -260,6 +263,9 @@ fn write_posts(fold: &LikeFold<'_>) -> Option<Statement> {
     let lists = |list: &[Cow<'_, str>]| serde_json::to_string(list).expect("texts are JSON");
     let hashtags: Vec<String> = fold.put.iter().map(|(put, _)| lists(&put.hashtags)).collect();
     let image_urls: Vec<String> = fold.put.iter().map(|(put, _)| lists(&put.image_urls)).collect();
+    let folded: Vec<Option<String>> = fold.put.iter().map(|(put, _)| folded_content(&put.content)).collect();
+    let texts = fold.put.iter().zip(&folded).map(|((put, _), folded)| folded.as_deref().unwrap_or(&put.content));
+    let grams: Vec<String> = texts.map(|text| array_text(&content_grams(text))).collect();
     let values = boxed(
         None,
         vec![
@@ -269,9 +275,17 @@ fn write_posts(fold: &LikeFold<'_>) -> Option<Statement> {
             Array::texts(hashtags.iter().map(String::as_str)),
             Array::texts(image_urls.iter().map(String::as_str)),
             Array::of(&Type::TIMESTAMPTZ, fold.put.iter().map(|(_, made_at_ms)| Field::time(*made_at_ms))),
+            Array::of(&Type::TEXT, folded.iter().map(|folded| Field::text_or_null(folded.as_deref()))),
+            Array::texts(grams.iter().map(String::as_str)),
         ],
     );
     (!fold.put.is_empty()).then_some(Statement { sql: sql::WRITE_POSTS, values })
+}
+
+/// An array as the server reads it from a text.
+fn array_text(numbers: &[i32]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
+    format!("{{{}}}", numbers.join(","))
 }
 
 fn delete_posts(fold: &LikeFold<'_>) -> Option<Statement> {

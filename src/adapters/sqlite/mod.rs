@@ -7,6 +7,7 @@ mod export;
 pub mod inspect;
 mod rankings;
 mod read;
+mod search;
 mod watch;
 mod writer;
 
@@ -19,8 +20,8 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, Ranked,
-    RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, PostSearch,
+    Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use watch::Watch;
 
@@ -143,6 +144,10 @@ impl Ledger for SqliteLedger {
 
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
         self.read(READ_MS_MAX, |transaction| read::post(transaction, post_id))
+    }
+
+    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| search::posts(transaction, query))
     }
 
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {

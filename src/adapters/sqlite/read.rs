@@ -166,27 +166,30 @@ pub(super) fn likes(transaction: &Transaction<'_>, post_id: &str, user_id: Optio
 }
 
 pub(super) fn post(transaction: &Transaction<'_>, post_id: &str) -> Result<Option<Post>> {
-    let list = |row: &Row<'_>, column| -> Result<Vec<String>> {
-        let text = row.get_ref(column)?.as_str()?;
-        serde_json::from_str(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, e.into()))
-    };
     transaction
         .prepare_cached(
             "SELECT post_id, user_id, content, hashtags, image_urls, created_at, coalesce(like_count, 0) \
              FROM post LEFT JOIN post_stat USING (post_id) WHERE post_id = ?1",
         )?
-        .query_row([post_id], |row| {
-            Ok(Post {
-                post_id: row.get(0)?,
-                user_id: row.get(1)?,
-                content: row.get(2)?,
-                hashtags: list(row, 3)?,
-                image_urls: list(row, 4)?,
-                created_at_ms: row.get(5)?,
-                like_count: row.get(6)?,
-            })
-        })
+        .query_row([post_id], post_of)
         .optional()
+}
+
+/// Post, user, content, hashtags, images, milliseconds, likes: in this order.
+pub(super) fn post_of(row: &Row<'_>) -> Result<Post> {
+    let list = |column| -> Result<Vec<String>> {
+        let text = row.get_ref(column)?.as_str()?;
+        serde_json::from_str(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, e.into()))
+    };
+    Ok(Post {
+        post_id: row.get(0)?,
+        user_id: row.get(1)?,
+        content: row.get(2)?,
+        hashtags: list(3)?,
+        image_urls: list(4)?,
+        created_at_ms: row.get(5)?,
+        like_count: row.get(6)?,
+    })
 }
 
 pub(super) fn recent(transaction: &Transaction<'_>, user_id: &str, now_ms: i64) -> Result<Vec<String>> {

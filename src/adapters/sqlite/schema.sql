@@ -25,7 +25,21 @@ CREATE TABLE IF NOT EXISTS post (
     content    TEXT NOT NULL,
     hashtags   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(hashtags)),
     image_urls TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(image_urls)),
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    -- The content in lower case and NFC, by the program; null where it is the content.
+    folded     TEXT
+) WITHOUT ROWID;
+
+-- What a search looks up: hashtags, and numbers of the characters of the folded content and of each two side by side.
+CREATE TABLE IF NOT EXISTS post_hashtag (
+    hashtag TEXT NOT NULL,
+    post_id TEXT NOT NULL,
+    PRIMARY KEY (hashtag, post_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS post_gram (
+    gram    INTEGER NOT NULL,
+    post_id TEXT NOT NULL,
+    PRIMARY KEY (gram, post_id)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS post_stat (

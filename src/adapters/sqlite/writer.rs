@@ -8,10 +8,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::{read, store_error};
+use super::{read, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
     Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
+    folded_content,
 };
 use crate::limits::{ID_MEMORY_MS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -287,15 +288,19 @@ fn clear_likes(
 fn write_posts(transaction: &Transaction<'_>, fold: &LikeFold<'_>) -> rusqlite::Result<()> {
     let list = |list: &[Cow<'_, str>]| serde_json::to_string(list).expect("texts are JSON");
     for (put, made_at_ms) in &fold.put {
+        search::forget(transaction, &put.post_id)?;
+        let folded = folded_content(&put.content);
         let (hashtags, image_urls) = (list(&put.hashtags), list(&put.image_urls));
         transaction
             .prepare_cached(
-                "INSERT OR REPLACE INTO post (post_id, user_id, content, hashtags, image_urls, created_at) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
-            .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms])?;
+            .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms, folded])?;
+        search::remember(transaction, &put.post_id, folded.as_deref().unwrap_or(&put.content), &put.hashtags)?;
     }
     for post in &fold.deleted {
+        search::forget(transaction, post)?;
         transaction.prepare_cached("DELETE FROM post WHERE post_id = ?1")?.execute([post])?;
     }
     Ok(())

@@ -1,0 +1,78 @@
+//! Search: the index gives the posts worth looking at, the text decides, likes rank.
+
+use std::borrow::Cow;
+
+use rusqlite::{OptionalExtension, Result, Transaction, params};
+
+use super::read::post_of;
+use crate::ledger_fold::{content_grams, keyword_grams};
+use crate::limits::SEARCH_GRAM_ROWS_COUNTED;
+use crate::ports::{Post, PostSearch};
+
+/// CROSS JOIN keeps the order: from the index to the posts, never through all posts.
+const SEARCH: &str = "WITH \
+     found AS MATERIALIZED ( \
+         SELECT post_id FROM post_hashtag WHERE hashtag = ?1 UNION \
+         SELECT g.post_id FROM post_gram g CROSS JOIN post p ON p.post_id = g.post_id \
+         WHERE g.gram = ?2 AND instr(coalesce(p.folded, p.content), ?3) > 0), \
+     best AS MATERIALIZED ( \
+         SELECT p.post_id, coalesce(like_count, 0) AS likes FROM found f CROSS JOIN post p ON p.post_id = f.post_id \
+         LEFT JOIN post_stat s ON s.post_id = p.post_id ORDER BY likes DESC, created_at DESC, p.post_id LIMIT ?4) \
+     SELECT p.post_id, user_id, content, hashtags, image_urls, created_at, likes FROM best b \
+       CROSS JOIN post p ON p.post_id = b.post_id ORDER BY likes DESC, created_at DESC, p.post_id";
+
+pub(super) fn posts(transaction: &Transaction<'_>, query: &PostSearch) -> Result<Vec<Post>> {
+    let gram = rarest(transaction, &query.keyword)?;
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let mut statement = transaction.prepare_cached(SEARCH)?;
+    let rows = statement.query_map(params![query.hashtag, gram, query.keyword, limit], post_of)?;
+    rows.collect()
+}
+
+/// The number of a keyword that fewest posts have: every post that matches has it, as it has the others.
+fn rarest(transaction: &Transaction<'_>, keyword: &str) -> Result<Option<i32>> {
+    let mut count =
+        transaction.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM post_gram WHERE gram = ?1 LIMIT ?2)")?;
+    let mut fewest: Option<(i64, i32)> = None;
+    for gram in keyword_grams(keyword) {
+        let most = fewest.map_or(SEARCH_GRAM_ROWS_COUNTED, |(rows, _)| rows);
+        let rows = count.query_row(params![gram, most], |row| row.get(0))?;
+        fewest = fewest.into_iter().chain([(rows, gram)]).min();
+    }
+    Ok(fewest.map(|(_, gram)| gram))
+}
+
+/// Puts a post into the index, under what [`forget`] took out or was never there.
+pub(super) fn remember(
+    transaction: &Transaction<'_>,
+    post_id: &str,
+    folded: &str,
+    hashtags: &[Cow<'_, str>],
+) -> Result<()> {
+    let mut insert = transaction.prepare_cached("INSERT INTO post_gram (gram, post_id) VALUES (?1, ?2)")?;
+    for gram in content_grams(folded) {
+        insert.execute(params![gram, post_id])?;
+    }
+    let mut insert =
+        transaction.prepare_cached("INSERT OR IGNORE INTO post_hashtag (hashtag, post_id) VALUES (?1, ?2)")?;
+    for hashtag in hashtags {
+        insert.execute(params![hashtag, post_id])?;
+    }
+    Ok(())
+}
+
+/// Takes a post out of the index, before it is replaced or removed: what it is found by is told by what it says.
+pub(super) fn forget(transaction: &Transaction<'_>, post_id: &str) -> Result<()> {
+    let kept = "SELECT coalesce(folded, content), hashtags FROM post WHERE post_id = ?1";
+    let kept: Option<(String, String)> =
+        transaction.prepare_cached(kept)?.query_row([post_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let Some((folded, hashtags)) = kept else { return Ok(()) };
+    let mut delete = transaction.prepare_cached("DELETE FROM post_gram WHERE gram = ?1 AND post_id = ?2")?;
+    for gram in content_grams(&folded) {
+        delete.execute(params![gram, post_id])?;
+    }
+    transaction
+        .prepare_cached("DELETE FROM post_hashtag WHERE post_id = ?1 AND hashtag IN (SELECT value FROM json_each(?2))")?
+        .execute(params![post_id, hashtags])?;
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Search: posts from the ledger, and the event that says what was looked for.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::App;
+use super::reads::{PATIENCE, Read};
+use crate::events::{Event, EventType, encode_event};
+use crate::journal::Wait;
+use crate::ports::{Post, PostSearch};
+use crate::runtime::Ticket;
+
+/// An event needs a user or a session: searches of nobody in particular share this one.
+const ANONYMOUS_SESSION: &str = "search";
+
+impl App {
+    /// The posts that a keyword finds.
+    pub fn search(&self, query: PostSearch, ticket: &Arc<Ticket>) -> Read<Vec<Post>> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.search(&query))
+    }
+
+    /// Records a SEARCH event, as typed, with the number of posts that were answered. Nobody waits for it: one that the
+    /// journal refuses is counted as refused and lost, and the search goes on.
+    pub fn record_search(&self, user_id: Option<&str>, keyword: &str, results: usize, ticket: &Ticket) {
+        let now_ms = self.clock.now_ms();
+        let event = Event {
+            id: self.new_id(now_ms),
+            id_from_client: false,
+            event_type: EventType::Search,
+            user_id: user_id.map(Into::into),
+            session_id: user_id.is_none().then(|| ANONYMOUS_SESSION.into()),
+            component_id: None,
+            element_id: None,
+            keyword: Some(keyword.into()),
+            post_id: None,
+            url: None,
+            referrer: None,
+            result_count: i64::try_from(results).ok(),
+            properties: None,
+            event_time_ms: now_ms,
+            received_at_ms: now_ms,
+        };
+        self.count(&event);
+        match self.journal.append(ticket.worker(), 1, Wait::Nothing, |bytes| encode_event(&event, bytes)) {
+            Ok(()) => _ = self.counters.accepted.fetch_add(1, Ordering::Relaxed),
+            Err(_) => self.count_refused(1),
+        }
+    }
+}
