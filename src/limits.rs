@@ -208,6 +208,8 @@ pub const CLOCK_GRAIN_MS: u64 = 5;
 pub const STACK_WORDS: usize = 0x4000;
 /// Buffer that is lent to a connection while it has bytes.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// What one read of a TLS connection takes in, and what one step of a write encrypts: a record's worth.
+pub const TLS_READ_BYTES_MAX: usize = 16 * 1024;
 /// Buffers that a worker keeps for lending.
 pub const LENT_BUFFERS_KEPT: usize = 256;
 

@@ -4,7 +4,7 @@
 //! the turn: a wake-up costs one read and one write whatever number of requests it brought, and what the answers
 //! promise is waited for once a turn.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,22 +26,26 @@ use crate::runtime::Fired;
 
 /// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
 pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {
-    match Socket::new(stream) {
+    match Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) {
         Ok(socket) => Connection::new(shared, worker, socket, peer).run(),
         Err(error) => tracing::warn!(%error, "a socket could not be watched"),
     }
 }
 
-/// Answers with a refusal and nothing else.
+/// Answers with a refusal and nothing else. With TLS the handshake comes first, in a time that is as short as the
+/// goodbye's: without it nobody would hear the refusal.
 pub(super) fn turn_away(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-    let Ok(socket) = Socket::new(stream) else { return };
+    let Ok(socket) = Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) else { return };
     let mut connection = Connection::new(shared, worker, socket, peer);
-    connection.input.put(connection.outlet.lend());
-    connection.outlet.date = shared.desk(worker).date();
-    connection.outlet.refuse(refusal);
-    if connection.flush().is_ok() {
-        connection.linger();
+    if connection.socket.has_session() {
+        connection.phase = Phase::FirstByte;
+        connection.outlet.watch.arm(Fired::Both, shared.config.linger_close_ms);
+        match connection.receive() {
+            Received::Bytes | Received::NotTls => {}
+            Received::End => return,
+        }
     }
+    connection.refuse_and_end(refusal);
 }
 
 /// Its place in the registry, given up before the socket closes.
@@ -70,6 +74,15 @@ enum Phase {
     Idle,
     Head,
     Body,
+}
+
+/// What came of waiting for bytes.
+enum Received {
+    Bytes,
+    /// There will be none.
+    End,
+    /// They are no TLS.
+    NotTls,
 }
 
 /// How a turn ended.
@@ -123,8 +136,10 @@ impl Connection {
     fn run(&mut self) {
         self.become_idle(Phase::FirstByte);
         loop {
-            if !self.receive() {
-                return self.end_of_input();
+            match self.receive() {
+                Received::Bytes => {}
+                Received::End => return self.end_of_input(),
+                Received::NotTls => return self.refuse_and_end(Refusal::PlainHttp),
             }
             let mut turn = self.answer_all();
             while let Turn::More = turn {
@@ -146,25 +161,26 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes and reads once. False: there will be none.
-    fn receive(&mut self) -> bool {
-        if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
-            self.socket.go_round(self.seat.worker);
-            self.reads_in_a_row = 0;
-        }
+    /// Waits for bytes and reads once.
+    fn receive(&mut self) -> Received {
         loop {
+            if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
+                self.socket.go_round(self.seat.worker);
+                self.reads_in_a_row = 0;
+            }
             if !self.socket.is_readable() {
                 self.reads_in_a_row = 0;
                 if !self.wait_readable() {
-                    return false;
+                    return Received::End;
                 }
             }
+            // One that brings nothing counts as well: a handshake, or records without data.
+            self.reads_in_a_row += 1;
             if self.input.has_no_buffer() {
                 self.input.put(self.outlet.lend());
             }
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => {
-                    self.reads_in_a_row += 1;
                     if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
                         self.begun_us = monotonic_us();
                     }
@@ -173,10 +189,18 @@ impl Connection {
                     if let Stage::Body(body) = &mut self.stage {
                         body.received += length;
                     }
-                    return true;
+                    return Received::Bytes;
                 }
                 Ok(Got::Nothing) => {}
-                Ok(Got::End) | Err(_) => return false,
+                Ok(Got::NotTls) => return Received::NotTls,
+                Ok(Got::End) => return Received::End,
+                Err(error) => {
+                    if error.kind() == ErrorKind::InvalidData {
+                        tracing::debug!(peer = %self.peer, %error, "TLS ended");
+                        self.shared.stats.tls_failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Received::End;
+                }
             }
         }
     }
@@ -394,6 +418,14 @@ impl Connection {
             Phase::Body => Refusal::BodyTimeout,
             Phase::Busy | Phase::FirstByte | Phase::Idle => return,
         };
+        self.refuse_and_end(refusal);
+    }
+
+    /// Answers with a refusal and ends the connection.
+    fn refuse_and_end(&mut self, refusal: Refusal) {
+        if self.input.has_no_buffer() {
+            self.input.put(self.outlet.lend());
+        }
         self.outlet.date = self.shared.desk(self.seat.worker).date();
         self.outlet.refuse(refusal);
         if self.flush().is_ok() {
@@ -405,8 +437,8 @@ impl Connection {
     /// never see what was sent. So our side ends, and the client's rest is read and thrown away for a while.
     fn linger(&mut self) {
         let config = &self.shared.config;
-        self.socket.half_close();
         self.outlet.watch.arm(Fired::Both, config.linger_close_ms);
+        self.socket.half_close();
         self.input.consume_all(&self.shared);
         let mut left = config.linger_close_bytes_max;
         // A deadline that ended our reading makes every read without data look like the client's end: the first such
@@ -416,7 +448,7 @@ impl Connection {
             self.socket.wait_readable();
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => left = left.saturating_sub(length),
-                Ok(Got::Nothing) => {}
+                Ok(Got::Nothing | Got::NotTls) => {}
                 Ok(Got::End) if is_our_end => {
                     is_our_end = false;
                     self.socket.wait_event();

@@ -29,6 +29,7 @@ mod settings;
 mod socket;
 mod stats;
 mod stream;
+mod tls;
 
 pub use durations::{DURATION_BOUNDS_US, Durations, Spread};
 pub use exchange::{Exchange, Waited};
@@ -38,3 +39,4 @@ pub use server::{Config, Request, Running, Server, Trusted};
 pub use settings::RawLimits;
 pub use stats::{Counter, Stats};
 pub use stream::Stream;
+pub use tls::Tls;

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::desk::Desk;
 use super::registry::Registry;
 use super::response::{self, Answer};
-use super::{Exchange, Headers, Method, Stats, acceptor};
+use super::{Exchange, Headers, Method, Stats, Tls, acceptor};
 use crate::limits;
 use crate::limits::ACCEPT_BACKLOG;
 use crate::runtime::worker_count;
@@ -76,6 +76,8 @@ pub struct Config {
     pub linger_close_bytes_max: usize,
     /// … and for how long.
     pub linger_close_ms: u64,
+    /// Speaks TLS and nothing else.
+    pub tls: Option<Arc<Tls>>,
     /// Takes the place of held answers whose ticket failed.
     pub on_failed: fn() -> Answer<'static>,
 }
@@ -107,6 +109,7 @@ impl Default for Config {
             unsent_bytes_max: limits::UNSENT_BYTES_MAX,
             linger_close_bytes_max: limits::LINGER_CLOSE_BYTES_MAX,
             linger_close_ms: limits::LINGER_CLOSE_MS,
+            tls: None,
             on_failed: response::failed,
         }
     }
