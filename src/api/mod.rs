@@ -14,6 +14,8 @@ mod export_format;
 mod json_guard;
 mod keys;
 mod operations;
+#[doc(hidden)]
+pub mod probe;
 mod query;
 mod rates;
 mod recent;

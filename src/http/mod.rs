@@ -21,6 +21,8 @@ mod durations;
 mod exchange;
 mod head;
 mod input;
+#[doc(hidden)]
+pub mod probe;
 mod refusal;
 mod registry;
 mod response;
