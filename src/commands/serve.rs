@@ -32,7 +32,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     if let Some(tls) = &settings.http.tls {
         watch_certificate(tls)?;
     }
-    let config = Config { connections_max, on_failed: not_durable, ..settings.http.clone() };
+    let config = Config {
+        connections_max,
+        on_failed: not_durable,
+        private_paths: &["/api/search/recent/", "/api/users/"],
+        ..settings.http.clone()
+    };
     let server = Server::bind(config).map_err(|e| e.to_string())?;
     let journal = open_journal(settings)?;
     let ledger = open_ledger(&settings.stores)?;

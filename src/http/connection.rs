@@ -4,6 +4,7 @@
 //! the turn: a wake-up costs one read and one write whatever number of requests it brought, and what the answers
 //! promise is waited for once a turn.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::body::{Advance, Body};
-use super::exchange::{Exchange, Outlet, Watch};
+use super::exchange::{Exchange, Outlet, REQUEST_ID, Watch};
 use super::head::{Framing, Head, Search, parse};
 use super::input::Input;
 use super::refusal::Refusal;
@@ -129,7 +130,7 @@ impl Connection {
             shared: shared.clone(),
             peer,
             reads_in_a_row: 0,
-            begun_us: 0,
+            begun_us: monotonic_us(),
         }
     }
 
@@ -250,7 +251,7 @@ impl Connection {
                     }
                 }
                 Err(refusal) => {
-                    self.outlet.refuse(refusal);
+                    self.refuse(refusal);
                     return Turn::Linger;
                 }
             }
@@ -299,15 +300,14 @@ impl Connection {
         };
         let head = &mut self.head;
         parse(head, &bytes[..length], config)?;
+        self.stage = Stage::Body(Body::new(length, head.framing));
         if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let body = Body::new(length, head.framing);
         let has_body = head.framing != Framing::Length(0);
         if head.expects_continue && has_body && bytes.len() == length {
             self.outlet.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        self.stage = Stage::Body(body);
         Ok(true)
     }
 
@@ -334,8 +334,22 @@ impl Connection {
             self.outlet.watch.disarm();
         }
         let is_last = head.close || self.shared.is_stopping() || self.outlet.watch.fired() != Fired::No;
-        let shape = Shape { head_only: head.method == super::Method::Head, close: is_last, is_old: head.is_old };
         let bytes = &*self.input.bytes_mut();
+        let sent_id = head.request_id(bytes);
+        let config = &self.shared.config;
+        let request_id = match config.access_log {
+            0 => sent_id.map(Cow::Borrowed),
+            _ => {
+                let request = (head.method, head.path(bytes));
+                self.outlet.log.begin((config, &self.shared.sampling), request, sent_id).map(Cow::Owned)
+            }
+        };
+        let shape = Shape {
+            head_only: head.method == super::Method::Head,
+            close: is_last,
+            is_old: head.is_old,
+            has_id: request_id.is_some(),
+        };
         let request = Request {
             method: head.method,
             path: head.path(bytes),
@@ -346,8 +360,11 @@ impl Connection {
         };
         self.shared.stats.requests.add(self.seat.worker, 1);
         let mut exchange = Exchange::new(&mut self.outlet, shape);
+        if let Some(id) = &request_id {
+            exchange.carry(&[(REQUEST_ID, id)]);
+        }
         let handled = catch_unwind(AssertUnwindSafe(|| (self.shared.handler)(&request, &mut exchange)));
-        let goes_on = exchange.finish(handled.is_err());
+        let goes_on = exchange.finish(handled.is_err(), request_id.as_deref());
         self.input.consume(consumed, &self.shared);
         goes_on
     }
@@ -380,6 +397,10 @@ impl Connection {
         if answers > 0 {
             self.shared.stats.durations.add(self.seat.worker, now_us - self.begun_us, answers);
         }
+        if !self.outlet.log.is_empty() {
+            let is_open = self.outlet.has_stream();
+            self.outlet.log.tell(self.peer, now_us - self.begun_us, is_open);
+        }
         self.begun_us = now_us;
     }
 
@@ -389,6 +410,8 @@ impl Connection {
         let mut stream = Stream::new(&mut self.socket, &mut self.outlet, is_chunked);
         let ran = catch_unwind(AssertUnwindSafe(|| run(&mut stream)));
         let has_ended = stream.finish(ran.is_err());
+        self.outlet.log.streamed(self.outlet.streamed);
+        self.outlet.log.tell(self.peer, monotonic_us() - self.begun_us, false);
         if has_ended {
             self.linger();
         }
@@ -427,10 +450,15 @@ impl Connection {
             self.input.put(self.outlet.lend());
         }
         self.outlet.date = self.shared.desk(self.seat.worker).date();
-        self.outlet.refuse(refusal);
+        self.refuse(refusal);
         if self.flush().is_ok() {
             self.linger();
         }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let seen = matches!(self.stage, Stage::Body(_)).then(|| (&self.head, &*self.input.bytes_mut()));
+        self.outlet.refuse(refusal, seen);
     }
 
     /// Closes without losing the answer: a close with unread bytes would reset the connection, and the client might

@@ -14,6 +14,7 @@
 //! after it is read as a request; every wait has a deadline or a ticket; every buffer has a bound.
 
 mod acceptor;
+mod access_log;
 mod body;
 mod connection;
 mod desk;

@@ -160,12 +160,7 @@ impl Session {
     }
 
     /// As `Socket::write_all`; what was left of earlier writes goes first.
-    pub(super) fn write_all(
-        &mut self,
-        wire: &mut Wire,
-        mut bytes: &[u8],
-        mut stalled: impl FnMut(),
-    ) -> io::Result<()> {
+    pub(super) fn write_all(&mut self, wire: &mut Wire, mut bytes: &[u8], mut stalled: impl FnMut()) -> io::Result<()> {
         let mut has_stalled = false;
         while !bytes.is_empty() || self.connection.wants_write() {
             // As much as the session's own bound lets in.
