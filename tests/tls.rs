@@ -298,7 +298,10 @@ fn plain_http_is_told_to_use_https_and_garbage_gets_an_alert() {
     // Damage after the handshake.
     let mut client = files.connect(&server);
     assert_eq!(get(&mut client, "/").status, 200);
-    client.sock.write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]).expect("write");
+    client
+        .sock
+        .write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
+        .expect("write");
     assert!(client.read(&mut [0; 1]).is_err(), "an alert");
     wait_for(|| server.stats().tls_failures.load(Ordering::Relaxed) == garbage.len() as u64 + 1);
     wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
