@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full run-card perf-http perf-card seed-posts locust services services-down psql redis-cli test test-long check fmt perf clean
+.PHONY: help run run-full run-card perf-http perf-card seed-posts locust services services-down psql redis-cli test test-long fuzz check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -44,6 +44,9 @@ test: ## all tests on throw-away PostgreSQL and Redis (installed if missing)
 
 test-long: ## the tests that wait or measure rather than claim (half a minute each)
 	.ci/services with cargo test --locked $(ARGS) -- --ignored --nocapture
+
+fuzz: ## coverage-guided targets against models, FUZZ_SECONDS (600) each (ARGS: head chunks query events)
+	tests/fuzz/run $(ARGS)
 
 check: ## format, lints, all tests: what CI runs
 	cargo fmt --check

@@ -242,6 +242,12 @@ pub const CLOCK_GRAIN_MS: u64 = 5;
 pub const STACK_WORDS: usize = 0x4000;
 /// Buffer that is lent to a connection while it has bytes.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
+/// Visible ASCII of an `X-Request-Id` that is believed.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// A path in the access log.
+pub const ACCESS_LOG_PATH_BYTES_MAX: usize = 256;
+/// What one read of a TLS connection takes in, and what one step of a write encrypts: a record's worth.
+pub const TLS_READ_BYTES_MAX: usize = 16 * 1024;
 /// Buffers that a worker keeps for lending.
 pub const LENT_BUFFERS_KEPT: usize = 256;
 

@@ -131,6 +131,7 @@ impl Collected {
         counter(encoder, "http_connections_refused", "Connections turned away", one(&stats.connections_refused))?;
         counter(encoder, "http_connections_shed", "Idle connections closed for others", one(&stats.connections_shed))?;
         counter(encoder, "http_timeouts", "Deadlines that ended a connection", one(&stats.timeouts))?;
+        counter(encoder, "http_tls_failures", "TLS connections broken off", one(&stats.tls_failures))?;
         counter(encoder, "http_received_bytes", "Bytes received", sum(&stats.bytes_in))?;
         counter(encoder, "http_sent_bytes", "Bytes sent", sum(&stats.bytes_out))?;
         counter(encoder, "http_handler_panics", "Panics of handlers", one(&stats.handler_panics))?;

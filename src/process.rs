@@ -1,4 +1,9 @@
-//! The process and its limits: descriptors, memory maps, panics.
+//! The process and its limits: descriptors, memory maps, panics, and the signal to read files again.
+
+use std::io;
+
+use signal_hook::consts::SIGHUP;
+use signal_hook::iterator::Signals;
 
 use crate::limits::CONNECTIONS_MAX;
 
@@ -51,4 +56,12 @@ pub fn report_panics() {
         let text = panic.payload_as_str().unwrap_or("a panic without a message");
         tracing::error!(place, "panic: {text}");
     }));
+}
+
+/// Calls `run` at each SIGHUP, on a thread of its own; without this the signal ends the process.
+pub fn on_hangup(run: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut signals = Signals::new([SIGHUP])?;
+    let wait = move || signals.forever().for_each(|_| run());
+    std::thread::Builder::new().name("hangups".into()).spawn(wait)?;
+    Ok(())
 }

@@ -16,6 +16,8 @@ mod keys;
 mod likes;
 mod operations;
 mod posts;
+#[doc(hidden)]
+pub mod probe;
 mod query;
 mod rankings;
 mod rates;

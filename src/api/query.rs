@@ -23,6 +23,11 @@ impl<'a> Query<'a> {
         pairs.collect::<Result<_, Rejection>>().map(Query)
     }
 
+    /// All of them, in their order.
+    pub(super) fn into_pairs(self) -> Vec<(String, String)> {
+        self.0.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
+    }
+
     /// A parameter that is there and not empty.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value).filter(|value| !value.is_empty())

@@ -10,7 +10,7 @@ use crate::api::{Access, Api, not_durable};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
-use crate::http::{Config, Server};
+use crate::http::{Config, Server, Tls};
 use crate::journal::{Journal, ReadError};
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
 use crate::live::Calendar;
@@ -30,7 +30,15 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     runtime::start(settings.workers, settings.pin_workers);
     runtime::watch(Duration::from_millis(HEARTBEAT_MS), HEARTBEAT_MISSES_MAX);
     // Bound first: a second server on this port ends here, before it touches a file or a store.
-    let config = Config { connections_max, on_failed: not_durable, ..settings.http.clone() };
+    if let Some(tls) = &settings.http.tls {
+        watch_certificate(tls)?;
+    }
+    let config = Config {
+        connections_max,
+        on_failed: not_durable,
+        private_paths: &["/api/search/recent/", "/api/users/"],
+        ..settings.http.clone()
+    };
     let server = Server::bind(config).map_err(|e| e.to_string())?;
     let journal = open_journal(settings)?;
     let ledger = open_ledger(&settings.stores)?;
@@ -47,7 +55,8 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let api = Api { app: app.clone(), metrics, access, exports: Arc::default(), streams: Arc::default() };
     let stop = shutdown::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
     let running = server.start(move |request, exchange| api.handle(request, exchange));
-    tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on http://{listening}");
+    let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
+    tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on {scheme}://{listening}");
     stop.wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
     if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
         tracing::warn!("some connections were cut: they did not end in time");
@@ -56,6 +65,19 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     stop_sinks(&app, sinks);
     tracing::info!(position = app.journal.end_position(), "stopped");
     Ok(())
+}
+
+/// Warns about its files, and reads them again at each SIGHUP: what renews certificates sends it.
+fn watch_certificate(tls: &Arc<Tls>) -> Result<(), String> {
+    if let Some(warning) = tls.warning() {
+        tracing::warn!("{warning}");
+    }
+    let tls = tls.clone();
+    let reload = move || match tls.reload() {
+        Ok(()) => tracing::info!("the certificate was read again: new connections get it"),
+        Err(error) => tracing::error!("the certificate stays as it was: {error}"),
+    };
+    process::on_hangup(reload).map_err(|e| format!("cannot wait for signals: {e}"))
 }
 
 fn open_journal(settings: &Settings) -> Result<Journal, String> {

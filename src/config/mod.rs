@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
 mod access;
+mod tls;
 
 pub use access::{AccessSettings, RawAccess};
 
@@ -47,6 +48,8 @@ pub struct Raw {
     /// Salvage a damaged journal before the start, as `journal salvage` does. Only a flag: given once, by a person
     #[arg(long)]
     salvage: bool,
+    #[command(flatten)]
+    tls: tls::RawTls,
     #[command(flatten)]
     access: access::RawAccess,
     #[command(flatten)]
@@ -166,9 +169,12 @@ impl Raw {
             ack: self.ack,
             log: self.log.check()?,
             allow_tmpfs: self.allow_tmpfs,
-            http: self
-                .http
-                .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?,
+            http: http::Config {
+                tls: self.tls.check()?.map(Arc::new),
+                ..self
+                    .http
+                    .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?
+            },
             access,
             salvage: self.salvage,
         };
@@ -279,6 +285,8 @@ mod tests {
             (["--journal-max-bytes", "1"], "JOURNAL_MAX_BYTES"),
             (["--head-bytes-max", "70000"], "HEAD_BYTES_MAX"),
             (["--idle-ms", "0"], "IDLE_MS"),
+            (["--tls-cert", "a.pem"], "TLS_KEY"),
+            (["--tls-key", "a.pem"], "TLS_CERT"),
             (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();

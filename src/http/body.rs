@@ -154,7 +154,8 @@ impl Chunks {
     /// One trailer, thrown away, or the empty line after the last one (true).
     fn trailer(&mut self, bytes: &[u8], config: &Config) -> Result<Option<(bool, usize)>, Refusal> {
         let Some(end) = line_end(bytes, 0) else {
-            let is_long = self.trailers + bytes.len() > config.trailers_bytes_max;
+            // A CR alone may be half of the empty line at the end, which is no trailer.
+            let is_long = bytes != b"\r" && self.trailers + bytes.len() > config.trailers_bytes_max;
             return if is_long { Err(Refusal::Trailer) } else { Ok(None) };
         };
         let line = bytes[..end - 1].strip_suffix(b"\r").ok_or(Refusal::Trailer)?;

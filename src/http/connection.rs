@@ -4,14 +4,15 @@
 //! the turn: a wake-up costs one read and one write whatever number of requests it brought, and what the answers
 //! promise is waited for once a turn.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::body::{Advance, Body};
-use super::exchange::{Exchange, Outlet, Watch};
+use super::exchange::{Exchange, Outlet, REQUEST_ID, Watch};
 use super::head::{Framing, Head, Search, parse};
 use super::input::Input;
 use super::refusal::Refusal;
@@ -26,22 +27,26 @@ use crate::runtime::Fired;
 
 /// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
 pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {
-    match Socket::new(stream) {
+    match Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) {
         Ok(socket) => Connection::new(shared, worker, socket, peer).run(),
         Err(error) => tracing::warn!(%error, "a socket could not be watched"),
     }
 }
 
-/// Answers with a refusal and nothing else.
+/// Answers with a refusal and nothing else. With TLS the handshake comes first, in a time that is as short as the
+/// goodbye's: without it nobody would hear the refusal.
 pub(super) fn turn_away(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-    let Ok(socket) = Socket::new(stream) else { return };
+    let Ok(socket) = Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) else { return };
     let mut connection = Connection::new(shared, worker, socket, peer);
-    connection.input.put(connection.outlet.lend());
-    connection.outlet.date = shared.desk(worker).date();
-    connection.outlet.refuse(refusal);
-    if connection.flush().is_ok() {
-        connection.linger();
+    if connection.socket.has_session() {
+        connection.phase = Phase::FirstByte;
+        connection.outlet.watch.arm(Fired::Both, shared.config.linger_close_ms);
+        match connection.receive() {
+            Received::Bytes | Received::NotTls => {}
+            Received::End => return,
+        }
     }
+    connection.refuse_and_end(refusal);
 }
 
 /// Its place in the registry, given up before the socket closes.
@@ -70,6 +75,15 @@ enum Phase {
     Idle,
     Head,
     Body,
+}
+
+/// What came of waiting for bytes.
+enum Received {
+    Bytes,
+    /// There will be none.
+    End,
+    /// They are no TLS.
+    NotTls,
 }
 
 /// How a turn ended.
@@ -116,15 +130,17 @@ impl Connection {
             shared: shared.clone(),
             peer,
             reads_in_a_row: 0,
-            begun_us: 0,
+            begun_us: monotonic_us(),
         }
     }
 
     fn run(&mut self) {
         self.become_idle(Phase::FirstByte);
         loop {
-            if !self.receive() {
-                return self.end_of_input();
+            match self.receive() {
+                Received::Bytes => {}
+                Received::End => return self.end_of_input(),
+                Received::NotTls => return self.refuse_and_end(Refusal::PlainHttp),
             }
             let mut turn = self.answer_all();
             while let Turn::More = turn {
@@ -146,25 +162,26 @@ impl Connection {
         }
     }
 
-    /// Waits for bytes and reads once. False: there will be none.
-    fn receive(&mut self) -> bool {
-        if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
-            self.socket.go_round(self.seat.worker);
-            self.reads_in_a_row = 0;
-        }
+    /// Waits for bytes and reads once.
+    fn receive(&mut self) -> Received {
         loop {
+            if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
+                self.socket.go_round(self.seat.worker);
+                self.reads_in_a_row = 0;
+            }
             if !self.socket.is_readable() {
                 self.reads_in_a_row = 0;
                 if !self.wait_readable() {
-                    return false;
+                    return Received::End;
                 }
             }
+            // One that brings nothing counts as well: a handshake, or records without data.
+            self.reads_in_a_row += 1;
             if self.input.has_no_buffer() {
                 self.input.put(self.outlet.lend());
             }
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => {
-                    self.reads_in_a_row += 1;
                     if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
                         self.begun_us = monotonic_us();
                     }
@@ -173,10 +190,18 @@ impl Connection {
                     if let Stage::Body(body) = &mut self.stage {
                         body.received += length;
                     }
-                    return true;
+                    return Received::Bytes;
                 }
                 Ok(Got::Nothing) => {}
-                Ok(Got::End) | Err(_) => return false,
+                Ok(Got::NotTls) => return Received::NotTls,
+                Ok(Got::End) => return Received::End,
+                Err(error) => {
+                    if error.kind() == ErrorKind::InvalidData {
+                        tracing::debug!(peer = %self.peer, %error, "TLS ended");
+                        self.shared.stats.tls_failures.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Received::End;
+                }
             }
         }
     }
@@ -226,7 +251,7 @@ impl Connection {
                     }
                 }
                 Err(refusal) => {
-                    self.outlet.refuse(refusal);
+                    self.refuse(refusal);
                     return Turn::Linger;
                 }
             }
@@ -275,15 +300,14 @@ impl Connection {
         };
         let head = &mut self.head;
         parse(head, &bytes[..length], config)?;
+        self.stage = Stage::Body(Body::new(length, head.framing));
         if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let body = Body::new(length, head.framing);
         let has_body = head.framing != Framing::Length(0);
         if head.expects_continue && has_body && bytes.len() == length {
             self.outlet.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        self.stage = Stage::Body(body);
         Ok(true)
     }
 
@@ -310,8 +334,22 @@ impl Connection {
             self.outlet.watch.disarm();
         }
         let is_last = head.close || self.shared.is_stopping() || self.outlet.watch.fired() != Fired::No;
-        let shape = Shape { head_only: head.method == super::Method::Head, close: is_last, is_old: head.is_old };
         let bytes = &*self.input.bytes_mut();
+        let sent_id = head.request_id(bytes);
+        let config = &self.shared.config;
+        let request_id = match config.access_log {
+            0 => sent_id.map(Cow::Borrowed),
+            _ => {
+                let request = (head.method, head.path(bytes));
+                self.outlet.log.begin((config, &self.shared.sampling), request, sent_id).map(Cow::Owned)
+            }
+        };
+        let shape = Shape {
+            head_only: head.method == super::Method::Head,
+            close: is_last,
+            is_old: head.is_old,
+            has_id: request_id.is_some(),
+        };
         let request = Request {
             method: head.method,
             path: head.path(bytes),
@@ -322,8 +360,11 @@ impl Connection {
         };
         self.shared.stats.requests.add(self.seat.worker, 1);
         let mut exchange = Exchange::new(&mut self.outlet, shape);
+        if let Some(id) = &request_id {
+            exchange.carry(&[(REQUEST_ID, id)]);
+        }
         let handled = catch_unwind(AssertUnwindSafe(|| (self.shared.handler)(&request, &mut exchange)));
-        let goes_on = exchange.finish(handled.is_err());
+        let goes_on = exchange.finish(handled.is_err(), request_id.as_deref());
         self.input.consume(consumed, &self.shared);
         goes_on
     }
@@ -356,6 +397,10 @@ impl Connection {
         if answers > 0 {
             self.shared.stats.durations.add(self.seat.worker, now_us - self.begun_us, answers);
         }
+        if !self.outlet.log.is_empty() {
+            let is_open = self.outlet.has_stream();
+            self.outlet.log.tell(self.peer, now_us - self.begun_us, is_open);
+        }
         self.begun_us = now_us;
     }
 
@@ -365,6 +410,8 @@ impl Connection {
         let mut stream = Stream::new(&mut self.socket, &mut self.outlet, is_chunked);
         let ran = catch_unwind(AssertUnwindSafe(|| run(&mut stream)));
         let has_ended = stream.finish(ran.is_err());
+        self.outlet.log.streamed(self.outlet.streamed);
+        self.outlet.log.tell(self.peer, monotonic_us() - self.begun_us, false);
         if has_ended {
             self.linger();
         }
@@ -394,19 +441,32 @@ impl Connection {
             Phase::Body => Refusal::BodyTimeout,
             Phase::Busy | Phase::FirstByte | Phase::Idle => return,
         };
+        self.refuse_and_end(refusal);
+    }
+
+    /// Answers with a refusal and ends the connection.
+    fn refuse_and_end(&mut self, refusal: Refusal) {
+        if self.input.has_no_buffer() {
+            self.input.put(self.outlet.lend());
+        }
         self.outlet.date = self.shared.desk(self.seat.worker).date();
-        self.outlet.refuse(refusal);
+        self.refuse(refusal);
         if self.flush().is_ok() {
             self.linger();
         }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        let seen = matches!(self.stage, Stage::Body(_)).then(|| (&self.head, &*self.input.bytes_mut()));
+        self.outlet.refuse(refusal, seen);
     }
 
     /// Closes without losing the answer: a close with unread bytes would reset the connection, and the client might
     /// never see what was sent. So our side ends, and the client's rest is read and thrown away for a while.
     fn linger(&mut self) {
         let config = &self.shared.config;
-        self.socket.half_close();
         self.outlet.watch.arm(Fired::Both, config.linger_close_ms);
+        self.socket.half_close();
         self.input.consume_all(&self.shared);
         let mut left = config.linger_close_bytes_max;
         // A deadline that ended our reading makes every read without data look like the client's end: the first such
@@ -416,7 +476,7 @@ impl Connection {
             self.socket.wait_readable();
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => left = left.saturating_sub(length),
-                Ok(Got::Nothing) => {}
+                Ok(Got::Nothing | Got::NotTls) => {}
                 Ok(Got::End) if is_our_end => {
                     is_our_end = false;
                     self.socket.wait_event();

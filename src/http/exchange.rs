@@ -6,21 +6,27 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use super::access_log::{Lines, new_id};
 use super::desk::Lent;
+use super::head::Head;
 use super::refusal::Refusal;
 use super::response::{Answer, DateLine, Shape, error_body, header_lines, render, render_refusal, render_stream};
 use super::server::Shared;
 use super::stream::{Producer, Stream};
-use crate::clock::monotonic_ms;
 use crate::runtime::{Deadline, Fired, Ticket, arm, register, unregister};
+
+/// The header by which a request is found in logs.
+pub(super) const REQUEST_ID: &str = "X-Request-Id";
 
 /// An answer in the output that must not leave as it is before its ticket is done.
 pub(super) struct Held {
     range: Range<usize>,
     lines: Vec<u8>,
     shape: Shape,
+    /// Its line in the access log, if that is on.
+    logged: usize,
 }
 
 /// The connection's ticket and deadline: one thing to wait for and one time to give up.
@@ -81,11 +87,24 @@ pub(super) struct Outlet {
     stream: Option<Producer>,
     /// Answers that wait for the next write.
     pub(super) unsent: u64,
+    pub(super) log: Lines,
+    /// What a stream has written.
+    pub(super) streamed: u64,
 }
 
 impl Outlet {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
-        Outlet { output: Vec::new(), date: [b' '; 37], watch, shared, held: Vec::new(), stream: None, unsent: 0 }
+        Outlet {
+            output: Vec::new(),
+            date: [b' '; 37],
+            watch,
+            shared,
+            held: Vec::new(),
+            stream: None,
+            unsent: 0,
+            log: Lines::default(),
+            streamed: 0,
+        }
     }
 
     /// Buffers for a turn; the input's goes to the caller.
@@ -111,11 +130,30 @@ impl Outlet {
         self.stream.take()
     }
 
-    /// Appends the answer to a broken request.
-    pub(super) fn refuse(&mut self, refusal: Refusal) {
+    /// Appends the answer to a broken request; `seen` is its head, where that could be read.
+    pub(super) fn refuse(&mut self, refusal: Refusal, seen: Option<(&Head, &[u8])>) {
+        let (status, tag, _) = refusal.parts();
         self.shared.stats.count_refusal(refusal);
-        self.count(refusal.parts().0);
-        render_refusal(&mut self.output, refusal, &self.date);
+        self.count(status);
+        let sent_id = seen.and_then(|(head, bytes)| head.request_id(bytes));
+        let id = sent_id.map(str::to_owned).or_else(|| self.id_for(status));
+        let mut lines = Vec::new();
+        if let Some(id) = &id {
+            header_lines(&mut lines, &[(REQUEST_ID, id)]);
+        }
+        let start = self.output.len();
+        render_refusal(&mut self.output, refusal, &lines, &self.date);
+        if self.shared.config.access_log > 0 {
+            let request = seen.map(|(head, bytes)| (head.method, head.path(bytes)));
+            self.log.refused(tag, request, &self.shared.config);
+            self.log.answered(self.log.count() - 1, status, self.output.len() - start, id.as_deref());
+        }
+    }
+
+    /// An id for an answer that somebody may ask about: an error of ours, or one that is in the access log.
+    fn id_for(&self, status: u16) -> Option<String> {
+        let is_needed = status >= 500 || (status >= 400 && self.shared.config.access_log > 0);
+        is_needed.then(new_id)
     }
 
     /// Waits until what the held answers promise has happened; replaces them where it has not (false).
@@ -133,19 +171,29 @@ impl Outlet {
         if failed {
             let sent = std::mem::take(&mut self.output);
             let mut copied = 0;
-            for Held { range, lines, shape } in std::mem::take(&mut self.held) {
+            for Held { range, lines, shape, logged } in std::mem::take(&mut self.held) {
                 self.output.extend_from_slice(&sent[copied..range.start]);
                 copied = range.end;
-                self.append(&(self.shared.config.on_failed)(), &lines, shape);
+                self.append(&(self.shared.config.on_failed)(), &lines, shape, logged);
             }
             self.output.extend_from_slice(&sent[copied..]);
         }
         self.held.clear();
     }
 
-    fn append(&mut self, answer: &Answer<'_>, lines: &[u8], shape: Shape) {
+    fn append(&mut self, answer: &Answer<'_>, lines: &[u8], shape: Shape, logged: usize) {
         self.count(answer.status);
-        render(&mut self.output, answer, lines, shape, &self.date);
+        let made = if shape.has_id { None } else { self.id_for(answer.status) };
+        let start = self.output.len();
+        match &made {
+            None => render(&mut self.output, answer, lines, shape, &self.date),
+            Some(id) => {
+                let mut lines = lines.to_vec();
+                header_lines(&mut lines, &[(REQUEST_ID, id)]);
+                render(&mut self.output, answer, &lines, shape, &self.date);
+            }
+        }
+        self.log.answered(logged, answer.status, self.output.len() - start, made.as_deref());
     }
 
     fn count(&self, status: u16) {
@@ -173,12 +221,15 @@ pub struct Exchange<'c> {
     lines: Vec<u8>,
     answered: bool,
     held: bool,
+    // Its line in the access log, if that is on.
+    logged: usize,
 }
 
 impl<'c> Exchange<'c> {
     pub(super) fn new(outlet: &'c mut Outlet, shape: Shape) -> Exchange<'c> {
         let start = outlet.output.len();
-        Exchange { outlet, shape, start, lines: Vec::new(), answered: false, held: false }
+        let logged = outlet.log.count().wrapping_sub(1);
+        Exchange { outlet, shape, start, lines: Vec::new(), answered: false, held: false, logged }
     }
 
     /// The worker that the connection lives on.
@@ -204,7 +255,7 @@ impl<'c> Exchange<'c> {
             return;
         }
         self.answered = true;
-        self.outlet.append(&answer, &self.lines, self.shape);
+        self.outlet.append(&answer, &self.lines, self.shape, self.logged);
     }
 
     /// Answers with a body whose length nobody knows yet: after the handler has returned and earlier answers are sent,
@@ -219,7 +270,9 @@ impl<'c> Exchange<'c> {
         self.shape.close = true;
         self.outlet.count(answer.status);
         let is_chunked = !self.shape.is_old;
+        let start = self.outlet.output.len();
         render_stream(&mut self.outlet.output, &answer, &self.lines, self.shape, &self.outlet.date);
+        self.outlet.log.answered(self.logged, answer.status, self.outlet.output.len() - start, None);
         if !self.shape.head_only {
             self.outlet.stream = Some(Producer { run: Box::new(producer), is_chunked });
         }
@@ -262,12 +315,12 @@ impl<'c> Exchange<'c> {
     }
 
     /// After the handler: an answer there is, whatever happened. True: the connection goes on.
-    pub(super) fn finish(mut self, panicked: bool) -> bool {
+    pub(super) fn finish(mut self, panicked: bool, request_id: Option<&str>) -> bool {
         self.outlet.unsent += 1;
         if panicked {
             self.outlet.output.truncate(self.start);
             self.outlet.stream = None;
-            self.answer_panic();
+            self.answer_panic(request_id);
             return false;
         }
         if !self.answered {
@@ -277,7 +330,7 @@ impl<'c> Exchange<'c> {
         if self.held {
             let range = self.start..self.outlet.output.len();
             let lines = std::mem::take(&mut self.lines);
-            self.outlet.held.push(Held { range, lines, shape: self.shape });
+            self.outlet.held.push(Held { range, lines, shape: self.shape, logged: self.logged });
             // A stream starts only behind its own head.
             if self.outlet.has_stream() && !self.outlet.settle() {
                 self.outlet.stream = None;
@@ -286,14 +339,22 @@ impl<'c> Exchange<'c> {
         !self.shape.close
     }
 
-    fn answer_panic(&mut self) {
-        static PANICS: AtomicU64 = AtomicU64::new(0);
-        let id = format!("{:x}-{:x}", monotonic_ms(), PANICS.fetch_add(1, Ordering::Relaxed));
+    fn answer_panic(&mut self, request_id: Option<&str>) {
+        let id = request_id.map_or_else(new_id, str::to_owned);
         tracing::error!(request_id = %id, "a handler panicked");
         self.outlet.shared.stats.handler_panics.fetch_add(1, Ordering::Relaxed);
-        let body = error_body(500, "internal", &format!("report this with the request id {id}"));
-        let headers = [("X-Request-Id", id.as_str())];
-        let answer = Answer { status: 500, content_type: "application/json", headers: &headers, body: body.as_bytes() };
-        self.outlet.append(&answer, &self.lines, Shape { close: true, ..self.shape });
+        // An id of the client's own may hold a quote: it is in the header, not in the body.
+        let message = match request_id {
+            Some(_) => "report this with its X-Request-Id".to_owned(),
+            None => format!("report this with the request id {id}"),
+        };
+        let body = error_body(500, "internal", &message);
+        let mut lines = std::mem::take(&mut self.lines);
+        if request_id.is_none() {
+            header_lines(&mut lines, &[(REQUEST_ID, &id)]);
+        }
+        let answer = Answer { status: 500, content_type: "application/json", headers: &[], body: body.as_bytes() };
+        self.outlet.append(&answer, &lines, Shape { close: true, has_id: true, ..self.shape }, self.logged);
+        self.outlet.log.named(self.logged, &id);
     }
 }

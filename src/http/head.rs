@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 
 use super::Config;
 use super::refusal::Refusal;
-use crate::limits::HEADERS_MAX;
+use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 
 /// A method that HTTP defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,21 @@ impl Method {
             _ => return None,
         })
     }
+
+    /// As it is sent.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Head => "HEAD",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+            Method::Options => "OPTIONS",
+            Method::Patch => "PATCH",
+            Method::Trace => "TRACE",
+            Method::Connect => "CONNECT",
+        }
+    }
 }
 
 /// How long the body is.
@@ -67,7 +82,11 @@ struct Span {
 
 impl Span {
     fn of(whole: &[u8], part: &[u8]) -> Span {
-        // A part that httparse left out is empty; all others lie within the head, which is shorter than 64 KiB.
+        if part.is_empty() {
+            // One that was left out lies anywhere.
+            return Span::default();
+        }
+        // All others lie within the head, which is shorter than 64 KiB.
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
         Span { start: u16::try_from(start).unwrap_or(0), length: u16::try_from(part.len()).unwrap_or(0) }
     }
@@ -95,6 +114,8 @@ pub(super) struct Head {
     pub(super) is_old: bool,
     path: Span,
     query: Span,
+    /// Of an `X-Request-Id` that can be believed; empty where there is none.
+    request_id: Span,
     fields: [Field; HEADERS_MAX],
     field_count: usize,
 }
@@ -109,6 +130,7 @@ impl Head {
             is_old: false,
             path: Span::default(),
             query: Span::default(),
+            request_id: Span::default(),
             fields: [Field::default(); HEADERS_MAX],
             field_count: 0,
         }
@@ -125,6 +147,11 @@ impl Head {
 
     pub(super) fn query<'a>(&self, request: &'a [u8]) -> &'a str {
         std::str::from_utf8(self.query.text(request)).unwrap_or_default()
+    }
+
+    pub(super) fn request_id<'a>(&self, request: &'a [u8]) -> Option<&'a str> {
+        let id = self.request_id.text(request);
+        if id.is_empty() { None } else { std::str::from_utf8(id).ok() }
     }
 
     pub(super) fn headers<'a>(&'a self, request: &'a [u8]) -> Headers<'a> {
@@ -231,6 +258,7 @@ pub(super) fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<()
         *field = Field { name: Span::of(bytes, header.name.as_bytes()), value: Span::of(bytes, header.value) };
         rules.see(header.name, header.value.trim_ascii())?;
     }
+    head.request_id = Span::of(bytes, rules.request_id);
     head.framing = rules.framing(head.is_old)?;
     head.expects_continue = rules.expects_continue && !head.is_old;
     head.close = rules.close || (head.is_old && !rules.keep_alive);
@@ -239,7 +267,8 @@ pub(super) fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<()
 
 /// A version that exists elsewhere, or no version at all.
 fn wrong_version(bytes: &[u8]) -> Refusal {
-    let line = bytes.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.split(|&byte| byte == b' ').collect::<Vec<_>>().as_slice() {
         [_, _, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]]
             if major.is_ascii_digit() && minor.is_ascii_digit() =>
@@ -275,7 +304,8 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
 
 /// What the headers that frame a message said.
 #[derive(Default)]
-struct Rules {
+struct Rules<'h> {
+    request_id: &'h [u8],
     hosts: usize,
     length: Option<usize>,
     is_chunked: bool,
@@ -284,8 +314,8 @@ struct Rules {
     keep_alive: bool,
 }
 
-impl Rules {
-    fn see(&mut self, name: &str, value: &[u8]) -> Result<(), Refusal> {
+impl<'h> Rules<'h> {
+    fn see(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refusal> {
         // The length first: most headers are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
@@ -305,6 +335,10 @@ impl Rules {
                     self.close |= option.eq_ignore_ascii_case(b"close");
                     self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
+            }
+            // One that cannot be believed is none; of several, the first.
+            12 if self.request_id.is_empty() && name.eq_ignore_ascii_case("x-request-id") && is_request_id(value) => {
+                self.request_id = value;
             }
             14 if name.eq_ignore_ascii_case("content-length") => {
                 let earlier = self.length.replace(content_length(value)?);
@@ -335,6 +369,10 @@ impl Rules {
             (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
         }
     }
+}
+
+fn is_request_id(value: &[u8]) -> bool {
+    value.len() <= REQUEST_ID_BYTES_MAX && value.iter().all(u8::is_ascii_graphic)
 }
 
 fn content_length(value: &[u8]) -> Result<usize, Refusal> {

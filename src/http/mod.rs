@@ -14,6 +14,7 @@
 //! after it is read as a request; every wait has a deadline or a ticket; every buffer has a bound.
 
 mod acceptor;
+mod access_log;
 mod body;
 mod connection;
 mod desk;
@@ -21,6 +22,8 @@ mod durations;
 mod exchange;
 mod head;
 mod input;
+#[doc(hidden)]
+pub mod probe;
 mod refusal;
 mod registry;
 mod response;
@@ -29,6 +32,7 @@ mod settings;
 mod socket;
 mod stats;
 mod stream;
+mod tls;
 
 pub use durations::{DURATION_BOUNDS_US, Durations, Spread};
 pub use exchange::{Exchange, Waited};
@@ -38,3 +42,4 @@ pub use server::{Config, Request, Running, Server, Trusted};
 pub use settings::RawLimits;
 pub use stats::{Counter, Stats};
 pub use stream::Stream;
+pub use tls::Tls;

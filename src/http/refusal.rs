@@ -27,10 +27,11 @@ pub(super) enum Refusal {
     BodiesFull,
     ConnectionsFull,
     AddressFull,
+    PlainHttp,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 22] = [
+    pub(super) const ALL: [Refusal; 23] = [
         Refusal::RequestLine,
         Refusal::Field,
         Refusal::LineEnding,
@@ -53,6 +54,7 @@ impl Refusal {
         Refusal::BodiesFull,
         Refusal::ConnectionsFull,
         Refusal::AddressFull,
+        Refusal::PlainHttp,
     ];
 
     /// Status, tag and what to do about it.
@@ -81,6 +83,7 @@ impl Refusal {
             Refusal::Version => (505, "unsupported_version", "use HTTP/1.1"),
             Refusal::BodiesFull => (503, "bodies_full", "the server is busy with large bodies: send it again later"),
             Refusal::ConnectionsFull => (503, "connections_full", "the server has no connection left: try again later"),
+            Refusal::PlainHttp => (400, "plain_http", "this port speaks TLS: use https://"),
             Refusal::AddressFull => (429, "too_many_connections", "open fewer connections from one address"),
         }
     }

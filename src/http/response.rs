@@ -31,6 +31,8 @@ pub(super) struct Shape {
     pub(super) close: bool,
     /// HTTP/1.0, which has to be told that the connection stays.
     pub(super) is_old: bool,
+    /// The lines that it carries name its request already.
+    pub(super) has_id: bool,
 }
 
 /// Appends an answer; `lines` are header lines that its request gets whatever the answer.
@@ -105,12 +107,13 @@ pub(super) fn header_lines(output: &mut Vec<u8>, headers: &[(&str, &str)]) {
 }
 
 /// Appends the answer to a request that broke a rule; the connection ends after it.
-pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, date: &DateLine) {
+pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, lines: &[u8], date: &DateLine) {
     let (status, tag, message) = refusal.parts();
     let body = error_body(status, tag, message);
     let headers: &[(&str, &str)] = if refusal.is_passing() { &[("Retry-After", "1")] } else { &[] };
     let answer = Answer { status, content_type: "application/json", headers, body: body.as_bytes() };
-    render(output, &answer, b"", Shape { head_only: false, close: true, is_old: false }, date);
+    let shape = Shape { head_only: false, close: true, is_old: false, has_id: !lines.is_empty() };
+    render(output, &answer, lines, shape, date);
 }
 
 /// `tag` and `message` are words of ours that need no escaping.

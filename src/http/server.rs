@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::access_log::Sampling;
 use super::desk::Desk;
 use super::registry::Registry;
 use super::response::{self, Answer};
-use super::{Exchange, Headers, Method, Stats, acceptor};
+use super::{Exchange, Headers, Method, Stats, Tls, acceptor};
 use crate::limits;
 use crate::limits::ACCEPT_BACKLOG;
 use crate::runtime::worker_count;
@@ -76,6 +77,12 @@ pub struct Config {
     pub linger_close_bytes_max: usize,
     /// … and for how long.
     pub linger_close_ms: u64,
+    /// Speaks TLS and nothing else.
+    pub tls: Option<Arc<Tls>>,
+    /// 0: no access log. Otherwise one request in so many, and every one that is answered with 400 or more.
+    pub access_log: u64,
+    /// Paths that name a person after this prefix, which is all that the log shows of them.
+    pub private_paths: &'static [&'static str],
     /// Takes the place of held answers whose ticket failed.
     pub on_failed: fn() -> Answer<'static>,
 }
@@ -107,6 +114,9 @@ impl Default for Config {
             unsent_bytes_max: limits::UNSENT_BYTES_MAX,
             linger_close_bytes_max: limits::LINGER_CLOSE_BYTES_MAX,
             linger_close_ms: limits::LINGER_CLOSE_MS,
+            tls: None,
+            access_log: 0,
+            private_paths: &[],
             on_failed: response::failed,
         }
     }
@@ -142,6 +152,7 @@ pub(super) struct Shared {
     pub(super) handler: Handler,
     pub(super) stats: Arc<Stats>,
     pub(super) registry: Registry,
+    pub(super) sampling: Sampling,
     desks: Vec<Desk>,
     stopping: AtomicBool,
 }
@@ -209,6 +220,7 @@ impl Server {
             handler: Box::new(handler),
             stats: self.stats,
             registry: Registry::new(workers),
+            sampling: Sampling::default(),
             desks: (0..workers).map(|_| Desk::new()).collect(),
             stopping: AtomicBool::new(false),
         });

@@ -77,6 +77,9 @@ pub struct RawLimits {
     /// Unsent answers of one connection, past which nothing more is read from it
     #[arg(long, env = "UNSENT_BYTES_MAX", default_value_t = limits::UNSENT_BYTES_MAX, value_name = "BYTES", hide_short_help = true)]
     unsent_bytes_max: usize,
+    /// Log one request in so many, and every one that is answered with 400 or more; 0: none
+    #[arg(long, env = "ACCESS_LOG", default_value_t = 0, value_name = "NUMBER")]
+    access_log: u64,
     /// Graceful stop: what is under way after this is cut
     #[arg(long, env = "SHUTDOWN_MS", default_value_t = limits::SHUTDOWN_MS, value_name = "MILLISECONDS", hide_short_help = true)]
     pub shutdown_ms: u64,
@@ -115,6 +118,7 @@ impl RawLimits {
             write_stall_ms: within("WRITE_STALL_MS", self.write_stall_ms, 1, DAY_MS)?,
             pipeline_requests_max: within("PIPELINE_REQUESTS_MAX", self.pipeline_requests_max, 1, 100_000)?,
             unsent_bytes_max: within("UNSENT_BYTES_MAX", self.unsent_bytes_max, 1, 1 << 30)?,
+            access_log: self.access_log,
             ..Config::default()
         };
         if config.request_line_bytes_max > config.head_bytes_max {

@@ -60,6 +60,8 @@ pub struct Stats {
     pub refusals: Vec<AtomicU64>,
     /// Connections ended by a deadline: silent first, idle, head, body, write.
     pub timeouts: AtomicU64,
+    /// TLS that was broken off: no handshake in common, or records that are none.
+    pub tls_failures: AtomicU64,
     /// Panics of the handler.
     pub handler_panics: AtomicU64,
 }
@@ -81,6 +83,7 @@ impl Stats {
             bytes_out: Counter::new(workers),
             refusals: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             timeouts: AtomicU64::new(0),
+            tls_failures: AtomicU64::new(0),
             handler_panics: AtomicU64::new(0),
         }
     }

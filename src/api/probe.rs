@@ -1,0 +1,35 @@
+//! The pure parts of the API, text in and verdict out, for tests and fuzzing that hold them against models. Nothing that
+//! serves uses it.
+
+use uuid::Uuid;
+
+use super::json_guard::{check_depth, check_object};
+use super::query::{Query, decode};
+use super::wire::{self, Receipt};
+use crate::events::Event;
+
+/// The decoded parameters of a query; `None`: refused.
+pub fn query(text: &str) -> Option<Vec<(String, String)>> {
+    Query::parse(text).ok().map(Query::into_pairs)
+}
+
+/// A decoded path segment; `None`: refused.
+pub fn segment(text: &str) -> Option<String> {
+    decode(text, false).ok().map(std::borrow::Cow::into_owned)
+}
+
+/// Whether text is nested at most so deep.
+pub fn fits_depth(json: &str, depth_max: usize) -> bool {
+    check_depth(json, depth_max).is_ok()
+}
+
+/// What of an object a store would refuse: `Depth`, `Nul`, `Surrogate` or `Number`.
+pub fn object_fault(json: &str, depth_max: usize) -> Option<String> {
+    check_object(json, depth_max).err().map(|fault| format!("{fault:?}"))
+}
+
+/// The event in an object of a request, with the id 7 where it names none, or the tag of its refusal.
+pub fn event(text: &str, now_ms: i64, retention_ms: i64) -> Result<Event<'_>, &'static str> {
+    let judged = wire::event(text, Receipt { now_ms, retention_ms }, || Uuid::from_u128(7));
+    judged.map_err(|rejection| rejection.tag)
+}

@@ -1,0 +1,233 @@
+//! Events of a request, judged naively over the parsed JSON, and on their way through the journal.
+
+use event_tracker::api::probe;
+use event_tracker::events::{Event, EventType, Record, decode_record, encode_event};
+use serde_json::{Map, Value};
+use unicode_normalization::UnicodeNormalization;
+use uuid::Uuid;
+
+pub(crate) const NOW_MS: i64 = 1_800_000_000_000;
+pub(crate) const RETENTION_MS: i64 = 400 * 86_400_000;
+
+/// Any text: it is judged without a panic, and what is taken comes back from the journal's bytes as it was.
+pub(crate) fn check_text(text: &str) {
+    if let Ok(event) = probe::event(text, NOW_MS, RETENTION_MS) {
+        let mut bytes = Vec::new();
+        encode_event(&event, &mut bytes);
+        let mut rest = bytes.as_slice();
+        assert_eq!(decode_record(&mut rest).expect("a record"), Record::Event(event), "{text}");
+        assert!(rest.is_empty());
+    }
+    // What the text says twice only its last says in the model: so it is written again.
+    if let Ok(value) = serde_json::from_str::<Value>(text) {
+        check(&value);
+        check_guard(text, &value);
+    }
+}
+
+/// The verdict, and what is taken, is the model's.
+pub(crate) fn check(value: &Value) {
+    let text = value.to_string();
+    let real = probe::event(&text, NOW_MS, RETENTION_MS);
+    let model = judge(value, &text);
+    match (&real, &model) {
+        (Ok(event), Some(expected)) => {
+            assert_eq!(event, expected, "{text}");
+        }
+        (Err(_), None) => {}
+        _ => panic!("{real:?}, but the model {model:?}: {text}"),
+    }
+}
+
+/// The guard's one pass says what a recursion over the parsed value does.
+pub(crate) fn check_guard(text: &str, value: &Value) {
+    for depth_max in [0, 1, 2, 5, 32] {
+        let fits = depth(value) <= depth_max;
+        assert_eq!(probe::fits_depth(text, depth_max), fits, "{text}");
+        let fault = probe::object_fault(text, depth_max);
+        match fault.as_deref() {
+            None => assert!(fits && !holds_nul(value), "{text}"),
+            Some("Depth") => assert!(!fits, "{text}"),
+            Some("Nul") => assert!(fits && holds_nul(value), "{text}"),
+            // A parser takes numbers that a store does not: written with an exponent, or very long.
+            Some("Number") => assert!(text.contains(['e', 'E']) || text.len() > 100, "{text}"),
+            other => panic!("{other:?} of text that can be parsed: {text}"),
+        }
+    }
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}
+
+/// A number whose exponent no double has.
+fn holds_odd_number(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let text = number.to_string();
+            text.split_once('e').is_some_and(|(_, exponent)| exponent.parse::<i32>().expect("a number").abs() > 308)
+        }
+        Value::Array(items) => items.iter().any(holds_odd_number),
+        Value::Object(fields) => fields.values().any(holds_odd_number),
+        _ => false,
+    }
+}
+
+/// `Err`: refused; `Ok(None)`: not there.
+type Field<T> = Result<Option<T>, ()>;
+
+fn judge(value: &Value, text: &str) -> Option<Event<'static>> {
+    let object = value.as_object()?;
+    if text.len() > 64 * 1024 || depth(value) > 33 {
+        return None;
+    }
+    read(object).ok()
+}
+
+fn read(object: &Map<String, Value>) -> Result<Event<'static>, ()> {
+    let empty = Map::new();
+    let metadata = match object.get("metadata") {
+        None | Some(Value::Null) => &empty,
+        Some(Value::Object(fields)) => fields,
+        Some(_) => return Err(()),
+    };
+    let id = event_id(object.get("eventId"))?;
+    let event = Event {
+        id: id.unwrap_or(Uuid::from_u128(7)),
+        id_from_client: id.is_some(),
+        event_type: event_type(object.get("eventType"))?,
+        event_time_ms: time(object)?,
+        received_at_ms: NOW_MS,
+        user_id: opaque(object.get("userId"))?.map(Into::into),
+        session_id: text(object.get("sessionId"), 64)?.map(Into::into),
+        component_id: integer(metadata.get("componentId"), 1)?,
+        element_id: text(metadata.get("elementId"), 200)?.map(Into::into),
+        keyword: keyword(metadata.get("keyword"))?.map(Into::into),
+        post_id: opaque(metadata.get("postId"))?.map(Into::into),
+        url: text(metadata.get("url"), 2_048)?.map(Into::into),
+        referrer: text(metadata.get("referrer"), 2_048)?.map(Into::into),
+        result_count: integer(metadata.get("resultCount"), 0)?,
+        properties: properties(object.get("properties"))?.map(Into::into),
+    };
+    let has_component = event.component_id.is_some();
+    let is_whole = match event.event_type {
+        EventType::Click => has_component || event.element_id.is_some(),
+        EventType::PageView => has_component || event.url.is_some() || event.post_id.is_some(),
+        EventType::Search => event.keyword.is_some(),
+        _ => event.user_id.is_some() && event.post_id.is_some(),
+    };
+    let has_somebody = event.user_id.is_some() || event.session_id.is_some();
+    if is_whole && has_somebody { Ok(event) } else { Err(()) }
+}
+
+fn event_type(value: Option<&Value>) -> Result<EventType, ()> {
+    match value.and_then(Value::as_str).map(str::to_ascii_uppercase).as_deref() {
+        Some("CLICK") => Ok(EventType::Click),
+        Some("PAGE_VIEW") => Ok(EventType::PageView),
+        Some("SEARCH") => Ok(EventType::Search),
+        Some("LIKE") => Ok(EventType::Like),
+        Some("UNLIKE") => Ok(EventType::Unlike),
+        _ => Err(()),
+    }
+}
+
+fn event_id(value: Option<&Value>) -> Field<Uuid> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.len() == 36 => text.parse().map(Some).map_err(drop),
+        Some(_) => Err(()),
+    }
+}
+
+fn opaque(value: Option<&Value>) -> Field<String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+        Some(Value::String(text)) => {
+            let is_placeholder = ["", "undefined", "null", "[object Object]", "NaN"].contains(&text.as_str());
+            let is_good = !is_placeholder && text.len() <= 128 && !text.chars().any(char::is_control);
+            if is_good { Ok(Some(text.clone())) } else { Err(()) }
+        }
+        Some(_) => Err(()),
+    }
+}
+
+fn text(value: Option<&Value>, bytes_max: usize) -> Field<String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) if text.is_empty() => Ok(None),
+        Some(Value::String(text)) if text.len() <= bytes_max && !text.contains('\0') => Ok(Some(text.clone())),
+        Some(_) => Err(()),
+    }
+}
+
+fn keyword(value: Option<&Value>) -> Field<String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => {
+            let normal: String = text.trim().nfc().collect();
+            let is_good = (1..=200).contains(&normal.len()) && !normal.contains('\0');
+            if is_good { Ok(Some(normal)) } else { Err(()) }
+        }
+        Some(_) => Err(()),
+    }
+}
+
+fn integer(value: Option<&Value>, min: i64) -> Field<i64> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_i64().filter(|number| *number >= min).map(Some).ok_or(()),
+    }
+}
+
+fn properties(value: Option<&Value>) -> Field<String> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(_)) => {
+            let value = value.expect("an object");
+            let text = value.to_string();
+            let is_good = text.len() <= 8 * 1024 && depth(value) <= 32 && !holds_nul(value) && !holds_odd_number(value);
+            if is_good { Ok(Some(text)) } else { Err(()) }
+        }
+        Some(_) => Err(()),
+    }
+}
+
+fn moment(value: Option<&Value>) -> Field<i64> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => text.parse::<jiff::Timestamp>().map(|at| Some(at.as_millisecond())).map_err(drop),
+        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.as_i64().map(Some).ok_or(()),
+        Some(Value::Number(number)) => {
+            let ms = number.as_f64().filter(|ms| ms.abs() < 1e15).ok_or(())?;
+            Ok(Some(ms.trunc() as i64))
+        }
+        Some(_) => Err(()),
+    }
+}
+
+fn time(object: &Map<String, Value>) -> Result<i64, ()> {
+    let sent = moment(object.get("sentAt"))?;
+    let Some(at) = moment(object.get("timestamp"))? else { return Ok(NOW_MS) };
+    // Wider than any sum of two of them; the server saturates, which is further away than any bound as well.
+    let at = i128::from(at) + sent.map_or(0, |sent| i128::from(NOW_MS) - i128::from(sent));
+    let now = i128::from(NOW_MS);
+    match at {
+        at if at > now + 60_000 => Ok(NOW_MS),
+        at if at < now - i128::from(RETENTION_MS) => Err(()),
+        at => i64::try_from(at).map_err(drop),
+    }
+}
