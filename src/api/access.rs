@@ -33,8 +33,7 @@ impl Access {
 impl Api {
     /// What is asked of every request. False: it was answered.
     pub(super) fn lets_in(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        self.access.origins.carry(request, exchange);
-        if self.access.origins.is_intruder(request) {
+        if !self.access.origins.lets_in(request, exchange) {
             let message = "pages of this origin may not do this: see ALLOWED_ORIGINS";
             answer::error(exchange, 403, "origin_refused", message);
             return false;

@@ -47,11 +47,10 @@ impl Origins {
         listed.collect::<Result<Vec<_>, _>>().map(Origins::Listed)
     }
 
-    /// What `Access-Control-Allow-Origin` says to a request; `None`: nothing, and its page learns nothing.
-    pub(super) fn allowed<'r>(&self, request: &Request<'r>) -> Option<&'r str> {
-        let origin = std::str::from_utf8(request.headers.get("origin")?).ok()?;
+    /// What `Access-Control-Allow-Origin` says to a page of `origin`; `None`: nothing, and the page learns nothing.
+    fn allowed<'r>(&self, origin: &'r str, path: &str) -> Option<&'r str> {
         match self {
-            Origins::Ingestion if takes_events(request.path) => Some("*"),
+            Origins::Ingestion if takes_events(path) => Some("*"),
             Origins::Ingestion => None,
             Origins::All => Some("*"),
             Origins::Listed(origins) => origins.iter().any(|one| one.eq_ignore_ascii_case(origin)).then_some(origin),
@@ -65,29 +64,29 @@ impl Origins {
         }
         let mut headers = vec![("Allow", allow)];
         // The origin itself stands in what every answer carries: a second one would make browsers refuse both.
-        if self.allowed(request).is_some() {
+        let origin = request.headers.get("origin").and_then(|origin| std::str::from_utf8(origin).ok());
+        if origin.is_some_and(|origin| self.allowed(origin, request.path).is_some()) {
             headers.extend([("Access-Control-Allow-Methods", allow), ALLOWED_HEADERS, MAX_AGE]);
         }
         exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
         true
     }
 
-    /// Adds what the answer to a request carries whatever it will be.
-    pub(super) fn carry(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        if let Some(origin) = self.allowed(request) {
-            exchange.carry(&[("Access-Control-Allow-Origin", origin), EXPOSED_HEADERS, VARIES]);
-        } else if matches!(self, Origins::Listed(_)) {
+    /// Adds what the answer to a request carries whatever it will be. False: the request changes something and comes
+    /// from a page that may not do that. A "simple" request needs no preflight, so the browser has sent it already: only
+    /// its effect can be kept from happening.
+    pub(super) fn lets_in(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
+        let origin = request.headers.get("origin");
+        let allowed = origin.and_then(|origin| self.allowed(std::str::from_utf8(origin).ok()?, request.path));
+        match allowed {
+            Some(allowed) => exchange.carry(&[("Access-Control-Allow-Origin", allowed), EXPOSED_HEADERS, VARIES]),
             // A cache must not give this answer to a page that may read it.
-            exchange.carry(&[VARIES]);
+            None if matches!(self, Origins::Listed(_)) => exchange.carry(&[VARIES]),
+            None => {}
         }
-    }
-
-    /// Whether a request that changes something comes from a page that may not make it. A "simple" request needs no
-    /// preflight, so the browser has sent it already: only its effect can be kept from happening.
-    pub(super) fn is_intruder(&self, request: &Request<'_>) -> bool {
+        let Some(origin) = origin else { return true };
         let changes = matches!(request.method, Method::Post | Method::Put | Method::Delete);
-        let Some(origin) = request.headers.get("origin") else { return false };
-        changes && !takes_events(request.path) && self.allowed(request).is_none() && !is_own(origin, request)
+        !changes || allowed.is_some() || takes_events(request.path) || is_own(origin, request)
     }
 }
 
