@@ -11,19 +11,11 @@ use support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs};
 use support::seed;
 use uuid::Uuid;
 
-/// A second program on the stores of the first.
-fn beside(first: &Bench) -> Bench {
-    let mut second = Bench::on(first.database_url.clone(), None);
-    second.set("REDIS_URL", &first.redis.as_ref().expect("Redis").url());
-    second.name = "the second".to_owned();
-    second
-}
-
 #[test]
 fn two_instances_count_as_one_whichever_gets_an_event_and_whichever_is_killed() {
     let seed = seed();
     let Some(mut first) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
-    let mut second = beside(&first);
+    let mut second = first.beside();
     first.start();
     second.start();
     let mut random = StdRng::seed_from_u64(seed);

@@ -186,18 +186,10 @@ fn a_ledger_that_stands_still_makes_it_202_and_what_was_sent_is_applied_in_order
     });
 }
 
-/// A second program on the PostgreSQL and Redis of the first.
-fn beside(first: &Bench) -> Bench {
-    let mut second = Bench::on(first.database_url.clone(), None);
-    second.set("REDIS_URL", &first.redis.as_ref().expect("Redis").url());
-    second.name = "the second".to_owned();
-    second
-}
-
 #[test]
 fn clients_that_toggle_one_post_at_once_on_two_instances_are_each_told_the_count_right_after() {
     let Some(mut first) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
-    let mut second = beside(&first);
+    let mut second = first.beside();
     first.start();
     second.start();
     toggle_at_once(&first, &[first.address(), second.address()], 150, 3);
@@ -213,7 +205,7 @@ fn two_thousand_clients_that_toggle_one_post_at_once_are_each_told_the_count_rig
     let setting = |name, default| std::env::var(name).ok().and_then(|n: String| n.parse().ok()).unwrap_or(default);
     let (clients, rounds) = (setting("LIKE_CLIENTS", 2_000), setting("LIKE_ROUNDS", 5));
     let Some(mut first) = Bench::new(Ledger::Postgres, Live::Redis) else { return };
-    let mut second = beside(&first);
+    let mut second = first.beside();
     first.start();
     second.start();
     toggle_at_once(&first, &[first.address(), second.address()], clients, rounds);

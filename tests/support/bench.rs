@@ -83,6 +83,14 @@ impl Bench {
         Bench { name, directory, data_dir, database_url, redis, settings, tracker: None, _postgres: None }
     }
 
+    /// A second program, not started, on the stores of this one.
+    pub(crate) fn beside(&self) -> Bench {
+        let mut second = Bench::on(self.database_url.clone(), None);
+        second.set("REDIS_URL", &self.redis.as_ref().expect("Redis").url());
+        second.name = "the second".to_owned();
+        second
+    }
+
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.settings.retain(|(set, _)| set != name);
         self.settings.push((name.to_owned(), value.to_owned()));
