@@ -71,16 +71,7 @@ pub fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(event.id.as_bytes());
     out.extend_from_slice(&event.event_time_ms.to_le_bytes());
     out.extend_from_slice(&event.received_at_ms.to_le_bytes());
-    let strings = [
-        &event.user_id,
-        &event.session_id,
-        &event.element_id,
-        &event.keyword,
-        &event.post_id,
-        &event.url,
-        &event.referrer,
-        &event.properties,
-    ];
+    let strings = event.texts();
     let numbers = [event.component_id, event.result_count];
     let mut mask = 0u16;
     for (bit, present) in strings.iter().map(|s| s.is_some()).chain(numbers.iter().map(|n| n.is_some())).enumerate() {

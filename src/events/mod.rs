@@ -162,7 +162,21 @@ pub struct Event<'a> {
     pub received_at_ms: i64,
 }
 
-impl Event<'_> {
+impl<'a> Event<'a> {
+    /// Every text that it has, in the order in which records hold them: never to be changed.
+    pub fn texts(&self) -> [&Option<Cow<'a, str>>; 8] {
+        [
+            &self.user_id,
+            &self.session_id,
+            &self.element_id,
+            &self.keyword,
+            &self.post_id,
+            &self.url,
+            &self.referrer,
+            &self.properties,
+        ]
+    }
+
     /// The minute since the epoch that the event counts in.
     pub fn minute(&self) -> i64 {
         self.event_time_ms.div_euclid(60_000)

@@ -5,17 +5,7 @@ use crate::limits::{EXPORT_PAGE_BYTES, EXPORT_PAGE_ROWS_MAX, EXPORT_PAGE_ROWS_MI
 
 /// Bytes of an event's texts, and about those of the rest.
 pub fn row_bytes(event: &Event<'_>) -> usize {
-    let texts = [
-        &event.user_id,
-        &event.session_id,
-        &event.element_id,
-        &event.keyword,
-        &event.post_id,
-        &event.url,
-        &event.referrer,
-        &event.properties,
-    ];
-    texts.into_iter().flatten().map(|text| text.len()).sum::<usize>() + 100
+    event.texts().into_iter().flatten().map(|text| text.len()).sum::<usize>() + 100
 }
 
 /// Rows that make a page if they are as large as these.

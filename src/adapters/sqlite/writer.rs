@@ -148,17 +148,7 @@ fn check_post(put: &PostPut<'_>) -> Result<(), StoreError> {
 }
 
 fn check_event(event: &Event<'_>) -> Result<(), StoreError> {
-    let texts = [
-        &event.user_id,
-        &event.session_id,
-        &event.element_id,
-        &event.keyword,
-        &event.post_id,
-        &event.url,
-        &event.referrer,
-        &event.properties,
-    ];
-    check_texts(texts.into_iter().filter_map(|text| text.as_deref()))
+    check_texts(event.texts().into_iter().filter_map(|text| text.as_deref()))
 }
 
 /// The ids that are new; they are remembered in the current table.
