@@ -20,7 +20,7 @@ use crate::limits::{
     EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
     POST_IMAGES_MAX, URL_BYTES_MAX,
 };
-use crate::ports::{PostOutcome, Verdict};
+use crate::ports::{Post, PostOutcome, Verdict};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, expecting = "an object")]
@@ -41,7 +41,7 @@ struct WirePost<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PostBody<'a, T: Serialize> {
+pub(super) struct PostBody<'a, T: Serialize> {
     post_id: &'a str,
     user_id: &'a str,
     content: &'a str,
@@ -49,6 +49,20 @@ struct PostBody<'a, T: Serialize> {
     image_urls: &'a [T],
     created_at: String,
     like_count: i64,
+}
+
+impl<'a> PostBody<'a, String> {
+    pub(super) fn of(post: &'a Post) -> PostBody<'a, String> {
+        PostBody {
+            post_id: &post.post_id,
+            user_id: &post.user_id,
+            content: &post.content,
+            hashtags: &post.hashtags,
+            image_urls: &post.image_urls,
+            created_at: answer::rfc3339(post.created_at_ms),
+            like_count: post.like_count,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -116,16 +130,7 @@ impl Api {
         let read = self.app.post(post, exchange.ticket());
         match self.finish(read, exchange) {
             Some(Ok(Some(post))) => {
-                let body = PostBody {
-                    post_id: &post.post_id,
-                    user_id: &post.user_id,
-                    content: &post.content,
-                    hashtags: &post.hashtags,
-                    image_urls: &post.image_urls,
-                    created_at: answer::rfc3339(post.created_at_ms),
-                    like_count: post.like_count,
-                };
-                answer::json(exchange, 200, &body);
+                answer::json(exchange, 200, &PostBody::of(&post));
             }
             Some(Ok(None)) => answer::error(exchange, 404, "not_found", "there is no post with this id"),
             _ => answer::store_away(exchange),

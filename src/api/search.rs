@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::posts::PostBody;
 use super::query::Query;
 use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer, cacheable};
@@ -12,7 +13,7 @@ use crate::app::reads::Source;
 use crate::events::{fold_hashtag, fold_keyword};
 use crate::http::{Exchange, Method, Request};
 use crate::limits::{KEYWORD_BYTES_MAX, LIST_ROWS_MAX, SEARCH_POSTS};
-use crate::ports::{Post, PostSearch};
+use crate::ports::PostSearch;
 
 /// What a request asks for: valid, and its own.
 struct Wanted {
@@ -32,18 +33,6 @@ struct Found<'a> {
     stale: bool,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FoundPost<'a> {
-    post_id: &'a str,
-    user_id: &'a str,
-    content: &'a str,
-    hashtags: &'a [String],
-    image_urls: &'a [String],
-    created_at: String,
-    like_count: i64,
-}
-
 impl Api {
     pub(super) fn search(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let Wanted { user, keyword, query } = match wanted(request.query) {
@@ -56,7 +45,7 @@ impl Api {
         if request.method == Method::Get {
             self.app.record_search(user.as_deref(), &keyword, posts.len(), exchange.ticket());
         }
-        let rows: Vec<FoundPost<'_>> = posts.iter().map(found_post).collect();
+        let rows: Vec<PostBody<'_, String>> = posts.iter().map(PostBody::of).collect();
         let Ok(posts) = to_raw_value(&rows) else { return answer::unwritable(exchange) };
         let (source, stale) = (Source::Ledger.name(), false);
         let says = (&keyword, source, stale, posts.get());
@@ -82,16 +71,4 @@ fn wanted(query: &str) -> Result<Wanted, Rejection> {
     let limit = query.limit(SEARCH_POSTS, LIST_ROWS_MAX)?;
     let query = PostSearch { keyword: fold_keyword(&keyword).into_owned(), hashtag: fold_hashtag(&keyword), limit };
     Ok(Wanted { user, keyword, query })
-}
-
-fn found_post(post: &Post) -> FoundPost<'_> {
-    FoundPost {
-        post_id: &post.post_id,
-        user_id: &post.user_id,
-        content: &post.content,
-        hashtags: &post.hashtags,
-        image_urls: &post.image_urls,
-        created_at: answer::rfc3339(post.created_at_ms),
-        like_count: post.like_count,
-    }
 }
