@@ -124,7 +124,7 @@ pub(super) fn range_too_large(exchange: &mut Exchange<'_>) {
 }
 
 /// Milliseconds since the epoch as RFC 3339, for answers.
-pub(super) fn rfc3339(ms: i64) -> String {
+pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 

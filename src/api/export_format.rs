@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use uuid::fmt::Hyphenated;
 
-use crate::events::Event;
+use crate::events::{Event, EventType};
 
 /// How an export is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -127,7 +127,8 @@ pub fn put_line(out: &mut Vec<u8>, event: &Event<'_>, as_stored: bool) {
     let mut id = [0; Hyphenated::LENGTH];
     let line = Line {
         event_id: event.id.hyphenated().encode_lower(&mut id),
-        event_type: event.event_type.name(),
+        // What it became only the ledger knows.
+        event_type: if event.event_type == EventType::Toggle { "TOGGLE" } else { event.event_type.name() },
         user_id: event.user_id.as_deref(),
         session_id: event.session_id.as_deref(),
         timestamp: rfc3339_ms(event.event_time_ms),
@@ -208,7 +209,6 @@ fn rfc3339_ms(ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::EventType;
 
     fn event() -> Event<'static> {
         Event {

@@ -35,7 +35,7 @@ use keys::Right;
 use std::sync::Arc;
 
 pub use access::Access;
-pub use answer::not_durable;
+pub use answer::{not_durable, rfc3339};
 pub use client::Proxies;
 pub use cors::Origins;
 pub use export::Exports;

@@ -12,10 +12,10 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::api::rfc3339;
 use crate::clock::Clock;
 use crate::journal::{Directory, FrameRecords, Lock, Range, Salvage, Salvaged, Survey, salvage, survey};
 use crate::ports::Position;
-use records::rfc3339;
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
