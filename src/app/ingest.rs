@@ -57,14 +57,18 @@ impl App {
         ticket: &Arc<Ticket>,
         wait_for_ledger: bool,
     ) -> Result<Taken, AppendError> {
-        let core = ticket.worker();
-        self.count(event);
         let (wait, taken) = self.wait_for(ticket, wait_for_ledger);
-        self.journal
-            .append(core, 1, wait, |bytes| encode_event(event, bytes))
-            .inspect_err(|_| self.count_refused(1))?;
-        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        self.append_event(event, ticket.worker(), wait)?;
         Ok(taken)
+    }
+
+    /// One event into the journal, counted by its type and by what became of it.
+    pub(super) fn append_event(&self, event: &Event<'_>, core: usize, wait: Wait) -> Result<(), AppendError> {
+        self.count(event);
+        let append = self.journal.append(core, 1, wait, |bytes| encode_event(event, bytes));
+        append.inspect_err(|_| self.count_refused(1))?;
+        self.counters.accepted.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Takes the events of a batch, in order. An error may come after some were taken: the same ids again do no harm.
@@ -119,9 +123,9 @@ impl App {
         ticket: &Arc<Ticket>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Decisions, AppendError> {
-        let decision = Decision::new(ticket.clone());
-        self.journal.append(ticket.worker(), 1, Wait::Follower(until, decision.clone()), encode)?;
-        Ok(Decisions(vec![(0, decision)]))
+        let (wait, decisions) = wait_for_follower(until, ticket);
+        self.journal.append(ticket.worker(), 1, wait, encode)?;
+        Ok(decisions)
     }
 
     fn wait_for(&self, ticket: &Arc<Ticket>, wait_for_ledger: bool) -> (Wait, Taken) {
@@ -129,18 +133,25 @@ impl App {
             Ack::Memory if !wait_for_ledger => (Wait::Nothing, Taken::Now),
             Ack::Journal if !wait_for_ledger => (Wait::Durable(ticket.clone()), Taken::Durable),
             _ => {
-                let decision = Decision::new(ticket.clone());
-                let decisions = Decisions(vec![(0, decision.clone())]);
-                (Wait::Follower(Until::Ledger, decision), Taken::Decided(decisions))
+                let (wait, decisions) = wait_for_follower(Until::Ledger, ticket);
+                (wait, Taken::Decided(decisions))
             }
         }
     }
 
-    pub(super) fn count(&self, event: &Event<'_>) {
-        self.counters.decoded_by_type[event.event_type as usize].fetch_add(1, Ordering::Relaxed);
+    fn count(&self, event: &Event<'_>) {
+        // A toggle counts as what its strategy says: what it turns out to be is not known yet.
+        let counted_as = event.event_type.strategy().event_type();
+        self.counters.decoded_by_type[counted_as as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn count_refused(&self, events: u64) {
+    fn count_refused(&self, events: u64) {
         self.counters.refused.fetch_add(events, Ordering::Relaxed);
     }
+}
+
+/// A wait for one append's records, and what it will tell.
+pub(super) fn wait_for_follower(until: Until, ticket: &Arc<Ticket>) -> (Wait, Decisions) {
+    let decision = Decision::new(ticket.clone());
+    (Wait::Follower(until, decision.clone()), Decisions(vec![(0, decision)]))
 }

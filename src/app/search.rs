@@ -1,11 +1,10 @@
 //! Search: posts from the ledger, and the event that says what was looked for.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::App;
 use super::reads::{PATIENCE, Read};
-use crate::events::{Event, EventType, encode_event};
+use crate::events::{Event, EventType};
 use crate::journal::Wait;
 use crate::ports::{Post, PostSearch};
 use crate::runtime::Ticket;
@@ -41,10 +40,7 @@ impl App {
             event_time_ms: now_ms,
             received_at_ms: now_ms,
         };
-        self.count(&event);
-        match self.journal.append(ticket.worker(), 1, Wait::Nothing, |bytes| encode_event(&event, bytes)) {
-            Ok(()) => _ = self.counters.accepted.fetch_add(1, Ordering::Relaxed),
-            Err(_) => self.count_refused(1),
-        }
+        // A refusal is counted where it happens, and that is all that becomes of it.
+        let _ = self.append_event(&event, ticket.worker(), Wait::Nothing);
     }
 }
