@@ -25,6 +25,7 @@
 pub mod adapters;
 pub mod api;
 pub mod app;
+pub mod cache;
 pub mod clock;
 pub mod commands;
 pub mod config;

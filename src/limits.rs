@@ -335,6 +335,77 @@ pub const SEED_CONNECTIONS: usize = 4;
 /// `seed` gives up on a server or ledger that takes nothing for so long.
 pub const SEED_PATIENCE_MS: u64 = 60_000;
 
+// ---- cache (cache.md) ----
+
+/// Search results are fresh for this long (`CACHE_SEARCH`).
+pub const CACHE_SEARCH_MS: u32 = 5_000;
+/// Popular lists (`CACHE_POPULAR`): the live store sums them up once a second.
+pub const CACHE_POPULAR_MS: u32 = 1_000;
+/// Rankings, series and exact users (`CACHE_RANKINGS`).
+pub const CACHE_RANKINGS_MS: u32 = 5_000;
+/// Exact counts (`CACHE_COUNTS`).
+pub const CACHE_COUNTS_MS: u32 = 1_000;
+/// Likes of a post (`CACHE_LIKES`); a like deletes them at once.
+pub const CACHE_LIKES_MS: u32 = 2_000;
+/// A write waits this long for what is cached of it to go, then it is owed.
+pub const CACHE_WRITE_WAIT_MS: u64 = 100;
+/// A timed step that finds its lane full is tried again after this.
+pub const CACHE_LANE_RETRY_MS: u64 = 20;
+/// A value is shown for so long after it expired where nothing better is to be had.
+pub const CACHE_CAP_MS: u32 = 600_000;
+/// "There is none" is remembered for this long to twice as long.
+pub const CACHE_NULL_MS: u32 = 5_000;
+/// XFetch's β: 1 is the optimum of its analysis.
+pub const CACHE_BETA: f64 = 1.0;
+/// Readers that should come by within the early window.
+pub const CACHE_EARLY_READS: f64 = 7.0;
+/// The early window is at most this share of a value's life.
+pub const CACHE_EARLY_SHARE_MAX: f64 = 0.2;
+/// Values live up to this share shorter, so that those written together do not expire together.
+pub const CACHE_JITTER: f64 = 0.1;
+/// A request through the cache.
+pub const CACHE_DEADLINE_MS: u32 = 1_500;
+/// An instance's own copy is shown for this long without a look at the shared one.
+pub const CACHE_LOCAL_MS: u32 = 1_000;
+/// A request waits this long for a fill before it takes what is stale.
+pub const CACHE_REVALIDATE_WAIT_MS: u64 = 100;
+/// Copies that an instance keeps, and their bytes.
+pub const CACHE_LOCAL_ENTRIES_MAX: usize = 16_384;
+/// See [`CACHE_LOCAL_ENTRIES_MAX`].
+pub const CACHE_LOCAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Locks that those are spread over.
+pub const CACHE_LOCAL_SHARDS: usize = 64;
+/// Fills under way at once; further ones are refused (503).
+pub const CACHE_FLIGHTS_MAX: usize = 4_096;
+/// How long an instance waits for another one's fill before it asks the ledger itself.
+pub const CACHE_LOCK_WAIT_MS: u64 = 700;
+/// First and longest pause between two looks for another instance's result.
+pub const CACHE_POLL_MS_MIN: u64 = 20;
+/// See [`CACHE_POLL_MS_MIN`].
+pub const CACHE_POLL_MS_MAX: u64 = 150;
+/// A lock that nobody renews is free after this.
+pub const CACHE_LEASE_MS: u32 = 3_000;
+/// … renewed this often …
+pub const CACHE_RENEW_MS: u64 = 1_000;
+/// … and no longer than this, whatever its fill does.
+pub const CACHE_HOLD_MS_MAX: u64 = 10_000;
+/// A fill that failed is not tried again, by any instance, for this long to three times as long.
+pub const CACHE_THROTTLE_MS: u32 = 500;
+/// Failures in a row that open a breaker.
+pub const CACHE_BREAKER_FAILURES: u32 = 5;
+/// An open breaker lets one probe through after this.
+pub const CACHE_BREAKER_OPEN_MS: u64 = 1_000;
+/// A fence is remembered for so long after the last lock: longer than any fill, and it begins at the time where it is lost.
+pub const CACHE_FENCE_KEPT_MS: u64 = 3_600_000;
+/// A listener for hints looks up this often, whether it shall stop …
+pub const CACHE_HINT_READ_MS: u64 = 1_000;
+/// … and asks its server for a sign of life after this much silence.
+pub const CACHE_HINT_PING_MS: u64 = 5_000;
+/// Keys whose throttle an instance knows, and keys that it still owes the shared cache a deletion of.
+pub const CACHE_KEYS_REMEMBERED_MAX: usize = 10_000;
+/// Keys of one deletion.
+pub const CACHE_INVALIDATE_KEYS_MAX: usize = 1_000;
+
 // ---- lanes ----
 
 /// Jobs that wait in front of one lane; past it a read is refused (503).
@@ -418,3 +489,6 @@ const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds 
 const _: () = assert!(IMPORT_REQUEST_MS_MAX > BODY_MS && IMPORT_REQUEST_MS_MAX > LEDGER_WAIT_MS);
 const _: () = assert!(IMPORT_GIVE_UP_SECS_MAX * 1_000 < ID_MEMORY_MS as u64);
 const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MAX < BODY_BYTES_MAX);
+const _: () = assert!(CACHE_POLL_MS_MAX < CACHE_LOCK_WAIT_MS && CACHE_LOCK_WAIT_MS < CACHE_DEADLINE_MS as u64);
+const _: () = assert!(CACHE_RENEW_MS * 2 < CACHE_LEASE_MS as u64, "a renewal may fail once");
+const _: () = assert!(CACHE_DEADLINE_MS as u64 <= READ_WAIT_MS);

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::app::App;
+use crate::cache::WAIT_BOUNDS_MS;
 use crate::events::STRATEGIES;
 use crate::http::{Counter, DURATION_BOUNDS_US, Stats};
 use crate::sinks::SinkState;
@@ -54,7 +55,8 @@ impl Collector for Collected {
         self.encode_http(&mut encoder)?;
         self.encode_events(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
-        self.encode_sinks(&mut encoder)
+        self.encode_sinks(&mut encoder)?;
+        self.encode_cache(&mut encoder)
     }
 }
 
@@ -210,5 +212,49 @@ impl Collected {
         let lost = each(&|at| read(&sinks[at].lost));
         counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
         counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
+    }
+
+    fn encode_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let cache = &self.app.caching.cache;
+        let stats = &cache.stats;
+        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
+        let by = |label: &'static str, values: &[(&str, &AtomicU64)]| -> Vec<([(&'static str, String); 1], u64)> {
+            values.iter().map(|(name, value)| ([(label, (*name).to_owned())], read(value))).collect()
+        };
+        fn each<'a>(values: &'a [([(&'static str, String); 1], u64)]) -> impl Iterator<Item = (&'a Labels, u64)> {
+            values.iter().map(|(labels, value)| (labels.as_slice(), *value))
+        }
+        let fills = by("lock", &[("held", &stats.fills), ("none", &stats.fills_direct)]);
+        counter(encoder, "cache_fills", "Values read from a store, under the lock or directly", each(&fills))?;
+        counter(encoder, "cache_fill_milliseconds", "Time in fills", one(&stats.fill_ms))?;
+        counter(encoder, "cache_failures", "Fills that came to nothing", one(&stats.failures))?;
+        let hits = by("layer", &[("local", &stats.hits_local), ("shared", &stats.hits_shared)]);
+        counter(encoder, "cache_hits", "Fresh values by layer", each(&hits))?;
+        let set_out = by("why", &[("early", &stats.early), ("due", &stats.refreshes)]);
+        counter(encoder, "cache_refreshes", "Refreshes begun behind an answer", each(&set_out))?;
+        counter(encoder, "cache_ducked", "Refreshes left to another instance", one(&stats.ducked))?;
+        let stale = by("why", &[("revalidate", &stats.stale_revalidated), ("late", &stats.stale_late)]);
+        counter(encoder, "cache_stale", "Expired values shown", each(&stale))?;
+        counter(encoder, "cache_joined", "Requests that joined a fill under way", one(&stats.joined))?;
+        counter(encoder, "cache_shed", "Fills refused: too much was under way", one(&stats.shed))?;
+        let lock =
+            by("outcome", &[("owned", &stats.lock_owned), ("busy", &stats.lock_busy), ("lost", &stats.lock_lost)]);
+        counter(encoder, "cache_lock", "Tries at the lock by outcome", each(&lock))?;
+        let (flights, held, (copies, bytes)) = cache.sizes();
+        gauge(encoder, "cache_flights", "Fills under way", [(NO_LABELS, flights as u64)])?;
+        gauge(encoder, "cache_locks_held", "Locks held", [(NO_LABELS, held as u64)])?;
+        gauge(encoder, "cache_copies", "Values kept here", [(NO_LABELS, copies as u64)])?;
+        gauge(encoder, "cache_copies_bytes", "… and their bytes", [(NO_LABELS, bytes as u64)])?;
+        let bounds = WAIT_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(stats.waits.iter().map(read)).collect();
+        let sum = read(&stats.waits_ms) as f64 / 1e3;
+        encoder
+            .encode_descriptor(
+                "cache_wait",
+                "Waits of requests for a fill",
+                Some(&Unit::Seconds),
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(sum, buckets.iter().map(|(_, count)| count).sum(), &buckets, None)
     }
 }

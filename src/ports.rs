@@ -4,6 +4,10 @@
 //! each of which names a test that runs over every adapter (`tests/claims.rs` fails where one has none). Numbers are
 //! never reused. All calls block: they are made on lanes and on sink threads, never in a coroutine.
 
+mod shared_cache;
+
+pub use shared_cache::*;
+
 use std::collections::BTreeMap;
 
 use uuid::Uuid;

@@ -20,13 +20,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("live", &["events", "limits", "ports"]),
     ("sinks", &["clock", "events", "journal", "limits", "ports"]),
     ("adapters", &["clock", "events", "ledger_fold", "limits", "live", "ports"]),
-    ("app", &["clock", "events", "journal", "limits", "live", "ports", "runtime", "sinks"]),
-    ("metrics", &["app", "events", "http", "sinks"]),
+    ("cache", &["limits", "ports"]),
+    ("app", &["cache", "clock", "events", "journal", "limits", "live", "ports", "runtime", "sinks"]),
+    ("metrics", &["app", "cache", "events", "http", "sinks"]),
     ("import", &["limits"]),
-    ("config", &["api", "app", "http", "journal", "limits"]),
+    ("config", &["api", "app", "cache", "http", "journal", "limits"]),
     (
         "api",
-        &["app", "clock", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown", "sinks"],
+        &[
+            "app", "cache", "clock", "events", "http", "journal", "limits", "metrics", "ports", "runtime", "shutdown",
+            "sinks",
+        ],
     ),
 ];
 

@@ -14,15 +14,18 @@ const FOR_ALL: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-
 const FOR_ONE: (&str, &str) = ("Cache-Control", "private, max-age=1, stale-while-revalidate=10");
 const VARIES: (&str, &str) = ("Vary", "Accept-Encoding");
 
-/// Answers 200 with a JSON body, or 304 where the client has it. `says` is what the ETag stands for: two answers that say
-/// the same may differ in when they were made, so the tag is a weak one (RFC 9110, 8.8.1).
-///
-/// `is_open`: everybody may read it.
-pub(super) fn json(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, says: &impl Hash, body: &[u8]) {
-    let kept = if is_open { FOR_ALL } else { FOR_ONE };
+/// What the ETag of a body stands for: two answers that say the same may differ in when they were made, so it is a weak
+/// one (RFC 9110, 8.8.1).
+pub(super) fn tag(says: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     says.hash(&mut hasher);
-    let tag = format!("W/\"{:016x}\"", hasher.finish());
+    hasher.finish()
+}
+
+/// Answers 200 with a JSON body, or 304 where the client has it. `is_open`: everybody may read it.
+pub(super) fn tagged(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, tag: u64, body: &[u8]) {
+    let kept = if is_open { FOR_ALL } else { FOR_ONE };
+    let tag = format!("W/\"{tag:016x}\"");
     let tag = ("ETag", tag.as_str());
     if request.headers.get("if-none-match").is_some_and(|known| is_among(known, tag.1)) {
         let headers = [tag, kept, VARIES];

@@ -6,13 +6,16 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
+use super::cached::{Kept, from_ledger, keep, read_failed};
 use super::query::{Query, decode};
 use super::wire::{Rejection, Scalar, event_id, id, id_fault};
 use super::{Api, answer, content};
 use crate::app::ingest::Decisions;
+use crate::app::{App, likes_key};
+use crate::cache::{Fill, FillError, Filled};
 use crate::events::{Event, EventType};
 use crate::http::{Exchange, Method, Request, Waited};
-use crate::limits::{EVENT_BYTES_MAX, LEDGER_WAIT_MS};
+use crate::limits::{CACHE_WRITE_WAIT_MS, EVENT_BYTES_MAX, LEDGER_WAIT_MS};
 use crate::ports::{Likes, Verdict};
 
 #[derive(Debug, Default, Deserialize)]
@@ -105,13 +108,27 @@ impl Api {
             Ok(parsed) => parsed,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let read = self.app.likes(post.clone(), user.clone(), exchange.ticket());
+        let Some(user) = user else { return self.like_count(&post, exchange) };
+        let read = self.app.likes(post.clone(), Some(user), exchange.ticket());
         match self.finish(read, exchange) {
             Some(Ok(Likes { like_count, liked })) => {
-                let liked = user.is_some().then_some(liked);
-                answer::json(exchange, 200, &State { post_id: &post, like_count, liked });
+                answer::json(exchange, 200, &State { post_id: &post, like_count, liked: Some(liked) });
             }
             _ => answer::store_away(exchange),
+        }
+    }
+
+    /// The count alone is the same for everybody: cached.
+    fn like_count(&self, post: &str, exchange: &mut Exchange<'_>) {
+        let fill = || {
+            let (app, post) = (self.app.clone(), post.to_owned());
+            Fill(vec![from_ledger(move || counted(&app, &post))])
+        };
+        let classes = &self.app.caching.classes;
+        let Some(shown) = self.cached(&likes_key(post), &classes.likes, fill, exchange) else { return };
+        match serde_json::from_slice(Kept::of(&shown.copy.value).body) {
+            Ok(like_count) => answer::json(exchange, 200, &State { post_id: post, like_count, liked: None }),
+            Err(_) => answer::unwritable(exchange),
         }
     }
 
@@ -170,6 +187,10 @@ impl Api {
             // Late; or the ledger's reply was lost, and of an action that changed nothing no count is written down.
             _ => None,
         };
+        if outcome.is_none_or(|(_, _, changed)| changed) {
+            self.app.like_changed(post_id, exchange.ticket());
+            exchange.wait(CACHE_WRITE_WAIT_MS);
+        }
         match outcome {
             Some((liked, like_count, changed)) => {
                 answer::json(exchange, 200, &Outcome { post_id, user_id, liked, like_count, changed });
@@ -182,6 +203,13 @@ impl Api {
         let read = self.app.likes(wanted.post.clone(), Some(wanted.user.clone()), exchange.ticket());
         self.finish(read, exchange)?.ok()
     }
+}
+
+/// A post's likes, read to be kept. None is what the ledger knows of a post that nobody ever liked.
+fn counted(app: &App, post: &str) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let Likes { like_count, .. } = app.ledger.likes(post, None).map_err(read_failed)?;
+    Ok(Filled { is_null: like_count == 0, ..keep(&like_count, as_of_ms, &like_count)? })
 }
 
 fn action(value: &Scalar<'_>) -> Result<EventType, Rejection> {

@@ -5,6 +5,7 @@
 mod access;
 mod answer;
 mod cacheable;
+mod cached;
 mod client;
 mod content;
 mod cors;

@@ -11,14 +11,16 @@ use serde_json::value::RawValue;
 
 use super::keys::Right;
 use super::likes::{post_of_path, required};
+use super::search::search_keys;
 use super::wire::{Rejection, Scalar, id, moment, text};
 use super::{Api, answer, content};
 use crate::app::ingest::Decisions;
+use crate::app::likes_key;
 use crate::events::{PostPut, fold_hashtag};
 use crate::http::{Answer, Exchange, Method, Request, Waited};
 use crate::limits::{
-    EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
-    POST_IMAGES_MAX, URL_BYTES_MAX,
+    CACHE_WRITE_WAIT_MS, EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX,
+    POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX, POST_IMAGES_MAX, URL_BYTES_MAX,
 };
 use crate::ports::{Post, PostOutcome, Verdict};
 
@@ -112,13 +114,37 @@ impl Api {
     pub(super) fn post_post(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         exchange.settle();
         let put = content::read(request).and_then(|(body, _)| self.parse_post(content::text(&body)?));
-        let put = match put {
+        let (put, given) = match put {
             Ok(put) => put,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        match self.app.put_post(&put, exchange.ticket()) {
-            Err(why) => answer::refused(exchange, why),
-            Ok(decisions) => answer_put(&put, &decisions, exchange),
+        // Before the write: the hashtags of the post that it replaces.
+        let before = self.cached_under(&put.post_id, given, exchange);
+        let decisions = match self.app.put_post(&put, exchange.ticket()) {
+            Err(why) => return answer::refused(exchange, why),
+            Ok(decisions) => decisions,
+        };
+        let settled = settled(&decisions, exchange);
+        let now = put.hashtags.iter().flat_map(|hashtag| search_keys(hashtag));
+        self.post_changed(before.into_iter().chain(now).collect(), &settled, exchange);
+        answer_put(&put, &settled, exchange);
+    }
+
+    /// The keys under which a post that is there already is kept.
+    fn cached_under(&self, post_id: &str, may_be_there: bool, exchange: &mut Exchange<'_>) -> Vec<Box<str>> {
+        if !may_be_there {
+            return Vec::new();
+        }
+        let read = self.app.post(post_id.to_owned(), exchange.ticket());
+        // A ledger that does not answer cannot show the old one either, but for what is cached already.
+        let Some(Ok(Some(post))) = self.finish(read, exchange) else { return vec![likes_key(post_id)] };
+        post.hashtags.iter().flat_map(|hashtag| search_keys(hashtag)).chain([likes_key(post_id)]).collect()
+    }
+
+    fn post_changed(&self, keys: Vec<Box<str>>, settled: &Settled, exchange: &mut Exchange<'_>) {
+        if !keys.is_empty() && !matches!(settled, Settled::Answered) {
+            self.app.wrote(keys, exchange.ticket());
+            exchange.wait(CACHE_WRITE_WAIT_MS);
         }
     }
 
@@ -142,27 +168,30 @@ impl Api {
             Ok(post) => post,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
+        let before = self.cached_under(&post, true, exchange);
         let decisions = match self.app.delete_post(&post, exchange.ticket()) {
             Ok(decisions) => decisions,
             Err(why) => return answer::refused(exchange, why),
         };
-        match settled(&decisions, exchange) {
+        let settled = settled(&decisions, exchange);
+        self.post_changed(before, &settled, exchange);
+        match settled {
             Settled::Answered => {}
             Settled::As(_) => exchange.respond(Answer { status: 204, content_type: "", headers: &[], body: b"" }),
             Settled::Later => queued(&post, exchange),
         }
     }
 
-    fn parse_post(&self, body: &str) -> Result<PostPut<'static>, Rejection> {
+    /// The post, and whether its id was given.
+    fn parse_post(&self, body: &str) -> Result<(PostPut<'static>, bool), Rejection> {
         let wire: WirePost<'_> = content::object(body, POST_BYTES_MAX)?;
         let now_ms = self.app.clock.now_ms();
-        let post_id = match id("postId", wire.post_id)? {
-            Some(given) => given.into_owned(),
-            None => self.app.new_id(now_ms).to_string(),
-        };
+        let given = id("postId", wire.post_id)?.map(Cow::into_owned);
+        let is_given = given.is_some();
+        let post_id = given.unwrap_or_else(|| self.app.new_id(now_ms).to_string());
         let content = text("content", wire.content, POST_CONTENT_BYTES_MAX)?;
         let content = content.filter(|content| !content.trim().is_empty()).ok_or_else(|| required("content"))?;
-        Ok(PostPut {
+        let put = PostPut {
             post_id: post_id.into(),
             user_id: id("userId", wire.user_id)?.ok_or_else(|| required("userId"))?.into_owned().into(),
             content: content.into_owned().into(),
@@ -170,7 +199,8 @@ impl Api {
             image_urls: image_urls(wire.image_urls)?,
             created_at_ms: created_at(&wire.created_at, now_ms)?,
             at_ms: now_ms,
-        })
+        };
+        Ok((put, is_given))
     }
 }
 
@@ -198,8 +228,8 @@ fn settled(decisions: &Decisions, exchange: &mut Exchange<'_>) -> Settled {
     }
 }
 
-fn answer_put(put: &PostPut<'_>, decisions: &Decisions, exchange: &mut Exchange<'_>) {
-    match settled(decisions, exchange) {
+fn answer_put(put: &PostPut<'_>, settled: &Settled, exchange: &mut Exchange<'_>) {
+    match *settled {
         Settled::Answered => {}
         Settled::As(PostOutcome::Put { replaced, created_at_ms, like_count }) => {
             let body = PostBody {

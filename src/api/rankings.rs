@@ -7,10 +7,14 @@
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::cached::{from_ledger, keep, read_failed};
 use super::query::Query;
-use super::statistics::{Item, Named, Parts, keyword_parts, post_parts};
+use super::statistics::{Item, Named, Parts, keyword_parts, list_key, post_parts};
 use super::wire::Rejection;
-use super::{Api, answer, cacheable};
+use super::{Api, answer};
+use crate::app::App;
+use crate::app::reads::Source;
+use crate::cache::{Fill, FillError, Filled};
 use crate::events::Dimension;
 use crate::http::{Exchange, Request};
 use crate::limits::LIST_ROWS_MAX;
@@ -26,6 +30,7 @@ struct Ranking<'a> {
     to: String,
     as_of: String,
     source: &'static str,
+    stale: bool,
     items: &'a RawValue,
     next: Option<&'a str>,
 }
@@ -70,23 +75,35 @@ impl Api {
         let limit = query.limit;
         // One more tells whether there is a next page.
         query.limit += 1;
-        let as_of = answer::rfc3339(self.app.ledger_status.as_of_ms());
-        let read = self.app.ranking(query.clone(), exchange.ticket());
-        let Some(mut rows) = self.finish_exact(read, exchange) else { return };
-        let next = next_page(&query, before, limit, &rows);
-        rows.truncate(limit);
-        let items = rows.into_iter().enumerate();
-        let items: Vec<Item> =
-            items.map(|(at, (name, count))| Item::exact(named, before + at + 1, name, count)).collect();
-        let Ok(items) = to_raw_value(&items) else { return answer::unwritable(exchange) };
-        let (from, to) = (answer::rfc3339(query.from_ms), answer::rfc3339(query.to_ms));
-        let says = (query.from_ms, query.to_ms, items.get().to_owned(), next.clone());
-        let body = Ranking { from, to, as_of, source: "ledger", items: &items, next: next.as_deref() };
-        match serde_json::to_vec(&body) {
-            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
-            Err(_) => answer::unwritable(exchange),
+        let range =
+            if is_default(request.query) { "default".to_owned() } else { format!("{} {}", query.from_ms, query.to_ms) };
+        let list = list_key(named, query.parts.iter().copied());
+        let key = format!("ranking {list} {limit} {range} {:?} {before}", query.after);
+        let fill = || {
+            let (app, query) = (self.app.clone(), query.clone());
+            Fill(vec![from_ledger(move || ranked(&app, named, &query, limit, before))])
+        };
+        if let Some(shown) = self.cached(&key, &self.app.caching.classes.rankings, fill, exchange) {
+            self.answer_shown(&shown, request, exchange);
         }
     }
+}
+
+/// A page, read and rendered.
+fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize, before: usize) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let read = app.ledger.ranking(query, app.clock.now_ms()).map_err(read_failed)?;
+    let mut rows = read.ok_or(FillError::TooLarge)?;
+    let next = next_page(query, before, limit, &rows);
+    rows.truncate(limit);
+    let items = rows.into_iter().enumerate();
+    let items: Vec<Item> = items.map(|(at, (name, count))| Item::exact(named, before + at + 1, name, count)).collect();
+    let items = to_raw_value(&items).map_err(|_| FillError::Away)?;
+    let (from, to) = (answer::rfc3339(query.from_ms), answer::rfc3339(query.to_ms));
+    let says = (query.from_ms, query.to_ms, items.get(), &next);
+    let (as_of, source) = (answer::rfc3339(as_of_ms), Source::Ledger.name());
+    let body = Ranking { from, to, as_of, source, stale: false, items: &items, next: next.as_deref() };
+    keep(&says, as_of_ms, &body)
 }
 
 /// The cursor of the page behind the first `limit` rows, if there is one.
@@ -113,6 +130,11 @@ fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<(RankingQuery, usize)
         return Err(invalid("is of another list: pass it with the parameters of the page before"));
     }
     Ok((RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), limit }, rank))
+}
+
+/// The range is the one up to now: those who ask for that share an answer for a while.
+fn is_default(query: &str) -> bool {
+    Query::parse(query).is_ok_and(|query| ["from", "to", "cursor"].iter().all(|name| query.get(name).is_none()))
 }
 
 fn list_of(parts: &[(Dimension, i64)]) -> String {

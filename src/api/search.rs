@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
+use super::cached::{Kept, from_ledger, keep, read_failed};
 use super::posts::PostBody;
 use super::query::Query;
 use super::wire::{Rejection, id_fault, normal_keyword};
 use super::{Api, answer, cacheable};
+use crate::app::App;
 use crate::app::reads::Source;
+use crate::cache::{Fill, FillError, Filled};
 use crate::events::{fold_hashtag, fold_keyword};
 use crate::http::{Exchange, Method, Request};
 use crate::limits::{KEYWORD_BYTES_MAX, LIST_ROWS_MAX, SEARCH_POSTS};
@@ -27,7 +30,7 @@ struct Wanted {
 #[serde(rename_all = "camelCase")]
 struct Found<'a> {
     keyword: &'a str,
-    posts: &'a RawValue,
+    posts: &'a [Box<RawValue>],
     as_of: String,
     source: &'static str,
     stale: bool,
@@ -39,21 +42,48 @@ impl Api {
             Ok(wanted) => wanted,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let as_of = answer::rfc3339(self.app.ledger_status.as_of_ms());
-        let read = self.app.search(query, exchange.ticket());
-        let Some(Ok(posts)) = self.finish(read, exchange) else { return answer::store_away(exchange) };
+        // One of two sizes is read and kept, whatever was asked for: a write knows which keys there are.
+        let size = if query.limit <= SEARCH_POSTS { SEARCH_POSTS } else { LIST_ROWS_MAX };
+        let fill = || {
+            let (app, query) = (self.app.clone(), PostSearch { limit: size, ..query.clone() });
+            Fill(vec![from_ledger(move || found(&app, &query))])
+        };
+        let key = search_key(&query.keyword, size);
+        let Some(shown) = self.cached(&key, &self.app.caching.classes.search, fill, exchange) else { return };
+        let Ok(mut posts) = serde_json::from_slice::<Vec<Box<RawValue>>>(Kept::of(&shown.copy.value).body) else {
+            return answer::unwritable(exchange);
+        };
+        posts.truncate(query.limit);
         if request.method == Method::Get {
             self.app.record_search(user.as_deref(), &keyword, posts.len(), exchange.ticket());
         }
-        let rows: Vec<PostBody<'_, String>> = posts.iter().map(PostBody::of).collect();
-        let Ok(posts) = to_raw_value(&rows) else { return answer::unwritable(exchange) };
-        let (source, stale) = (Source::Ledger.name(), false);
-        let says = (&keyword, source, stale, posts.get());
+        let (source, stale) = if shown.is_late { ("cache", true) } else { (Source::Ledger.name(), false) };
+        let texts: Vec<&str> = posts.iter().map(|post| post.get()).collect();
+        let tag = cacheable::tag(&(&keyword, source, stale, texts));
+        let as_of = answer::rfc3339(shown.copy.as_of_ms);
         match serde_json::to_vec(&Found { keyword: &keyword, posts: &posts, as_of, source, stale }) {
-            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
+            Ok(body) => cacheable::tagged(exchange, request, self.access.keys.read.is_open(), tag, &body),
             Err(_) => answer::unwritable(exchange),
         }
     }
+}
+
+/// The posts that are found, read and rendered: an array.
+fn found(app: &App, query: &PostSearch) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let posts = app.ledger.search(query).map_err(read_failed)?;
+    let rows: Vec<PostBody<'_, String>> = posts.iter().map(PostBody::of).collect();
+    keep(&(), as_of_ms, &rows)
+}
+
+fn search_key(keyword: &str, size: usize) -> String {
+    format!("search {size} {keyword}")
+}
+
+/// Under which keys searches that find a hashtag are kept.
+pub(super) fn search_keys(hashtag: &str) -> impl Iterator<Item = Box<str>> {
+    let typed = [fold_keyword(hashtag).into_owned(), format!("#{}", fold_keyword(hashtag))];
+    typed.into_iter().flat_map(|typed| [SEARCH_POSTS, LIST_ROWS_MAX].map(|size| search_key(&typed, size).into()))
 }
 
 fn wanted(query: &str) -> Result<Wanted, Rejection> {

@@ -3,10 +3,13 @@
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::cached::{from_ledger, from_live, keep, read_failed};
 use super::query::Query;
 use super::wire::{Rejection, id_fault, normal_keyword};
-use super::{Api, answer, cacheable};
+use super::{Api, answer};
+use crate::app::App;
 use crate::app::reads::Source;
+use crate::cache::{Fill, FillError, Filled};
 use crate::events::{Dimension, fold_keyword, page_key};
 use crate::http::{Exchange, Request, Waited};
 use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
@@ -49,8 +52,12 @@ enum Count {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct CountBody {
     count: u64,
+    as_of: String,
+    source: &'static str,
+    stale: bool,
 }
 
 /// What a list sums, by its query, each with its weight.
@@ -88,23 +95,20 @@ impl Api {
             Ok(query) => query,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let (as_of, stale) = answer::as_of(&self.app);
-        let live = self.app.top_live(query.clone(), exchange.ticket());
-        let (top, source) = match self.finish(live, exchange) {
-            Some(Ok(top)) => (top, Source::Live),
-            _ => match self.finish(self.app.top_ledger(query.clone(), exchange.ticket()), exchange) {
-                Some(Ok(top)) => (top, Source::Ledger),
-                _ => return answer::store_away(exchange),
-            },
+        let TopQuery { parts, hot, limit, .. } = &query;
+        let key =
+            format!("popular {window} {hot} {limit} {}", list_key(named, parts.iter().map(|(d, w)| (*d, *w as i64))));
+        let fill = || {
+            let (app, of_live, of_ledger) = (self.app.clone(), query.clone(), query.clone());
+            let ledger = self.app.clone();
+            Fill(vec![
+                from_live(move || popular(&app, Source::Live, &of_live, named, window)),
+                from_ledger(move || popular(&ledger, Source::Ledger, &of_ledger, named, window)),
+            ])
         };
-        let LiveTop { items, approximate } = top;
-        let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot));
-        let Ok(items) = to_raw_value(&items.collect::<Vec<_>>()) else { return answer::unwritable(exchange) };
-        let (stale, source) = (stale || source == Source::Ledger, source.name());
-        let says = (window, source, stale, approximate, items.get());
-        match serde_json::to_vec(&List { window, as_of, source, stale, approximate, items: &items }) {
-            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
-            Err(_) => answer::unwritable(exchange),
+        let shown = self.cached(&key, &self.app.caching.classes.popular, fill, exchange);
+        if let Some(shown) = shown {
+            self.answer_shown(&shown, request, exchange);
         }
     }
 
@@ -113,29 +117,14 @@ impl Api {
             Ok(filter) => filter,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let counted = self.app.count_events(filter, exchange.ticket());
-        match self.finish(counted, exchange) {
-            Some(Ok(count)) => answer::json(exchange, 200, &CountBody { count }),
-            _ => answer::store_away(exchange),
+        let key = format!("count {filter:?}");
+        let fill = || {
+            let (app, filter) = (self.app.clone(), filter.clone());
+            Fill(vec![from_ledger(move || counted(&app, &filter))])
+        };
+        if let Some(shown) = self.cached(&key, &self.app.caching.classes.counts, fill, exchange) {
+            self.answer_shown(&shown, request, exchange);
         }
-    }
-
-    /// Sleeps for an exact read. `None`: it has none, and that was answered.
-    pub(super) fn finish_exact<T>(
-        &self,
-        read: Result<Pending<Result<Option<T>, StoreError>>, LaneFull>,
-        exchange: &mut Exchange<'_>,
-    ) -> Option<T> {
-        match self.finish(read, exchange) {
-            Some(Ok(Some(exact))) => return Some(exact),
-            Some(Ok(None)) => answer::range_too_large(exchange),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "an exact read failed");
-                answer::store_away(exchange);
-            }
-            None => answer::store_away(exchange),
-        }
-        None
     }
 
     /// Sleeps for a read; `None` where it did not come to an end in time.
@@ -150,6 +139,38 @@ impl Api {
             Waited::Done | Waited::Failed => pending.take(),
         }
     }
+}
+
+/// A list, read from one of its sources and rendered.
+fn popular(
+    app: &App,
+    source: Source,
+    query: &TopQuery,
+    named: Named,
+    window: &'static str,
+) -> Result<Filled, FillError> {
+    let (as_of_ms, is_stale) = (app.live_status.as_of_ms(), app.is_live_stale());
+    let read = if source == Source::Live { app.top_live(query) } else { app.top_ledger(query) };
+    let LiveTop { items, approximate } = read.map_err(read_failed)?;
+    let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot));
+    let items = to_raw_value(&items.collect::<Vec<_>>()).map_err(|_| FillError::Away)?;
+    let (stale, source) = (is_stale || source == Source::Ledger, source.name());
+    let says = (window, source, stale, approximate, items.get());
+    let body = List { window, as_of: answer::rfc3339(as_of_ms), source, stale, approximate, items: &items };
+    keep(&says, as_of_ms, &body)
+}
+
+fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let count = app.ledger.count(filter).map_err(read_failed)?;
+    let body = CountBody { count, as_of: answer::rfc3339(as_of_ms), source: Source::Ledger.name(), stale: false };
+    keep(&count, as_of_ms, &body)
+}
+
+/// What is listed, within a key of the cache.
+pub(super) fn list_key(named: Named, parts: impl Iterator<Item = (Dimension, i64)>) -> String {
+    let parts: Vec<String> = parts.map(|(dimension, weight)| format!("{}x{weight}", dimension as u8)).collect();
+    format!("{} {}", named as u8, parts.join("+"))
 }
 
 pub(super) fn keyword_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {

@@ -2,9 +2,13 @@
 
 use serde::Serialize;
 
+use super::cached::{from_ledger, keep, read_failed};
 use super::query::Query;
 use super::wire::Rejection;
-use super::{Api, answer, cacheable};
+use super::{Api, answer};
+use crate::app::App;
+use crate::app::reads::Source;
+use crate::cache::{Fill, FillError, Filled};
 use crate::events::EventType;
 use crate::http::{Exchange, Request};
 use crate::limits::SERIES_POINTS_MAX;
@@ -22,6 +26,7 @@ struct Series<'a> {
     to: String,
     as_of: String,
     source: &'static str,
+    stale: bool,
     points: Vec<Point>,
 }
 
@@ -52,33 +57,42 @@ impl Api {
                 format!("and to hold more than {SERIES_POINTS_MAX} points: ask for less time or a longer interval");
             return answer::rejected(exchange, Rejection::of_field("too_many_points", "from", reason));
         };
-        let as_of = answer::rfc3339(self.app.ledger_status.as_of_ms());
         let query = SeriesQuery { event_type, interval, edges_ms };
-        let Some(points) = self.finish_exact(self.app.series(query.clone(), exchange.ticket()), exchange) else {
-            return;
+        let (first, last) = (query.edges_ms.first(), query.edges_ms.last());
+        let key = format!("series {name} {event_type:?} {first:?} {last:?}");
+        let fill = || {
+            let (app, query) = (self.app.clone(), query.clone());
+            Fill(vec![from_ledger(move || series(&app, &query, name, from_ms))])
         };
-        let said: Vec<(u64, u64)> = points.iter().map(|point| (point.count, point.users)).collect();
-        let says = (&query.edges_ms, name, event_type, said);
-        let point = |(at_ms, point): (&i64, &crate::ports::SeriesPoint)| Point {
-            at: answer::rfc3339(*at_ms),
-            count: point.count,
-            users: point.users,
-        };
-        let edge = |at_ms: Option<&i64>| answer::rfc3339(*at_ms.unwrap_or(&from_ms));
-        let body = Series {
-            interval: name,
-            event_type: event_type.map(EventType::name),
-            from: edge(query.edges_ms.first()),
-            to: edge(query.edges_ms.last()),
-            as_of,
-            source: "ledger",
-            points: query.edges_ms.iter().zip(&points).map(point).collect(),
-        };
-        match serde_json::to_vec(&body) {
-            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
-            Err(_) => answer::unwritable(exchange),
+        if let Some(shown) = self.cached(&key, &self.app.caching.classes.rankings, fill, exchange) {
+            self.answer_shown(&shown, request, exchange);
         }
     }
+}
+
+/// A series, read and rendered.
+fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let points = app.ledger.series(query).map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    let said: Vec<(u64, u64)> = points.iter().map(|point| (point.count, point.users)).collect();
+    let says = (&query.edges_ms, name, query.event_type, said);
+    let point = |(at_ms, point): (&i64, &crate::ports::SeriesPoint)| Point {
+        at: answer::rfc3339(*at_ms),
+        count: point.count,
+        users: point.users,
+    };
+    let edge = |at_ms: Option<&i64>| answer::rfc3339(*at_ms.unwrap_or(&from_ms));
+    let body = Series {
+        interval: name,
+        event_type: query.event_type.map(EventType::name),
+        from: edge(query.edges_ms.first()),
+        to: edge(query.edges_ms.last()),
+        as_of: answer::rfc3339(as_of_ms),
+        source: Source::Ledger.name(),
+        stale: false,
+        points: query.edges_ms.iter().zip(&points).map(point).collect(),
+    };
+    keep(&says, as_of_ms, &body)
 }
 
 /// Where nothing is said: the last hour of minutes, day of hours, month of days.

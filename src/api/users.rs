@@ -3,11 +3,14 @@
 
 use serde::Serialize;
 
+use super::cached::{from_ledger, from_live, keep, read_failed};
 use super::query::Query;
 use super::statistics::window;
 use super::wire::Rejection;
-use super::{Api, answer, cacheable};
+use super::{Api, answer};
+use crate::app::App;
 use crate::app::reads::Source;
+use crate::cache::{Fill, FillError, Filled};
 use crate::http::{Exchange, Request};
 use crate::ports::Window;
 
@@ -37,48 +40,78 @@ enum Asked {
 
 impl Api {
     pub(super) fn users(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let said = match asked(request.query, self.app.clock.now_ms()) {
-            Ok(Asked::Window(window, name)) => self.live_users(window, name, exchange),
-            Ok(Asked::Range(from_ms, to_ms)) => self.exact_users(from_ms, to_ms, exchange),
+        let asked = match asked(request.query, self.app.clock.now_ms()) {
+            Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let Some(users) = said else { return };
-        let says = (users.window, &users.from, &users.to, users.source, users.stale, users.users);
-        match serde_json::to_vec(&users) {
-            Ok(body) => cacheable::json(exchange, request, self.access.keys.read.is_open(), &says, &body),
-            Err(_) => answer::unwritable(exchange),
-        }
-    }
-
-    /// From the live store, or, while that is away, the same window from the ledger, which knows it exactly.
-    fn live_users(&self, window: Window, name: &'static str, exchange: &mut Exchange<'_>) -> Option<Users> {
-        let (as_of, stale) = answer::as_of(&self.app);
-        let live = self.app.users_live(window, exchange.ticket());
-        let (users, source) = match self.finish(live, exchange) {
-            Some(Ok(users)) => (users, Source::Live),
-            _ => {
-                let ledger = self.app.users_ledger(window, exchange.ticket());
-                (self.finish_exact(ledger, exchange)?, Source::Ledger)
+        let classes = &self.app.caching.classes;
+        let shown = match asked {
+            Asked::Window(window, name) => {
+                let fill = || {
+                    let (app, ledger) = (self.app.clone(), self.app.clone());
+                    Fill(vec![
+                        from_live(move || in_window(&app, Source::Live, window, name)),
+                        from_ledger(move || in_window(&ledger, Source::Ledger, window, name)),
+                    ])
+                };
+                self.cached(&format!("users {name}"), &classes.popular, fill, exchange)
+            }
+            Asked::Range(from_ms, to_ms) => {
+                let fill = || {
+                    let app = self.app.clone();
+                    Fill(vec![from_ledger(move || in_range(&app, from_ms, to_ms))])
+                };
+                self.cached(&format!("users {from_ms} {to_ms}"), &classes.rankings, fill, exchange)
             }
         };
-        Some(Users {
+        if let Some(shown) = shown {
+            self.answer_shown(&shown, request, exchange);
+        }
+    }
+}
+
+/// From the live store, or, while that is away, the same window from the ledger, which knows it exactly.
+fn in_window(app: &App, source: Source, window: Window, name: &'static str) -> Result<Filled, FillError> {
+    let (as_of_ms, is_stale) = (app.live_status.as_of_ms(), app.is_live_stale());
+    let is_live = source == Source::Live;
+    let users = if is_live { app.users_live(window).map(Some) } else { app.users_ledger(window) };
+    let users = users.map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    keep_users(
+        &Users {
             window: Some(name),
             from: None,
             to: None,
-            as_of,
+            as_of: answer::rfc3339(as_of_ms),
             source: source.name(),
-            stale: stale || source == Source::Ledger,
-            approximate: source == Source::Live,
+            stale: is_stale || !is_live,
+            approximate: is_live,
             users,
-        })
-    }
+        },
+        as_of_ms,
+    )
+}
 
-    fn exact_users(&self, from_ms: i64, to_ms: i64, exchange: &mut Exchange<'_>) -> Option<Users> {
-        let as_of = answer::rfc3339(self.app.ledger_status.as_of_ms());
-        let users = self.finish_exact(self.app.users_exact(from_ms, to_ms, exchange.ticket()), exchange)?;
-        let (from, to) = (Some(answer::rfc3339(from_ms)), Some(answer::rfc3339(to_ms)));
-        Some(Users { window: None, from, to, as_of, source: "ledger", stale: false, approximate: false, users })
-    }
+fn in_range(app: &App, from_ms: i64, to_ms: i64) -> Result<Filled, FillError> {
+    let as_of_ms = app.ledger_status.as_of_ms();
+    let users = app.ledger.users(from_ms, to_ms).map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    keep_users(
+        &Users {
+            window: None,
+            from: Some(answer::rfc3339(from_ms)),
+            to: Some(answer::rfc3339(to_ms)),
+            as_of: answer::rfc3339(as_of_ms),
+            source: Source::Ledger.name(),
+            stale: false,
+            approximate: false,
+            users,
+        },
+        as_of_ms,
+    )
+}
+
+fn keep_users(users: &Users, as_of_ms: i64) -> Result<Filled, FillError> {
+    let says = (users.window, &users.from, &users.to, users.source, users.stale, users.users);
+    keep(&says, as_of_ms, users)
 }
 
 /// A range where an end of one is given, else a window.

@@ -3,11 +3,15 @@
 //! Owns the pieces that a request needs (journal, stores, lanes, statuses) and the rules that tie them together;
 //! knows nothing of HTTP, and no product by name. Reads return a [`Pending`] that the caller sleeps for.
 
+mod caching;
 pub mod ingest;
 mod likes;
 mod posts;
 pub mod reads;
 mod search;
+
+pub use caching::{Caching, Classes};
+pub use likes::likes_key;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -49,6 +53,7 @@ pub struct App {
     pub live: Arc<dyn LiveStore>,
     pub ledger_lane: Lane,
     pub live_lane: Lane,
+    pub caching: Caching,
     pub ledger_status: Arc<SinkStatus>,
     pub live_status: Arc<SinkStatus>,
     pub clock: Clock,

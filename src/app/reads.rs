@@ -1,5 +1,4 @@
-//! Reads: straight from the stores, on lanes. A list comes from the live store, or, while that is away, from the
-//! ledger's rollups, and says so.
+//! Reads: straight from the stores, on lanes. What is cached blocks here and is called by fills (`caching`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,10 +7,7 @@ use super::{App, Pending};
 use crate::events::{Dimension, Event};
 use crate::limits::READ_WAIT_MS;
 use crate::live::window_minutes;
-use crate::ports::{
-    CountFilter, ExportCursor, ExportQuery, Interval, LiveTop, Ranked, RankingQuery, SeriesPoint, SeriesQuery,
-    StoreError, TopQuery, Window,
-};
+use crate::ports::{ExportCursor, ExportQuery, Interval, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::LaneFull;
 use crate::runtime::Ticket;
 
@@ -38,18 +34,15 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(READ_WAIT_MS);
 pub type Read<T> = Result<Pending<Result<T, StoreError>>, LaneFull>;
 
 impl App {
-    /// The highest counts of a window, from the live store.
-    pub fn top_live(&self, query: TopQuery, ticket: &Arc<Ticket>) -> Read<LiveTop> {
-        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
-        self.live_lane.submit(ticket, PATIENCE, move || live.top(&query, now_ms))
+    /// The highest counts of a window, from the live store. Blocks.
+    pub fn top_live(&self, query: &TopQuery) -> Result<LiveTop, StoreError> {
+        self.live.top(query, self.clock.now_ms())
     }
 
     /// The same from the ledger's rollups.
-    pub fn top_ledger(&self, query: TopQuery, ticket: &Arc<Ticket>) -> Read<LiveTop> {
-        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
-        self.ledger_lane.submit(ticket, PATIENCE, move || {
-            ledger.top(&query, now_ms).map(|items| LiveTop { items, approximate: false })
-        })
+    pub fn top_ledger(&self, query: &TopQuery) -> Result<LiveTop, StoreError> {
+        let items = self.ledger.top(query, self.clock.now_ms())?;
+        Ok(LiveTop { items, approximate: false })
     }
 
     /// A user's recent searches, from the live store.
@@ -64,40 +57,15 @@ impl App {
         self.ledger_lane.submit(ticket, PATIENCE, move || ledger.recent(&user_id, now_ms))
     }
 
-    /// Exact number of events that match.
-    pub fn count_events(&self, filter: CountFilter, ticket: &Arc<Ticket>) -> Read<u64> {
-        let ledger = self.ledger.clone();
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.count(&filter))
-    }
-
-    /// Exact sums of a range by name.
-    pub fn ranking(&self, query: RankingQuery, ticket: &Arc<Ticket>) -> Read<Option<Ranked>> {
-        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.ranking(&query, now_ms))
-    }
-
-    /// Exact counts and users of each bucket.
-    pub fn series(&self, query: SeriesQuery, ticket: &Arc<Ticket>) -> Read<Option<Vec<SeriesPoint>>> {
-        let ledger = self.ledger.clone();
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.series(&query))
-    }
-
-    /// About how many distinct users a window has, from the live store.
-    pub fn users_live(&self, window: Window, ticket: &Arc<Ticket>) -> Read<u64> {
-        let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
-        self.live_lane.submit(ticket, PATIENCE, move || live.users(window, now_ms))
+    /// About how many distinct users a window has, from the live store. Blocks.
+    pub fn users_live(&self, window: Window) -> Result<u64, StoreError> {
+        self.live.users(window, self.clock.now_ms())
     }
 
     /// The same, exact, from the ledger.
-    pub fn users_ledger(&self, window: Window, ticket: &Arc<Ticket>) -> Read<Option<u64>> {
+    pub fn users_ledger(&self, window: Window) -> Result<Option<u64>, StoreError> {
         let range = window_minutes(window, self.clock.now_ms(), &self.calendar);
-        self.users_exact(range.start * 60_000, range.end * 60_000, ticket)
-    }
-
-    /// Exact number of distinct users of a range.
-    pub fn users_exact(&self, from_ms: i64, to_ms: i64, ticket: &Arc<Ticket>) -> Read<Option<u64>> {
-        let ledger = self.ledger.clone();
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.users(from_ms, to_ms))
+        self.ledger.users(range.start * 60_000, range.end * 60_000)
     }
 
     /// Where the buckets of an interval begin that hold any of a range, and where the last one ends; `None` where they

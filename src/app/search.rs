@@ -1,24 +1,14 @@
-//! Search: posts from the ledger, and the event that says what was looked for.
-
-use std::sync::Arc;
+//! Search: the event that says what was looked for.
 
 use super::App;
-use super::reads::{PATIENCE, Read};
 use crate::events::{Event, EventType};
 use crate::journal::Wait;
-use crate::ports::{Post, PostSearch};
 use crate::runtime::Ticket;
 
 /// An event needs a user or a session: searches of nobody in particular share this one.
 const ANONYMOUS_SESSION: &str = "search";
 
 impl App {
-    /// The posts that a keyword finds.
-    pub fn search(&self, query: PostSearch, ticket: &Arc<Ticket>) -> Read<Vec<Post>> {
-        let ledger = self.ledger.clone();
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.search(&query))
-    }
-
     /// Records a SEARCH event, as typed, with the number of posts that were answered. Nobody waits for it: one that the
     /// journal refuses is counted as refused and lost, and the search goes on.
     pub fn record_search(&self, user_id: Option<&str>, keyword: &str, results: usize, ticket: &Ticket) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::stores::{open_ledger, open_live};
 use crate::api::{Access, Api, not_durable};
-use crate::app::App;
+use crate::app::{App, Caching};
 use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server, Tls};
@@ -15,7 +15,7 @@ use crate::journal::{Journal, ReadError};
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
 use crate::live::Calendar;
 use crate::metrics::Metrics;
-use crate::ports::{Ledger, LiveStore};
+use crate::ports::{Ledger, LiveStore, SharedCache};
 use crate::runtime::Lane;
 use crate::sinks::{Handover, LedgerSink, LiveSink, SinkStatus};
 use crate::{process, runtime, shutdown};
@@ -43,8 +43,8 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let journal = open_journal(settings)?;
     let ledger = open_ledger(&settings.stores)?;
     check_history(&journal, &*ledger)?;
-    let live = open_live(&settings.stores)?;
-    let (app, sinks) = start_sinks(settings, journal, ledger, live);
+    let (live, cache) = open_live(&settings.stores)?;
+    let (app, sinks) = start_sinks(settings, journal, ledger, live, &cache);
     let listening = server.local_addr();
     let metrics = Metrics::new(app.clone(), server.stats());
     let AccessSettings { keys, origins, proxies, rate_limit, .. } = settings.access.clone();
@@ -105,11 +105,19 @@ fn start_sinks(
     journal: Journal,
     ledger: Arc<dyn Ledger>,
     live: Arc<dyn LiveStore>,
+    cache: &Arc<dyn SharedCache>,
 ) -> (Arc<App>, Vec<JoinHandle<()>>) {
     let app = Arc::new(App {
         journal: Arc::new(journal),
         ledger_lane: Lane::start("ledger", settings.stores.pg_pool as usize),
         live_lane: Lane::start("live", settings.stores.redis_pool),
+        // Half of the ledger's pool: reads that are not cached keep the other half.
+        caching: Caching::start(
+            cache,
+            settings.cache,
+            settings.stores.redis_pool,
+            (settings.stores.pg_pool as usize).div_ceil(2),
+        ),
         ledger,
         live,
         ledger_status: Arc::new(SinkStatus::new("ledger")),

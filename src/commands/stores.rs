@@ -4,11 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::adapters::memory::MemoryLive;
+use crate::adapters::memory_cache::MemoryCache;
 use crate::adapters::postgres::{PostgresLedger, PrepareError};
-use crate::adapters::redis::RedisLive;
+use crate::adapters::redis::{RedisCache, RedisLive};
 use crate::adapters::sqlite::SqliteLedger;
+use crate::clock::monotonic_ms;
 use crate::config::{LedgerKind, LiveKind, Stores, without_password};
-use crate::ports::{Ledger, LiveStore};
+use crate::ports::{Ledger, LiveStore, SharedCache};
 
 /// The ledger, its schema in place. A PostgreSQL that is away is no error: events wait in the journal.
 pub(super) fn open_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> {
@@ -50,21 +52,24 @@ pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, Stri
     }
 }
 
-/// The live store; its warnings are logged.
-pub(super) fn open_live(settings: &Stores) -> Result<Arc<dyn LiveStore>, String> {
-    let live: Arc<dyn LiveStore> = match &settings.live {
+type LiveAndCache = (Arc<dyn LiveStore>, Arc<dyn SharedCache>);
+
+/// The live store, whose warnings are logged, and the cache that is shared with whoever shares it.
+pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, String> {
+    let (live, cache): LiveAndCache = match &settings.live {
         LiveKind::Redis(url) => {
             tracing::info!(url = without_password(url), "live store: Redis");
             let live = RedisLive::new(url, settings.redis_pool, settings.time_zone.clone());
-            Arc::new(live.map_err(|e| format!("live store: {e}"))?)
+            let live = live.map_err(|e| format!("live store: {e}"))?;
+            (Arc::new(live.clone()), Arc::new(RedisCache(live)))
         }
         LiveKind::Memory => {
             tracing::info!("live store: memory, built from the ledger at each start");
-            Arc::new(MemoryLive::new(settings.time_zone.clone()))
+            (Arc::new(MemoryLive::new(settings.time_zone.clone())), Arc::new(MemoryCache::new(monotonic_ms)))
         }
     };
     for warning in live.warnings() {
         tracing::warn!("live store: {warning}");
     }
-    Ok(live)
+    Ok((live, cache))
 }

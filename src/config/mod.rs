@@ -1,6 +1,7 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
 mod access;
+mod cache;
 mod tls;
 
 pub use access::{AccessSettings, RawAccess};
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use jiff::tz::TimeZone;
 
-use crate::app::Ack;
+use crate::app::{Ack, Classes};
 use crate::{http, limits};
 
 /// Settings as they are given.
@@ -52,6 +53,8 @@ pub struct Raw {
     tls: tls::RawTls,
     #[command(flatten)]
     access: access::RawAccess,
+    #[command(flatten)]
+    cache: cache::RawCache,
     #[command(flatten)]
     http: http::RawLimits,
 }
@@ -146,6 +149,7 @@ pub struct Settings {
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
     pub access: AccessSettings,
+    pub cache: Classes,
     pub salvage: bool,
 }
 
@@ -176,6 +180,7 @@ impl Raw {
                     .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?
             },
             access,
+            cache: self.cache.check()?,
             salvage: self.salvage,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
@@ -287,6 +292,7 @@ mod tests {
             (["--idle-ms", "0"], "IDLE_MS"),
             (["--tls-cert", "a.pem"], "TLS_KEY"),
             (["--tls-key", "a.pem"], "TLS_CERT"),
+            (["--cache-likes", "ttl=5"], "CACHE_LIKES"),
             (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();

@@ -18,8 +18,8 @@ pub struct LaneFull;
 
 struct Job {
     run: Box<dyn FnOnce() + Send>,
-    ticket: Arc<Ticket>,
-    not_after: Instant,
+    /// Who waits for it; none: it runs however late.
+    asker: Option<(Arc<Ticket>, Instant)>,
 }
 
 /// What a job came to, once its ticket is done. Empty: it has not run, or it panicked.
@@ -65,13 +65,18 @@ impl Lane {
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         });
         ticket.add();
-        match self.jobs.try_send(Job { run, ticket: ticket.clone(), not_after: Instant::now() + patience }) {
+        match self.jobs.try_send(Job { run, asker: Some((ticket.clone(), Instant::now() + patience)) }) {
             Ok(()) => Ok(Pending(slot)),
-            Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) => {
-                job.ticket.finish(true);
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                ticket.finish(true);
                 Err(LaneFull)
             }
         }
+    }
+
+    /// Puts a job in line that nobody waits for. The job comes back where there is no room.
+    pub fn run(&self, run: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+        self.jobs.try_send(Job { run, asker: None }).map_err(|error| error.into_inner().run)
     }
 
     /// Jobs that wait for a thread.
@@ -81,9 +86,11 @@ impl Lane {
 }
 
 fn run(job: Job) {
-    if Instant::now() < job.not_after {
+    if job.asker.as_ref().is_none_or(|(_, not_after)| Instant::now() < *not_after) {
         // A panic is reported by the panic hook; the slot stays empty and the request is answered with a 500.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.run));
     }
-    complete([job.ticket], true);
+    if let Some((ticket, _)) = job.asker {
+        complete([ticket], true);
+    }
 }

@@ -58,7 +58,15 @@ pub(crate) fn on_pairs(pairs: [(Ledger, Live); 2], claim: impl Fn(&mut Bench)) {
     }
 }
 
+/// The settings of the read path, one a class of keys.
+const CACHES: [&str; 5] = ["CACHE_SEARCH", "CACHE_POPULAR", "CACHE_RANKINGS", "CACHE_COUNTS", "CACHE_LIKES"];
+
 impl Bench {
+    /// The read path as it is by default.
+    pub(crate) fn cached(&mut self) {
+        self.settings.retain(|(set, _)| !CACHES.contains(&set.as_str()));
+    }
+
     /// Fresh stores, program not started. `None`, with a line that says why, without programs for PostgreSQL.
     pub(crate) fn new(ledger: Ledger, live: Live) -> Option<Bench> {
         let mut bench = Bench::on(None, (live == Live::Redis).then(redis::Server::start));
@@ -76,6 +84,8 @@ impl Bench {
         let directory = tempfile::Builder::new().prefix("tracker").tempdir().expect("a directory");
         let data_dir = directory.path().join("data");
         let mut settings = vec![("JOURNAL_MIN_FREE".to_owned(), "0".to_owned())];
+        // Most suites write and read at once; those of the cache switch it on.
+        settings.extend(CACHES.map(|name| (name.to_owned(), "off".to_owned())));
         if is_tmpfs(directory.path()) {
             settings.push(("ALLOW_TMPFS".to_owned(), "true".to_owned()));
         }

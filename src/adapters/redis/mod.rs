@@ -7,11 +7,14 @@
 //! `forgotten` (`user\0folded`, by the time up to which it is) and `u:…` (unions, kept a second). All share one hash
 //! slot; `et:{t0}:rebuild` is the lock of a rebuild.
 
+mod cache;
 mod connection;
 pub mod inspect;
 mod rebuild;
 mod script;
 mod writer;
+
+pub use cache::RedisCache;
 
 use std::sync::Arc;
 use std::time::Duration;

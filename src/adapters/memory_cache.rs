@@ -1,0 +1,194 @@
+//! The shared cache of a program that shares it with nobody: bounded, in this process, with the same contract.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX};
+use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
+
+/// See the module.
+pub struct MemoryCache {
+    state: Mutex<State>,
+    /// Milliseconds; only goes forward.
+    now_ms: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    slots: HashMap<Box<str>, Slot>,
+    bytes: usize,
+    /// The last fence of any key: one counter never goes back for any of them.
+    fence: u64,
+}
+
+/// What there is of a key. Times are milliseconds of the process's clock.
+#[derive(Default)]
+struct Slot {
+    /// With the time when it expires, and when it is dropped.
+    entry: Option<(CacheEntry, u64, u64)>,
+    mark: Option<(Box<[u8]>, u64)>,
+    lock: Option<(LockToken, u64, u64)>,
+}
+
+impl Slot {
+    /// Drops what is over.
+    fn at(&mut self, now_ms: u64) {
+        self.entry.take_if(|(_, _, kept_ms)| now_ms >= *kept_ms);
+        self.mark.take_if(|(_, until_ms)| now_ms >= *until_ms);
+        self.lock.take_if(|(_, _, until_ms)| now_ms >= *until_ms);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entry.is_none() && self.mark.is_none() && self.lock.is_none()
+    }
+
+    fn entry(&self, now_ms: u64) -> Option<CacheEntry> {
+        let (entry, until_ms, _) = self.entry.as_ref()?;
+        Some(CacheEntry { fresh_left_ms: until_ms.cast_signed() - now_ms.cast_signed(), ..entry.clone() })
+    }
+
+    fn mark(&self, now_ms: u64) -> Option<(Box<[u8]>, u32)> {
+        self.mark.as_ref().map(|(error, until_ms)| (error.clone(), (until_ms - now_ms) as u32))
+    }
+
+    fn bytes(&self, key: &str) -> usize {
+        key.len() + self.entry.as_ref().map_or(0, |(entry, _, _)| entry.value.len())
+    }
+}
+
+impl MemoryCache {
+    /// An empty one that lives by `now_ms`, milliseconds of a clock that only goes forward.
+    pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> MemoryCache {
+        MemoryCache { state: Mutex::default(), now_ms: Box::new(now_ms) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Guards plain data for a few lines: nothing in there panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Does something to a key's slot, as it is now, and keeps the sums and bounds.
+    fn with<T>(&mut self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
+        let slot = self.slots.entry(key.into()).or_default();
+        let before = slot.bytes(key);
+        slot.at(now_ms);
+        let result = act(slot, &mut self.fence);
+        self.bytes = self.bytes + slot.bytes(key) - before;
+        if slot.is_empty() {
+            self.slots.remove(key);
+        }
+        self.shrink(now_ms);
+        result
+    }
+
+    fn shrink(&mut self, now_ms: u64) {
+        while self.slots.len() > CACHE_LOCAL_ENTRIES_MAX || self.bytes > CACHE_LOCAL_BYTES_MAX {
+            // Of a few, in an order as good as chance, the one that ends first; a lock is not taken from anybody.
+            let few = self.slots.iter().filter(|(_, slot)| slot.lock.is_none()).take(8);
+            let ends = |slot: &Slot| slot.entry.as_ref().map_or(now_ms, |(_, until_ms, _)| *until_ms);
+            let Some(key) = few.min_by_key(|(_, slot)| ends(slot)).map(|(key, _)| key.clone()) else { return };
+            if let Some(slot) = self.slots.remove(&key) {
+                self.bytes -= slot.bytes(&key);
+            }
+        }
+    }
+}
+
+impl SharedCache for MemoryCache {
+    fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
+        let now_ms = (self.now_ms)();
+        Ok(self.state().with(key, now_ms, |slot, _| match (slot.entry(now_ms), slot.mark(now_ms)) {
+            (Some(entry), _) => CacheRead::Entry(entry),
+            (None, Some((error, left_ms))) => CacheRead::Throttled { error, left_ms },
+            (None, None) => CacheRead::Missing,
+        }))
+    }
+
+    fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
+        let now_ms = (self.now_ms)();
+        Ok(self.state().with(key, now_ms, |slot, last_fence| {
+            if let Some(entry) = slot.entry(now_ms).filter(|entry| Some(entry.fence) != seen) {
+                return Acquired::Newer(entry);
+            }
+            if let Some((error, left_ms)) = slot.mark(now_ms) {
+                return Acquired::Throttled { error, left_ms };
+            }
+            let until_ms = now_ms + u64::from(lease_ms);
+            match slot.lock {
+                Some((owner, _, _)) if owner != token => Acquired::Busy,
+                Some((_, fence, _)) => {
+                    slot.lock = Some((token, fence, until_ms));
+                    Acquired::Owned { fence }
+                }
+                None => {
+                    *last_fence += 1;
+                    slot.lock = Some((token, *last_fence, until_ms));
+                    Acquired::Owned { fence: *last_fence }
+                }
+            }
+        }))
+    }
+
+    fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
+        let now_ms = (self.now_ms)();
+        let mut state = self.state();
+        let mut renew = |(key, token): &(&str, LockToken)| {
+            state.with(key, now_ms, |slot, _| match &mut slot.lock {
+                Some((owner, _, until_ms)) if owner == token => {
+                    *until_ms = now_ms + u64::from(lease_ms);
+                    true
+                }
+                _ => false,
+            })
+        };
+        Ok(locks.iter().map(&mut renew).collect())
+    }
+
+    fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
+        let now_ms = (self.now_ms)();
+        Ok(self.state().with(key, now_ms, |slot, _| {
+            if slot.lock.take_if(|(owner, _, _)| *owner == token).is_none() {
+                return false;
+            }
+            if slot.entry.as_ref().is_some_and(|(known, _, _)| known.fence > entry.fence) {
+                return false;
+            }
+            if entry.fresh_ttl_ms > 0 {
+                let until_ms = now_ms + u64::from(entry.fresh_ttl_ms);
+                let NewEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms } = *entry;
+                let kept = CacheEntry { value: value.into(), fill_ms, as_of_ms, fence, fresh_ttl_ms, fresh_left_ms: 0 };
+                (slot.entry, slot.mark) = (Some((kept, until_ms, until_ms + u64::from(stale_cap_ms))), None);
+            }
+            true
+        }))
+    }
+
+    fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
+        let now_ms = (self.now_ms)();
+        Ok(self.state().with(key, now_ms, |slot, _| {
+            let was_ours = slot.lock.take_if(|(owner, _, _)| *owner == token).is_some();
+            if was_ours && throttle_ms > 0 {
+                slot.mark = Some((error.into(), now_ms + u64::from(throttle_ms)));
+            }
+            was_ours
+        }))
+    }
+
+    fn release(&self, key: &str, token: LockToken) -> Result<(), StoreError> {
+        self.fail(key, token, b"", 0).map(drop)
+    }
+
+    fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
+        let now_ms = (self.now_ms)();
+        let mut state = self.state();
+        keys.iter().for_each(|key| state.with(key, now_ms, |slot, _| *slot = Slot::default()));
+        Ok(())
+    }
+
+    fn watch(&self, _: Box<dyn Fn(Change<'_>) + Send>, _: Arc<AtomicBool>) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! The shared cache in Redis: an entry (hash), a mark, a lock and a fence for each key, everything by script.
+//!
+//! Keys: `et:{c<slot>}:` and `e:`, `x:`, `l:` or `f:` and the cache's own key; what belongs to one key shares a hash slot.
+//! Hints go through the channel `et:cache`: `s` or `r` and the key.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use redis::{FromRedisValue, Script, ScriptInvocation, Value};
+
+use super::RedisLive;
+use super::connection::store_error;
+use super::script::{from_value, unexpected};
+use crate::limits::{CACHE_FENCE_KEPT_MS, CACHE_HINT_PING_MS, CACHE_HINT_READ_MS, REDIS_CONNECT_MS_MAX, RETRY_MS_MAX};
+use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
+
+const CHANNEL: &str = "et:cache";
+/// Hash slots of a cluster that keys are spread over.
+const SLOTS: u32 = 256;
+
+static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/read.lua")));
+static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/acquire.lua")));
+static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/store.lua")));
+static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/release.lua")));
+static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/renew.lua")));
+static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/invalidate.lua")));
+
+/// The cache's keys of one of its keys.
+struct Names {
+    entry: String,
+    mark: String,
+    lock: String,
+    fence: String,
+}
+
+impl Names {
+    fn of(key: &str) -> Names {
+        let slot = crc32c::crc32c(key.as_bytes()) % SLOTS;
+        let name = |kind| format!("et:{{c{slot}}}:{kind}:{key}");
+        Names { entry: name('e'), mark: name('x'), lock: name('l'), fence: name('f') }
+    }
+}
+
+/// The readers' pool of a live store, used for the cache.
+#[derive(Clone)]
+pub struct RedisCache(pub RedisLive);
+
+impl RedisCache {
+    fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        self.0.read(|wire| wire.exchange(|connection| invocation.invoke(connection)))
+    }
+
+    /// One script a key, in one round trip.
+    fn invoke_all(&self, script: &Script, invocations: &[ScriptInvocation<'_>]) -> Result<Vec<i64>, StoreError> {
+        if invocations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let run = |connection: &mut redis::Connection| {
+            let mut pipeline = redis::pipe();
+            invocations.iter().for_each(|invocation| _ = pipeline.invoke_script(invocation));
+            pipeline.query(connection)
+        };
+        self.0.read(|wire| {
+            wire.exchange(|connection| match run(connection) {
+                // A pipeline does not load what the server has forgotten.
+                Err(error) if is_unknown_script(&error) => {
+                    script.prepare_invoke().load(connection)?;
+                    run(connection)
+                }
+                result => result,
+            })
+        })
+    }
+}
+
+fn is_unknown_script(error: &redis::RedisError) -> bool {
+    let is_one = |error: &redis::RedisError| error.code() == Some("NOSCRIPT");
+    let of_commands = error.clone().into_server_errors();
+    is_one(error) || of_commands.is_some_and(|all| all.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
+}
+
+fn entry_of(values: Vec<Value>) -> Result<CacheEntry, StoreError> {
+    let [_, value, fill, as_of, fence, ttl, cap, left]: [Value; 8] =
+        values.try_into().map_err(|_| unexpected("an entry of another shape"))?;
+    let cap_ms: i64 = from_value(cap)?;
+    let left_ms: i64 = from_value(left)?;
+    Ok(CacheEntry {
+        value: from_value::<Vec<u8>>(value)?.into(),
+        fill_ms: from_value(fill)?,
+        as_of_ms: from_value(as_of)?,
+        fence: from_value(fence)?,
+        fresh_ttl_ms: from_value(ttl)?,
+        fresh_left_ms: left_ms - cap_ms,
+    })
+}
+
+fn mark_of(values: Vec<Value>) -> Result<(Box<[u8]>, u32), StoreError> {
+    let [_, error, left]: [Value; 3] = values.try_into().map_err(|_| unexpected("a mark of another shape"))?;
+    // -2: it ended within the script.
+    Ok((from_value::<Vec<u8>>(error)?.into(), from_value::<i64>(left)?.clamp(0, i64::from(u32::MAX)) as u32))
+}
+
+fn kind_of(values: &[Value]) -> Result<String, StoreError> {
+    values.first().cloned().map_or_else(|| Err(unexpected("an empty answer")), from_value)
+}
+
+fn text(token: LockToken) -> String {
+    format!("{token:032x}")
+}
+
+impl SharedCache for RedisCache {
+    fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
+        let names = Names::of(key);
+        let values: Vec<Value> = self.invoke(READ.key(names.entry).key(names.mark))?;
+        match kind_of(&values)?.as_str() {
+            "entry" => entry_of(values).map(CacheRead::Entry),
+            "mark" => mark_of(values).map(|(error, left_ms)| CacheRead::Throttled { error, left_ms }),
+            _ => Ok(CacheRead::Missing),
+        }
+    }
+
+    fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
+        let names = Names::of(key);
+        let mut call = ACQUIRE.key(names.entry);
+        call.key(names.mark).key(names.lock).key(names.fence);
+        call.arg(text(token)).arg(lease_ms).arg(seen.map_or_else(String::new, |fence| fence.to_string()));
+        let mut values: Vec<Value> = self.invoke(call.arg(CACHE_FENCE_KEPT_MS))?;
+        match kind_of(&values)?.as_str() {
+            "entry" => entry_of(values).map(Acquired::Newer),
+            "mark" => mark_of(values).map(|(error, left_ms)| Acquired::Throttled { error, left_ms }),
+            "busy" => Ok(Acquired::Busy),
+            _ => {
+                let fence = values.pop().map_or_else(|| Err(unexpected("a lock without a fence")), from_value)?;
+                Ok(Acquired::Owned { fence })
+            }
+        }
+    }
+
+    fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
+        let call = |(key, token): &(&str, LockToken)| {
+            let mut call = RENEW.key(Names::of(key).lock);
+            call.arg(text(*token)).arg(lease_ms);
+            call
+        };
+        let calls: Vec<ScriptInvocation<'_>> = locks.iter().map(call).collect();
+        Ok(self.invoke_all(&RENEW, &calls)?.into_iter().map(|renewed| renewed == 1).collect())
+    }
+
+    fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
+        let names = Names::of(key);
+        let mut call = STORE.key(names.entry);
+        call.key(names.mark).key(names.lock).arg(text(token)).arg(entry.value).arg(entry.fill_ms).arg(entry.as_of_ms);
+        call.arg(entry.fence).arg(entry.fresh_ttl_ms).arg(entry.stale_cap_ms).arg(CHANNEL).arg(key);
+        self.invoke::<i64>(&call).map(|stored| stored == 1)
+    }
+
+    fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
+        let names = Names::of(key);
+        let mut call = RELEASE.key(names.mark);
+        call.key(names.lock).arg(text(token)).arg(error).arg(throttle_ms).arg(CHANNEL).arg(key);
+        self.invoke::<i64>(&call).map(|done| done == 1)
+    }
+
+    fn release(&self, key: &str, token: LockToken) -> Result<(), StoreError> {
+        self.fail(key, token, b"", 0).map(drop)
+    }
+
+    fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
+        let call = |key: &&str| {
+            let names = Names::of(key);
+            let mut call = INVALIDATE.key(names.entry);
+            call.key(names.mark).key(names.lock).arg(CHANNEL).arg(*key);
+            call
+        };
+        let calls: Vec<ScriptInvocation<'_>> = keys.iter().map(call).collect();
+        self.invoke_all(&INVALIDATE, &calls).map(drop)
+    }
+
+    fn watch(&self, on_change: Box<dyn Fn(Change<'_>) + Send>, stop: Arc<AtomicBool>) -> Result<(), StoreError> {
+        let client = self.0.client.clone();
+        let run = move || {
+            while !stop.load(Ordering::Relaxed) {
+                if let Err(error) = listen(&client, &*on_change, &stop) {
+                    tracing::debug!(error = %store_error(&error), "no hints from other instances for the moment");
+                }
+                std::thread::sleep(Duration::from_millis(RETRY_MS_MAX / 10));
+            }
+        };
+        let spawned = std::thread::Builder::new().name("cache-hints".into()).spawn(run);
+        spawned.map(drop).map_err(|error| StoreError::Fatal(format!("a thread for hints: {error}")))
+    }
+}
+
+/// Listens on a connection of its own until it breaks.
+fn listen(client: &redis::Client, on_change: &dyn Fn(Change<'_>), stop: &AtomicBool) -> redis::RedisResult<()> {
+    let mut connection = client.get_connection_with_timeout(Duration::from_millis(REDIS_CONNECT_MS_MAX))?;
+    let mut hints = connection.as_pubsub();
+    hints.set_read_timeout(Some(Duration::from_millis(CACHE_HINT_READ_MS)))?;
+    hints.subscribe(CHANNEL)?;
+    on_change(Change::Anything);
+    let mut heard = Instant::now();
+    while !stop.load(Ordering::Relaxed) {
+        match hints.get_message() {
+            Ok(message) => {
+                heard = Instant::now();
+                let payload: String = message.get_payload()?;
+                match payload.split_at_checked(1) {
+                    Some(("s", key)) => on_change(Change::Stored(key)),
+                    Some(("r", key)) => on_change(Change::Removed(key)),
+                    _ => {}
+                }
+            }
+            // Silence is usual; a server that does not answer a PING either is gone.
+            Err(error) if error.is_timeout() && heard.elapsed() > Duration::from_millis(CACHE_HINT_PING_MS) => {
+                hints.ping::<Value>()?;
+                heard = Instant::now();
+            }
+            Err(error) if error.is_timeout() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

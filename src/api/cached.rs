@@ -1,0 +1,203 @@
+//! Reads through the cache: a request waits for its flight here, and what was filled is rendered and kept as it is sent.
+//!
+//! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an
+//! answer that took a stale value in the place of a fill says the other thing.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use std::hash::Hash;
+
+use super::{Api, answer, cacheable};
+use crate::cache::policy::STALE_AFTER_MS;
+use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
+use crate::http::{Exchange, Request, Waited};
+use crate::ports::StoreError;
+use crate::runtime::complete;
+
+/// A hit, as a handler answers it.
+pub(super) struct Shown {
+    pub(super) copy: Arc<Copy>,
+    how: How,
+    /// It expired long ago and took the place of a fill that did not come in time.
+    pub(super) is_late: bool,
+}
+
+impl Api {
+    /// The value of `key`, filled by `fill` where need be. `None`: there is none, and that was answered.
+    pub(super) fn cached(
+        &self,
+        key: &str,
+        policy: &Policy,
+        fill: impl Fn() -> Fill,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<Shown> {
+        let began = Instant::now();
+        match self.ask(key, policy, &fill, began, exchange) {
+            Ok(shown) => {
+                let age = self.app.caching.cache.age_secs(&shown.copy).to_string();
+                exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
+                Some(shown)
+            }
+            Err(FillError::TooLarge) => {
+                answer::range_too_large(exchange);
+                None
+            }
+            Err(FillError::Away | FillError::Busy) => {
+                answer::store_away(exchange);
+                None
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        key: &str,
+        policy: &Policy,
+        fill: &impl Fn() -> Fill,
+        began: Instant,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Shown, FillError> {
+        let cache = &self.app.caching.cache;
+        let mut deaths = 0;
+        loop {
+            let (flight, copy) = match cache.ask(key, policy, fill) {
+                Ask::Have(Hit { copy, how }) => return Ok(Shown { copy, how, is_late: false }),
+                Ask::Failed(error) => return Err(error),
+                Ask::Wait(flight, copy) => (flight, copy),
+            };
+            let insists = copy.is_none();
+            let mut patience_ms = STALE_AFTER_MS;
+            let outcome = loop {
+                let left_ms = u64::from(policy.deadline_ms).saturating_sub(ms_since(began));
+                let ticket = exchange.ticket().clone();
+                let shown = flight.join(insists, || {
+                    ticket.add();
+                    waker(move || complete([ticket], true))
+                });
+                if shown.is_some() || left_ms == 0 {
+                    break shown;
+                }
+                if exchange.wait(patience_ms.min(left_ms)) != Waited::Late {
+                    break flight.shown();
+                }
+                let fallback = copy.clone().map(|copy| cache.late(copy)).or_else(|| cache.fallback(key, policy));
+                if let Some(hit) = fallback {
+                    cache.stats.waited(ms_since(began));
+                    return Ok(late(hit));
+                }
+                patience_ms = left_ms;
+            };
+            cache.stats.waited(ms_since(began));
+            match (outcome, copy) {
+                (Some(Outcome::Hit(Hit { copy, how })), _) => return Ok(Shown { copy, how, is_late: false }),
+                (_, Some(copy)) => return Ok(late(cache.late(copy))),
+                // Joined while it was giving up: the next one is told that somebody insists.
+                (Some(Outcome::Ducked), None) => {}
+                (Some(Outcome::Died), None) if deaths == 0 => deaths += 1,
+                (Some(Outcome::Failed(error)), None) => {
+                    return cache.fallback(key, policy).map(late).ok_or(error);
+                }
+                (Some(Outcome::Died) | None, None) => return Err(FillError::Away),
+            }
+        }
+    }
+
+    /// Answers with a value that holds a whole body.
+    pub(super) fn answer_shown(&self, shown: &Shown, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let kept = Kept::of(&shown.copy.value);
+        let is_open = self.access.keys.read.is_open();
+        match shown.is_late.then(|| as_stale(kept.body)).flatten() {
+            Some(body) => cacheable::tagged(exchange, request, is_open, !kept.tag, &body),
+            None => cacheable::tagged(exchange, request, is_open, kept.tag, kept.body),
+        }
+    }
+}
+
+fn late(hit: Hit) -> Shown {
+    Shown { is_late: hit.how == How::Stale, copy: hit.copy, how: hit.how }
+}
+
+fn ms_since(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What the body of an answer that is served late says: not from where it was read once.
+fn as_stale(body: &[u8]) -> Option<Vec<u8>> {
+    // A quote within a JSON string is escaped: these bytes are found where the field is, and nowhere else.
+    let text = std::str::from_utf8(body).ok()?;
+    let (before, rest) = text.split_once(r#","source":""#)?;
+    let (_, after) = rest.split_once('"')?;
+    let after = after.strip_prefix(r#","stale":"#)?;
+    let after = after.strip_prefix("false").or_else(|| after.strip_prefix("true"))?;
+    Some(format!(r#"{before},"source":"cache","stale":true{after}"#).into_bytes())
+}
+
+/// A kept value, taken apart.
+pub(super) struct Kept<'a> {
+    tag: u64,
+    pub(super) body: &'a [u8],
+}
+
+const TAG_BYTES: usize = 8;
+
+impl<'a> Kept<'a> {
+    pub(super) fn of(value: &'a [u8]) -> Kept<'a> {
+        let (tag, body) = value.split_at(TAG_BYTES.min(value.len()));
+        Kept { tag: u64::from_le_bytes(tag.try_into().unwrap_or_default()), body }
+    }
+}
+
+/// A value to keep: a body that says `says`.
+pub(super) fn keep(says: &impl Hash, as_of_ms: i64, body: &impl Serialize) -> Result<Filled, FillError> {
+    let mut value = cacheable::tag(says).to_le_bytes().to_vec();
+    serde_json::to_writer(&mut value, body).map_err(|error| {
+        tracing::error!(%error, "an answer could not be written");
+        FillError::Away
+    })?;
+    Ok(Filled { value: value.into(), as_of_ms, is_null: false })
+}
+
+/// A way to fill from the ledger.
+pub(super) fn from_ledger(run: impl FnOnce() -> Result<Filled, FillError> + Send + 'static) -> Stage {
+    Stage { lane: Lane::Ledger, run: Box::new(run) }
+}
+
+/// A way to fill from the live store.
+pub(super) fn from_live(run: impl FnOnce() -> Result<Filled, FillError> + Send + 'static) -> Stage {
+    Stage { lane: Lane::Live, run: Box::new(run) }
+}
+
+/// What a failed read means to those who wait for it.
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(super) fn read_failed(error: StoreError) -> FillError {
+    match error {
+        StoreError::Retry(_) => tracing::debug!(%error, "a read did not come to an end"),
+        _ => tracing::warn!(%error, "a read failed"),
+    }
+    FillError::Away
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_body_says_so_and_nothing_else_of_it_changes() {
+        let body =
+            br#"{"keyword":",\"source\":\"live\",\"stale\":false","asOf":"x","source":"ledger","stale":false,"n":1}"#;
+        let late =
+            br#"{"keyword":",\"source\":\"live\",\"stale\":false","asOf":"x","source":"cache","stale":true,"n":1}"#;
+        assert_eq!(as_stale(body).as_deref(), Some(&late[..]));
+        assert_eq!(as_stale(b"{}"), None);
+    }
+
+    #[test]
+    fn a_kept_value_is_taken_apart_as_it_was_put_together() {
+        let filled = keep(&"says", 1, &[1, 2]).unwrap();
+        let kept = Kept::of(&filled.value);
+        assert_eq!((kept.tag, kept.body), (cacheable::tag(&"says"), &b"[1,2]"[..]));
+        assert!(Kept::of(b"short").body.is_empty(), "what another version kept breaks nothing");
+    }
+}

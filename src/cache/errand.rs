@@ -1,0 +1,482 @@
+//! One fill from its beginning to its end, in steps that each run on a lane: look at the shared entry, take the lock,
+//! ask the store, write the result back, land the flight.
+//!
+//! Whatever happens to a step (a panic, a lane without room), dropping the errand lands its flight and gives its lock
+//! back: nobody hangs, and no lock outlives its lease.
+
+use std::sync::Arc;
+
+use super::flight::Flight;
+use super::policy::Stand;
+use super::{Cache, Copy, Hit, How, Job, Lane, Outcome, Policy, lock};
+use crate::limits::{
+    CACHE_HOLD_MS_MAX, CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX,
+    CACHE_POLL_MS_MIN, CACHE_RENEW_MS, CACHE_THROTTLE_MS,
+};
+use crate::ports::{Acquired, CacheEntry, CacheRead, LockToken, NewEntry, StoreError};
+
+/// What a fill came to.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    pub value: Arc<[u8]>,
+    /// The state of the store that it shows, milliseconds since the epoch.
+    pub as_of_ms: i64,
+    /// "There is none": remembered for a moment only. An empty list is a value.
+    pub is_null: bool,
+}
+
+/// Why there is no value; shared by all who wait, and for a moment by all who ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillError {
+    /// The store did not answer.
+    Away,
+    /// More than could be read in time: asking for less helps.
+    TooLarge,
+    /// Too much waits.
+    Busy,
+}
+
+const NAMES: [(FillError, &str); 3] =
+    [(FillError::Away, "away"), (FillError::TooLarge, "too_large"), (FillError::Busy, "busy")];
+
+impl FillError {
+    fn name(self) -> &'static str {
+        NAMES.iter().find(|(error, _)| *error == self).map_or("away", |(_, name)| name)
+    }
+
+    fn of_name(name: &[u8]) -> FillError {
+        NAMES.iter().find(|(_, known)| known.as_bytes() == name).map_or(FillError::Away, |(error, _)| *error)
+    }
+}
+
+/// One way to fill: blocks, on its lane.
+pub struct Stage {
+    pub lane: Lane,
+    pub run: Box<dyn FnOnce() -> Result<Filled, FillError> + Send>,
+}
+
+/// How a key is filled: the first stage that answers. Never empty.
+pub struct Fill(pub Vec<Stage>);
+
+/// A lock that is held.
+pub(super) struct Held {
+    key: Box<str>,
+    token: LockToken,
+    since_ms: u64,
+}
+
+pub(super) struct Errand {
+    key: Box<str>,
+    policy: Policy,
+    fill: std::vec::IntoIter<Stage>,
+    flight: Arc<Flight<Outcome>>,
+    /// The entry that is known already.
+    seen: Option<u64>,
+    is_early: bool,
+    is_cached: bool,
+    began_ms: u64,
+    pause_ms: u64,
+    token: LockToken,
+    /// The lock is ours.
+    fence: Option<u64>,
+    /// Set once it is under way; empty again once it has landed.
+    cache: Option<Arc<Cache>>,
+}
+
+impl Errand {
+    pub(super) fn new(
+        key: &str,
+        policy: Policy,
+        fill: Fill,
+        flight: Arc<Flight<Outcome>>,
+        seen: Option<u64>,
+        is_early: bool,
+    ) -> Errand {
+        let fill = fill.0.into_iter();
+        let (began_ms, pause_ms, token) = (0, CACHE_POLL_MS_MIN, 0);
+        let is_cached = true;
+        let (fence, cache) = (None, None);
+        Errand {
+            key: key.into(),
+            policy,
+            fill,
+            flight,
+            seen,
+            is_early,
+            is_cached,
+            began_ms,
+            pause_ms,
+            token,
+            fence,
+            cache,
+        }
+    }
+
+    /// For a request that wants neither to share nor to keep.
+    pub(super) fn uncached(key: &str, policy: Policy, fill: Fill, flight: Arc<Flight<Outcome>>) -> Errand {
+        let mut errand = Errand::new(key, policy, fill, flight, None, false);
+        errand.is_cached = false;
+        errand
+    }
+
+    fn land(&mut self, outcome: Outcome) {
+        if let Some(cache) = self.cache.take() {
+            cache.flights.land(&self.key, &self.flight, outcome);
+        }
+    }
+}
+
+impl Drop for Errand {
+    fn drop(&mut self) {
+        let Some(cache) = self.cache.clone() else { return };
+        if self.fence.is_some() {
+            cache.give_back(&self.key, self.token);
+        }
+        if std::thread::panicking() {
+            return self.land(Outcome::Died);
+        }
+        // A lane had no room for its next step.
+        cache.stats.shed();
+        self.land(Outcome::Failed(FillError::Busy));
+    }
+}
+
+impl Cache {
+    pub(super) fn set_out(self: &Arc<Cache>, mut errand: Errand) {
+        errand.began_ms = self.around.now_ms();
+        errand.token = self.around.token();
+        errand.cache = Some(self.clone());
+        if !errand.is_cached || !errand.policy.is_shared {
+            return self.fill(errand);
+        }
+        let cache = self.clone();
+        // An early refresh knows the entry: the lock's answer tells whether there is a newer one.
+        let step: Job = match errand.is_early {
+            true => Box::new(move || cache.take_lock(errand)),
+            false => Box::new(move || cache.look(errand)),
+        };
+        self.around.run(Lane::Shared, step);
+    }
+
+    /// The shared entry, as it is.
+    fn look(self: &Arc<Cache>, mut errand: Errand) {
+        if !self.may_ask_shared() {
+            return self.fill(errand);
+        }
+        match self.shared_said(self.shared.read(&errand.key)) {
+            None => self.fill(errand),
+            Some(CacheRead::Missing) => self.take_lock(errand),
+            Some(CacheRead::Throttled { error, left_ms }) => self.throttled_elsewhere(errand, &error, left_ms),
+            Some(CacheRead::Entry(entry)) => {
+                let policy = errand.policy;
+                let copy = self.adopt(&errand, entry);
+                errand.seen = Some(copy.fence);
+                match policy.stand(copy.left_ms(self.around.now_ms()), 0) {
+                    Stand::Fresh | Stand::Look | Stand::Lapsed => {
+                        self.stats.shared_hit();
+                        errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                    }
+                    Stand::Revalidate => {
+                        errand.flight.show(Outcome::Hit(Hit { copy, how: How::Stale }));
+                        self.take_lock(errand);
+                    }
+                    Stand::Late | Stand::Gone => self.take_lock(errand),
+                }
+            }
+        }
+    }
+
+    fn take_lock(self: &Arc<Cache>, mut errand: Errand) {
+        // Twice at most: an entry that is newer than the known one may have expired as well.
+        for _ in 0..2 {
+            if !self.may_ask_shared() {
+                return self.fill(errand);
+            }
+            let acquired = self.shared.acquire(&errand.key, errand.token, CACHE_LEASE_MS, errand.seen);
+            match self.shared_said(acquired) {
+                None => {
+                    // It may be ours all the same.
+                    self.give_back(&errand.key, errand.token);
+                    return self.fill(errand);
+                }
+                Some(Acquired::Owned { fence }) => {
+                    self.stats.lock_owned();
+                    errand.fence = Some(fence);
+                    self.hold(&errand);
+                    // The lock is given only where the known entry is the latest.
+                    if let Some(copy) = self.local.get(&errand.key) {
+                        copy.looked(self.around.now_ms());
+                    }
+                    return self.fill(errand);
+                }
+                Some(Acquired::Throttled { error, left_ms }) => {
+                    return self.throttled_elsewhere(errand, &error, left_ms);
+                }
+                Some(Acquired::Busy) => return self.wait_for_holder(errand),
+                Some(Acquired::Newer(entry)) => {
+                    let copy = self.adopt(&errand, entry);
+                    if copy.left_ms(self.around.now_ms()) > 0 {
+                        self.stats.shared_hit();
+                        return errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                    }
+                    errand.seen = Some(copy.fence);
+                }
+            }
+        }
+        self.wait_for_holder(errand);
+    }
+
+    /// Somebody else fills. Who has something to show leaves it at that; else the flight looks again, or asks the store
+    /// itself once it has waited long enough.
+    fn wait_for_holder(self: &Arc<Cache>, mut errand: Errand) {
+        self.stats.lock_busy();
+        let now_ms = self.around.now_ms();
+        if let Some(copy) = self.local.get(&errand.key) {
+            copy.looked(now_ms);
+            copy.rest(now_ms, CACHE_POLL_MS_MAX);
+        }
+        if !errand.flight.is_wanted() {
+            self.stats.ducked();
+            return errand.land(Outcome::Ducked);
+        }
+        if now_ms - errand.began_ms >= CACHE_LOCK_WAIT_MS {
+            return self.fill(errand);
+        }
+        let (pause_ms, token) = (errand.pause_ms, errand.token);
+        errand.pause_ms = (pause_ms * 2).min(CACHE_POLL_MS_MAX);
+        let key = errand.key.clone();
+        lock(&self.parked).insert(token, (key, errand));
+        let cache = self.clone();
+        self.around.run_after(pause_ms, Lane::Shared, Box::new(move || cache.resume(token)));
+    }
+
+    fn resume(self: &Arc<Cache>, token: LockToken) {
+        let parked = lock(&self.parked).remove(&token);
+        if let Some((_, errand)) = parked {
+            self.take_lock(errand);
+        }
+    }
+
+    /// Something happened to a key (empty: to any): who waits for it looks at once.
+    pub(super) fn resume_parked(self: &Arc<Cache>, key: &str) {
+        let concerned = |(token, (parked, _)): (&LockToken, &(Box<str>, Errand))| {
+            (key.is_empty() || **parked == *key).then_some(*token)
+        };
+        let tokens: Vec<LockToken> = lock(&self.parked).iter().filter_map(concerned).collect();
+        for token in tokens {
+            let cache = self.clone();
+            // Without room for it the pause goes on.
+            self.around.run(Lane::Shared, Box::new(move || cache.resume(token)));
+        }
+    }
+
+    /// The next stage, with the lock or without.
+    fn fill(self: &Arc<Cache>, mut errand: Errand) {
+        while let Some(stage) = errand.fill.next() {
+            let now_ms = self.around.now_ms();
+            if self.breaker_of(stage.lane).lets_through(now_ms) {
+                let cache = self.clone();
+                // Waiting for the lane is part of what a fill takes.
+                self.around.run(stage.lane, Box::new(move || cache.run_stage(errand, stage, now_ms)));
+                return;
+            }
+        }
+        self.failed(errand, FillError::Away);
+    }
+
+    fn run_stage(self: &Arc<Cache>, mut errand: Errand, stage: Stage, began_ms: u64) {
+        let breaker = self.breaker_of(stage.lane);
+        let result = (stage.run)();
+        let now_ms = self.around.now_ms();
+        match result {
+            Ok(filled) => {
+                breaker.answered();
+                let fill_ms = u32::try_from(now_ms - began_ms).unwrap_or(u32::MAX);
+                self.stats.filled(errand.fence.is_some() || !errand.policy.is_shared, fill_ms);
+                self.filled(errand, filled, fill_ms);
+            }
+            Err(FillError::Away) => {
+                breaker.failed(now_ms);
+                match errand.fill.len() {
+                    0 => self.failed(errand, FillError::Away),
+                    _ => self.fill(errand),
+                }
+            }
+            Err(error) => {
+                breaker.answered();
+                errand.fill = Vec::new().into_iter();
+                self.failed(errand, error);
+            }
+        }
+    }
+
+    fn filled(self: &Arc<Cache>, errand: Errand, filled: Filled, fill_ms: u32) {
+        let ttl_ms = errand.policy.ttl_ms(filled.is_null, self.around.random());
+        match errand.fence {
+            Some(fence) => {
+                let cache = self.clone();
+                self.around.run(Lane::Shared, Box::new(move || cache.store(errand, filled, fill_ms, ttl_ms, fence)));
+            }
+            None => self.arrived(errand, filled, fill_ms, ttl_ms, 0, true),
+        }
+    }
+
+    /// Writes the result back and gives the lock up with it.
+    fn store(self: &Arc<Cache>, mut errand: Errand, filled: Filled, fill_ms: u32, fresh_ttl_ms: u32, fence: u64) {
+        let Filled { value, as_of_ms, .. } = &filled;
+        let stale_cap_ms = errand.policy.cap_ms;
+        let entry = NewEntry { value, fill_ms, as_of_ms: *as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
+        let stored = self.shared_said(self.shared.store(&errand.key, errand.token, &entry));
+        self.unhold(errand.token);
+        errand.fence = None;
+        match stored {
+            Some(stored) => {
+                if !stored {
+                    self.stats.lock_lost();
+                }
+                // Not stored: the key was written, or another fill overtook this one. Who waited has its value; nobody else.
+                self.arrived(errand, filled, fill_ms, fresh_ttl_ms, fence, stored);
+            }
+            None => {
+                self.give_back(&errand.key, errand.token);
+                self.arrived(errand, filled, fill_ms, fresh_ttl_ms, fence, true);
+            }
+        }
+    }
+
+    fn arrived(&self, mut errand: Errand, filled: Filled, fill_ms: u32, ttl_ms: u32, fence: u64, is_kept: bool) {
+        let now_ms = self.around.now_ms();
+        let how = if fence > 0 || !errand.policy.is_shared || !errand.is_cached { How::Miss } else { How::Direct };
+        let copy = Copy::of_fill(filled.value, fence, filled.as_of_ms, fill_ms, ttl_ms, now_ms);
+        let copy = match is_kept && errand.is_cached && !errand.flight.is_spoiled() {
+            true => self.local.put(&errand.key, copy, now_ms),
+            false => Arc::new(copy),
+        };
+        if errand.flight.is_spoiled() {
+            // Written between the look at the flag and the keeping.
+            self.local.remove(&errand.key);
+        }
+        errand.land(Outcome::Hit(Hit { copy, how }));
+    }
+
+    /// The fill came to nothing: nobody tries again for a moment.
+    fn failed(self: &Arc<Cache>, mut errand: Errand, error: FillError) {
+        self.stats.failed();
+        let ms = CACHE_THROTTLE_MS + (2.0 * f64::from(CACHE_THROTTLE_MS) * self.around.random()) as u32;
+        if errand.is_cached {
+            self.throttle(&errand.key, error, u64::from(ms));
+        }
+        if errand.fence.take().is_some() {
+            self.unhold(errand.token);
+            let (cache, key, token) = (self.clone(), errand.key.clone(), errand.token);
+            let tell = move || {
+                cache.shared_said(cache.shared.fail(&key, token, error.name().as_bytes(), ms));
+            };
+            self.around.run(Lane::Shared, Box::new(tell));
+        }
+        errand.land(Outcome::Failed(error));
+    }
+
+    fn throttled_elsewhere(&self, mut errand: Errand, error: &[u8], left_ms: u32) {
+        let error = FillError::of_name(error);
+        self.throttle(&errand.key, error, u64::from(left_ms));
+        errand.land(Outcome::Failed(error));
+    }
+
+    fn throttle(&self, key: &str, error: FillError, ms: u64) {
+        let now_ms = self.around.now_ms();
+        let mut throttled = lock(&self.throttled);
+        if throttled.len() >= CACHE_KEYS_REMEMBERED_MAX {
+            throttled.retain(|_, (_, until_ms)| *until_ms > now_ms);
+        }
+        if throttled.len() < CACHE_KEYS_REMEMBERED_MAX {
+            throttled.insert(key.into(), (error, now_ms + ms));
+        }
+    }
+
+    fn adopt(&self, errand: &Errand, entry: CacheEntry) -> Arc<Copy> {
+        let now_ms = self.around.now_ms();
+        let copy = Copy::of_entry(entry, now_ms);
+        match errand.flight.is_spoiled() {
+            true => Arc::new(copy),
+            false => self.local.put(&errand.key, copy, now_ms),
+        }
+    }
+
+    /// Whether the shared cache may be asked: it is not known to be away, and knows of every write made here.
+    fn may_ask_shared(&self) -> bool {
+        self.shared_breaker.lets_through(self.around.now_ms()) && self.settle_owed()
+    }
+
+    /// What the shared cache answered; none where it did not.
+    pub(super) fn shared_said<T>(&self, said: Result<T, StoreError>) -> Option<T> {
+        match said {
+            Ok(said) => {
+                self.shared_breaker.answered();
+                Some(said)
+            }
+            Err(error) => {
+                self.shared_breaker.failed(self.around.now_ms());
+                tracing::debug!(%error, "the shared cache does not answer");
+                None
+            }
+        }
+    }
+
+    fn breaker_of(&self, lane: Lane) -> &super::Breaker {
+        match lane {
+            Lane::Shared | Lane::Live => &self.live_breaker,
+            Lane::Ledger => &self.ledger_breaker,
+        }
+    }
+
+    fn hold(self: &Arc<Cache>, errand: &Errand) {
+        let mut held = lock(&self.held);
+        let is_first = held.is_empty();
+        held.push(Held { key: errand.key.clone(), token: errand.token, since_ms: self.around.now_ms() });
+        drop(held);
+        if is_first {
+            let cache = self.clone();
+            self.around.run_after(CACHE_RENEW_MS, Lane::Shared, Box::new(move || cache.renew()));
+        }
+    }
+
+    fn unhold(&self, token: LockToken) {
+        lock(&self.held).retain(|held| held.token != token);
+    }
+
+    /// Renews every lock that is held, again and again until there is none.
+    fn renew(self: &Arc<Cache>) {
+        let now_ms = self.around.now_ms();
+        let locks: Vec<(Box<str>, LockToken)> = {
+            let mut held = lock(&self.held);
+            held.retain(|lock| now_ms - lock.since_ms < CACHE_HOLD_MS_MAX);
+            held.iter().map(|lock| (lock.key.clone(), lock.token)).collect()
+        };
+        if locks.is_empty() {
+            return;
+        }
+        let asked: Vec<(&str, LockToken)> = locks.iter().map(|(key, token)| (&**key, *token)).collect();
+        for ((_, token), ours) in
+            asked.iter().zip(self.shared_said(self.shared.renew(&asked, CACHE_LEASE_MS)).unwrap_or_default())
+        {
+            if !ours {
+                self.unhold(*token);
+            }
+        }
+        let cache = self.clone();
+        self.around.run_after(CACHE_RENEW_MS, Lane::Shared, Box::new(move || cache.renew()));
+    }
+
+    /// A release without waiting for it.
+    fn give_back(self: &Arc<Cache>, key: &str, token: LockToken) {
+        self.unhold(token);
+        let (cache, key) = (self.clone(), Box::<str>::from(key));
+        let release = move || {
+            if cache.shared_breaker.lets_through(cache.around.now_ms()) {
+                cache.shared_said(cache.shared.release(&key, token));
+            }
+        };
+        self.around.run(Lane::Shared, Box::new(release));
+    }
+}

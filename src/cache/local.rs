@@ -1,0 +1,226 @@
+//! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
+use crate::ports::CacheEntry;
+
+/// A value and what is known of it. Times are milliseconds of this process's clock, which only goes forward.
+#[derive(Debug)]
+pub struct Copy {
+    pub value: Arc<[u8]>,
+    /// Of the shared entry; 0: the fill did not go through the shared cache.
+    pub fence: u64,
+    pub as_of_ms: i64,
+    pub fill_ms: u32,
+    pub ttl_ms: u32,
+    /// When it expires.
+    pub until_ms: u64,
+    /// When it came here.
+    pub since_ms: u64,
+    looked_at_ms: AtomicU64,
+    // Nobody sets out for a refresh before this.
+    not_before_ms: AtomicU64,
+    reads: AtomicU32,
+}
+
+impl Copy {
+    /// Of a shared entry, read now.
+    pub fn of_entry(entry: CacheEntry, now_ms: u64) -> Copy {
+        let until_ms = now_ms.saturating_add_signed(entry.fresh_left_ms);
+        let CacheEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms: ttl_ms, .. } = entry;
+        Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, now_ms)
+    }
+
+    /// Of a value that was filled here.
+    pub fn of_fill(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, now_ms: u64) -> Copy {
+        Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, now_ms + u64::from(ttl_ms), now_ms)
+    }
+
+    fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
+        let (looked_at_ms, not_before_ms) = (AtomicU64::new(now_ms), AtomicU64::new(0));
+        let reads = AtomicU32::new(0);
+        Copy { value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, since_ms: now_ms, looked_at_ms, not_before_ms, reads }
+    }
+
+    /// Milliseconds until it expires; negative since then.
+    pub fn left_ms(&self, now_ms: u64) -> i64 {
+        self.until_ms.cast_signed() - now_ms.cast_signed()
+    }
+
+    /// Milliseconds since its fill.
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        (i64::from(self.ttl_ms) - self.left_ms(now_ms)).max(0).cast_unsigned()
+    }
+
+    /// Milliseconds since the shared one was looked at.
+    pub fn looked_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.looked_at_ms.load(Ordering::Relaxed))
+    }
+
+    /// The shared one was looked at and is this one, or there is nobody to ask.
+    pub fn looked(&self, now_ms: u64) {
+        self.looked_at_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    /// The shared one has changed: this one is looked after at its next reading.
+    pub fn outdated(&self, local_ms: u32) {
+        self.looked_at_ms.fetch_sub(u64::from(local_ms), Ordering::Relaxed);
+    }
+
+    /// Whether somebody may set out for a refresh.
+    pub fn may_refresh(&self, now_ms: u64) -> bool {
+        now_ms >= self.not_before_ms.load(Ordering::Relaxed)
+    }
+
+    /// Nobody sets out again for `ms`: another instance is at it, or it failed.
+    pub fn rest(&self, now_ms: u64, ms: u64) {
+        self.not_before_ms.fetch_max(now_ms + ms, Ordering::Relaxed);
+    }
+
+    /// Counts a reading, and says how many a millisecond there were.
+    pub fn read(&self, now_ms: u64) -> f64 {
+        let reads = self.reads.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        f64::from(reads) / (now_ms.saturating_sub(self.since_ms).max(1)) as f64
+    }
+}
+
+/// Copies by key, bounded in number and bytes.
+pub(super) struct Local {
+    shards: Vec<Mutex<Shard>>,
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Shard {
+    copies: HashMap<Box<str>, Arc<Copy>>,
+    bytes: usize,
+}
+
+/// What one copy takes beside its key and value.
+const OVERHEAD_BYTES: usize = 160;
+
+impl Default for Local {
+    fn default() -> Local {
+        let shards = (0..CACHE_LOCAL_SHARDS).map(|_| Mutex::default()).collect();
+        Local { shards, hasher: RandomState::new() }
+    }
+}
+
+impl Local {
+    /// The copy of a key.
+    pub(super) fn get(&self, key: &str) -> Option<Arc<Copy>> {
+        self.shard(key).copies.get(key).cloned()
+    }
+
+    /// Keeps a copy, unless there is one of a later state; returns the one that is kept.
+    pub(super) fn put(&self, key: &str, copy: Copy, now_ms: u64) -> Arc<Copy> {
+        let mut shard = self.shard(key);
+        if let Some(kept) = shard.copies.get(key)
+            && kept.as_of_ms > copy.as_of_ms
+            && kept.left_ms(now_ms) > 0
+        {
+            kept.looked(now_ms);
+            return kept.clone();
+        }
+        let copy = Arc::new(copy);
+        shard.keep(key, copy.clone());
+        copy
+    }
+
+    /// Forgets a key.
+    pub(super) fn remove(&self, key: &str) {
+        self.shard(key).remove(key);
+    }
+
+    /// Does something to every copy.
+    pub(super) fn each(&self, mut act: impl FnMut(&Copy)) {
+        for shard in &self.shards {
+            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().cloned().collect();
+            copies.iter().for_each(|copy| act(copy));
+        }
+    }
+
+    /// Copies, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        self.shards
+            .iter()
+            .map(|shard| lock(shard))
+            .fold((0, 0), |(copies, bytes), shard| (copies + shard.copies.len(), bytes + shard.bytes))
+    }
+
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        let hash = self.hasher.hash_one(key);
+        lock(&self.shards[hash as usize % CACHE_LOCAL_SHARDS])
+    }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shard {
+    fn keep(&mut self, key: &str, copy: Arc<Copy>) {
+        self.remove(key);
+        self.bytes += bytes_of(key, &copy);
+        self.copies.insert(key.into(), copy);
+        while self.copies.len() > 1
+            && (self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS
+                || self.bytes > CACHE_LOCAL_BYTES_MAX / CACHE_LOCAL_SHARDS)
+        {
+            let Some(oldest) = self.oldest_key(key) else { return };
+            self.remove(&oldest);
+        }
+    }
+
+    /// The one that was looked after longest ago: a key that nobody reads is not looked after. A shard holds few.
+    fn oldest_key(&self, but: &str) -> Option<Box<str>> {
+        let others = self.copies.iter().filter(|(key, _)| &***key != but);
+        others.min_by_key(|(_, copy)| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(copy) = self.copies.remove(key) {
+            self.bytes -= bytes_of(key, &copy);
+        }
+    }
+}
+
+fn bytes_of(key: &str, copy: &Copy) -> usize {
+    OVERHEAD_BYTES + key.len() + copy.value.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn copy(bytes: usize, as_of_ms: i64, now_ms: u64) -> Copy {
+        Copy::of_fill(vec![0; bytes].into(), 1, as_of_ms, 5, 1_000, now_ms)
+    }
+
+    #[test]
+    fn copies_are_bounded_in_number_and_bytes_and_those_in_use_stay() {
+        let local = Local::default();
+        local.put("busy", copy(100, 0, 0), 0);
+        for n in 0..100_000u64 {
+            local.put(&format!("key {n}"), copy(if n < 50_000 { 10 } else { 20_000 }, 0, n), n);
+            local.get("busy").expect("it is read all the time").looked(n);
+        }
+        let (copies, bytes) = local.size();
+        assert!((1_000..=CACHE_LOCAL_ENTRIES_MAX).contains(&copies), "{copies}");
+        assert!((CACHE_LOCAL_BYTES_MAX / 2..=CACHE_LOCAL_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn an_earlier_state_does_not_take_the_place_of_a_later_one_that_is_fresh() {
+        let local = Local::default();
+        local.put("a", copy(1, 20, 0), 0);
+        assert_eq!(local.put("a", copy(1, 10, 500), 500).as_of_ms, 20);
+        assert_eq!(local.put("a", copy(1, 10, 1_000), 1_000).as_of_ms, 10, "the later one has expired");
+        local.remove("a");
+        assert!(local.get("a").is_none() && local.size() == (0, 0));
+    }
+}

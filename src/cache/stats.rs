@@ -1,0 +1,100 @@
+//! What the cache counts: cache.md's metrics.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Hit;
+
+/// Bounds of the histogram of waits, milliseconds; one more bucket is for what lies beyond.
+pub const WAIT_BOUNDS_MS: [u64; 8] = [1, 5, 20, 50, 100, 300, 700, 1_500];
+
+/// Counters, each read by its name in `/metrics`.
+#[derive(Debug, Default)]
+pub struct CacheStats {
+    pub fills: AtomicU64,
+    pub fill_ms: AtomicU64,
+    pub fills_direct: AtomicU64,
+    pub failures: AtomicU64,
+    pub hits_local: AtomicU64,
+    pub hits_shared: AtomicU64,
+    pub early: AtomicU64,
+    pub refreshes: AtomicU64,
+    pub ducked: AtomicU64,
+    pub stale_revalidated: AtomicU64,
+    pub stale_late: AtomicU64,
+    pub joined: AtomicU64,
+    pub shed: AtomicU64,
+    pub lock_owned: AtomicU64,
+    pub lock_busy: AtomicU64,
+    pub lock_lost: AtomicU64,
+    pub waits: [AtomicU64; WAIT_BOUNDS_MS.len() + 1],
+    pub waits_ms: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+impl CacheStats {
+    /// A request waited so long for a flight.
+    pub fn waited(&self, ms: u64) {
+        let bucket = WAIT_BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(WAIT_BOUNDS_MS.len());
+        add(&self.waits[bucket], 1);
+        add(&self.waits_ms, ms);
+    }
+
+    pub(super) fn local(&self, hit: Hit) -> Hit {
+        add(&self.hits_local, 1);
+        hit
+    }
+
+    pub(super) fn shared_hit(&self) {
+        add(&self.hits_shared, 1);
+    }
+
+    pub(super) fn revalidated(&self, hit: Hit) -> Hit {
+        add(&self.stale_revalidated, 1);
+        hit
+    }
+
+    pub(super) fn late(&self, hit: Hit) -> Hit {
+        add(if hit.how == super::How::Stale { &self.stale_late } else { &self.hits_local }, 1);
+        hit
+    }
+
+    pub(super) fn set_out(&self, is_early: bool) {
+        add(if is_early { &self.early } else { &self.refreshes }, 1);
+    }
+
+    pub(super) fn joined(&self) {
+        add(&self.joined, 1);
+    }
+
+    pub(super) fn ducked(&self) {
+        add(&self.ducked, 1);
+    }
+
+    pub(super) fn shed(&self) {
+        add(&self.shed, 1);
+    }
+
+    pub(super) fn failed(&self) {
+        add(&self.failures, 1);
+    }
+
+    pub(super) fn filled(&self, is_shared: bool, ms: u32) {
+        add(if is_shared { &self.fills } else { &self.fills_direct }, 1);
+        add(&self.fill_ms, u64::from(ms));
+    }
+
+    pub(super) fn lock_owned(&self) {
+        add(&self.lock_owned, 1);
+    }
+
+    pub(super) fn lock_busy(&self) {
+        add(&self.lock_busy, 1);
+    }
+
+    pub(super) fn lock_lost(&self) {
+        add(&self.lock_lost, 1);
+    }
+}

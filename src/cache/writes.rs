@@ -1,0 +1,109 @@
+//! After a write: what is cached of it goes, so that who wrote sees the new state.
+//!
+//! Deletions of many writes travel together: while one call is under way, the next ones gather.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use super::flight::Waker;
+use super::{Cache, Lane, lock};
+use crate::limits::{CACHE_INVALIDATE_KEYS_MAX, CACHE_KEYS_REMEMBERED_MAX};
+
+#[derive(Default)]
+pub(super) struct Writes {
+    pending: Mutex<Pending>,
+    // Keys whose deletion did not get through; the shared cache is not read before it has.
+    owed: Mutex<HashSet<Box<str>>>,
+}
+
+#[derive(Default)]
+struct Pending {
+    keys: Vec<Box<str>>,
+    wakers: Vec<Waker>,
+    is_running: bool,
+}
+
+impl Cache {
+    /// The state behind `keys` was written. `waker` is called once no instance can read the old one from the shared cache,
+    /// or this is owed because it is away; copies of other instances go with the next hint, at the latest after a second.
+    pub fn wrote(self: &Arc<Cache>, keys: Vec<Box<str>>, waker: Waker) {
+        self.forget_here(&keys);
+        let mut pending = lock(&self.writes.pending);
+        pending.keys.extend(keys);
+        pending.wakers.push(waker);
+        if std::mem::replace(&mut pending.is_running, true) {
+            return;
+        }
+        drop(pending);
+        let cache = self.clone();
+        if !self.around.run(Lane::Shared, Box::new(move || cache.delete_pending())) {
+            self.put_off();
+        }
+    }
+
+    /// No room: all of it is owed, and nobody waits for it.
+    fn put_off(&self) {
+        let (keys, wakers) = {
+            let mut pending = lock(&self.writes.pending);
+            pending.is_running = false;
+            (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
+        };
+        self.owe(&keys);
+        wakers.into_iter().for_each(|wake| wake());
+    }
+
+    fn delete_pending(self: &Arc<Cache>) {
+        loop {
+            let (keys, wakers) = {
+                let mut pending = lock(&self.writes.pending);
+                if pending.wakers.is_empty() {
+                    pending.is_running = false;
+                    return;
+                }
+                (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
+            };
+            let is_up = self.shared_breaker.lets_through(self.around.now_ms());
+            if !is_up || !self.delete(&keys) {
+                self.owe(&keys);
+            }
+            // A reader may have fetched the old entry in between.
+            self.forget_here(&keys);
+            wakers.into_iter().for_each(|wake| wake());
+        }
+    }
+
+    fn forget_here(&self, keys: &[Box<str>]) {
+        for key in keys {
+            self.flights.spoil(key);
+            self.local.remove(key);
+        }
+    }
+
+    fn delete(&self, keys: &[Box<str>]) -> bool {
+        let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+        keys.chunks(CACHE_INVALIDATE_KEYS_MAX).all(|some| self.shared_said(self.shared.invalidate(some)).is_some())
+    }
+
+    fn owe(&self, keys: &[Box<str>]) {
+        let mut owed = lock(&self.writes.owed);
+        // Past the bound a key lives by its TTL.
+        let room = CACHE_KEYS_REMEMBERED_MAX.saturating_sub(owed.len());
+        owed.extend(keys.iter().take(room).cloned());
+    }
+
+    /// Deletes what is owed. False: the shared cache may still hold what was written over here.
+    pub(super) fn settle_owed(&self) -> bool {
+        let owed: Vec<Box<str>> = lock(&self.writes.owed).iter().cloned().collect();
+        if owed.is_empty() {
+            return true;
+        }
+        if !self.delete(&owed) {
+            return false;
+        }
+        let mut left = lock(&self.writes.owed);
+        owed.iter().for_each(|key| {
+            left.remove(key);
+        });
+        true
+    }
+}
