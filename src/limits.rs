@@ -285,8 +285,9 @@ pub const POSTGRES_CHECK_OUT_MS_MAX: u64 = 1_000;
 pub const POSTGRES_TRUSTED_MS: u64 = 500;
 /// Threads beyond twice the pool that may hang or serve writers before dialling stops.
 pub const POSTGRES_SPARE_THREADS: usize = 8;
-/// The server ends a read's statement after this, so that an answer still comes through a connection that lives.
-pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 1_200;
+/// The server ends a read's statement after this, so that an answer still comes through a connection that lives, and a fill
+/// that waited for another instance's lock first still ends within its deadline.
+pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 700;
 /// The server ends a writer's statement after this.
 pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
 /// A deleted post takes its likes with it in one transaction: past so many of them a statement gets more time than others.
@@ -492,3 +493,4 @@ const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MA
 const _: () = assert!(CACHE_POLL_MS_MAX < CACHE_LOCK_WAIT_MS && CACHE_LOCK_WAIT_MS < CACHE_DEADLINE_MS as u64);
 const _: () = assert!(CACHE_RENEW_MS * 2 < CACHE_LEASE_MS as u64, "a renewal may fail once");
 const _: () = assert!(CACHE_DEADLINE_MS as u64 <= READ_WAIT_MS);
+const _: () = assert!(CACHE_LOCK_WAIT_MS + POSTGRES_READ_STATEMENT_MS_MAX < CACHE_DEADLINE_MS as u64);

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
@@ -21,7 +21,8 @@ pub struct Copy {
     pub until_ms: u64,
     /// When it came here.
     pub since_ms: u64,
-    looked_at_ms: AtomicU64,
+    // Before the clock's beginning where a young process has outdated it.
+    looked_at_ms: AtomicI64,
     // Nobody sets out for a refresh before this.
     not_before_ms: AtomicU64,
     reads: AtomicU32,
@@ -41,7 +42,7 @@ impl Copy {
     }
 
     fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
-        let (looked_at_ms, not_before_ms) = (AtomicU64::new(now_ms), AtomicU64::new(0));
+        let (looked_at_ms, not_before_ms) = (AtomicI64::new(now_ms.cast_signed()), AtomicU64::new(0));
         let reads = AtomicU32::new(0);
         Copy { value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, since_ms: now_ms, looked_at_ms, not_before_ms, reads }
     }
@@ -58,17 +59,17 @@ impl Copy {
 
     /// Milliseconds since the shared one was looked at.
     pub fn looked_ms(&self, now_ms: u64) -> u64 {
-        now_ms.saturating_sub(self.looked_at_ms.load(Ordering::Relaxed))
+        (now_ms.cast_signed() - self.looked_at_ms.load(Ordering::Relaxed)).max(0).cast_unsigned()
     }
 
     /// The shared one was looked at and is this one, or there is nobody to ask.
     pub fn looked(&self, now_ms: u64) {
-        self.looked_at_ms.store(now_ms, Ordering::Relaxed);
+        self.looked_at_ms.store(now_ms.cast_signed(), Ordering::Relaxed);
     }
 
     /// The shared one has changed: this one is looked after at its next reading.
     pub fn outdated(&self, local_ms: u32) {
-        self.looked_at_ms.fetch_sub(u64::from(local_ms), Ordering::Relaxed);
+        self.looked_at_ms.fetch_sub(i64::from(local_ms), Ordering::Relaxed);
     }
 
     /// Whether somebody may set out for a refresh.
@@ -212,6 +213,13 @@ mod tests {
         let (copies, bytes) = local.size();
         assert!((1_000..=CACHE_LOCAL_ENTRIES_MAX).contains(&copies), "{copies}");
         assert!((CACHE_LOCAL_BYTES_MAX / 2..=CACHE_LOCAL_BYTES_MAX).contains(&bytes), "{bytes}");
+    }
+
+    #[test]
+    fn a_copy_is_outdated_in_a_process_that_is_younger_than_a_copy_may_be_too() {
+        let copy = copy(1, 0, 5);
+        copy.outdated(1_000);
+        assert_eq!(copy.looked_ms(6), 1_001);
     }
 
     #[test]

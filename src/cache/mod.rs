@@ -247,7 +247,7 @@ impl Cache {
         if !copy.may_refresh(now_ms) || self.throttle_of(key, now_ms).is_some() || self.is_full() {
             return false;
         }
-        let (flight, is_leader) = self.flights.board(key);
+        let (flight, is_leader) = self.board(key, policy);
         if is_leader {
             self.stats.set_out(is_early);
             self.set_out(Errand::new(key, *policy, fill(), flight, Some(copy.fence), is_early));
@@ -266,13 +266,17 @@ impl Cache {
         if let Some(error) = error {
             return copy.map_or(Ask::Failed(error), |copy| Ask::Have(self.late(copy)));
         }
-        let (flight, is_leader) = self.flights.board(key);
+        let (flight, is_leader) = self.board(key, policy);
         if is_leader {
             self.set_out(Errand::new(key, *policy, fill(), flight.clone(), None, false));
         } else {
             self.stats.joined();
         }
         Ask::Wait(flight, copy)
+    }
+
+    fn board(&self, key: &str, policy: &Policy) -> (Arc<Flight<Outcome>>, bool) {
+        if policy.is_joined { self.flights.board(key) } else { (Flights::alone(), true) }
     }
 
     fn is_full(&self) -> bool {

@@ -24,6 +24,8 @@ pub struct Policy {
     pub is_shared: bool,
     /// An instance's own copy is good for this long without a look at the shared one.
     pub local_ms: u32,
+    /// Requests of an instance join one fill. False for comparison only: what it costs to leave it out.
+    pub is_joined: bool,
 }
 
 impl Policy {
@@ -38,6 +40,7 @@ impl Policy {
             deadline_ms: CACHE_DEADLINE_MS,
             is_shared: true,
             local_ms: CACHE_LOCAL_MS,
+            is_joined: true,
         }
     }
 
@@ -53,7 +56,7 @@ impl Policy {
         }
         let mut stale = None;
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let known = "fresh, stale, cap, null, beta, deadline";
+            let known = "fresh, stale, cap, null, beta, deadline, lock, flight";
             let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not name=value ({known})"))?;
             let ms = || value.trim().parse::<u32>().ok().filter(|ms| *ms <= 86_400_000);
             let ms = || ms().ok_or_else(|| format!("`{part}`: milliseconds, at most a day"));
@@ -62,6 +65,8 @@ impl Policy {
                 "stale" => stale = Some(ms()?),
                 "cap" => self.cap_ms = ms()?,
                 "null" => self.null_ms = ms()?,
+                "lock" => self.is_shared = ms()? != 0,
+                "flight" => self.is_joined = ms()? != 0,
                 "deadline" => self.deadline_ms = ms()?.max(1),
                 "beta" => {
                     let beta = value.trim().parse::<f64>().ok().filter(|beta| (0.0..=100.0).contains(beta));

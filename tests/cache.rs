@@ -1,0 +1,291 @@
+//! The read path end to end: several programs on one PostgreSQL and one Redis, queries counted at the database.
+//!
+//! What is read is the like count of a post, through a view that counts and slows each query (`slow.rs`). The measurement
+//! of cache.md's table is `make bench-cache`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are for whoever reads the output")]
+
+#[path = "cache/measure.rs"]
+mod measure;
+#[path = "cache/slow.rs"]
+mod slow;
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use slow::{POST, Slow, await_quiet, like_path};
+use support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs};
+use support::client::{Answer, Client};
+use support::eventually;
+
+/// PostgreSQL and Redis with the cache on, not started.
+fn cached() -> Option<Bench> {
+    let mut bench = Bench::new(Ledger::Postgres, Live::Redis)?;
+    bench.cached();
+    Some(bench)
+}
+
+/// Started programs on one pair of stores, the first of them the pair's.
+fn instances(first: Bench, count: usize, settings: &[(&str, &str)]) -> Vec<Bench> {
+    let mut all = vec![first];
+    for _ in 1..count {
+        let mut next = all[0].beside();
+        next.cached();
+        all.push(next);
+    }
+    for bench in &mut all {
+        settings.iter().for_each(|(name, value)| bench.set(name, value));
+        bench.start();
+    }
+    all
+}
+
+fn like(client: &mut Client, user: u64) -> Answer {
+    client.post("/api/posts/like", &json!({ "userId": user, "postId": POST, "action": "like" }))
+}
+
+fn count(answer: &Answer) -> i64 {
+    answer.json()["likeCount"].as_i64().expect("a count")
+}
+
+fn how(answer: &Answer) -> String {
+    answer.header("x-cache").expect("X-Cache").to_owned()
+}
+
+/// What `/metrics` says of a family, all labels together.
+fn metric(client: &mut Client, name: &str) -> u64 {
+    let text = client.get("/metrics").expect(200);
+    let lines = text.text().lines().filter(|line| line.starts_with(&format!("event_tracker_{name}")));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+#[test]
+fn answers_say_how_they_came_about_and_how_old_they_are() {
+    for (ledger, live) in MAIN_PAIRS {
+        let Some(mut bench) = Bench::new(ledger, live) else { continue };
+        bench.cached();
+        bench.set("CACHE_LIKES", "fresh=60000");
+        bench.start();
+        let mut client = bench.client();
+        like(&mut client, 1).expect(200);
+        let first = client.get(&like_path()).expect(200);
+        assert_eq!(
+            (count(&first), how(&first).as_str(), first.header("age")),
+            (1, "miss", Some("0")),
+            "{}",
+            bench.name
+        );
+        std::thread::sleep(Duration::from_millis(1_100));
+        // The own copy is looked after: the shared one is still fresh.
+        let second = client.get(&like_path()).expect(200);
+        assert_eq!((count(&second), how(&second).as_str(), second.header("age")), (1, "fresh", Some("1")));
+        for path in [
+            "/api/search?keyword=none",
+            "/api/statistics?keyword=none",
+            "/api/statistics/popular/keywords",
+            "/api/statistics/rankings/posts",
+            "/api/statistics/timeseries",
+            "/api/statistics/users",
+            "/api/statistics/users?from=2026-11-01T00:00:00Z",
+        ] {
+            assert_eq!(how(&client.get(path).expect(200)), "miss", "{path}");
+            let again = client.get(path).expect(200);
+            assert_eq!(how(&again), "fresh", "{path}");
+            let body = again.json();
+            assert!(body["asOf"].is_string() && body["stale"] == false && body["source"].is_string(), "{path}: {body}");
+        }
+    }
+}
+
+#[test]
+fn who_wrote_sees_it_at_once_and_other_instances_soon() {
+    let Some(bench) = cached() else { return };
+    let all = instances(bench, 2, &[("CACHE_LIKES", "fresh=60000"), ("CACHE_SEARCH", "fresh=60000")]);
+    let (mut here, mut there) = (all[0].client(), all[1].client());
+    for user in 1..=20 {
+        like(&mut here, user).expect(200);
+        assert_eq!(count(&here.get(&like_path()).expect(200)), user as i64, "right after the like");
+        eventually(Duration::from_millis(1_500), || {
+            let seen = count(&there.get(&like_path()).expect(200));
+            if seen == user as i64 { Ok(()) } else { Err(format!("{seen} of {user} elsewhere")) }
+        });
+    }
+    let found = |client: &mut Client| client.read("/api/search?keyword=%23tea")["posts"].as_array().unwrap().len();
+    assert_eq!((found(&mut here), found(&mut there)), (0, 0), "an empty search is cached as empty");
+    let put = |client: &mut Client, tag: &str| {
+        let post = json!({ "userId": 1, "postId": POST, "content": "x", "hashtags": [tag] });
+        assert!(client.post("/api/posts", &post).status < 300);
+    };
+    put(&mut here, "tea");
+    assert_eq!(found(&mut here), 1, "a post with the hashtag");
+    put(&mut here, "coffee");
+    assert_eq!(found(&mut here), 0, "the post that replaced it has another");
+    put(&mut here, "tea");
+    here.send("DELETE", &format!("/api/posts/{POST}"), &[], b"").expect(204);
+    assert_eq!(found(&mut here), 0, "it was deleted");
+    assert_eq!(count(&here.get(&like_path()).expect(200)), 0, "and its likes with it");
+}
+
+#[test]
+fn a_cold_key_that_all_instances_want_at_once_is_one_query() {
+    let Some(bench) = cached() else { return };
+    let all = instances(bench, 4, &[]);
+    like(&mut all[0].client(), 1).expect(200);
+    let slow = Slow::set(&all[0], 300);
+    let before = slow.queries();
+    let clients = 60;
+    let start = Arc::new(Barrier::new(4 * clients));
+    let threads: Vec<_> = (0..4 * clients)
+        .map(|number| {
+            let (start, mut client) = (start.clone(), all[number % 4].client());
+            std::thread::spawn(move || {
+                start.wait();
+                let began = Instant::now();
+                (client.get(&like_path()).expect(200).text().to_owned(), began.elapsed())
+            })
+        })
+        .collect();
+    let answers: Vec<(String, Duration)> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+    let bodies: BTreeSet<&str> = answers.iter().map(|(body, _)| body.as_str()).collect();
+    println!("last answer after {:?}", answers.iter().map(|(_, took)| took).max().unwrap());
+    assert_eq!((slow.queries() - before, bodies.len()), (1, 1), "queries, bodies");
+    await_quiet(&all);
+}
+
+#[test]
+fn a_slow_ledger_costs_a_moment_where_there_is_something_stale_and_the_deadline_where_there_is_nothing() {
+    let Some(bench) = cached() else { return };
+    let all = instances(bench, 2, &[("CACHE_LIKES", "fresh=300,stale=300,beta=0")]);
+    let mut client = all[0].client();
+    like(&mut client, 1).expect(200);
+    assert_eq!(how(&client.get(&like_path()).expect(200)), "miss");
+    let _slow = Slow::set(&all[0], 2_000);
+    std::thread::sleep(Duration::from_millis(1_000));
+    let began = Instant::now();
+    let stale = client.get(&like_path()).expect(200);
+    assert_eq!((count(&stale), how(&stale).as_str()), (1, "stale"));
+    assert!(began.elapsed() < Duration::from_millis(600), "{:?}", began.elapsed());
+    let began = Instant::now();
+    let refused = client.get("/api/posts/another/like").expect(503);
+    assert!(refused.header("retry-after").is_some());
+    assert!(began.elapsed() < Duration::from_millis(1_550 + 300), "{:?}", began.elapsed());
+    await_quiet(&all);
+}
+
+#[test]
+fn with_the_ledger_away_the_stale_value_is_shown_and_other_keys_are_refused_at_once() {
+    let Some(mut server) = support::postgres::Server::private() else { return };
+    let mut bench = Bench::on(Some(server.database("tracker", "")), Some(support::redis::Server::start()));
+    bench.cached();
+    bench.set("CACHE_LIKES", "fresh=300,beta=0");
+    bench.start();
+    let mut client = bench.client();
+    like(&mut client, 1).expect(200);
+    client.get(&like_path()).expect(200);
+    server.kill();
+    eventually(Duration::from_secs(10), || {
+        let answer = client.get(&like_path());
+        assert_eq!((answer.status, count(&answer)), (200, 1), "the last known value");
+        if how(&answer) == "stale" { Ok(()) } else { Err(how(&answer)) }
+    });
+    // Enough failures for the breaker, each of another key.
+    (0..8).for_each(|n| drop(client.get(&format!("/api/posts/none-{n}/like")).expect(503)));
+    let began = Instant::now();
+    client.get("/api/posts/none-again/like").expect(503);
+    println!("refused after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_millis(250), "{:?}", began.elapsed());
+    server.revive();
+    eventually(Duration::from_secs(20), || match client.get("/api/posts/none-0/like").status {
+        200 => Ok(()),
+        status => Err(format!("{status} with the ledger back")),
+    });
+    await_quiet(std::slice::from_ref(&bench));
+}
+
+#[test]
+fn a_holder_of_the_lock_that_is_killed_costs_a_query_an_instance_at_most() {
+    let Some(bench) = cached() else { return };
+    let mut all = instances(bench, 3, &[]);
+    like(&mut all[0].client(), 1).expect(200);
+    let slow = Slow::set(&all[0], 400);
+    for round in 0..3 {
+        slow.forget(&all[0]);
+        let before = slow.queries();
+        let mut victim = all[2].client();
+        let doomed = std::thread::spawn(move || drop(victim.try_send("GET", &like_path(), &[], b"")));
+        eventually(Duration::from_secs(2), || if slow.queries() > before { Ok(()) } else { Err("no fill".into()) });
+        all[2].kill();
+        let waiting: Vec<_> = (0..2)
+            .map(|number| {
+                let mut client = all[number].client();
+                std::thread::spawn(move || {
+                    let began = Instant::now();
+                    client.get(&like_path()).expect(200);
+                    began.elapsed()
+                })
+            })
+            .collect();
+        let took: Vec<Duration> = waiting.into_iter().map(|thread| thread.join().unwrap()).collect();
+        doomed.join().unwrap();
+        let queries = slow.queries() - before;
+        println!("round {round}: {queries} queries, {took:?}");
+        assert!((2..=3).contains(&queries), "{queries} queries");
+        assert!(took.iter().all(|took| *took < Duration::from_millis(1_550)), "{took:?}");
+        all[2].start();
+    }
+    await_quiet(&all);
+}
+
+#[test]
+fn with_redis_away_an_instance_asks_the_ledger_once_at_a_time_and_goes_back_by_itself() {
+    let Some(mut bench) = cached() else { return };
+    bench.set("CACHE_LIKES", "fresh=60000");
+    bench.start();
+    let mut client = bench.client();
+    like(&mut client, 1).expect(200);
+    assert_eq!(how(&client.get(&like_path()).expect(200)), "miss");
+    bench.redis.as_mut().unwrap().stop();
+    let mut ways = BTreeSet::new();
+    let end = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < end {
+        let answer = client.get(&like_path()).expect(200);
+        assert_eq!(count(&answer), 1);
+        ways.insert(how(&answer));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let direct = metric(&mut client, "cache_fills_total{lock=\"none\"}");
+    println!("{ways:?}, {direct} direct fills in 4 s");
+    assert!((2..=8).contains(&direct), "one a second or so: {direct}");
+    // A write meanwhile is seen here, and after the return too.
+    like(&mut client, 2).expect(200);
+    assert_eq!(count(&client.get(&like_path()).expect(200)), 2);
+    bench.redis.as_mut().unwrap().spawn();
+    eventually(Duration::from_secs(10), || {
+        assert_eq!(count(&client.get(&like_path()).expect(200)), 2, "never the old one");
+        let known = bench.redis.as_ref().unwrap().admin("KEYS et:{c*}:e:*").expect("Redis answers");
+        let keys: Vec<String> = redis::from_redis_value(known).expect("names");
+        if keys.is_empty() { Err("nothing is shared yet".into()) } else { Ok(()) }
+    });
+    bench.redis.as_ref().unwrap().admin("FLUSHALL").unwrap();
+    bench.redis.as_ref().unwrap().admin("SCRIPT FLUSH").unwrap();
+    for _ in 0..100 {
+        assert_eq!(count(&client.get(&like_path()).expect(200)), 2);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    await_quiet(std::slice::from_ref(&bench));
+}
+
+#[test]
+fn what_is_switched_off_is_read_each_time() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        for user in 1..=3 {
+            like(&mut client, user).expect(200);
+            let answer = client.get(&like_path()).expect(200);
+            assert_eq!((count(&answer), how(&answer).as_str()), (user as i64, "miss"));
+        }
+    });
+}

@@ -1,0 +1,73 @@
+//! A ledger whose like counts take their time and are counted: a view in the place of the table, which no write of these
+//! tests touches while it is there.
+
+use std::time::Duration;
+
+use crate::support::bench::Bench;
+use crate::support::eventually;
+
+pub(crate) const POST: &str = "hot";
+
+pub(crate) fn like_path() -> String {
+    format!("/api/posts/{POST}/like")
+}
+
+pub(crate) struct Slow {
+    url: String,
+}
+
+impl Slow {
+    /// From here on each query of a like count takes so long.
+    pub(crate) fn set(bench: &Bench, ms: u64) -> Slow {
+        let slow = Slow { url: bench.database_url.clone().expect("PostgreSQL") };
+        slow.run(&format!(
+            "CREATE SEQUENCE IF NOT EXISTS queries MINVALUE 0 START 0; SELECT nextval('queries'); \
+             CREATE OR REPLACE FUNCTION tick() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ \
+             BEGIN PERFORM nextval('queries'); PERFORM pg_sleep({ms}::float8 / 1000); RETURN true; END $$; \
+             ALTER TABLE post_stat RENAME TO post_stat_rows; \
+             CREATE VIEW post_stat AS SELECT * FROM post_stat_rows WHERE (SELECT tick())"
+        ));
+        slow
+    }
+
+    /// Queries so far.
+    pub(crate) fn queries(&self) -> i64 {
+        let mut client = postgres::Client::connect(&self.url, postgres::NoTls).expect("connects");
+        client.query_one("SELECT last_value FROM queries", &[]).expect("counts").get(0)
+    }
+
+    /// Empties the shared cache; the live store's own keys stay.
+    pub(crate) fn forget(&self, bench: &Bench) {
+        let server = bench.redis.as_ref().expect("Redis");
+        let names: Vec<String> =
+            redis::from_redis_value(server.admin("KEYS et:{c*}:*").expect("answers")).expect("names");
+        // What a deletion through the cache would tell.
+        let client = redis::Client::open(server.url()).expect("a URL");
+        let mut connection = client.get_connection().expect("connects");
+        redis::cmd("DEL").arg(names).arg("none").exec(&mut connection).expect("deletes");
+        redis::cmd("PUBLISH").arg("et:cache").arg(format!("rlikes {POST}")).exec(&mut connection).expect("publishes");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+
+    fn run(&self, sql: &str) {
+        postgres::Client::connect(&self.url, postgres::NoTls).expect("connects").batch_execute(sql).expect("runs");
+    }
+}
+
+/// Nothing is left: no fill under way, no lock.
+pub(crate) fn await_quiet(all: &[Bench]) {
+    for bench in all {
+        let mut client = bench.client();
+        eventually(Duration::from_secs(5), || {
+            let left = super::metric(&mut client, "cache_flights") + super::metric(&mut client, "cache_locks_held");
+            if left == 0 { Ok(()) } else { Err(format!("{left} flights and locks are left")) }
+        });
+    }
+    if let Some(server) = all.first().and_then(|bench| bench.redis.as_ref()) {
+        eventually(Duration::from_secs(5), || {
+            let locks = server.admin("KEYS et:{c*}:l:*").map_err(|error| error.to_string())?;
+            let locks: Vec<String> = redis::from_redis_value(locks).map_err(|error| error.to_string())?;
+            if locks.is_empty() { Ok(()) } else { Err(format!("locks are left: {locks:?}")) }
+        });
+    }
+}
