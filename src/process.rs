@@ -1,6 +1,8 @@
 //! The process and its limits: descriptors, memory maps, panics, and the signal to read files again.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
@@ -11,6 +13,14 @@ use crate::limits::CONNECTIONS_MAX;
 const OTHER_DESCRIPTORS: usize = 256;
 /// Memory maps that are not stacks of coroutines; a stack and its guard page are two.
 const OTHER_MAPS: usize = 2_000;
+
+/// Permission of a file to those who are neither its owner nor in its group.
+const OTHERS_READ: u32 = 0o004;
+
+/// Whether a file that holds a secret can be read by every user of this machine.
+pub fn others_read(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.permissions().mode() & OTHERS_READ != 0)
+}
 
 /// Raises the soft limit of descriptors to the hard one and tells how many connections the system then allows, at
 /// most `wanted` (0: [`CONNECTIONS_MAX`]).

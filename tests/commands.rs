@@ -203,6 +203,48 @@ fn what_is_wrong_with_files_ports_and_redis_is_said() {
     expect(&open, "warn", "keys", "ADMIN_KEYS");
 }
 
+#[test]
+fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|made| made.self_signed(&key));
+    let mut bench = Bench::on(None, None);
+    let root = tempfile::tempdir().expect("a directory");
+    let settings = ["WRITE_KEYS_FILE", "READ_KEYS_FILE", "ADMIN_KEYS_FILE", "TLS_KEY"];
+    let path = |setting: &str| root.path().join(setting);
+    let secret = |setting: &str| format!("{}-{PASSWORD}", setting.to_lowercase());
+    settings[..3].iter().for_each(|setting| std::fs::write(path(setting), secret(setting)).expect("writes"));
+    std::fs::write(path("TLS_KEY"), key.serialize_pem()).expect("writes");
+    std::fs::write(path("TLS_CERT"), certificate.expect("a certificate").pem()).expect("writes");
+    let permit = |setting: &str, mode: u32| {
+        std::fs::set_permissions(path(setting), std::fs::Permissions::from_mode(mode)).expect("sets");
+    };
+    let warned = || {
+        let mut command = bench.command();
+        command.env("TLS_CERT", path("TLS_CERT")).envs(settings.map(|setting| (setting, path(setting))));
+        let (code, findings) = check(&mut command);
+        assert_eq!(code, 0, "{findings:#?}");
+        let warnings =
+            findings.iter().filter(|found| found["level"] == "warn").map(|found| found["message"].to_string());
+        warnings.filter(|message| message.contains("every user")).collect::<Vec<String>>()
+    };
+    settings.iter().for_each(|setting| permit(setting, 0o640));
+    assert_eq!(warned(), [""; 0]);
+    for setting in settings {
+        permit(setting, 0o604);
+        let warnings = warned();
+        let names_it = warnings.iter().all(|warning| warning.contains(setting) && warning.contains("chmod 600"));
+        assert!(warnings.len() == 1 && names_it, "{warnings:?}");
+        permit(setting, 0o600);
+    }
+    // The server says it too, once it runs.
+    permit("ADMIN_KEYS_FILE", 0o644);
+    bench.set("ADMIN_KEYS_FILE", path("ADMIN_KEYS_FILE").to_str().expect("a path"));
+    bench.start();
+    assert!(bench.log().contains("can be read by every user of this machine: chmod 600"), "{}", bench.log());
+    assert!(!bench.log().contains(PASSWORD), "a key is in the log");
+}
+
 // ---- seed ----
 
 fn seed(bench: &Bench, arguments: &str) -> Output {

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("events", &["limits"]),
     ("ports", &["events", "limits"]),
     ("runtime", &["clock", "limits"]),
-    ("http", &["clock", "limits", "runtime"]),
+    ("http", &["clock", "limits", "process", "runtime"]),
     ("journal", &["clock", "events", "limits", "ports", "runtime"]),
     ("ledger_fold", &["events", "limits", "ports"]),
     ("seed", &["events"]),
@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["cache", "clock", "events", "journal", "limits", "live", "ports", "runtime", "sinks"]),
     ("metrics", &["app", "cache", "events", "http", "sinks"]),
     ("import", &["limits"]),
-    ("config", &["api", "app", "cache", "http", "journal", "limits"]),
+    ("config", &["api", "app", "cache", "http", "journal", "limits", "process"]),
     (
         "api",
         &[

@@ -47,7 +47,10 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
     let (app, sinks) = start_sinks(settings, journal, ledger, live, &cache);
     let listening = server.local_addr();
     let metrics = Metrics::new(app.clone(), server.stats());
-    let AccessSettings { keys, origins, proxies, rate_limit, .. } = settings.access.clone();
+    let AccessSettings { keys, origins, proxies, rate_limit, warnings, .. } = settings.access.clone();
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     if !keys.cover_everything() && !listening.ip().is_loopback() {
         tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::api::{KeyList, Keys, Origins, Proxies};
+use crate::process;
 
 /// As they are given.
 #[derive(Clone, Debug, Args)]
@@ -43,12 +44,20 @@ pub struct AccessSettings {
     pub rate_limit: u64,
     /// Anybody may reach what has no keys.
     pub insecure_open: bool,
+    /// What is unsafe about files of keys, a sentence each for the log; never a key.
+    pub warnings: Vec<String>,
 }
 
 impl RawAccess {
     /// As [`super::Raw::check`].
     pub(super) fn check(self) -> Result<AccessSettings, String> {
+        let files = [
+            ("WRITE_KEYS_FILE", &self.write_keys_file),
+            ("READ_KEYS_FILE", &self.read_keys_file),
+            ("ADMIN_KEYS_FILE", &self.admin_keys_file),
+        ];
         Ok(AccessSettings {
+            warnings: files.into_iter().filter_map(|(setting, file)| warning(setting, file.as_deref()?)).collect(),
             keys: Keys {
                 write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
                 read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
@@ -73,6 +82,11 @@ pub(super) fn listen(text: &str, access: &AccessSettings) -> Result<SocketAddr, 
         ));
     }
     Ok(address)
+}
+
+fn warning(setting: &str, file: &Path) -> Option<String> {
+    let is_open = process::others_read(file);
+    is_open.then(|| format!("{setting} {} can be read by every user of this machine: chmod 600", file.display()))
 }
 
 /// Keys of a right: those of the environment variable, which no flag shows to others on the machine, and of the file.

@@ -4,7 +4,6 @@
 //! never waits in a read: a handshake is a read that brings nothing, under the deadline of the first byte.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,9 +13,7 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::socket::{Got, Wire};
 use crate::limits::TLS_READ_BYTES_MAX;
-
-/// Permission of a file to those who are neither its owner nor in its group.
-const OTHERS_READ: u32 = 0o004;
+use crate::process;
 
 /// A certificate and its key, from files that are read at start and whenever [`Tls::reload`] is called.
 pub struct Tls {
@@ -44,8 +41,7 @@ impl Tls {
 
     /// What is unsafe about the files, a sentence for the log.
     pub fn warning(&self) -> Option<String> {
-        let mode = std::fs::metadata(&self.key).ok()?.permissions().mode();
-        let is_open = mode & OTHERS_READ != 0;
+        let is_open = process::others_read(&self.key);
         is_open.then(|| format!("TLS_KEY {} can be read by every user of this machine: chmod 600", self.key.display()))
     }
 

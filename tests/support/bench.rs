@@ -292,8 +292,8 @@ impl Tracker {
         loop {
             let told = std::fs::read_to_string(log).expect("a log");
             let since = &told[told_before..];
-            if let Some((_, rest)) = since.split_once("listening on http://")
-                && let Some((address, _)) = rest.split_once([' ', '\n'])
+            if let Some((_, rest)) = since.split_once("listening on http")
+                && let Some((address, _)) = rest.trim_start_matches(['s', ':', '/']).split_once([' ', '\n'])
             {
                 return Tracker { address: address.parse().expect("an address"), child };
             }

@@ -131,6 +131,10 @@ fn about_settings(findings: &mut Findings, settings: &Settings) {
     };
     let bad = format!("{counted}: whoever reaches {} may do what has none", settings.http.listen);
     findings.expect(keys.cover_everything() || is_inside, Level::Warn, "keys", &good, bad);
+    settings.access.warnings.iter().for_each(|warning| findings.warn("keys", warning));
+    if let Some(warning) = settings.http.tls.as_ref().and_then(|tls| tls.warning()) {
+        findings.warn("TLS", warning);
+    }
 }
 
 fn print(findings: &Findings, as_json: bool) -> std::io::Result<()> {
