@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::bench::Bench;
-use support::client::Answer;
+use support::client::{Answer, Client};
 
 const KEYWORDS: &str = "/api/statistics/popular/keywords";
 const SHOP: (&str, &str) = ("Origin", "https://shop.example");
@@ -116,13 +116,60 @@ fn an_address_past_its_rate_is_told_when_to_come_again() {
     }
 }
 
+const FIRST: [u8; 4] = [127, 0, 0, 1];
+const SECOND: [u8; 4] = [127, 0, 0, 2];
+
+/// Events until one is refused, from an address of this machine: how many were taken, and the refusal.
+fn until_refused(bench: &Bench, from: [u8; 4], forwarded: impl Fn(usize) -> String) -> (usize, Answer) {
+    let mut client = Client::coming_from(from, bench.address());
+    for taken in 0..50 {
+        let headers = [JSON, ("X-Forwarded-For", &forwarded(taken))];
+        let answer = client.send("POST", "/api/events", &headers, click().to_string().as_bytes());
+        if answer.status != 202 {
+            return (taken, answer.expect(429));
+        }
+        // A request before, it was told so.
+        assert_eq!(answer.header("x-ratelimit-limit"), Some("4"));
+        let remaining: usize = answer.header("x-ratelimit-remaining").expect("told").parse().expect("a number");
+        assert!(remaining <= 3 && (taken > 0 || remaining == 3), "{remaining} after {taken}");
+    }
+    panic!("50 requests at once and none was refused");
+}
+
+fn assert_says_when_to_come_again(refused: &Answer) {
+    let told = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"];
+    assert_eq!(told.map(|name| refused.header(name)), [Some("4"), Some("0"), Some("1"), Some("1")]);
+    assert_eq!(refused.json()["error"], "rate_limited");
+}
+
 #[test]
-fn without_a_trusted_proxy_the_other_end_is_the_client() {
-    let bench = started(&[("RATE_LIMIT", "2")]);
-    let statuses: Vec<u16> = (0..8)
-        .map(|i| post(&bench, &[("X-Forwarded-For", &format!("192.0.2.{i}"))], &click().to_string()).status)
-        .collect();
-    assert!(statuses.contains(&429), "{statuses:?}");
+fn each_address_has_its_own_rate_whatever_it_says_of_itself() {
+    let bench = started(&[("RATE_LIMIT", "4")]);
+    // Another name with each request changes nothing: nobody said that this end may be believed.
+    let (taken, refused) = until_refused(&bench, FIRST, |number| format!("192.0.2.{number}"));
+    assert!((4..=8).contains(&taken), "{taken}");
+    assert_says_when_to_come_again(&refused);
+    // The name that the first one gave itself last belongs to somebody who is not affected, nor is who comes from elsewhere.
+    let (of_second, _) = until_refused(&bench, SECOND, |_| "127.0.0.1".to_owned());
+    assert!((4..=8).contains(&of_second), "{of_second}");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    Client::coming_from(FIRST, bench.address()).post("/api/events", &click()).expect(202);
+}
+
+#[test]
+fn behind_a_trusted_proxy_the_rate_is_that_of_who_it_names_and_nobody_else_is_believed() {
+    let bench = started(&[("RATE_LIMIT", "4"), ("TRUSTED_PROXIES", "127.0.0.2")]);
+    let (taken, refused) = until_refused(&bench, SECOND, |_| "192.0.2.1".to_owned());
+    assert!((4..=8).contains(&taken), "{taken}");
+    assert_says_when_to_come_again(&refused);
+    // The next client of the same proxy has all of its own.
+    let (of_next, _) = until_refused(&bench, SECOND, |_| "192.0.2.1, 192.0.2.9".to_owned());
+    assert!((4..=8).contains(&of_next), "{of_next}");
+    // Who is no proxy is itself, whomever it names: neither refused for them nor able to use up what is theirs.
+    let (of_first, _) = until_refused(&bench, FIRST, |_| "192.0.2.7".to_owned());
+    assert!((4..=8).contains(&of_first), "{of_first}");
+    let (of_seven, _) = until_refused(&bench, SECOND, |_| "192.0.2.7".to_owned());
+    assert!((4..=8).contains(&of_seven), "{of_seven}");
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! A small HTTP client over a socket: keep-alive, time-outs, and raw bytes for what no proper client would send.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// One connection at a time to one server; a failed one is replaced by the next request.
 pub(crate) struct Client {
     address: SocketAddr,
+    /// Its own end, where that matters.
+    from: Option<IpAddr>,
     stream: Option<BufReader<TcpStream>>,
 }
 
@@ -44,7 +47,21 @@ impl Answer {
 
 impl Client {
     pub(crate) fn new(address: SocketAddr) -> Client {
-        Client { address, stream: None }
+        Client { address, from: None, stream: None }
+    }
+
+    /// One that comes from an address of its own: each of 127.0.0.0/8 is this machine.
+    pub(crate) fn coming_from(from: impl Into<IpAddr>, address: SocketAddr) -> Client {
+        Client { from: Some(from.into()), ..Client::new(address) }
+    }
+
+    fn connect(&self) -> io::Result<TcpStream> {
+        let within = Duration::from_secs(5);
+        let Some(from) = self.from else { return TcpStream::connect_timeout(&self.address, within) };
+        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&self.address.into(), within)?;
+        Ok(socket.into())
     }
 
     #[track_caller]
@@ -92,7 +109,7 @@ impl Client {
 
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.stream.is_none() {
-            let stream = TcpStream::connect_timeout(&self.address, Duration::from_secs(5))?;
+            let stream = self.connect()?;
             stream.set_nodelay(true)?;
             stream.set_read_timeout(Some(Duration::from_secs(15)))?;
             stream.set_write_timeout(Some(Duration::from_secs(15)))?;
