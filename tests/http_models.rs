@@ -1,19 +1,23 @@
 //! What reads foreign bytes against slow models, on generated input: mostly right, a little wrong, cut anywhere. The same
-//! checks run on input that coverage guides under `make fuzz`.
+//! checks run on input that coverage guides under `make fuzz`. `SEED=… cargo test --test http_models` has a run again.
 
 #[path = "fuzz/models/mod.rs"]
 mod models;
+#[path = "support/seed.rs"]
+mod seed;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::test_runner::RngSeed;
 use serde_json::{Map, Value, json};
 
 const CASES: u32 = 4_000;
 
 fn cases() -> ProptestConfig {
-    // A failure prints the input itself.
-    ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() }
+    // A failure prints the smallest input, too; the seed has the whole run again.
+    let rng_seed = RngSeed::Fixed(seed::seed());
+    ProptestConfig { cases: CASES, failure_persistence: None, rng_seed, ..ProptestConfig::default() }
 }
 
 /// Bytes of which some are replaced, left out or doubled.
@@ -306,6 +310,20 @@ proptest! {
     fn the_guard_sees_what_a_recursion_sees(value in nested()) {
         models::events::check_guard(&value.to_string(), &value);
     }
+}
+
+/// What `SEED` promises.
+#[test]
+fn the_same_seed_makes_the_same_input() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let input = |seed: u64| -> Vec<String> {
+        let mut runner = TestRunner::new(ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..cases() });
+        let one = |_| format!("{:?}", (heads(), events()).new_tree(&mut runner).expect("input").current());
+        (0..50).map(one).collect()
+    };
+    assert!(input(1) == input(1), "the same seed, other input");
+    assert!(input(1) != input(2), "the seed changes nothing");
 }
 
 /// A model that refuses all, or takes all, would agree with a server that does: so the input must hold both.

@@ -1,6 +1,6 @@
 //! What the end-to-end suites share: real servers, the real binary, a client of bytes, a load and its oracle.
 
-#![allow(dead_code, reason = "each suite uses a part")]
+#![allow(dead_code, unused_imports, reason = "each suite uses a part")]
 
 pub(crate) mod bench;
 pub(crate) mod client;
@@ -8,9 +8,12 @@ pub(crate) mod hold;
 pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod redis;
+mod seed;
 pub(crate) mod tables;
 
 use std::time::{Duration, Instant};
+
+pub(crate) use seed::seed;
 
 /// Waits until `check` is content; panics with its last complaint.
 pub(crate) fn eventually(within: Duration, mut check: impl FnMut() -> Result<(), String>) {
@@ -19,13 +22,6 @@ pub(crate) fn eventually(within: Duration, mut check: impl FnMut() -> Result<(),
         assert!(Instant::now() < deadline, "after {within:?}: {complaint}");
         std::thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// `SEED`, or a new one; either way it is printed.
-pub(crate) fn seed() -> u64 {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    eprintln!("SEED={seed}");
-    seed
 }
 
 /// Milliseconds since the epoch.
