@@ -585,7 +585,7 @@ fn readable(bench: &Bench) -> Vec<Value> {
     let read = paths.iter().map(|path| {
         let mut answer = client.read(path);
         answer.as_object_mut().expect("an object").remove("asOf");
-        let source = if path.contains("/popular/") { "live" } else { "ledger" };
+        let source = if path.starts_with("/api/statistics?") { "ledger" } else { "live" };
         assert!(answer.get("source").is_none_or(|named| named == source), "{path}: {answer}");
         answer
     });
