@@ -1,7 +1,7 @@
 //! Reads through the cache: a request waits for its flight here, and what was filled is rendered and kept as it is sent.
 //!
-//! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an
-//! answer that took a stale value in the place of a fill says the other thing.
+//! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an answer that took a
+//! stale value in the place of a fill says the other thing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use super::{Api, answer, cacheable};
 use crate::cache::policy::STALE_AFTER_MS;
 use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
 use crate::http::{Exchange, Request, Waited};
+use crate::limits::CACHE_WRITE_WAIT_MS;
 use crate::ports::StoreError;
 use crate::runtime::complete;
 
@@ -82,7 +83,8 @@ impl Api {
                 if exchange.wait(patience_ms.min(left_ms)) != Waited::Late {
                     break flight.shown();
                 }
-                let fallback = copy.clone().map(|copy| cache.late(copy)).or_else(|| cache.fallback(key, policy));
+                let fallback = copy.clone().and_then(|copy| cache.late(copy, policy));
+                let fallback = fallback.or_else(|| cache.fallback(key, policy));
                 if let Some(hit) = fallback {
                     cache.stats.waited(ms_since(began));
                     return Ok(late(hit));
@@ -92,7 +94,7 @@ impl Api {
             cache.stats.waited(ms_since(began));
             match (outcome, copy) {
                 (Some(Outcome::Hit(Hit { copy, how })), _) => return Ok(Shown { copy, how, is_late: false }),
-                (_, Some(copy)) => return Ok(late(cache.late(copy))),
+                (_, Some(copy)) => return cache.late(copy, policy).map(late).ok_or(FillError::Away),
                 // Joined while it was giving up: the next one is told that somebody insists.
                 (Some(Outcome::Ducked), None) => {}
                 (Some(Outcome::Died), None) if deaths == 0 => deaths += 1,
@@ -104,12 +106,28 @@ impl Api {
         }
     }
 
+    /// What is cached under `keys` was written: it goes here at once, and elsewhere before this returns; or, where that
+    /// takes too long, before anybody reads it here again.
+    pub(super) fn forget(&self, keys: &[Box<str>], exchange: &mut Exchange<'_>) {
+        if keys.is_empty() {
+            return;
+        }
+        self.app.wrote(keys.to_vec(), exchange.ticket());
+        if exchange.wait(CACHE_WRITE_WAIT_MS) == Waited::Late {
+            self.app.caching.cache.overdue(keys);
+        }
+    }
+
     /// Answers with a value that holds a whole body.
     pub(super) fn answer_shown(&self, shown: &Shown, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let kept = Kept::of(&shown.copy.value);
         let is_open = self.access.keys.read.is_open();
         match shown.is_late.then(|| as_stale(kept.body)).flatten() {
-            Some(body) => cacheable::tagged(exchange, request, is_open, !kept.tag, &body),
+            // What it says is another thing: so is its tag.
+            Some(body) => {
+                let tag = cacheable::tag_of(&(kept.tag, "stale"));
+                cacheable::tagged(exchange, request, is_open, &tag, &body);
+            }
             None => cacheable::tagged(exchange, request, is_open, kept.tag, kept.body),
         }
     }
@@ -136,22 +154,20 @@ fn as_stale(body: &[u8]) -> Option<Vec<u8>> {
 
 /// A kept value, taken apart.
 pub(super) struct Kept<'a> {
-    tag: u64,
+    tag: &'a str,
     pub(super) body: &'a [u8],
 }
 
-const TAG_BYTES: usize = 8;
-
 impl<'a> Kept<'a> {
     pub(super) fn of(value: &'a [u8]) -> Kept<'a> {
-        let (tag, body) = value.split_at(TAG_BYTES.min(value.len()));
-        Kept { tag: u64::from_le_bytes(tag.try_into().unwrap_or_default()), body }
+        let (tag, body) = value.split_at(cacheable::TAG_BYTES.min(value.len()));
+        Kept { tag: std::str::from_utf8(tag).unwrap_or_default(), body }
     }
 }
 
-/// A value to keep: a body that says `says`.
+/// A value to keep: a body that says `says`, behind its ETag, both as they are sent.
 pub(super) fn keep(says: &impl Hash, as_of_ms: i64, body: &impl Serialize) -> Result<Filled, FillError> {
-    let mut value = cacheable::tag(says).to_le_bytes().to_vec();
+    let mut value = cacheable::tag_of(says).into_bytes();
     serde_json::to_writer(&mut value, body).map_err(|error| {
         tracing::error!(%error, "an answer could not be written");
         FillError::Away
@@ -197,7 +213,7 @@ mod tests {
     fn a_kept_value_is_taken_apart_as_it_was_put_together() {
         let filled = keep(&"says", 1, &[1, 2]).unwrap();
         let kept = Kept::of(&filled.value);
-        assert_eq!((kept.tag, kept.body), (cacheable::tag(&"says"), &b"[1,2]"[..]));
+        assert_eq!((kept.tag, kept.body), (cacheable::tag_of(&"says").as_str(), &b"[1,2]"[..]));
         assert!(Kept::of(b"short").body.is_empty(), "what another version kept breaks nothing");
     }
 }

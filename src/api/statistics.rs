@@ -16,6 +16,7 @@ use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
 use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::{LaneFull, Pending};
 use std::borrow::Cow;
+use std::fmt::Write;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -96,8 +97,8 @@ impl Api {
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
         let TopQuery { parts, hot, limit, .. } = &query;
-        let key =
-            format!("popular {window} {hot} {limit} {}", list_key(named, parts.iter().map(|(d, w)| (*d, *w as i64))));
+        let list = list_key(named, parts.iter().map(|(dimension, weight)| (*dimension, *weight as i64)));
+        let key = format!("popular {window} {hot} {limit} {list}");
         let fill = || {
             let (app, of_live, of_ledger) = (self.app.clone(), query.clone(), query.clone());
             let ledger = self.app.clone();
@@ -169,8 +170,12 @@ fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
 
 /// What is listed, within a key of the cache.
 pub(super) fn list_key(named: Named, parts: impl Iterator<Item = (Dimension, i64)>) -> String {
-    let parts: Vec<String> = parts.map(|(dimension, weight)| format!("{}x{weight}", dimension as u8)).collect();
-    format!("{} {}", named as u8, parts.join("+"))
+    let mut key = format!("{}", named as u8);
+    for (dimension, weight) in parts {
+        // A write into a String does not fail.
+        let _ = write!(key, " {}x{weight}", dimension as u8);
+    }
+    key
 }
 
 pub(super) fn keyword_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {

@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod early;
 mod errand;
 pub mod flight;
+mod keeper;
 mod local;
 pub mod policy;
 mod stats;
@@ -22,18 +23,25 @@ pub use local::Copy;
 pub use policy::Policy;
 pub use stats::{CacheStats, WAIT_BOUNDS_MS};
 
+/// What flights are made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+}
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use breaker::Breaker;
-use errand::Errand;
+use errand::{Errand, Parked};
 use flight::{Flight, Flights, Waker};
+use keeper::Held;
 use local::Local;
 use policy::Stand;
 use writes::Writes;
 
 use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_LOCAL_MS};
-use crate::ports::{LockToken, SharedCache};
+use crate::ports::SharedCache;
 
 /// A step of the cache's own work.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -129,9 +137,8 @@ pub struct Cache {
     live_breaker: Breaker,
     ledger_breaker: Breaker,
     // Locks that are held, to be renewed.
-    held: Mutex<Vec<errand::Held>>,
-    // Fills that wait for another instance's, by the token of their errand.
-    parked: Mutex<HashMap<LockToken, (Box<str>, Errand)>>,
+    held: Mutex<Held>,
+    parked: Mutex<Parked>,
     // What failed here lately, and until when nobody tries again.
     throttled: Mutex<HashMap<Box<str>, (FillError, u64)>>,
     writes: Writes,
@@ -186,18 +193,16 @@ impl Cache {
         }
     }
 
-    /// A copy that a request took because the flight did not land in time, or failed.
-    pub fn late(&self, copy: Arc<Copy>) -> Hit {
-        let is_fresh = copy.left_ms(self.around.now_ms()) > 0;
-        let how = if is_fresh { How::Fresh } else { How::Stale };
-        self.stats.late(Hit { copy, how })
+    /// A copy, if it may still be shown, that a request takes because the flight did not land in time, or failed.
+    pub fn late(&self, copy: Arc<Copy>, policy: &Policy) -> Option<Hit> {
+        let left_ms = copy.left_ms(self.around.now_ms());
+        let how = if left_ms > 0 { How::Fresh } else { How::Stale };
+        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.stats.late(Hit { copy, how }))
     }
 
     /// What there is to show of a key after a moment's wait in vain, if anything.
     pub fn fallback(&self, key: &str, policy: &Policy) -> Option<Hit> {
-        let copy = self.local.get(key)?;
-        let left_ms = copy.left_ms(self.around.now_ms());
-        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.late(copy))
+        self.late(self.local.get(key)?, policy)
     }
 
     /// Seconds since a copy's fill: `Age`.
@@ -210,10 +215,10 @@ impl Cache {
         if key.is_empty() {
             self.local.each(|copy| copy.outdated(CACHE_LOCAL_MS));
         } else if is_removed {
-            self.local.remove(key);
+            // A fill under way here may show what was before that.
+            self.forget_here(&[key.into()]);
         } else if let Some(copy) = self.local.get(key) {
-            // Shown on, and looked after at once.
-            copy.outdated(CACHE_LOCAL_MS / 5 * 4);
+            copy.overtaken(self.around.now_ms(), CACHE_LOCAL_MS);
         }
         self.resume_parked(key);
     }
@@ -247,7 +252,7 @@ impl Cache {
         if !copy.may_refresh(now_ms) || self.throttle_of(key, now_ms).is_some() || self.is_full() {
             return false;
         }
-        let (flight, is_leader) = self.board(key, policy);
+        let (flight, is_leader) = self.board(key, policy, false);
         if is_leader {
             self.stats.set_out(is_early);
             self.set_out(Errand::new(key, *policy, fill(), flight, Some(copy.fence), is_early));
@@ -264,9 +269,9 @@ impl Cache {
     ) -> Ask {
         let error = self.throttle_of(key, self.around.now_ms()).or_else(|| self.is_full().then(|| self.shed()));
         if let Some(error) = error {
-            return copy.map_or(Ask::Failed(error), |copy| Ask::Have(self.late(copy)));
+            return copy.and_then(|copy| self.late(copy, policy)).map_or(Ask::Failed(error), Ask::Have);
         }
-        let (flight, is_leader) = self.board(key, policy);
+        let (flight, is_leader) = self.board(key, policy, copy.is_none());
         if is_leader {
             self.set_out(Errand::new(key, *policy, fill(), flight.clone(), None, false));
         } else {
@@ -275,8 +280,8 @@ impl Cache {
         Ask::Wait(flight, copy)
     }
 
-    fn board(&self, key: &str, policy: &Policy) -> (Arc<Flight<Outcome>>, bool) {
-        if policy.is_joined { self.flights.board(key) } else { (Flights::alone(), true) }
+    fn board(&self, key: &str, policy: &Policy, insists: bool) -> (Arc<Flight<Outcome>>, bool) {
+        if policy.is_joined { self.flights.board(key, insists) } else { (Flights::alone(), true) }
     }
 
     fn is_full(&self) -> bool {
