@@ -21,6 +21,7 @@ use crate::runtime::complete;
 pub(super) struct Shown {
     pub(super) copy: Arc<Copy>,
     how: How,
+    age_ms: u64,
     /// It expired long ago and took the place of a fill that did not come in time.
     pub(super) is_late: bool,
 }
@@ -34,10 +35,9 @@ impl Api {
         fill: impl Fn() -> Fill,
         exchange: &mut Exchange<'_>,
     ) -> Option<Shown> {
-        let began = Instant::now();
-        match self.ask(key, policy, &fill, began, exchange) {
+        match self.ask(key, policy, &fill, exchange) {
             Ok(shown) => {
-                let age = self.app.caching.cache.age_secs(&shown.copy).to_string();
+                let age = (shown.age_ms / 1_000).to_string();
                 exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
                 Some(shown)
             }
@@ -57,28 +57,30 @@ impl Api {
         key: &str,
         policy: &Policy,
         fill: &impl Fn() -> Fill,
-        began: Instant,
         exchange: &mut Exchange<'_>,
     ) -> Result<Shown, FillError> {
         let cache = &self.app.caching.cache;
+        // Most answers are at hand and need no second look at the clock.
+        let mut began = None;
         let mut deaths = 0;
         loop {
             let (flight, copy) = match cache.ask(key, policy, fill) {
-                Ask::Have(Hit { copy, how }) => return Ok(Shown { copy, how, is_late: false }),
+                Ask::Have(hit) => return Ok(shown(hit)),
                 Ask::Failed(error) => return Err(error),
                 Ask::Wait(flight, copy) => (flight, copy),
             };
+            let began = *began.get_or_insert_with(Instant::now);
             let insists = copy.is_none();
             let mut patience_ms = STALE_AFTER_MS;
             let outcome = loop {
                 let left_ms = u64::from(policy.deadline_ms).saturating_sub(ms_since(began));
                 let ticket = exchange.ticket().clone();
-                let shown = flight.join(insists, || {
+                let end = flight.join(insists, || {
                     ticket.add();
                     waker(move || complete([ticket], true))
                 });
-                if shown.is_some() || left_ms == 0 {
-                    break shown;
+                if end.is_some() || left_ms == 0 {
+                    break end;
                 }
                 if exchange.wait(patience_ms.min(left_ms)) != Waited::Late {
                     break flight.shown();
@@ -93,7 +95,8 @@ impl Api {
             };
             cache.stats.waited(ms_since(began));
             match (outcome, copy) {
-                (Some(Outcome::Hit(Hit { copy, how })), _) => return Ok(Shown { copy, how, is_late: false }),
+                (Some(Outcome::Hit(hit)), _) if hit.how == How::Stale => return Ok(shown(cache.stats.revalidated(hit))),
+                (Some(Outcome::Hit(hit)), _) => return Ok(shown(hit)),
                 (_, Some(copy)) => return cache.late(copy, policy).map(late).ok_or(FillError::Away),
                 // Joined while it was giving up: the next one is told that somebody insists.
                 (Some(Outcome::Ducked), None) => {}
@@ -133,8 +136,12 @@ impl Api {
     }
 }
 
+fn shown(Hit { copy, how, age_ms }: Hit) -> Shown {
+    Shown { copy, how, age_ms, is_late: false }
+}
+
 fn late(hit: Hit) -> Shown {
-    Shown { is_late: hit.how == How::Stale, copy: hit.copy, how: hit.how }
+    Shown { is_late: hit.how == How::Stale, ..shown(hit) }
 }
 
 fn ms_since(began: Instant) -> u64 {

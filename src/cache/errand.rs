@@ -159,8 +159,8 @@ impl Drop for Errand {
         match self.brought.take() {
             // That was the way to the shared cache: who asked has the value all the same.
             Some(brought) => {
-                let copy = Arc::new(brought.copy(0, cache.around.now_ms()));
-                self.land(Outcome::Hit(Hit { copy, how: How::Direct }));
+                let now_ms = cache.around.now_ms();
+                self.land(Outcome::Hit(Hit::of(Arc::new(brought.copy(0, now_ms)), How::Direct, now_ms)));
             }
             None => self.land(Outcome::Failed(FillError::Busy)),
         }
@@ -204,13 +204,14 @@ impl Cache {
                 let policy = errand.policy;
                 let copy = self.adopt(&errand, entry);
                 errand.seen = Some(copy.fence);
-                match policy.stand(copy.left_ms(self.around.now_ms()), 0) {
+                let now_ms = self.around.now_ms();
+                match policy.stand(copy.left_ms(now_ms), 0) {
                     Stand::Fresh | Stand::Look | Stand::Lapsed => {
                         self.stats.shared_hit();
-                        errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                        errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     Stand::Revalidate => {
-                        errand.flight.show(Outcome::Hit(Hit { copy, how: How::Stale }));
+                        errand.flight.show(Outcome::Hit(Hit::of(copy, How::Stale, now_ms)));
                         self.take_lock(errand);
                     }
                     Stand::Late | Stand::Gone => self.take_lock(errand),
@@ -248,9 +249,10 @@ impl Cache {
                 Some(Acquired::Busy) => return self.wait_for_holder(errand),
                 Some(Acquired::Newer(entry)) => {
                     let copy = self.adopt(&errand, entry);
-                    if copy.left_ms(self.around.now_ms()) > 0 {
+                    let now_ms = self.around.now_ms();
+                    if copy.left_ms(now_ms) > 0 {
                         self.stats.shared_hit();
-                        return errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                        return errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     errand.seen = Some(copy.fence);
                 }
@@ -392,7 +394,7 @@ impl Cache {
             true => self.local.put(&errand.key, copy, now_ms, || errand.flight.is_spoiled()),
             false => Arc::new(copy),
         };
-        errand.land(Outcome::Hit(Hit { copy, how }));
+        errand.land(Outcome::Hit(Hit::of(copy, how, now_ms)));
     }
 
     /// The fill came to nothing: nobody tries again for a moment.

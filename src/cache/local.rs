@@ -1,7 +1,7 @@
 //! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -102,10 +102,30 @@ pub(super) struct Local {
     hasher: RandomState,
 }
 
+/// Copies with their keys, by a keyed hash of the key, which is computed once a reading. Two keys of one hash, which nobody
+/// can make, take turns.
 #[derive(Default)]
 struct Shard {
-    copies: HashMap<Box<str>, Arc<Copy>>,
+    copies: HashMap<u64, (Box<str>, Arc<Copy>), BuildHasherDefault<Hashed>>,
     bytes: usize,
+}
+
+/// Of what is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 /// What one copy takes beside its key and value.
@@ -121,20 +141,21 @@ impl Default for Local {
 impl Local {
     /// The copy of a key.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Copy>> {
-        self.shard(key).copies.get(key).cloned()
+        let (hash, shard) = self.shard(key);
+        shard.get(hash, key).cloned()
     }
 
     /// Keeps a copy, unless there is the same or one of a higher fence; returns the one that is kept. A copy that
     /// `is_spoiled` is returned and not kept: asked here, under the lock that a removal takes, so that what a removal
     /// has taken away does not come back behind it.
     pub(super) fn put(&self, key: &str, copy: Copy, now_ms: u64, is_spoiled: impl FnOnce() -> bool) -> Arc<Copy> {
-        let mut shard = self.shard(key);
+        let (hash, mut shard) = self.shard(key);
         if is_spoiled() {
             return Arc::new(copy);
         }
         // Fences alone order copies: instances need not agree on the time. What was filled without one is now. Past its
         // time a copy keeps nothing out: a store that has lost its fences and its clock begins lower.
-        if let Some(kept) = shard.copies.get(key)
+        if let Some(kept) = shard.get(hash, key)
             && copy.fence > 0
             && (kept.fence == copy.fence || kept.fence > copy.fence && kept.left_ms(now_ms) > 0)
         {
@@ -142,19 +163,22 @@ impl Local {
             return kept.clone();
         }
         let copy = Arc::new(copy);
-        shard.keep(key, copy.clone());
+        shard.keep(hash, key, copy.clone());
         copy
     }
 
     /// Forgets a key.
     pub(super) fn remove(&self, key: &str) {
-        self.shard(key).remove(key);
+        let (hash, mut shard) = self.shard(key);
+        if shard.get(hash, key).is_some() {
+            shard.remove(hash);
+        }
     }
 
     /// Does something to every copy.
     pub(super) fn each(&self, mut act: impl FnMut(&Copy)) {
         for shard in &self.shards {
-            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().cloned().collect();
+            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().map(|(_, copy)| copy.clone()).collect();
             copies.iter().for_each(|copy| act(copy));
         }
     }
@@ -167,9 +191,10 @@ impl Local {
             .fold((0, 0), |(copies, bytes), shard| (copies + shard.copies.len(), bytes + shard.bytes))
     }
 
-    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &str) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hasher.hash_one(key);
-        lock(&self.shards[hash as usize % CACHE_LOCAL_SHARDS])
+        // The map below goes by the lowest and the highest bits.
+        (hash, lock(&self.shards[(hash >> 32) as usize % CACHE_LOCAL_SHARDS]))
     }
 }
 
@@ -178,28 +203,32 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    fn keep(&mut self, key: &str, copy: Arc<Copy>) {
-        self.remove(key);
+    fn get(&self, hash: u64, key: &str) -> Option<&Arc<Copy>> {
+        self.copies.get(&hash).filter(|(kept, _)| **kept == *key).map(|(_, copy)| copy)
+    }
+
+    fn keep(&mut self, hash: u64, key: &str, copy: Arc<Copy>) {
+        self.remove(hash);
         self.bytes += bytes_of(key, &copy);
-        self.copies.insert(key.into(), copy);
+        self.copies.insert(hash, (key.into(), copy));
         while self.copies.len() > 1
             && (self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS
                 || self.bytes > CACHE_LOCAL_BYTES_MAX / CACHE_LOCAL_SHARDS)
         {
-            let Some(oldest) = self.oldest_key(key) else { return };
-            self.remove(&oldest);
+            let Some(oldest) = self.oldest(hash) else { return };
+            self.remove(oldest);
         }
     }
 
     /// The one that was looked after longest ago: a key that nobody reads is not looked after. A shard holds few.
-    fn oldest_key(&self, but: &str) -> Option<Box<str>> {
-        let others = self.copies.iter().filter(|(key, _)| &***key != but);
-        others.min_by_key(|(_, copy)| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
+    fn oldest(&self, but: u64) -> Option<u64> {
+        let others = self.copies.iter().filter(|(hash, _)| **hash != but);
+        others.min_by_key(|(_, (_, copy))| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(hash, _)| *hash)
     }
 
-    fn remove(&mut self, key: &str) {
-        if let Some(copy) = self.copies.remove(key) {
-            self.bytes -= bytes_of(key, &copy);
+    fn remove(&mut self, hash: u64) {
+        if let Some((key, copy)) = self.copies.remove(&hash) {
+            self.bytes -= bytes_of(&key, &copy);
         }
     }
 }

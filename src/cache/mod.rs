@@ -104,6 +104,14 @@ impl How {
 pub struct Hit {
     pub copy: Arc<Copy>,
     pub how: How,
+    /// Milliseconds since its fill.
+    pub age_ms: u64,
+}
+
+impl Hit {
+    fn of(copy: Arc<Copy>, how: How, now_ms: u64) -> Hit {
+        Hit { age_ms: copy.age_ms(now_ms), copy, how }
+    }
 }
 
 /// What a flight comes to.
@@ -176,17 +184,17 @@ impl Cache {
         let Some(copy) = self.local.get(key) else { return self.wait_for(key, policy, None, fill) };
         match policy.stand(copy.left_ms(now_ms), copy.looked_ms(now_ms)) {
             Stand::Fresh if self.is_early(&copy, policy, now_ms) => {
-                let how = if self.refresh(key, policy, &copy, true, fill) { How::Early } else { How::Fresh };
-                Ask::Have(self.stats.local(Hit { copy, how }))
+                let how = if self.refresh(key, policy, &copy, true, now_ms, fill) { How::Early } else { How::Fresh };
+                Ask::Have(self.stats.local(Hit::of(copy, how, now_ms)))
             }
-            Stand::Fresh => Ask::Have(self.stats.local(Hit { copy, how: How::Fresh })),
+            Stand::Fresh => Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms))),
             Stand::Look => {
-                self.refresh(key, policy, &copy, false, fill);
-                Ask::Have(self.stats.local(Hit { copy, how: How::Fresh }))
+                self.refresh(key, policy, &copy, false, now_ms, fill);
+                Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms)))
             }
             Stand::Revalidate => {
-                self.refresh(key, policy, &copy, false, fill);
-                Ask::Have(self.stats.revalidated(Hit { copy, how: How::Stale }))
+                self.refresh(key, policy, &copy, false, now_ms, fill);
+                Ask::Have(self.stats.revalidated(Hit::of(copy, How::Stale, now_ms)))
             }
             Stand::Lapsed | Stand::Late => self.wait_for(key, policy, Some(copy), fill),
             Stand::Gone => self.wait_for(key, policy, None, fill),
@@ -195,19 +203,15 @@ impl Cache {
 
     /// A copy, if it may still be shown, that a request takes because the flight did not land in time, or failed.
     pub fn late(&self, copy: Arc<Copy>, policy: &Policy) -> Option<Hit> {
-        let left_ms = copy.left_ms(self.around.now_ms());
+        let now_ms = self.around.now_ms();
+        let left_ms = copy.left_ms(now_ms);
         let how = if left_ms > 0 { How::Fresh } else { How::Stale };
-        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.stats.late(Hit { copy, how }))
+        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.stats.late(Hit::of(copy, how, now_ms)))
     }
 
     /// What there is to show of a key after a moment's wait in vain, if anything.
     pub fn fallback(&self, key: &str, policy: &Policy) -> Option<Hit> {
         self.late(self.local.get(key)?, policy)
-    }
-
-    /// Seconds since a copy's fill: `Age`.
-    pub fn age_secs(&self, copy: &Copy) -> u64 {
-        copy.age_ms(self.around.now_ms()) / 1_000
     }
 
     /// The shared cache was changed by some instance: a hint. An empty key: anything may have been.
@@ -246,9 +250,9 @@ impl Cache {
         policy: &Policy,
         copy: &Arc<Copy>,
         is_early: bool,
+        now_ms: u64,
         fill: impl FnOnce() -> Fill,
     ) -> bool {
-        let now_ms = self.around.now_ms();
         if !copy.may_refresh(now_ms) || self.throttle_of(key, now_ms).is_some() || self.is_full() {
             return false;
         }
