@@ -95,7 +95,9 @@ impl Api {
             };
             cache.stats.waited(ms_since(began));
             match (outcome, copy) {
-                (Some(Outcome::Hit(hit)), _) if hit.how == How::Stale => return Ok(shown(cache.stats.revalidated(hit))),
+                (Some(Outcome::Hit(hit)), _) if hit.how == How::Stale => {
+                    return Ok(shown(cache.stats.revalidated(hit)));
+                }
                 (Some(Outcome::Hit(hit)), _) => return Ok(shown(hit)),
                 (_, Some(copy)) => return cache.late(copy, policy).map(late).ok_or(FillError::Away),
                 // Joined while it was giving up: the next one is told that somebody insists.
