@@ -42,8 +42,11 @@ impl World {
     fn request(self: &Arc<World>, dies: bool) -> usize {
         let at_least = *self.written.lock().unwrap();
         let mut dies = dies;
+        let mut last: Option<Arc<Flight<Outcome>>> = None;
         loop {
             let (flight, is_leader) = self.flights.board("key", true);
+            let is_new = last.replace(flight.clone()).is_none_or(|last| !Arc::ptr_eq(&last, &flight));
+            assert!(is_new, "who was woken by a flight finds it again");
             if is_leader {
                 let (world, flight, dies) = (self.clone(), flight.clone(), std::mem::take(&mut dies));
                 thread::spawn(move || world.lead(&flight, dies));
