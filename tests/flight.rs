@@ -35,12 +35,14 @@ struct World {
     running: Mutex<usize>,
     fills: Mutex<usize>,
     written: Mutex<usize>,
+    /// … and of which its writer was told that nobody will see less.
+    acknowledged: Mutex<usize>,
 }
 
 impl World {
     /// What a request does: joins, leads where nobody does, and goes on to the next flight where the leader died.
     fn request(self: &Arc<World>, dies: bool) -> usize {
-        let at_least = *self.written.lock().unwrap();
+        let at_least = *self.acknowledged.lock().unwrap();
         let mut dies = dies;
         let mut last: Option<Arc<Flight<Outcome>>> = None;
         loop {
@@ -52,7 +54,7 @@ impl World {
                 thread::spawn(move || world.lead(&flight, dies));
             }
             if let Some(seen) = wait(&flight) {
-                assert!(seen >= at_least, "{at_least} was written before this request came, and {seen} is shown");
+                assert!(seen >= at_least, "{at_least} was acknowledged before this request came, and {seen} is shown");
                 return seen;
             }
         }
@@ -80,6 +82,7 @@ impl World {
             *written
         };
         self.flights.spoil("key");
+        *self.acknowledged.lock().unwrap() = now;
         now
     }
 }
