@@ -10,6 +10,7 @@ pub use shared_cache::*;
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::events::{Dimension, Event, EventType, Record, Sketch, TallyKey};
@@ -142,6 +143,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `post` and `likes` answer what is there.
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
+/// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
+///   and beside its calls; days and spans are the sums of their folded hours.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -226,6 +229,11 @@ pub trait LedgerWriter: Send {
 
     /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
+
+    /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of
+    /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
+    /// Bounded work: what is left is done by the next call.
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError>;
 }
 
 /// What [`Ledger::likes`] answers.

@@ -6,6 +6,7 @@
 mod connect;
 mod encode;
 mod export;
+mod fold;
 pub mod inspect;
 mod maintain;
 mod rankings;

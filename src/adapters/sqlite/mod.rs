@@ -4,6 +4,7 @@
 //! pooled. What a batch means is decided in `ledger_fold`.
 
 mod export;
+mod fold;
 pub mod inspect;
 mod rankings;
 mod read;
