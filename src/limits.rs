@@ -294,6 +294,13 @@ pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
 pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
 /// … which is this much for each like; measured: 4 µs, its row of the log included.
 pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
+/// Erasures of one batch may take this long beyond what a batch usually does: no index serves them, so that no event has to
+/// pay for one; the ledger waits meanwhile, and journals hold what comes.
+pub const POSTGRES_ERASE_MS_MAX: u64 = 300_000;
+/// Posts of one person whose cached answers go with an erasure; what is cached of more runs out by itself.
+pub const ERASED_POSTS_CACHED_MAX: usize = 100;
+/// An erasure that was waited for is answered once the live store shows it too, or after this.
+pub const ERASE_LIVE_WAIT_MS: u64 = 1_000;
 /// Likes that went with a post, of one record: past so many their rows are stepped over where verdicts are read back.
 pub const CLEARED_LIKES_READ_MAX: i64 = 1_000;
 /// COPY is handed to the client in pieces of this size: each wakes its runtime once.

@@ -1,6 +1,8 @@
 //! The contract of the ledger, run over PostgreSQL and SQLite: one suite, one set of answers. `// claims:` names what
 //! src/ports.rs says.
 
+#[path = "ledger/erasing.rs"]
+mod erasing;
 #[path = "ledger/exporting.rs"]
 mod exporting;
 #[path = "ledger/failing.rs"]

@@ -185,6 +185,7 @@ fn answer_one(id: Uuid, decisions: &Decisions, exchange: &mut Exchange<'_>) {
         None => {}
         Some(Waited::Done) => match decisions.verdicts().first() {
             Some((_, Verdict::Dead)) => answer::dead(exchange),
+            Some((_, Verdict::Erased)) => answer::erased(exchange),
             verdict => {
                 let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
                 answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
@@ -229,17 +230,18 @@ fn settle_row(body: &mut BatchBody, (index, id): (usize, Uuid), verdict: Verdict
         Verdict::Like(_) | Verdict::Post(_) => {}
         Verdict::Duplicate => body.duplicates += 1,
         Verdict::Dead => {
-            body.accepted -= 1;
-            body.rejected += 1;
-            body.results.push(RowResult {
-                index,
-                event_id: Some(id.to_string()),
-                status: "rejected",
-                error: "refused_by_ledger",
-                message: "the ledger refuses the event's data; it is kept in dead_letter".into(),
-            });
+            let message = "the ledger refuses the event's data; it is kept in dead_letter";
+            refused_row(body, index, id, "refused_by_ledger", message);
         }
+        Verdict::Erased => refused_row(body, index, id, "user_erased", answer::ERASED),
     }
+}
+
+fn refused_row(body: &mut BatchBody, index: usize, id: Uuid, error: &'static str, message: &'static str) {
+    body.accepted -= 1;
+    body.rejected += 1;
+    let (event_id, message) = (Some(id.to_string()), message.into());
+    body.results.push(RowResult { index, event_id, status: "rejected", error, message });
 }
 
 fn rejected_row(index: usize, rejection: Rejection) -> RowResult {

@@ -7,6 +7,7 @@
 mod counting;
 mod cover;
 mod draft;
+mod erasing;
 mod exact;
 mod export;
 mod likes;
@@ -19,7 +20,8 @@ mod verdicts;
 
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
 pub use cover::{Cover, cover};
-pub use draft::{Draft, Effects, StoredRow};
+pub use draft::{Draft, Effects, Places, StoredRow};
+pub use erasing::{Erased, hour_ranges, last_erasures, person_of};
 pub use exact::{raw_name, raw_sql, rollup_sql};
 pub use export::{page_rows, row_bytes};
 pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};

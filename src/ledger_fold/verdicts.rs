@@ -11,6 +11,7 @@ const POST_CREATED: i16 = 3;
 const POST_REPLACED: i16 = 4;
 const POST_DELETED: i16 = 5;
 const POST_ABSENT: i16 = 6;
+const ERASED: i16 = 7;
 
 /// The columns of `verdict` behind its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,7 @@ impl VerdictRow {
             Verdict::Like(_) => return None,
             Verdict::Duplicate => plain(DUPLICATE),
             Verdict::Dead => plain(DEAD),
+            Verdict::Erased => plain(ERASED),
             Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count }) => VerdictRow {
                 kind: if replaced { POST_REPLACED } else { POST_CREATED },
                 created_at_ms: Some(created_at_ms),
@@ -52,6 +54,7 @@ impl VerdictRow {
         };
         match self.kind {
             DEAD => Verdict::Dead,
+            ERASED => Verdict::Erased,
             POST_CREATED => put(false),
             POST_REPLACED => put(true),
             POST_DELETED => Verdict::Post(PostOutcome::Deleted { existed: true, likes_removed: likes }),
@@ -109,7 +112,8 @@ mod tests {
     fn every_verdict_but_a_like_reads_back_from_its_row() {
         let put = |replaced| Verdict::Post(PostOutcome::Put { replaced, created_at_ms: 7, like_count: 3 });
         let deleted = |existed| Verdict::Post(PostOutcome::Deleted { existed, likes_removed: 5 });
-        for verdict in [Verdict::Duplicate, Verdict::Dead, put(false), put(true), deleted(false), deleted(true)] {
+        let plain = [Verdict::Duplicate, Verdict::Dead, Verdict::Erased];
+        for verdict in plain.into_iter().chain([put(false), put(true), deleted(false), deleted(true)]) {
             assert_eq!(VerdictRow::of(&verdict).map(VerdictRow::verdict), Some(verdict));
         }
     }
