@@ -110,7 +110,7 @@ CREATE TABLE IF NOT EXISTS watermark (
 ) WITH (fillfactor = 50);
 
 -- Decisions beyond "stored": 1 duplicate, 2 dead, 3 a post was made, 4 one was replaced, 5 one was deleted, 6 there was
--- none to delete, 7 its user was erased. Likes are in their log.
+-- none to delete, 7 its user was erased, 8 a person was erased. Likes are in their log.
 CREATE TABLE IF NOT EXISTS verdict (
     stream        uuid NOT NULL,
     position      bigint NOT NULL,

@@ -74,6 +74,8 @@ pub enum Verdict {
     Post(PostOutcome),
     /// It happened before its user was erased: nothing was stored or counted.
     Erased,
+    /// A person was erased; what that took from posts is told by [`Ledger::erasure`].
+    Erasure,
 }
 
 /// A post's like state as one user's action left it.

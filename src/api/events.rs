@@ -227,7 +227,7 @@ fn accepted(id: Uuid, exchange: &mut Exchange<'_>) {
 
 fn settle_row(body: &mut BatchBody, (index, id): (usize, Uuid), verdict: Verdict) {
     match verdict {
-        Verdict::Like(_) | Verdict::Post(_) => {}
+        Verdict::Like(_) | Verdict::Post(_) | Verdict::Erasure => {}
         Verdict::Duplicate => body.duplicates += 1,
         Verdict::Dead => {
             let message = "the ledger refuses the event's data; it is kept in dead_letter";

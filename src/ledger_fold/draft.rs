@@ -112,6 +112,7 @@ impl<'b> Draft<'b> {
                     let at_ms = erased_here.entry(&erase.user_id).or_insert(erase.at_ms);
                     *at_ms = erase.at_ms.max(*at_ms);
                     draft.erases.push((index, erase));
+                    draft.verdicts.push((position, Verdict::Erasure));
                 }
                 Record::Lost => {}
                 Record::Event(event) => {
@@ -218,7 +219,7 @@ impl<'b> Draft<'b> {
                     since.add(Dimension::GoneLikes, minute, action.post, -likes_removed);
                 }
             }
-            // An erasure is several actions and has no verdict.
+            // An erasure is several actions and has its verdict already.
             if !matches!(action.deed, Deed::Erase(_)) {
                 verdicts.push((self.batch.position(action.index), *verdict));
             }

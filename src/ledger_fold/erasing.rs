@@ -47,14 +47,14 @@ pub(super) fn erase_actions<'a>(
     erases.iter().flat_map(of_erase).collect()
 }
 
-/// The last erasure of each person in a batch: user, up to when. In the order of the user.
-pub fn last_erasures<'a>(erases: &[(usize, &'a Erase<'a>)]) -> Vec<(&'a str, i64)> {
-    let mut last: BTreeMap<&str, i64> = BTreeMap::new();
-    for (_, erase) in erases {
-        let at_ms = last.entry(&erase.user_id).or_insert(erase.at_ms);
-        *at_ms = erase.at_ms.max(*at_ms);
+/// The last erasure of each person in a batch: user, up to when, index. In the order of the user.
+pub fn last_erasures<'a>(erases: &[(usize, &'a Erase<'a>)]) -> Vec<(&'a str, i64, usize)> {
+    let mut last: BTreeMap<&str, (i64, usize)> = BTreeMap::new();
+    for (index, erase) in erases {
+        let (at_ms, at) = last.entry(&erase.user_id).or_insert((erase.at_ms, *index));
+        (*at_ms, *at) = (erase.at_ms.max(*at_ms), *index);
     }
-    last.into_iter().collect()
+    last.into_iter().map(|(user, (at_ms, index))| (user, at_ms, index)).collect()
 }
 
 /// Hours in which a person did something, as ranges without a gap.

@@ -158,7 +158,7 @@ impl LiveSink {
         for (position, record) in (frames.from.position + 1..).zip(&records) {
             let verdict = verdicts.get(&position);
             match record {
-                Record::Erase(erase) if verdict.is_none() => {
+                Record::Erase(erase) if verdict == Some(&Verdict::Erasure) => {
                     let erasure = self.ledger.erasure(batch.stream, position)?;
                     add_erasure(erase, &erasure, &mut counts, &mut batch);
                 }

@@ -140,7 +140,7 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
         let imported = Record::Event(Event { user_id: Some("zoe".into()), component_id: Some(1), ..imported });
         assert_eq!(other.apply(vec![imported]), [(4, Verdict::Erased)], "what happened before it");
         assert_eq!(counts().0, after.0 + 1);
-        other.apply(vec![erase("zoe", NOW)]);
+        assert_eq!(other.apply(vec![erase("zoe", NOW)]), [(5, Verdict::Erasure)]);
         assert_eq!(rows_with(fixture, "zoe"), Vec::<String>::new());
         let back = [view("zoe", NOW + 1), like(EventType::Like, "zoe", "liked", NOW + MINUTE)];
         let back = back.map(|record| match record {

@@ -17,8 +17,8 @@ use crate::ports::{Belongings, Erasure, Position};
 /// What an erasure writes at the end of its transaction.
 pub(super) struct Erasing {
     pub(super) stream: Uuid,
-    /// User, up to when; each user once.
-    pub(super) users: Vec<(String, i64)>,
+    /// User, up to when, position of the record; each user once.
+    pub(super) users: Vec<(String, i64, i64)>,
     /// Posts that went with them, by the position of the record.
     pub(super) posts: Vec<(i64, String)>,
 }
@@ -32,7 +32,10 @@ pub(super) fn known(session: &mut Session, known: i64) -> Result<(Erased, i64), 
 }
 
 /// User and post: what the users like and made up to their times, as far as a client's clock may be ahead.
-pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Result<Vec<(String, String)>, Failure> {
+pub(super) fn belongings(
+    session: &mut Session,
+    users: &[(String, i64, i64)],
+) -> Result<Vec<(String, String)>, Failure> {
     let sql = "WITH gone AS (SELECT u, 'epoch'::timestamptz + interval '1 millisecond' * (at + $3::int8) AS up_to \
                              FROM unnest($1::text[], $2::int8[]) AS g(u, at)) \
                SELECT u, post_id FROM gone JOIN post_like ON user_id = u AND liked_at <= up_to UNION \
@@ -42,8 +45,8 @@ pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Resu
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-fn columns(users: &[(String, i64)]) -> (Array, Array) {
-    (Array::texts(users.iter().map(|(user, _)| user.as_str())), Array::bigs(users.iter().map(|(_, at_ms)| *at_ms)))
+fn columns(users: &[(String, i64, i64)]) -> (Array, Array) {
+    (Array::texts(users.iter().map(|(user, ..)| user.as_str())), Array::bigs(users.iter().map(|(_, at_ms, _)| *at_ms)))
 }
 
 /// Everything that names the persons; behind the rest of the batch.
@@ -58,7 +61,15 @@ pub(super) fn erase(session: &mut Session, erasing: &Erasing) -> Result<(), Fail
     let positions = Array::bigs(erasing.posts.iter().map(|(position, _)| *position));
     let names = Array::texts(erasing.posts.iter().map(|(_, post)| post.as_str()));
     session.client.execute(posts, &[&erasing.stream, &positions, &names])?;
-    erasing.users.iter().try_for_each(|(user, at_ms)| erase_one(session, user, *at_ms))
+    for (user, at_ms, position) in &erasing.users {
+        erase_one(session, user, *at_ms)?;
+        // What the batch holds behind it is of somebody who came back.
+        let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = $1 \
+             AND changed_at <= 'epoch'::timestamptz + interval '1 millisecond' * $2::int8 \
+             AND NOT (stream = $3 AND position > $4)";
+        session.client.execute(log, &[user, &(at_ms + EVENT_FUTURE_MS_MAX), &erasing.stream, position])?;
+    }
+    Ok(())
 }
 
 fn erase_one(session: &mut Session, user: &str, at_ms: i64) -> Result<(), Failure> {
@@ -86,10 +97,6 @@ fn erase_one(session: &mut Session, user: &str, at_ms: i64) -> Result<(), Failur
             AND e.event_time < 'epoch'::timestamptz + interval '1 hour' * (h.hour + 1) \
             AND e.event_type = (ARRAY['CLICK', 'PAGE_VIEW', 'SEARCH', 'LIKE', 'UNLIKE'])[h.event_type])";
     session.client.execute(emptied, &[&user, &hour])?;
-    let up_to = at_ms + EVENT_FUTURE_MS_MAX;
-    let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = $1 \
-         AND changed_at <= 'epoch'::timestamptz + interval '1 millisecond' * $2::int8";
-    session.client.execute(log, &[&user, &up_to])?;
     let forgotten = "DELETE FROM recent_forgotten WHERE user_id = $1 AND at <= $2";
     session.client.execute(forgotten, &[&user, &at_ms])?;
     erase_letters(session, user, at_ms)

@@ -259,8 +259,9 @@ fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects:
     }
 }
 
-fn erased_users(draft: &Draft<'_>) -> Vec<(String, i64)> {
-    last_erasures(&draft.erases).into_iter().map(|(user, at_ms)| (user.to_owned(), at_ms)).collect()
+fn erased_users(draft: &Draft<'_>) -> Vec<(String, i64, i64)> {
+    let owned = |(user, at_ms, index): (&str, _, _)| (user.to_owned(), at_ms, draft.position(index).cast_signed());
+    last_erasures(&draft.erases).into_iter().map(owned).collect()
 }
 
 fn erasing(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Erasing> {

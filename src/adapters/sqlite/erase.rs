@@ -25,12 +25,17 @@ pub(super) fn known(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<
     Ok(erased)
 }
 
+/// Grows with every erasure.
+pub(super) fn count(transaction: &Transaction<'_>) -> Result<i64> {
+    transaction.prepare_cached("SELECT coalesce(max(seq), 0) FROM erased")?.query_row([], |row| row.get(0))
+}
+
 /// User and post: what those whom a batch erases like and made up to then, as far as a client's clock may be ahead.
 pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<Vec<(String, String)>> {
     let mut found = Vec::new();
     let sql = "SELECT post_id FROM post_like WHERE user_id = ?1 AND liked_at <= ?2 UNION \
                SELECT post_id FROM post WHERE user_id = ?1 AND created_at <= ?2";
-    for (user, at_ms) in last_erasures(&draft.erases) {
+    for (user, at_ms, _) in last_erasures(&draft.erases) {
         let mut statement = transaction.prepare_cached(sql)?;
         let rows = statement.query_map(params![user, at_ms + EVENT_FUTURE_MS_MAX], |row| row.get(0))?;
         for post in rows {
@@ -42,8 +47,13 @@ pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Re
 
 /// Everything that names the persons; behind the rest of the batch.
 pub(super) fn erase(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Result<()> {
-    for (user, at_ms) in last_erasures(&draft.erases) {
+    for (user, at_ms, index) in last_erasures(&draft.erases) {
         erase_one(transaction, user, at_ms)?;
+        // What the batch holds behind it is of somebody who came back.
+        let position = draft.position(index).cast_signed();
+        let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = ?1 AND changed_at <= ?2 \
+                   AND NOT (stream = ?3 AND position > ?4)";
+        transaction.execute(log, params![user, at_ms + EVENT_FUTURE_MS_MAX, stream.to_string(), position])?;
     }
     for (index, post, _) in fold.gone.iter().filter(|(.., is_erased)| *is_erased) {
         let position = draft.position(*index).cast_signed();
@@ -77,9 +87,6 @@ fn erase_one(transaction: &Transaction<'_>, user: &str, at_ms: i64) -> Result<()
                 WHEN 3 THEN 'SEARCH' WHEN 4 THEN 'LIKE' ELSE 'UNLIKE' END))",
         params![user, at_ms.div_euclid(HOUR_MS)],
     )?;
-    let up_to = at_ms + EVENT_FUTURE_MS_MAX;
-    let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = ?1 AND changed_at <= ?2";
-    transaction.execute(log, params![user, up_to])?;
     transaction.execute("DELETE FROM recent_forgotten WHERE user_id = ?1 AND at <= ?2", params![user, at_ms])?;
     erase_letters(transaction, user, at_ms)
 }

@@ -74,6 +74,7 @@ CREATE TABLE IF NOT EXISTS erased (
     at      INTEGER NOT NULL,
     seq     INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
 CREATE TABLE IF NOT EXISTS erased_post (
     stream   TEXT NOT NULL,
@@ -98,7 +99,8 @@ CREATE TABLE IF NOT EXISTS watermark (
     pruned   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
--- 1 duplicate, 2 dead, 3 a post was made, 4 replaced, 5 deleted, 6 there was none to delete, 7 its user was erased.
+-- 1 duplicate, 2 dead, 3 a post was made, 4 replaced, 5 deleted, 6 there was none to delete, 7 its user was erased,
+-- 8 a person was erased.
 CREATE TABLE IF NOT EXISTS verdict (
     stream        TEXT NOT NULL,
     position      INTEGER NOT NULL,

@@ -29,11 +29,13 @@ const ADD_TOTAL: &str = "INSERT INTO rollup_total (stream, dimension, key, count
 pub(super) struct SqliteWriter {
     connection: Connection,
     users: UserHours,
+    /// How many were erased when `users` was last right: an erasure takes rows that it remembers.
+    erased_seen: i64,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Connection) -> SqliteWriter {
-        SqliteWriter { connection, users: UserHours::default() }
+        SqliteWriter { connection, users: UserHours::default(), erased_seen: 0 }
     }
 
     fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
@@ -56,13 +58,14 @@ impl LedgerWriter for SqliteWriter {
         let transaction = Self::begin(&mut self.connection)?;
         move_watermark(&transaction, batch)?;
         let draft = Draft::new(batch, dead, &erase::known(&transaction, batch).map_err(store_error)?)?;
-        let has_erased = !draft.erases.is_empty();
+        let erased = erase::count(&transaction).map_err(store_error)?;
+        if erased != self.erased_seen {
+            self.users.forget();
+            self.erased_seen = erased;
+        }
         let verdicts = write(&transaction, batch.stream, draft, &mut self.users)?;
         transaction.commit().map_err(store_error)?;
         self.users.commit();
-        if has_erased {
-            self.users.forget();
-        }
         Ok(verdicts)
     }
 
