@@ -141,6 +141,51 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     PRIMARY KEY (dimension, bucket, key)
 ) WITH (fillfactor = 70);
 
+-- Hours, folded: by UTC day, and by span of 32 UTC days. They hold exactly the hours before `rollup_folded.until_hour`; a
+-- record of such an hour that comes later is added here with its hour, in the same transaction. The key comes before the
+-- bucket: a count of one name is a walk; the index by count: a ranking begins with the highest of each bucket.
+CREATE TABLE IF NOT EXISTS rollup_day (
+    dimension smallint NOT NULL,
+    bucket    bigint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (dimension, key, bucket) INCLUDE (count)
+) WITH (fillfactor = 80);
+CREATE INDEX IF NOT EXISTS rollup_day_count ON rollup_day (dimension, bucket, count DESC, key)
+    WHERE dimension BETWEEN 2 AND 8;
+
+CREATE TABLE IF NOT EXISTS rollup_span (
+    dimension smallint NOT NULL,
+    bucket    bigint NOT NULL,
+    key       text COLLATE "C" NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (dimension, key, bucket) INCLUDE (count)
+) WITH (fillfactor = 80);
+CREATE INDEX IF NOT EXISTS rollup_span_count ON rollup_span (dimension, bucket, count DESC, key)
+    WHERE dimension BETWEEN 2 AND 8;
+
+-- Batches hold it FOR SHARE, folding takes it FOR UPDATE: a record is either folded with its hour or adds to the day itself.
+CREATE TABLE IF NOT EXISTS rollup_folded (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    until_hour bigint NOT NULL,
+    -- Days before this one are whole in their spans.
+    until_day  bigint NOT NULL
+);
+INSERT INTO rollup_folded (until_hour, until_day) VALUES (0, 0) ON CONFLICT DO NOTHING;
+
+-- Points of series, counted once: events and distinct users of `minutes` minutes from `at` (minutes since the epoch) on, by
+-- type (see user_hour; 0 is all together, and there for every point). Minutes and hours are of UTC, days those of TIME_ZONE.
+-- An hour of type 0 whose users are null has to be counted again; till then nothing that it is part of is believed.
+CREATE TABLE IF NOT EXISTS series (
+    minutes    int NOT NULL,
+    event_type smallint NOT NULL,
+    at         bigint NOT NULL,
+    count      bigint NOT NULL,
+    users      bigint,
+    PRIMARY KEY (minutes, event_type, at)
+) WITH (fillfactor = 90);
+CREATE INDEX IF NOT EXISTS series_stale ON series (at) WHERE users IS NULL;
+
 -- All-time sums by dimension, and by type where dimension is 1 (else key is empty). A row a stream: instances do not
 -- wait for each other.
 CREATE TABLE IF NOT EXISTS rollup_total (

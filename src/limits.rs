@@ -161,6 +161,18 @@ pub const LIVE_BUCKET_MEMBERS_MAX: usize = 10_000;
 pub const FOLD_GRACE_MS: i64 = 5_000;
 /// Minute rollups of the ledger are kept this long; a later record counts in its hour only.
 pub const ROLLUP_MINUTES_KEPT: i64 = 180;
+/// UTC days of a span, by which long rankings are read: twelve of them and at most 62 days are a year.
+pub const SPAN_DAYS: i64 = 32;
+/// An hour is folded into its day this long after it ended: what comes later adds to the day itself, which costs more.
+pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
+/// Folding and counting points ends after this; the rest waits a minute. A batch may wait for one step of it.
+pub const FOLD_MS_MAX: u64 = 5_000;
+/// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
+pub const LEADERS_DEPTH_MORE: usize = 10;
+/// A ranking that is not decided by so many names of each bucket reads all of them.
+pub const LEADERS_DEPTH_MAX: usize = 4_000;
+/// Hours that are not folded and are still read by name; more of them are summed up by the ledger.
+pub const OPEN_HOURS_MAX: i64 = 48;
 /// Partitions of `events` are attached this many days ahead.
 pub const PARTITIONS_AHEAD_DAYS: i64 = 7;
 

@@ -10,6 +10,7 @@ pub use shared_cache::*;
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::events::{Dimension, Event, EventType, Record, Sketch, TallyKey};
@@ -146,11 +147,13 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `post` and `likes` answer what is there.
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
-/// - **L22** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
+/// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
+///   and beside its calls; days and spans are the sums of their folded hours.
+/// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
 ///   url, referrer and properties; likes are undone through the log, which forgets whose they were; posts, forgotten
 ///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`.
 ///   Erasing again changes nothing.
-/// - **L23** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
+/// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
 ///   journal; `count`, `ranking` and all sums keep what was counted.
 ///
 /// Calls block.
@@ -242,6 +245,11 @@ pub trait LedgerWriter: Send {
 
     /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
+
+    /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of
+    /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
+    /// Bounded work: what is left is done by the next call.
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError>;
 }
 
 /// What [`Ledger::erasure`] answers.

@@ -9,8 +9,12 @@ mod exporting;
 mod failing;
 #[path = "support/faulty.rs"]
 mod faulty;
+#[path = "ledger/folding.rs"]
+mod folding;
 #[path = "support/ledgers.rs"]
 mod ledgers;
+#[path = "support/model.rs"]
+mod model;
 #[path = "ledger/posting.rs"]
 mod posting;
 #[path = "ledger/products.rs"]

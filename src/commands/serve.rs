@@ -139,6 +139,7 @@ fn start_sinks(
         handover: handover.clone(),
         status: app.ledger_status.clone(),
         clock: app.clock.clone(),
+        zone: settings.stores.time_zone.clone(),
         follower: follower.clone(),
         records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
     };

@@ -8,11 +8,15 @@
 //!
 //! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
 
+use std::ops::Range;
+
 use crate::events::{Dimension, EventType, STRATEGIES, fold_keyword, mention_key, page_key};
 use crate::ports::CountFilter;
 
 /// An hour, in milliseconds.
 pub const HOUR_MS: i64 = 3_600_000;
+/// Behind the last hour that can be stored: see `draft`.
+const HOURS_END: i64 = 253_402_300_800 / 3_600;
 
 /// The parts whose sum is the count; all are read in one snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,15 +25,13 @@ pub struct CountPlan {
     pub raw: Vec<RawCount>,
 }
 
-/// A sum over `rollup_hour`.
+/// What one key sums up to over whole hours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RollupCount {
     pub dimension: Dimension,
-    /// `None`: every key.
-    pub key: Option<String>,
-    /// Hours since the epoch: from (inclusive) and to (exclusive).
-    pub from_hour: Option<i64>,
-    pub to_hour: Option<i64>,
+    pub key: String,
+    /// Hours since the epoch.
+    pub hours: Range<i64>,
 }
 
 /// Raw rows of one range, in milliseconds: from (inclusive), to (exclusive).
@@ -93,13 +95,14 @@ pub fn plan_count(filter: &CountFilter) -> CountPlan {
     let head = from_hour.map(|hour| RawCount { from_ms: from, to_ms: Some(hour * HOUR_MS) });
     let tail = to_hour.map(|hour| RawCount { from_ms: Some(hour * HOUR_MS), to_ms: to });
     let raw = head.into_iter().chain(tail).filter(|part| part.from_ms != part.to_ms).collect();
-    let rollups = sums.into_iter().map(|(dimension, key)| RollupCount { dimension, key, from_hour, to_hour });
+    let hours = from_hour.unwrap_or(0).max(0)..to_hour.unwrap_or(HOURS_END).min(HOURS_END);
+    let rollups = sums.into_iter().map(|(dimension, key)| RollupCount { dimension, key, hours: hours.clone() });
     CountPlan { rollups: rollups.collect(), raw }
 }
 
 /// The rows of rollups whose sum is exactly the rows that match, apart from the time range; none where several values
 /// are asked for at once.
-fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, Option<String>)> {
+fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, String)> {
     let CountFilter { event_type, component_id, keyword, post_id, page, .. } = filter;
     let component = component_id.map(|id| id.to_string());
     let values = [
@@ -109,19 +112,17 @@ fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, Option<String>)> {
         (Dimension::MentionedPage, page.as_ref()),
     ];
     let mut given = values.into_iter().filter_map(|(mentioned, value)| Some((mentioned, value?)));
+    let types = STRATEGIES.iter().map(|strategy| strategy.event_type());
+    let types = types.filter(|kind| event_type.is_none_or(|wanted| wanted == *kind));
     match (given.next(), given.next()) {
-        (None, _) => vec![(Dimension::Type, event_type.map(|kind| kind.name().to_owned()))],
-        (Some((mentioned, value)), None) => {
-            let types = STRATEGIES.iter().map(|strategy| strategy.event_type());
-            let types = types.filter(|kind| event_type.is_none_or(|wanted| wanted == *kind));
-            types.map(|kind| row_of(mentioned, kind, value)).collect()
-        }
+        (None, _) => types.map(|kind| (Dimension::Type, kind.name().to_owned())).collect(),
+        (Some((mentioned, value)), None) => types.map(|kind| row_of(mentioned, kind, value)).collect(),
         (Some(_), Some(_)) => Vec::new(),
     }
 }
 
 /// Where events of a type are counted by a value: in their type's own dimension, or among the mentions.
-fn row_of(mentioned: Dimension, kind: EventType, value: &str) -> (Dimension, Option<String>) {
+fn row_of(mentioned: Dimension, kind: EventType, value: &str) -> (Dimension, String) {
     let own = match (mentioned, kind) {
         (Dimension::MentionedComponent, EventType::Click) => Some(Dimension::Component),
         (Dimension::MentionedKeyword, EventType::Search) => Some(Dimension::Keyword),
@@ -131,8 +132,8 @@ fn row_of(mentioned: Dimension, kind: EventType, value: &str) -> (Dimension, Opt
         _ => None,
     };
     match own {
-        Some(dimension) => (dimension, Some(value.to_owned())),
-        None => (mentioned, Some(mention_key(kind, value))),
+        Some(dimension) => (dimension, value.to_owned()),
+        None => (mentioned, mention_key(kind, value)),
     }
 }
 

@@ -5,27 +5,136 @@
 //! equal.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::Cover;
+use super::{Cover, Sums, Terms, plan_rank};
 use crate::events::{Dimension, fold_keyword, page_key};
+use crate::limits::OPEN_HOURS_MAX;
+use crate::ports::TopQuery;
 
-/// `SELECT key, count` for all that `cover` has in rollups, each count times its weight; `None` where it has nothing.
-pub fn rollup_sql(parts: &[(Dimension, i64)], cover: &Cover) -> Option<String> {
-    let hours = cover.hours.iter().map(|range| ("rollup_hour", range));
-    let minutes = cover.minutes.iter().map(|range| ("rollup_minute", range));
-    let of_range = |(table, range): (&str, &Range<i64>)| {
-        let of_part = |(dimension, weight): &(Dimension, i64)| {
-            let (code, Range { start, end }) = (*dimension as u8, range);
-            format!(
-                "SELECT key, count * {weight} AS count FROM {table} \
-                 WHERE dimension = {code} AND bucket >= {start} AND bucket < {end}"
-            )
-        };
-        parts.iter().map(of_part).collect::<Vec<_>>()
-    };
-    let all: Vec<String> = hours.chain(minutes).flat_map(of_range).collect();
+/// `SELECT key, count` for all that a range has in rollups, each count times its weight; `None` where it has nothing.
+pub fn rollup_sql(parts: &[(Dimension, i64)], sums: &Sums, cover: &Cover) -> Option<String> {
+    let ranges = rollup_ranges(sums).chain(cover.minutes.iter().map(|range| ("rollup_minute", range)));
+    let of_hours = [1, -1].into_iter().filter_map(|times| {
+        let hours = sums.hours.iter().filter(|(_, found)| *found == times);
+        let hours: Vec<String> = hours.map(|(hour, _)| hour.to_string()).collect();
+        (!hours.is_empty()).then(|| ("rollup_hour", format!("bucket IN ({})", hours.join(", ")), times))
+    });
+    let sources: Vec<(&str, String, i64)> = ranges
+        .map(|(table, Range { start, end })| (table, format!("bucket >= {start} AND bucket < {end}"), 1))
+        .chain(of_hours)
+        .collect();
+    let all: Vec<String> = sources
+        .iter()
+        .flat_map(|(table, condition, times)| {
+            parts.iter().map(move |(dimension, weight)| {
+                let (code, factor) = (*dimension as u8, weight * times);
+                format!("SELECT key, count * {factor} AS count FROM {table} WHERE dimension = {code} AND {condition}")
+            })
+        })
+        .collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+fn rollup_ranges(sums: &Sums) -> impl Iterator<Item = (&'static str, &Range<i64>)> {
+    let spans = std::iter::once(("rollup_span", &sums.spans));
+    let days = sums.days.iter().map(|range| ("rollup_day", range));
+    spans.chain(days).chain([("rollup_hour", &sums.open)]).filter(|(_, range)| !range.is_empty())
+}
+
+/// An expression: what one name, written as `key` says, sums up to, each term times its weight. Hours that are not folded
+/// are in it where `with_open` says so.
+pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
+    let mut all = vec!["0.0".to_owned()];
+    let mut hours: BTreeMap<u8, Vec<(i64, f64)>> = BTreeMap::new();
+    for Terms { dimension, weight, sums } in terms {
+        let code = *dimension as u8;
+        let of_dimension = hours.entry(code).or_default();
+        of_dimension.extend(sums.hours.iter().map(|(hour, times)| (*hour, *times as f64 * weight)));
+        let few = sums.open.end - sums.open.start <= OPEN_HOURS_MAX;
+        if with_open && few {
+            of_dimension.extend(sums.open.clone().map(|hour| (hour, *weight)));
+        }
+        let ranges = rollup_ranges(sums).filter(|(table, _)| *table != "rollup_hour" || with_open && !few);
+        all.extend(ranges.map(|(table, Range { start, end })| {
+            format!(
+                "{weight:?} * coalesce((SELECT sum(count) FROM {table} \
+                 WHERE dimension = {code} AND key = {key} AND bucket >= {start} AND bucket < {end}), 0)"
+            )
+        }));
+    }
+    all.extend(hours.iter().filter(|(_, hours)| !hours.is_empty()).map(|(code, hours)| {
+        format!(
+            "coalesce((SELECT sum(count * column2) FROM (VALUES {}) AS hours \
+             CROSS JOIN rollup_hour WHERE dimension = {code} AND bucket = column1 AND key = {key}), 0)",
+            values(hours)
+        )
+    }));
+    all.join(" + ")
+}
+
+fn values(hours: &[(i64, f64)]) -> String {
+    // The first row says what the columns are: a whole number alone would be a small one.
+    let rows =
+        hours.iter().map(|(hour, weight)| format!("(CAST({hour} AS bigint), CAST({weight:?} AS double precision))"));
+    rows.collect::<Vec<_>>().join(", ")
+}
+
+/// `SELECT key, count` for what no list of names in order has: hours that are not folded, minutes, and parts of days of
+/// counts that may be below zero. `None` where there is nothing.
+pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> Option<String> {
+    let mut hours: BTreeMap<u8, Vec<(i64, f64)>> = BTreeMap::new();
+    for Terms { dimension, weight, sums } in terms {
+        let of_dimension = hours.entry(*dimension as u8).or_default();
+        of_dimension.extend(sums.open.clone().map(|hour| (hour, *weight)));
+        if *dimension == Dimension::PostLikes {
+            of_dimension.extend(sums.hours.iter().map(|(hour, times)| (*hour, *times as f64 * weight)));
+        }
+    }
+    let of_hours = hours.iter().filter(|(_, hours)| !hours.is_empty()).map(|(code, hours)| {
+        format!(
+            "SELECT key, sum(count * column2) AS count FROM (VALUES {}) AS hours CROSS JOIN rollup_hour \
+             WHERE dimension = {code} AND bucket = column1 GROUP BY key",
+            values(hours)
+        )
+    });
+    let of_minutes = cover.minutes.iter().flat_map(|Range { start, end }| {
+        parts.iter().map(move |(dimension, weight)| {
+            format!(
+                "SELECT key, {weight}.0 * sum(count) AS count FROM rollup_minute \
+                 WHERE dimension = {} AND bucket >= {start} AND bucket < {end} GROUP BY key",
+                *dimension as u8
+            )
+        })
+    });
+    let all: Vec<String> = of_hours.chain(of_minutes).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+/// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.
+pub fn with_gone(open: Option<String>, query: &TopQuery, now_ms: i64) -> Option<String> {
+    let plan = plan_rank(query, now_ms);
+    let of_part = |(dimension, weight): &(Dimension, f64)| {
+        let code = dimension.gone()? as u8;
+        let hours: Vec<(i64, f64)> = plan.buckets.iter().map(|(hour, factor)| (*hour, factor * weight)).collect();
+        Some(format!(
+            "SELECT key, sum(count * column2) AS count FROM (VALUES {}) AS hours CROSS JOIN rollup_hour \
+             WHERE dimension = {code} AND bucket = column1 GROUP BY key",
+            values(&hours)
+        ))
+    };
+    let all: Vec<String> = open.into_iter().chain(query.parts.iter().filter_map(of_part)).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+/// Terms without the parts of days that [`open_sql`] reads whole.
+pub fn listed(terms: &[Terms]) -> Vec<Terms> {
+    let mut terms = terms.to_vec();
+    for term in terms.iter_mut().filter(|term| term.dimension == Dimension::PostLikes) {
+        term.sums.hours.clear();
+    }
+    terms
 }
 
 /// `SELECT index of part, name as stored, count` for the raw rows of `cover`; `None` where it has none. `during` writes

@@ -3,6 +3,7 @@
 //! Short windows are minutes, a day is hours, a week is the hours of seven UTC days. `hot` halves a count with each
 //! quarter of the window, by the age of its bucket; a week's buckets are days, as in the live store.
 
+use super::{Folded, Terms, sums};
 use crate::events::Dimension;
 use crate::ports::{TopQuery, Window};
 
@@ -46,6 +47,36 @@ pub fn plan_rank(query: &TopQuery, now_ms: i64) -> RankPlan {
 fn listed((dimension, weight): &(Dimension, f64)) -> impl Iterator<Item = (Dimension, f64)> {
     let weight = *weight;
     [Some(*dimension), dimension.gone()].into_iter().flatten().map(move |dimension| (dimension, weight))
+}
+
+/// The same buckets for [`super::leaders`]; none where they are minutes, which are few.
+pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms> {
+    let plan = plan_rank(query, now_ms);
+    let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else { return Vec::new() };
+    if plan.table != "rollup_hour" {
+        return Vec::new();
+    }
+    let mut ranges: Vec<(std::ops::Range<i64>, f64)> = Vec::new();
+    match query.hot {
+        false => ranges.push((*first..last + 1, 1.0)),
+        true => {
+            for (hour, factor) in &plan.buckets {
+                match ranges.last_mut() {
+                    Some((range, same)) if *same == *factor => range.end = hour + 1,
+                    _ => ranges.push((*hour..hour + 1, *factor)),
+                }
+            }
+        }
+    }
+    let of_part = |(dimension, weight): &(Dimension, f64)| {
+        let term = |(hours, factor): &(std::ops::Range<i64>, f64)| Terms {
+            dimension: *dimension,
+            weight: factor * weight,
+            sums: sums(hours, folded),
+        };
+        ranges.iter().map(term).collect::<Vec<_>>()
+    };
+    query.parts.iter().flat_map(of_part).collect()
 }
 
 /// Orders by score descending, then name ascending (bytewise); only positive scores stay, at most `limit`.

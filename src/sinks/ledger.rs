@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
@@ -26,6 +28,8 @@ pub struct LedgerSink {
     pub handover: Arc<Handover>,
     pub status: Arc<SinkStatus>,
     pub clock: Clock,
+    /// Whose days the points of series are.
+    pub zone: TimeZone,
     /// The slowest follower of the ledger: verdicts far behind it are not needed any more.
     pub follower: Arc<AtomicU64>,
     /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
@@ -51,6 +55,7 @@ impl Housekeeping {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
         report(writer.maintain(sink.clock.now_ms()));
+        report(writer.fold(sink.clock.now_ms(), &sink.zone));
         while let Some((at, position)) = self.passed.front().copied() {
             if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;

@@ -75,6 +75,7 @@ impl Instance {
             handover: handover.clone(),
             status: Arc::new(SinkStatus::new("ledger")),
             clock: clock.clone(),
+            zone: jiff::tz::TimeZone::UTC,
             follower: follower.clone(),
             records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
         };
@@ -180,6 +181,7 @@ impl Instance {
             handover: self.ledger_sink.handover.clone(),
             status: self.ledger_sink.status.clone(),
             clock: self.ledger_sink.clock.clone(),
+            zone: jiff::tz::TimeZone::UTC,
             follower: self.ledger_sink.follower.clone(),
             records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
         };

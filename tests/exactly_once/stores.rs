@@ -42,7 +42,7 @@ pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
 
 const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
 
-const TABLES: [&str; 15] = [
+const TABLES: [&str; 18] = [
     "events",
     "post_stat",
     "post_like",
@@ -54,6 +54,9 @@ const TABLES: [&str; 15] = [
     "verdict",
     "rollup_minute",
     "rollup_hour",
+    "rollup_day",
+    "rollup_span",
+    "series",
     "rollup_total",
     "user_hour",
     "event_id_a",
@@ -78,7 +81,8 @@ impl Stores {
         match self.kind {
             LedgerKind::Postgres => {
                 let deletes: Vec<String> = TABLES.iter().map(|table| format!("DELETE FROM {table};")).collect();
-                let rest = "DELETE FROM recent_forgotten; UPDATE event_id_current SET name = 'a', since_ms = 0";
+                let rest = "DELETE FROM recent_forgotten; UPDATE event_id_current SET name = 'a', since_ms = 0; \
+                    UPDATE rollup_folded SET until_hour = 0, until_day = 0";
                 self.fixture.rows(&format!("{} {rest}", deletes.concat()));
             }
             LedgerKind::Sqlite => self.fixture = Fixture::sqlite_in(fast_directory()),

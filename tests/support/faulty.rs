@@ -14,6 +14,7 @@ use event_tracker::ports::{
     LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint,
     SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
 };
+use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -292,6 +293,10 @@ impl LedgerWriter for FaultyLedgerWriter {
 
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         self.faults.pass(Call::Maintain, || self.inner.maintain(now_ms))
+    }
+
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
+        self.faults.pass(Call::Fold, || self.inner.fold(now_ms, zone))
     }
 }
 

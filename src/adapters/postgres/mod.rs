@@ -7,6 +7,7 @@ mod connect;
 mod encode;
 mod erase;
 mod export;
+mod fold;
 pub mod inspect;
 mod maintain;
 mod rankings;

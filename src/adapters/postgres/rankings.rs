@@ -2,6 +2,7 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -12,9 +13,12 @@ use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
 use crate::events::{Dimension, EventType};
-use crate::ledger_fold::{Cover, cover, raw_name, raw_sql, rollup_sql};
-use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
-use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery};
+use crate::ledger_fold::{
+    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, known_points, leaders, listed, lists, name_sum_sql,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+};
+use crate::limits::{EXACT_MINUTES, OPEN_HOURS_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -22,23 +26,24 @@ const MINUTE_MS: i64 = 60_000;
 struct Reading<'s> {
     transaction: Transaction<'s>,
     begun: Instant,
-    statements: u32,
+    /// So far; not counted where a writer reads, which has more time.
+    statements: Option<u32>,
 }
 
 impl<'s> Reading<'s> {
     fn begin(session: &'s mut Session) -> Result<Reading<'s>, postgres::Error> {
         let begun = Instant::now();
         let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-        Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: 0 })
+        Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: Some(0) })
     }
 
     fn query(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
-        if self.statements > 0 {
+        if self.statements.is_some_and(|before| before > 0) {
             let spent = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let left = POSTGRES_READ_STATEMENT_MS_MAX.saturating_sub(spent).max(1);
             self.transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}"))?;
         }
-        self.statements += 1;
+        self.statements = self.statements.map(|before| before + 1);
         self.transaction.query(sql, values)
     }
 }
@@ -59,8 +64,116 @@ pub(super) fn ranking(session: &mut Session, query: &RankingQuery, now_ms: i64) 
 fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Ranked, postgres::Error> {
     let cover = cover(query.from_ms..query.to_ms, Some(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES));
     let mut reading = Reading::begin(session)?;
-    let (names, counts) = raw_counts(&mut reading, &query.parts, &cover)?;
-    let rollups = rollup_sql(&query.parts, &cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
+    let sums = Sums::of(&cover, folded(&mut reading.transaction)?);
+    let raw = raw_counts(&mut reading, &query.parts, &cover)?;
+    let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
+        dimension: *dimension,
+        weight: *weight as f64,
+        sums: sums.clone(),
+    };
+    let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
+    let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
+    let few = lead(&mut reading, &terms, open_sql(&terms, &query.parts, &cover), &raw, after, query.limit)?;
+    match few {
+        Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
+        None => rank_all(&mut reading, query, &sums, &cover, raw),
+    }
+}
+
+/// The first names, read from lists in order; `None` where all names have to be read.
+fn lead(
+    reading: &mut Reading<'_>,
+    terms: &[Terms],
+    open: Option<String>,
+    raw: &(Vec<String>, Vec<i64>),
+    after: Option<(f64, &str)>,
+    limit: usize,
+) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
+    let lists = lists(terms);
+    if lists.is_empty() || terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX) {
+        return Ok(None);
+    }
+    let mut known: HashMap<String, f64> = HashMap::new();
+    for (name, count) in raw.0.iter().zip(&raw.1) {
+        *known.entry(name.clone()).or_default() += *count as f64;
+    }
+    if let Some(open) = open {
+        let sql = format!("SELECT key, CAST(count AS double precision) FROM ({open}) AS open");
+        for row in reading.query(sql.as_str(), &[])? {
+            *known.entry(row.get(0)).or_default() += row.get::<_, f64>(1);
+        }
+    }
+    leaders(&mut Lists { reading, lists, terms: listed(terms) }, &known, after, limit)
+}
+
+struct Lists<'r, 's> {
+    reading: &'r mut Reading<'s>,
+    lists: Vec<List>,
+    terms: Vec<Terms>,
+}
+
+impl Counts for Lists<'_, '_> {
+    type Error = postgres::Error;
+
+    /// One walk down the index by count for each list.
+    fn heads(&mut self, depth: usize) -> Result<Heads, postgres::Error> {
+        let mut columns =
+            [(); 2].map(|()| (Vec::<i32>::new(), Vec::<i16>::new(), Vec::<i64>::new(), Vec::<f64>::new()));
+        for (number, list) in self.lists.iter().enumerate() {
+            let (numbers, dimensions, buckets, weights) = &mut columns[usize::from(list.is_span)];
+            numbers.push(i32::try_from(number).unwrap_or(i32::MAX));
+            dimensions.push(list.dimension as i16);
+            buckets.push(list.bucket);
+            weights.push(list.weight);
+        }
+        let [days, spans] = &columns;
+        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
+        let values: [&(dyn ToSql + Sync); 9] =
+            [&days.0, &days.1, &days.2, &days.3, &spans.0, &spans.1, &spans.2, &spans.3, &depth];
+        let mut heads = Heads::default();
+        for row in self.reading.query(HEADS, &values)? {
+            match row.get::<_, Option<String>>(0) {
+                Some(name) => heads.names.push(name),
+                None => heads.bound = row.get(1),
+            }
+        }
+        Ok(heads)
+    }
+
+    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, postgres::Error> {
+        let sum = name_sum_sql(&self.terms, "names.key", false);
+        let sql = format!(
+            "SELECT CAST({sum} AS double precision) FROM unnest($1::text[]) WITH ORDINALITY AS names(key, number) \
+             ORDER BY number"
+        );
+        Ok(self.reading.query(sql.as_str(), &[&names])?.iter().map(|row| row.get(0)).collect())
+    }
+}
+
+const HEADS: &str = "WITH head AS MATERIALIZED (\
+       SELECT l.number, r.key, r.count * l.weight AS count \
+         FROM unnest($1::int4[], $2::int2[], $3::int8[], $4::float8[]) AS l(number, dimension, bucket, weight) \
+         CROSS JOIN LATERAL (SELECT key, count FROM rollup_day AS d \
+                             WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
+                             ORDER BY count DESC LIMIT $9) AS r \
+       UNION ALL SELECT l.number, r.key, r.count * l.weight \
+         FROM unnest($5::int4[], $6::int2[], $7::int8[], $8::float8[]) AS l(number, dimension, bucket, weight) \
+         CROSS JOIN LATERAL (SELECT key, count FROM rollup_span AS d \
+                             WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
+                             ORDER BY count DESC LIMIT $9) AS r) \
+     SELECT key, 0::float8 FROM (SELECT DISTINCT key FROM head) AS names \
+     UNION ALL SELECT NULL, coalesce(sum(greatest(lowest, 0)), 0) \
+       FROM (SELECT min(count) AS lowest FROM head GROUP BY number HAVING count(*) = $9) AS lists";
+
+/// Everything that a range has, summed up by the server.
+fn rank_all(
+    reading: &mut Reading<'_>,
+    query: &RankingQuery,
+    sums: &Sums,
+    cover: &Cover,
+    (names, counts): (Vec<String>, Vec<i64>),
+) -> Result<Ranked, postgres::Error> {
+    let rollups = rollup_sql(&query.parts, sums, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
     let sql = format!(
         "SELECT key, sum(count)::int8 FROM ({rollups}SELECT key COLLATE \"C\", count FROM \
            unnest($1::text[], $2::int8[]) AS raw(key, count)) AS counted \
@@ -70,8 +183,26 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Rank
     );
     let (sum, name) = query.after.as_ref().map(|(sum, name)| (*sum, name.as_str())).unzip();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let rows = reading.query(&sql, &[&names, &counts, &sum, &name, &limit])?;
+    let rows = reading.query(sql.as_str(), &[&names, &counts, &sum, &name, &limit])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// The first names of a window of hours; `None` where all have to be read.
+pub(super) fn top(
+    session: &mut Session,
+    query: &TopQuery,
+    now_ms: i64,
+) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
+    let mut reading = Reading::begin(session)?;
+    let terms = plan_leaders(query, now_ms, folded(&mut reading.transaction)?);
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
+    lead(&mut reading, &terms, open, &Default::default(), None, query.limit)
+}
+
+/// How far hours are folded.
+pub(super) fn folded(transaction: &mut Transaction<'_>) -> Result<Folded, postgres::Error> {
+    let row = transaction.query_one("SELECT until_hour, until_day FROM rollup_folded", &[])?;
+    Ok(Folded { until_hour: row.get(0), until_day: row.get(1) })
 }
 
 /// What raw rows add, by name.
@@ -99,14 +230,43 @@ fn literal(ms: i64) -> String {
 }
 
 pub(super) fn series(session: &mut Session, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, Failure> {
-    in_time(match query.interval {
-        Interval::Minute => minutes(session, query),
-        Interval::Hour | Interval::Day => hours(session, query),
-    })
+    in_time(read_series(session, query))
+}
+
+/// Points that were counted before, and what is left, run by run.
+fn read_series(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    let mut reading = Reading::begin(session)?;
+    let rows = reading.query(points_sql(query).as_str(), &[])?;
+    let rows = rows
+        .iter()
+        .map(|row| (row.get::<_, i32>(0).into(), row.get::<_, i32>(1).into(), row.get(2), row.get(3), row.get(4)));
+    let (mut points, missing) = known_points(query, rows);
+    for run in runs(&missing) {
+        let edges_ms = query.edges_ms[run.start..=run.end].to_vec();
+        let counted = count_in(&mut reading, &SeriesQuery { edges_ms, ..query.clone() })?;
+        points[run].copy_from_slice(&counted);
+    }
+    Ok(points)
+}
+
+/// Counts every point of a series, whether or not it was counted before.
+pub(super) fn count_points(
+    transaction: &mut Transaction<'_>,
+    query: &SeriesQuery,
+) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    let transaction = transaction.transaction()?;
+    count_in(&mut Reading { transaction, begun: Instant::now(), statements: None }, query)
+}
+
+fn count_in(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+    match query.interval {
+        Interval::Minute => minutes(reading, query),
+        Interval::Hour | Interval::Day => hours(reading, query),
+    }
 }
 
 /// Distinct users of a minute are in raw rows alone, and then its count is there too.
-fn minutes(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+fn minutes(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
     let (Some(first), Some(end)) = (query.edges_ms.first(), query.edges_ms.last()) else { return Ok(Vec::new()) };
     let mut points = vec![SeriesPoint::default(); query.edges_ms.len() - 1];
     let sql = format!(
@@ -116,7 +276,7 @@ fn minutes(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint
         query.event_type.map_or(String::new(), |kind| format!(" AND event_type = '{}'", kind.name())),
     );
     let first = first.div_euclid(MINUTE_MS);
-    for row in Reading::begin(session)?.query(&sql, &[])? {
+    for row in reading.query(sql.as_str(), &[])? {
         let point = usize::try_from(row.get::<_, i64>(0) - first).ok().and_then(|at| points.get_mut(at));
         if let Some(point) = point {
             *point = SeriesPoint { count: number(&row, 1), users: number(&row, 2) };
@@ -127,10 +287,9 @@ fn minutes(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint
 
 /// Each bucket by itself, so that the server's plan is a walk through the key of the bucket's hours, however many there
 /// are. Where a day begins within an hour, the parts of hours are read from raw rows.
-fn hours(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
+fn hours(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
     let covers: Vec<Cover> = query.edges_ms.windows(2).map(|edge| cover(edge[0]..edge[1], None)).collect();
-    let mut reading = Reading::begin(session)?;
-    let mut points = whole_hours(&mut reading, query.event_type, &covers)?;
+    let mut points = whole_hours(reading, query.event_type, &covers)?;
     for (point, cover) in points.iter_mut().zip(&covers).filter(|(_, cover)| !cover.raw.is_empty()) {
         let kind = of_type(query.event_type);
         let ranges: Vec<String> = cover.raw.iter().map(|range| format!("({})", during("event_time", range))).collect();

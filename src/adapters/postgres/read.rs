@@ -8,11 +8,11 @@ use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::transaction;
+use super::{rankings, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
-    plan_count, plan_rank,
+    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
+    name_sum_sql, newest_by_user, plan_count, plan_rank, sums,
 };
 use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
@@ -69,8 +69,9 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
     let plan = plan_count(filter);
     let mut transaction = snapshot_of(session)?;
     let mut total = 0;
+    let folded = rankings::folded(&mut transaction)?;
     for rollup in &plan.rollups {
-        total += count_rollup(&mut transaction, rollup)?;
+        total += count_rollup(&mut transaction, rollup, folded)?;
     }
     for part in &plan.raw {
         total += count_raw(&mut transaction, part, &RawMatch::of(filter))?;
@@ -78,18 +79,10 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
     Ok(total.max(0).cast_unsigned())
 }
 
-fn count_rollup(transaction: &mut Transaction<'_>, rollup: &RollupCount) -> Result<i64, Failure> {
-    let row = transaction.query_one(
-        "SELECT coalesce(sum(count), 0)::int8 FROM rollup_hour WHERE dimension = $1 AND bucket >= $2 AND bucket < $3 \
-         AND ($4::text IS NULL OR key = $4)",
-        &[
-            &(rollup.dimension as i16),
-            &rollup.from_hour.unwrap_or(i64::MIN),
-            &rollup.to_hour.unwrap_or(i64::MAX),
-            &rollup.key,
-        ],
-    )?;
-    Ok(row.get(0))
+fn count_rollup(transaction: &mut Transaction<'_>, rollup: &RollupCount, folded: Folded) -> Result<i64, Failure> {
+    let terms = [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded) }];
+    let sql = format!("SELECT CAST({} AS int8)", name_sum_sql(&terms, "$1::text", true));
+    Ok(transaction.query_one(sql.as_str(), &[&rollup.key])?.get(0))
 }
 
 fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64, Failure> {
@@ -137,6 +130,9 @@ fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMa
 }
 
 pub(super) fn top(session: &mut Session, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, Failure> {
+    if let Some(top) = rankings::top(session, query, now_ms)? {
+        return Ok(top);
+    }
     let plan = plan_rank(query, now_ms);
     let (buckets, factors): (Vec<i64>, Vec<f64>) = plan.buckets.into_iter().unzip();
     let (dimensions, weights): (Vec<i16>, Vec<f64>) =

@@ -7,21 +7,41 @@
 use std::sync::LazyLock;
 
 use super::encode::EVENT_COLUMNS;
+use crate::limits::SPAN_DAYS;
 
-/// Arrays of rollups, users and totals come first in every statement that has them.
+/// Arrays of rollups, users and totals come first in every statement that has them. Records of hours that are folded add to
+/// their day and span too, and have their hour's points counted again: the lock on `rollup_folded` tells them for sure, and
+/// what is added by conflict sees what others committed meanwhile.
 fn rollups(gate: &str) -> String {
+    let add = |table: &str| {
+        format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
+    };
     format!(
         "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {gate} \
-                 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count), \
+                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {gate} {}), \
          h AS (INSERT INTO rollup_hour (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {gate} \
-                 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count), \
+                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {gate} {}), \
          u AS (INSERT INTO user_hour (hour, event_type, user_id) \
                  SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING), \
          t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
                  SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) {gate} \
-                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)"
+                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count), \
+         f AS MATERIALIZED (SELECT until_hour, until_day FROM rollup_folded FOR SHARE), \
+         late AS MATERIALIZED (SELECT n.*, f.until_day FROM f JOIN \
+                 unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) AS n(dimension, bucket, key, count) \
+                 ON n.bucket < f.until_hour {gate}), \
+         d AS (INSERT INTO rollup_day (dimension, bucket, key, count) \
+                 SELECT dimension, bucket / 24, key, sum(count) FROM late GROUP BY 1, 2, 3 \
+                 ORDER BY 1, key COLLATE \"C\", 2 {}), \
+         s AS (INSERT INTO rollup_span (dimension, bucket, key, count) \
+                 SELECT dimension, bucket / 24 / {SPAN_DAYS}, key, sum(count) FROM late WHERE bucket / 24 < until_day \
+                 GROUP BY 1, 2, 3 ORDER BY 1, key COLLATE \"C\", 2 {}), \
+         p AS (INSERT INTO series (minutes, event_type, at, count) SELECT DISTINCT 60, 0, bucket * 60, 0 FROM late ORDER BY 3 \
+                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL)",
+        add("rollup_minute"),
+        add("rollup_hour"),
+        add("rollup_day"),
+        add("rollup_span"),
     )
 }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
@@ -13,9 +14,9 @@ use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Failure, Link, Session};
 use super::encode::{Array, Field, arrays_of, copy_of};
 use super::erase::{self, Erasing};
-use super::maintain;
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
+use super::{fold, maintain};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
     Action, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
@@ -228,6 +229,11 @@ impl LedgerWriter for PostgresWriter {
         let ahead = self.call(deadline(), move |session| maintain::run(session, now_ms)).map_err(|f| f.error)?;
         self.days.extend(ahead);
         Ok(())
+    }
+
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
+        let zone = zone.clone();
+        self.call(deadline(), move |session| fold::run(session, now_ms, &zone)).map_err(|failure| failure.error)
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod erase;
 mod export;
+mod fold;
 pub mod inspect;
 mod rankings;
 mod read;

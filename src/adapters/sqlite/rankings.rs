@@ -1,21 +1,117 @@
 //! Exact rankings, series and users: rollups, and raw rows of the parts of hours at the edges. A read that takes too
 //! long is interrupted; the ledger answers that as "more than could be read".
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use rusqlite::{Result, Row, Transaction, params};
 
-use crate::events::EventType;
-use crate::ledger_fold::{Cover, cover, raw_name, raw_sql, rollup_sql};
-use crate::limits::EXACT_MINUTES;
-use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery};
+use crate::events::{Dimension, EventType};
+use crate::ledger_fold::{
+    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, known_points, leaders, listed, lists, name_sum_sql,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+};
+use crate::limits::{EXACT_MINUTES, OPEN_HOURS_MAX};
+use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
 
 pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64) -> Result<Ranked> {
     let cover = cover(query.from_ms..query.to_ms, Some(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES));
+    let sums = Sums::of(&cover, folded(transaction)?);
     let raw = raw_counts(transaction, query, &cover)?;
-    let rollups = rollup_sql(&query.parts, &cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
+    let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
+        dimension: *dimension,
+        weight: *weight as f64,
+        sums: sums.clone(),
+    };
+    let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
+    let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
+    let open = open_sql(&terms, &query.parts, &cover);
+    match lead(transaction, &terms, open, &raw, after, query.limit)? {
+        Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
+        None => rank_all(transaction, query, &sums, &cover, &raw),
+    }
+}
+
+/// The first names, read from lists in order; `None` where all names have to be read.
+fn lead(
+    transaction: &Transaction<'_>,
+    terms: &[Terms],
+    open: Option<String>,
+    raw: &[(String, i64)],
+    after: Option<(f64, &str)>,
+    limit: usize,
+) -> Result<Option<Vec<(String, f64)>>> {
+    let lists = lists(terms);
+    if lists.is_empty() || terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX) {
+        return Ok(None);
+    }
+    let mut known: HashMap<String, f64> = HashMap::new();
+    for (name, count) in raw {
+        *known.entry(name.clone()).or_default() += *count as f64;
+    }
+    if let Some(open) = open {
+        let mut statement = transaction.prepare(&open)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            *known.entry(row.get(0)?).or_default() += row.get::<_, f64>(1)?;
+        }
+    }
+    leaders(&mut Lists { transaction, lists, terms: listed(terms) }, &known, after, limit)
+}
+
+struct Lists<'t> {
+    transaction: &'t Transaction<'t>,
+    lists: Vec<List>,
+    terms: Vec<Terms>,
+}
+
+impl Counts for Lists<'_> {
+    type Error = rusqlite::Error;
+
+    fn heads(&mut self, depth: usize) -> Result<Heads> {
+        let of = |table: &str| {
+            self.transaction.prepare(&format!(
+                "SELECT key, count FROM {table} WHERE dimension = ?1 AND bucket = ?2 AND dimension BETWEEN 2 AND 8 \
+                 ORDER BY count DESC LIMIT ?3"
+            ))
+        };
+        let (mut days, mut spans) = (of("rollup_day")?, of("rollup_span")?);
+        let mut heads = Heads::default();
+        let limit = i64::try_from(depth).unwrap_or(i64::MAX);
+        for List { is_span, dimension, bucket, weight } in &self.lists {
+            let statement = if *is_span { &mut spans } else { &mut days };
+            let mut rows = statement.query(params![*dimension as i64, bucket, limit])?;
+            let (mut number, mut lowest) = (0, 0.0);
+            while let Some(row) = rows.next()? {
+                heads.names.push(row.get(0)?);
+                (number, lowest) = (number + 1, row.get::<_, i64>(1)? as f64);
+            }
+            if number == depth {
+                heads.bound += (lowest * weight).max(0.0);
+            }
+        }
+        Ok(heads)
+    }
+
+    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>> {
+        let sql = format!("SELECT {}", name_sum_sql(&self.terms, "?1", false));
+        let mut statement = self.transaction.prepare(&sql)?;
+        names.iter().map(|name| statement.query_row([name], |row| row.get(0))).collect()
+    }
+}
+
+/// Everything that a range has, summed up by SQLite.
+fn rank_all(
+    transaction: &Transaction<'_>,
+    query: &RankingQuery,
+    sums: &Sums,
+    cover: &Cover,
+    raw: &[(String, i64)],
+) -> Result<Ranked> {
+    let raw = serde_json::to_string(raw).unwrap_or_default();
+    let rollups = rollup_sql(&query.parts, sums, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
     let sql = format!(
         "SELECT key, sum(count) AS total FROM ({rollups}SELECT value ->> 0 AS key, value ->> 1 AS count \
            FROM json_each(?1)) \
@@ -29,8 +125,21 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
     rows.collect()
 }
 
-/// What raw rows add, by name: a JSON array of pairs.
-fn raw_counts(transaction: &Transaction<'_>, query: &RankingQuery, cover: &Cover) -> Result<String> {
+/// The first names of a window of hours; `None` where all have to be read.
+pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Option<Vec<(String, f64)>>> {
+    let terms = plan_leaders(query, now_ms, folded(transaction)?);
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
+    lead(transaction, &terms, open, &[], None, query.limit)
+}
+
+/// How far hours are folded.
+pub(super) fn folded(transaction: &Transaction<'_>) -> Result<Folded> {
+    let mut statement = transaction.prepare_cached("SELECT until_hour, until_day FROM rollup_folded")?;
+    statement.query_row([], |row| Ok(Folded { until_hour: row.get(0)?, until_day: row.get(1)? }))
+}
+
+/// What raw rows add, by name.
+fn raw_counts(transaction: &Transaction<'_>, query: &RankingQuery, cover: &Cover) -> Result<Vec<(String, i64)>> {
     let mut counts: Vec<(String, i64)> = Vec::new();
     if let Some(sql) = raw_sql(&query.parts, cover, during) {
         let mut statement = transaction.prepare(&sql)?;
@@ -41,7 +150,7 @@ fn raw_counts(transaction: &Transaction<'_>, query: &RankingQuery, cover: &Cover
             counts.push((name, row.get::<_, i64>(2)? * weight));
         }
     }
-    Ok(serde_json::to_string(&counts).unwrap_or_default())
+    Ok(counts)
 }
 
 /// That a column's time lies in a range of milliseconds.
@@ -49,7 +158,22 @@ fn during(column: &str, range: &Range<i64>) -> String {
     format!("{column} >= {} AND {column} < {}", range.start, range.end)
 }
 
+/// Points that were counted before, and what is left, run by run.
 pub(super) fn series(transaction: &Transaction<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>> {
+    let mut statement = transaction.prepare(&points_sql(query))?;
+    let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+    let rows = statement.query_map([], of_row)?.collect::<Result<Vec<_>>>()?;
+    let (mut points, missing) = known_points(query, rows.into_iter());
+    for run in runs(&missing) {
+        let edges_ms = query.edges_ms[run.start..=run.end].to_vec();
+        let counted = count_points(transaction, &SeriesQuery { edges_ms, ..query.clone() })?;
+        points[run].copy_from_slice(&counted);
+    }
+    Ok(points)
+}
+
+/// Counts every point of a series, whether or not it was counted before.
+pub(super) fn count_points(transaction: &Transaction<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>> {
     match query.interval {
         Interval::Minute => minutes(transaction, query),
         Interval::Hour | Interval::Day => {

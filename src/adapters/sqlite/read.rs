@@ -6,10 +6,11 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
+use super::rankings;
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, VerdictRow, log_ranges, merge_verdicts, newest_by_user,
-    plan_count, plan_rank, sort_ranked,
+    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
+    name_sum_sql, newest_by_user, plan_count, plan_rank, sort_ranked, sums,
 };
 use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
@@ -71,8 +72,9 @@ fn like_outcome(row: &Row<'_>) -> Result<LikeOutcome> {
 pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Result<u64> {
     let plan = plan_count(filter);
     let mut total = 0;
+    let folded = rankings::folded(transaction)?;
     for rollup in &plan.rollups {
-        total += count_rollup(transaction, rollup)?;
+        total += count_rollup(transaction, rollup, folded)?;
     }
     for part in &plan.raw {
         total += count_raw(transaction, part, &RawMatch::of(filter))?;
@@ -80,15 +82,10 @@ pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Resu
     Ok(total.max(0).cast_unsigned())
 }
 
-fn count_rollup(transaction: &Transaction<'_>, rollup: &RollupCount) -> Result<i64> {
-    let from = rollup.from_hour.unwrap_or(i64::MIN);
-    let to = rollup.to_hour.unwrap_or(i64::MAX);
-    transaction
-        .prepare_cached(
-            "SELECT coalesce(sum(count), 0) FROM rollup_hour WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3 \
-             AND (?4 IS NULL OR key = ?4)",
-        )?
-        .query_row(params![rollup.dimension as i64, from, to, rollup.key], |row| row.get(0))
+fn count_rollup(transaction: &Transaction<'_>, rollup: &RollupCount, folded: Folded) -> Result<i64> {
+    let terms = [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded) }];
+    let sql = format!("SELECT CAST({} AS INTEGER)", name_sum_sql(&terms, "?1", true));
+    transaction.query_row(&sql, [&rollup.key], |row| row.get(0))
 }
 
 fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64> {
@@ -131,6 +128,9 @@ fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<
 }
 
 pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>> {
+    if let Some(top) = rankings::top(transaction, query, now_ms)? {
+        return Ok(top);
+    }
     let plan = plan_rank(query, now_ms);
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else {
         return Ok(Vec::new());

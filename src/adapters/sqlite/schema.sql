@@ -128,6 +128,46 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     PRIMARY KEY (dimension, bucket, key)
 ) WITHOUT ROWID;
 
+-- Hours before `rollup_folded.until_hour`, by UTC day and by span of 32 UTC days.
+CREATE TABLE IF NOT EXISTS rollup_day (
+    dimension INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (dimension, key, bucket)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rollup_day_count ON rollup_day (dimension, bucket, count DESC, key)
+    WHERE dimension BETWEEN 2 AND 8;
+
+CREATE TABLE IF NOT EXISTS rollup_span (
+    dimension INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    key       TEXT NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (dimension, key, bucket)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rollup_span_count ON rollup_span (dimension, bucket, count DESC, key)
+    WHERE dimension BETWEEN 2 AND 8;
+
+CREATE TABLE IF NOT EXISTS rollup_folded (
+    one        INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    until_hour INTEGER NOT NULL,
+    until_day  INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO rollup_folded (one, until_hour, until_day) VALUES (1, 0, 0);
+
+-- Events and distinct users of `minutes` minutes from `at` on; type 0 is all together. An hour of type 0 without users has
+-- to be counted again.
+CREATE TABLE IF NOT EXISTS series (
+    minutes    INTEGER NOT NULL,
+    event_type INTEGER NOT NULL,
+    at         INTEGER NOT NULL,
+    count      INTEGER NOT NULL,
+    users      INTEGER,
+    PRIMARY KEY (minutes, event_type, at)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS series_stale ON series (at) WHERE users IS NULL;
+
 CREATE TABLE IF NOT EXISTS rollup_total (
     stream    TEXT NOT NULL,
     dimension INTEGER NOT NULL,

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::{erase, read, search, store_error};
+use super::{erase, fold, read, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
     Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
@@ -97,6 +98,10 @@ impl LedgerWriter for SqliteWriter {
         let transaction = Self::begin(&mut self.connection)?;
         maintain(&transaction, now_ms).map_err(store_error)?;
         transaction.commit().map_err(store_error)
+    }
+
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
+        fold::run(&mut self.connection, now_ms, zone).map_err(store_error)
     }
 }
 
@@ -280,6 +285,7 @@ fn give_up(table: &str) -> String {
 fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
     add_rows(transaction, ADD_MINUTE, &effects.rollups.minutes)?;
     add_rows(transaction, ADD_HOUR, &effects.rollups.hours)?;
+    fold::add_late(transaction, &effects.rollups.hours)?;
     let mut total = transaction.prepare_cached(ADD_TOTAL)?;
     for (dimension, key, count) in &effects.rollups.totals {
         total.execute(params![stream.to_string(), *dimension as i64, &**key, count])?;

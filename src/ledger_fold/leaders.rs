@@ -1,0 +1,194 @@
+//! The first names of a ranking, without reading the others.
+//!
+//! Fagin's threshold algorithm: of each bucket the names with the highest counts are read, down to a depth; a name that
+//! is among none of them sums up to no more than the lowest counts read, taken together. Once the names that are wanted
+//! have more than that, nobody can come before them. What such names sum up to is looked up, name by name. (R. Fagin,
+//! A. Lotem, M. Naor: Optimal aggregation algorithms for middleware, 2003.)
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::BuildHasher;
+
+use super::Sums;
+use crate::events::Dimension;
+use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE};
+
+/// A bucket, its names in the order of their counts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct List {
+    /// Of `rollup_span`; else of `rollup_day`.
+    pub is_span: bool,
+    pub dimension: Dimension,
+    pub bucket: i64,
+    /// What its counts are multiplied by, 0 or more.
+    pub weight: f64,
+}
+
+/// What one name's sum is made of, besides what is known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Terms {
+    pub dimension: Dimension,
+    pub weight: f64,
+    pub sums: Sums,
+}
+
+/// The highest names of some lists.
+#[derive(Clone, Debug, Default)]
+pub struct Heads {
+    /// In any order; may be there more than once.
+    pub names: Vec<String>,
+    /// The sum of the lowest counts read, each times its weight, of lists that hold more; none below 0.
+    pub bound: f64,
+}
+
+/// Where counts are read from.
+pub trait Counts {
+    type Error;
+
+    /// The `depth` highest names of each list.
+    fn heads(&mut self, depth: usize) -> Result<Heads, Self::Error>;
+
+    /// What each name sums up to in the lists' part of the range, in the order of `names`.
+    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, Self::Error>;
+}
+
+/// The lists of some terms, whose ranges of time share nothing. Counts that may be below zero are bound by no list of a
+/// longer bucket: their parts of days are read whole ([`super::open_sql`]).
+pub fn lists(terms: &[Terms]) -> Vec<List> {
+    let mut lists: BTreeMap<(bool, u8, i64), List> = BTreeMap::new();
+    for Terms { dimension, weight, sums } in terms {
+        let of_hours = sums.hours.iter().filter(|(_, times)| *times > 0 && *dimension != Dimension::PostLikes);
+        // A part of a day is no more than the day.
+        let days = sums.days.iter().cloned().flatten().chain(of_hours.map(|(hour, _)| hour.div_euclid(24)));
+        for (is_span, bucket) in sums.spans.clone().map(|bucket| (true, bucket)).chain(days.map(|day| (false, day))) {
+            let list = List { is_span, dimension: *dimension, bucket, weight: *weight };
+            let kept = lists.entry((is_span, *dimension as u8, bucket)).or_insert(list);
+            kept.weight = kept.weight.max(*weight);
+        }
+    }
+    lists.into_values().collect()
+}
+
+/// At most `limit` names behind `after` by score, then name. `known` is what names have besides the lists. `None`: the
+/// counts are too even, nothing but reading all of them would tell.
+pub fn leaders<C: Counts, S: BuildHasher>(
+    counts: &mut C,
+    known: &HashMap<String, f64, S>,
+    after: Option<(f64, &str)>,
+    limit: usize,
+) -> Result<Option<Vec<(String, f64)>>, C::Error> {
+    let mut scores: HashMap<String, f64> = HashMap::new();
+    let mut depth = limit + limit / 4 + LEADERS_DEPTH_MORE;
+    while depth <= LEADERS_DEPTH_MAX {
+        let Heads { names, bound } = counts.heads(depth)?;
+        look_up(counts, names, known, &mut scores)?;
+        let wanted = lowest_wanted(&scores, after, limit).unwrap_or(f64::MIN_POSITIVE);
+        let others = known.iter().filter(|(name, has)| **has + bound >= wanted && !scores.contains_key(*name));
+        let others = others.map(|(name, _)| name.clone()).collect();
+        look_up(counts, others, known, &mut scores)?;
+        if bound <= 0.0 || lowest_wanted(&scores, after, limit).is_some_and(|lowest| lowest > bound) {
+            let behind: Vec<_> = scores.into_iter().filter(|(name, score)| is_behind(name, *score, after)).collect();
+            return Ok(Some(super::sort_ranked(behind, limit)));
+        }
+        depth *= 4;
+    }
+    Ok(None)
+}
+
+fn look_up<C: Counts, S: BuildHasher>(
+    counts: &mut C,
+    mut names: Vec<String>,
+    known: &HashMap<String, f64, S>,
+    scores: &mut HashMap<String, f64>,
+) -> Result<(), C::Error> {
+    names.retain(|name| !scores.contains_key(name));
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let sums = counts.sums(&names)?;
+    for (name, sum) in names.into_iter().zip(sums) {
+        let score = sum + known.get(&name).copied().unwrap_or_default();
+        scores.insert(name, score);
+    }
+    Ok(())
+}
+
+fn is_behind(name: &str, score: f64, after: Option<(f64, &str)>) -> bool {
+    score > 0.0 && after.is_none_or(|(last, last_name)| score < last || score == last && name > last_name)
+}
+
+/// The score of the last name that is asked for; `None` where there are not so many yet.
+fn lowest_wanted(scores: &HashMap<String, f64>, after: Option<(f64, &str)>, limit: usize) -> Option<f64> {
+    let mut behind: Vec<f64> =
+        scores.iter().filter(|(name, score)| is_behind(name, **score, after)).map(|(_, score)| *score).collect();
+    let at = limit.checked_sub(1).filter(|at| *at < behind.len())?;
+    let (_, lowest, _) = behind.select_nth_unstable_by(at, |one, other| other.total_cmp(one));
+    Some(*lowest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use std::convert::Infallible;
+
+    /// Lists of names with counts.
+    struct Plain(Vec<HashMap<String, i64>>);
+
+    impl Counts for Plain {
+        type Error = Infallible;
+
+        fn heads(&mut self, depth: usize) -> Result<Heads, Infallible> {
+            let mut heads = Heads::default();
+            for list in &self.0 {
+                let mut rows: Vec<_> = list.iter().collect();
+                rows.sort_by(|a, b| b.1.cmp(a.1));
+                rows.truncate(depth);
+                if rows.len() == depth {
+                    heads.bound += (*rows[depth - 1].1 as f64).max(0.0);
+                }
+                heads.names.extend(rows.into_iter().map(|(name, _)| name.clone()));
+            }
+            Ok(heads)
+        }
+
+        fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, Infallible> {
+            Ok(names.iter().map(|name| self.0.iter().filter_map(|list| list.get(name)).sum::<i64>() as f64).collect())
+        }
+    }
+
+    #[test]
+    fn page_after_page_is_what_reading_everything_gives() {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+        eprintln!("SEED={seed}");
+        let mut random = StdRng::seed_from_u64(seed);
+        for round in 0..200 {
+            let names = random.random_range(1..400);
+            let spread = [3, 50, 5_000][round % 3];
+            let mut list = |lowest: i64| -> HashMap<String, i64> {
+                let some = random.random_range(0..2 * names);
+                let row = |_| (format!("n{}", random.random_range(0..names)), random.random_range(lowest..spread));
+                (0..some).map(row).collect()
+            };
+            let mut plain = Plain(vec![list(0), list(0), list(-3), list(1)]);
+            let known: HashMap<String, f64> = list(-2).into_iter().map(|(name, n)| (name, n as f64)).collect();
+            let mut all: HashMap<String, f64> = known.clone();
+            for (name, count) in plain.0.iter().flatten() {
+                *all.entry(name.clone()).or_default() += *count as f64;
+            }
+            let expected = super::super::sort_ranked(all.into_iter().collect(), usize::MAX);
+            let mut after: Option<(String, f64)> = None;
+            let mut read = Vec::new();
+            loop {
+                let from = after.as_ref().map(|(name, score)| (*score, name.as_str()));
+                let page = leaders(&mut plain, &known, from, 1 + round % 7).unwrap().expect("few names");
+                let Some(last) = page.last() else { break };
+                after = Some(last.clone());
+                read.extend(page);
+            }
+            assert_eq!(read, expected);
+        }
+    }
+}

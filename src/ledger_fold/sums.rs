@@ -1,0 +1,131 @@
+//! The hours of a range as the fewest buckets whose sum they are: spans of 32 days, days, hours, some of them taken off.
+//!
+//! Hours are folded into days and spans up to a frontier; what lies behind it is read as hours. The day of the frontier
+//! holds its hours before it and no other.
+
+use std::ops::Range;
+
+use super::Cover;
+use crate::limits::SPAN_DAYS;
+
+/// How far hours are folded: see `rollup_folded` in schema.sql.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    pub until_hour: i64,
+    pub until_day: i64,
+}
+
+/// Buckets since the epoch, none of a kind twice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    pub spans: Range<i64>,
+    /// At most three ranges.
+    pub days: Vec<Range<i64>>,
+    /// Hours that are folded, with 1 where they add and -1 where they are taken off: a day is there as well then. At most
+    /// 24 of them, on at most two days.
+    pub hours: Vec<(i64, i64)>,
+    /// Hours that are not folded.
+    pub open: Range<i64>,
+}
+
+const DAY_HOURS: i64 = 24;
+
+/// Splits `hours`.
+pub fn sums(hours: &Range<i64>, folded: Folded) -> Sums {
+    let mut sums = Sums { open: hours.start.max(folded.until_hour)..hours.end, ..Sums::default() };
+    if sums.open.is_empty() {
+        sums.open = 0..0;
+    }
+    let (first, end) = (hours.start, hours.end.min(folded.until_hour));
+    if first >= end {
+        return sums;
+    }
+    let (mut first_day, mut end_day) = (first.div_euclid(DAY_HOURS), end.div_euclid(DAY_HOURS));
+    if first_day == end_day && end < folded.until_hour {
+        sums.hours.extend((first..end).map(|hour| (hour, 1)));
+        // At most half a day: the day without the others is never more.
+        return if end - first > DAY_HOURS / 2 { whole_day_without(first..end, folded, sums) } else { sums };
+    }
+    let begins = first_day * DAY_HOURS;
+    let is_late = first - begins > DAY_HOURS / 2;
+    if is_late && first_day < end_day {
+        sums.hours.extend((first..begins + DAY_HOURS).map(|hour| (hour, 1)));
+        first_day += 1;
+    } else {
+        sums.hours.extend((begins..first).map(|hour| (hour, -1)));
+    }
+    let tail = end_day * DAY_HOURS..end;
+    if end == folded.until_hour {
+        end_day += i64::from(!tail.is_empty());
+    } else if tail.end - tail.start > DAY_HOURS / 2 && folded.until_hour >= tail.start + DAY_HOURS {
+        sums.hours.extend((tail.end..tail.start + DAY_HOURS).map(|hour| (hour, -1)));
+        end_day += 1;
+    } else {
+        sums.hours.extend(tail.map(|hour| (hour, 1)));
+    }
+    add_days(&mut sums, first_day..end_day, folded);
+    sums
+}
+
+/// More than half of one day.
+fn whole_day_without(hours: Range<i64>, folded: Folded, sums: Sums) -> Sums {
+    let begins = hours.start.div_euclid(DAY_HOURS) * DAY_HOURS;
+    let ends = (begins + DAY_HOURS).min(folded.until_hour);
+    let day = begins / DAY_HOURS;
+    let others = (begins..hours.start).chain(hours.end..ends);
+    Sums { days: std::iter::once(day..day + 1).collect(), hours: others.map(|hour| (hour, -1)).collect(), ..sums }
+}
+
+fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
+    let first = days.start.div_euclid(SPAN_DAYS) + i64::from(days.start.rem_euclid(SPAN_DAYS) != 0);
+    let end = days.end.min(folded.until_day).div_euclid(SPAN_DAYS);
+    let parts = if first < end {
+        sums.spans = first..end;
+        vec![days.start..first * SPAN_DAYS, end * SPAN_DAYS..days.end]
+    } else {
+        vec![days]
+    };
+    sums.days = parts.into_iter().filter(|part| !part.is_empty()).collect();
+}
+
+impl Sums {
+    /// Those of what a cover reads as hours.
+    pub fn of(cover: &Cover, folded: Folded) -> Sums {
+        cover.hours.as_ref().map_or_else(Sums::default, |hours| sums(hours, folded))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// How often each hour counts.
+    fn hours_of(sums: &Sums, folded: Folded) -> BTreeMap<i64, i64> {
+        let mut hours: BTreeMap<i64, i64> = BTreeMap::new();
+        let mut add = |range: Range<i64>, times: i64| range.for_each(|hour| *hours.entry(hour).or_default() += times);
+        add(sums.spans.start * SPAN_DAYS * 24..sums.spans.end * SPAN_DAYS * 24, 1);
+        for days in &sums.days {
+            add(days.start * 24..(days.end * 24).min(folded.until_hour), 1);
+        }
+        sums.hours.iter().for_each(|(hour, times)| add(*hour..hour + 1, *times));
+        add(sums.open.clone(), 1);
+        hours.retain(|_, times| *times != 0);
+        hours
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_hour_of_the_range_counts_once_and_no_other_does(
+            start in 0..2_400i64, length in 1..2_400i64, until_hour in 0..5_000i64, behind in 0..70i64,
+        ) {
+            let folded = Folded { until_hour, until_day: (until_hour.div_euclid(24) - behind).max(0) };
+            let sums = sums(&(start..start + length), folded);
+            let expected: BTreeMap<i64, i64> = (start..start + length).map(|hour| (hour, 1)).collect();
+            assert_eq!(hours_of(&sums, folded), expected, "{sums:?}");
+            assert!(sums.hours.len() <= 24, "{sums:?}");
+            assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
+            assert!(sums.spans.end * SPAN_DAYS <= folded.until_day.max(0), "{sums:?}");
+        }
+    }
+}

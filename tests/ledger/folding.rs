@@ -1,0 +1,254 @@
+//! Folding: nobody can tell from an answer whether, when and by whom hours were folded and points counted.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use event_tracker::events::{Dimension, EventType, Record};
+use event_tracker::ports::{CountFilter, Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery, Window};
+use jiff::tz::TimeZone;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::ledgers::{DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, like, random_event, search, seeded};
+use crate::model::{LISTS, Model};
+
+/// Days on which something happens: three spans of 32 days, and today.
+const DAYS_AGO: [i64; 8] = [0, 0, 1, 2, 33, 40, 41, 90];
+
+fn zones() -> [TimeZone; 3] {
+    let fixed = |minutes: i32| TimeZone::fixed(jiff::tz::Offset::from_seconds(minutes * 60).expect("an offset"));
+    [TimeZone::UTC, fixed(9 * 60), fixed(5 * 60 + 30)]
+}
+
+fn random_records(random: &mut StdRng, model: &mut Model) -> Vec<Record<'static>> {
+    let some = 0..random.random_range(1..120);
+    let mut event = || {
+        let mut event = random_event(random);
+        event.event_time_ms = (event.event_time_ms - DAYS_AGO[random.random_range(0..DAYS_AGO.len())] * DAY).min(NOW);
+        model.take(&event);
+        Record::Event(event)
+    };
+    some.map(|_| event()).collect()
+}
+
+/// Ends on days, on hours or anywhere.
+fn random_range(random: &mut StdRng) -> Range<i64> {
+    let mut end = || {
+        let at = NOW + HOUR - random.random_range(0..95 * DAY);
+        let recent = NOW + HOUR - random.random_range(0..3 * DAY);
+        let at = if random.random_range(0..3) == 0 { recent } else { at };
+        at - at.rem_euclid([DAY, HOUR, 1][random.random_range(0..3)])
+    };
+    let (one, other) = (end(), end());
+    one.min(other)..one.max(other)
+}
+
+fn read_pages(fixture: &Fixture, mut query: RankingQuery) -> Ranked {
+    let mut read = Ranked::new();
+    loop {
+        let page = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
+        let Some((name, sum)) = page.last() else { return read };
+        query.after = Some((*sum, name.clone()));
+        read.extend(page);
+    }
+}
+
+fn check_rankings(fixture: &Fixture, model: &Model, random: &mut StdRng) {
+    let Range { start: from_ms, end: to_ms } = random_range(random);
+    for parts in LISTS {
+        let query =
+            RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: random.random_range(1..8) };
+        assert_eq!(read_pages(fixture, query.clone()), model.ranking(&query), "{} {query:?}", fixture.name);
+    }
+}
+
+/// `top` reads hours and days; its windows end now.
+fn check_tops(fixture: &Fixture, model: &Model) {
+    let hour = NOW - NOW.rem_euclid(HOUR);
+    let day = NOW - NOW.rem_euclid(DAY);
+    for (window, from_ms) in [(Window::Day, hour - 23 * HOUR), (Window::Week, day - 6 * DAY)] {
+        for parts in LISTS {
+            let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms: hour + HOUR, after: None, limit: 5 };
+            let expected: Vec<(String, f64)> =
+                model.ranking(&query).into_iter().take(5).map(|(name, sum)| (name, sum as f64)).collect();
+            let weighed: Vec<(Dimension, f64)> = parts.iter().map(|(d, weight)| (*d, *weight as f64)).collect();
+            let mut top = TopQuery { parts: weighed, window, hot: false, limit: 5 };
+            assert_eq!(fixture.ledger.top(&top, NOW).expect("answers"), expected, "{} {top:?}", fixture.name);
+            top.hot = true;
+            if let [(dimension, _)] = parts
+                && *dimension != Dimension::PostLikes
+            {
+                let scores = fixture.ledger.top(&top, NOW).expect("answers");
+                let scores: Vec<f64> = scores.into_iter().map(|(_, score)| score).collect();
+                let expected = hot_scores(model, *dimension, window);
+                let close = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-9 * one;
+                assert!(
+                    scores.len() == expected.len().min(5) && scores.iter().zip(&expected).all(close),
+                    "{} {top:?}: {scores:?} {expected:?}",
+                    fixture.name
+                );
+            }
+        }
+    }
+}
+
+/// What each name has in each bucket, halved with each quarter of the window.
+fn hot_scores(model: &Model, dimension: Dimension, window: Window) -> Vec<f64> {
+    let (unit, length) = if window == Window::Day { (HOUR, 24) } else { (DAY, 7) };
+    let newest = NOW - NOW.rem_euclid(unit);
+    let mut scores: BTreeMap<String, f64> = BTreeMap::new();
+    for age in 0..length {
+        let from_ms = newest - age * unit;
+        let query = RankingQuery { parts: vec![(dimension, 1)], from_ms, to_ms: from_ms + unit, after: None, limit: 0 };
+        for (name, sum) in model.ranking(&query) {
+            *scores.entry(name).or_default() += sum as f64 * 0.5f64.powf(age as f64 / (length as f64 / 4.0));
+        }
+    }
+    let mut scores: Vec<f64> = scores.into_values().collect();
+    scores.sort_by(|one, other| other.total_cmp(one));
+    scores
+}
+
+fn check_series(fixture: &Fixture, model: &Model, random: &mut StdRng) {
+    let kinds = [None, Some(EventType::Click), Some(EventType::Like), Some(EventType::Search)];
+    let from = random_range(random).start;
+    for (interval, unit, shift, points) in [
+        (Interval::Minute, MINUTE, 0, 300),
+        (Interval::Hour, HOUR, 0, 60),
+        (Interval::Day, DAY, 0, 95),
+        (Interval::Day, DAY, 9 * HOUR, 40),
+        (Interval::Day, DAY, 5 * HOUR + 30 * MINUTE, 10),
+    ] {
+        let event_type = kinds[random.random_range(0..kinds.len())];
+        let first = from - (from + shift).rem_euclid(unit);
+        let edges_ms: Vec<i64> = (0..=points).map(|n| first + n * unit).collect();
+        let query = SeriesQuery { event_type, interval, edges_ms };
+        let expected: Vec<SeriesPoint> =
+            query.edges_ms.windows(2).map(|edge| model.point(event_type, edge[0], edge[1])).collect();
+        let read = fixture.ledger.series(&query).expect("answers").expect("in time");
+        assert_eq!(read, expected, "{} {interval:?} {shift} {event_type:?} from {first}", fixture.name);
+    }
+}
+
+fn check_counts(fixture: &Fixture, model: &Model, random: &mut StdRng) {
+    let Range { start, end } = random_range(random);
+    let post = format!("p{}", random.random_range(0..5));
+    for (from_ms, to_ms) in [(Some(start), Some(end)), (None, None), (Some(start), None)] {
+        let filter = CountFilter { from_ms, to_ms, ..CountFilter::default() };
+        let (from, to) = (from_ms.unwrap_or(0), to_ms.unwrap_or(i64::MAX));
+        let whole = fixture.ledger.count(&filter).expect("answers");
+        assert_eq!(whole, model.point(None, from, to).count, "{} {filter:?}", fixture.name);
+        let event_type = Some(EventType::PageView);
+        let filter = CountFilter { event_type, post_id: Some(post.clone()), ..filter };
+        let parts = vec![(Dimension::PostViews, 1)];
+        let ranked = model.ranking(&RankingQuery { parts, from_ms: from, to_ms: to, after: None, limit: 0 });
+        let expected = ranked.iter().find(|(name, _)| *name == post).map_or(0, |(_, sum)| sum.cast_unsigned());
+        assert_eq!(fixture.ledger.count(&filter).expect("answers"), expected, "{} {filter:?}", fixture.name);
+    }
+}
+
+/// Days and spans hold their folded hours, no more and no less.
+fn check_tables(fixture: &Fixture) {
+    let folded = fixture.rows("SELECT until_hour, until_day FROM rollup_folded");
+    let (hour, day) = (&folded[0][0], &folded[0][1]);
+    let net = "GROUP BY 1, 2, 3 HAVING sum(count) <> 0 ORDER BY 1, 2, 3";
+    let sums = |table: &str| fixture.rows(&format!("SELECT dimension, bucket, key, sum(count) FROM {table} {net}"));
+    let hours = |unit: &str, until: &str| {
+        let sum = format!("SELECT dimension, {unit}, key, sum(count) FROM rollup_hour WHERE {until} {net}");
+        fixture.rows(&sum)
+    };
+    assert_eq!(sums("rollup_day"), hours("bucket / 24", &format!("bucket < {hour}")), "{}", fixture.name);
+    assert_eq!(sums("rollup_span"), hours("bucket / 768", &format!("bucket / 24 < {day}")), "{}", fixture.name);
+}
+
+// claims: L22, L11, L12, L13
+#[test]
+fn folding_at_any_time_by_any_clock_changes_no_answer_and_late_records_land_in_their_day() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let mut model = Model::default();
+        let mut feed = fixture.feed();
+        for round in 0..14 {
+            feed.apply(random_records(&mut random, &mut model));
+            if round % 3 > 0 {
+                // A clock that stands anywhere, also behind where it stood and far ahead.
+                let now = [NOW, NOW - 30 * DAY, NOW + HOUR, NOW + 400 * DAY][random.random_range(0..4)];
+                let now = if round == 1 { NOW - DAY } else { now };
+                feed.writer.fold(now, &zones()[random.random_range(0..3)]).expect("folds");
+            }
+            check_rankings(fixture, &model, &mut random);
+            check_series(fixture, &model, &mut random);
+            check_counts(fixture, &model, &mut random);
+            check_tops(fixture, &model);
+            check_tables(fixture);
+        }
+        let days = fixture.number("SELECT count(*) FROM series WHERE minutes = 1440 AND event_type = 0");
+        assert!(days > 30, "{days} points of days were counted once");
+        let stale = fixture.number("SELECT count(*) FROM series WHERE users IS NULL");
+        feed.writer.fold(NOW + 2 * HOUR, &TimeZone::UTC).expect("folds");
+        assert!(fixture.number("SELECT count(*) FROM series WHERE users IS NULL") <= stale);
+        check_series(fixture, &model, &mut random);
+    });
+}
+
+/// What a writer of its own sends: each of some hours gets something of each kind, over and over.
+fn storm(feed: &mut Feed, number: i64, rounds: i64) {
+    for round in 0..rounds {
+        let at = |n: i64| NOW - (round * 7 + n * 11) % 60 * HOUR - number;
+        let user = format!("u{number}-{round}");
+        let post = format!("p{}", round % 5);
+        feed.apply(vec![
+            search(&user, &format!("word {}", round % 7), at(1)),
+            click(1 + round % 3, at(2)),
+            like(EventType::Like, &user, &post, at(3)),
+            search("everybody", "one", at(4)),
+        ]);
+    }
+}
+
+// claims: L22, L16
+#[test]
+fn folding_beside_batches_misses_and_doubles_nothing() {
+    const ROUNDS: i64 = 60;
+    each_ledger(|fixture| {
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..2)
+                .map(|number| scope.spawn(move || storm(&mut Feed::on(&*fixture.ledger), number, ROUNDS)))
+                .collect();
+            for number in 0..2 {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    let mut writer = fixture.ledger.open_writer().expect("a writer");
+                    let mut step = 0;
+                    while !is_over.load(Ordering::Relaxed) {
+                        step += 1;
+                        let now = NOW - (60 - step % 62) * HOUR;
+                        // Somebody else may have been in the way: it is done the next time.
+                        let _ = writer.fold(now, &zones()[number]);
+                    }
+                });
+            }
+            writers.into_iter().for_each(|writer| writer.join().expect("writes"));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        check_tables(fixture);
+        let counted = |interval, unit: i64| {
+            let first = NOW - 70 * HOUR - (NOW - 70 * HOUR).rem_euclid(unit);
+            let edges_ms: Vec<i64> = (0..=(72 * HOUR / unit)).map(|n| first + n * unit).collect();
+            let query = SeriesQuery { event_type: None, interval, edges_ms };
+            fixture.ledger.series(&query).expect("answers").expect("in time")
+        };
+        for (interval, unit) in [(Interval::Minute, MINUTE), (Interval::Hour, HOUR), (Interval::Day, DAY)] {
+            let believed = counted(interval, unit);
+            fixture.rows("UPDATE series SET users = NULL WHERE minutes = 60 AND event_type = 0");
+            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
+            let mut writer = fixture.ledger.open_writer().expect("a writer");
+            writer.fold(NOW + HOUR, &zones()[0]).expect("folds");
+            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
+        }
+        let count = fixture.ledger.count(&CountFilter::default()).expect("counts");
+        assert_eq!(count, 2 * 4 * ROUNDS.cast_unsigned());
+    });
+}
