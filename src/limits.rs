@@ -56,6 +56,9 @@ pub const FORGOTTEN_MAX: usize = 100_000;
 pub const LIST_ROWS_MAX: usize = 100;
 /// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
 pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
+/// Most liked posts that a search looks at one by one, before it asks an index for all that match: a keyword that one post
+/// in 75 has fills its page from them (20 of 1,500), any other has few matches to rank.
+pub const SEARCH_WALK_POSTS: i64 = 1_500;
 /// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
 pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.
@@ -116,13 +119,20 @@ pub const BATCH_RECORDS_MAX: usize = 20_000;
 pub const BATCH_RECORDS_MIN: usize = 100;
 /// Journal bytes of one ledger transaction.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).
+/// While it keeps up, the ledger sink waits this long for a larger batch (not while a ticket waits: see [`LINGER_WAITED_MS`]).
 pub const LINGER_MS: u64 = 20;
 /// … and, where as many records as this came in that time already, up to the longer time below: the rollups of a large
 /// batch are far fewer rows than those of several small ones.
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
 pub const LINGER_BUSY_MS: u64 = 120;
+/// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
+/// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
+pub const LINGER_WAITED_MS: u64 = 7;
+/// See [`LINGER_WAITED_MS`].
+pub const LINGER_WAITED_RECORDS_MIN: f64 = 3.0;
+/// See [`LINGER_WAITED_MS`].
+pub const LINGER_WAITED_RECORDS_MAX: f64 = 20.0;
 /// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
 /// larger batch counts the same names in fewer commands.
 pub const LIVE_LINGER_MS: u64 = 100;
