@@ -43,8 +43,12 @@ CREATE INDEX IF NOT EXISTS post_search ON post USING gin (grams, hashtags) WITH 
 CREATE TABLE IF NOT EXISTS post_stat (
     post_id    text COLLATE "C" PRIMARY KEY,
     like_count bigint NOT NULL DEFAULT 0 CHECK (like_count >= 0),
-    version    bigint NOT NULL DEFAULT 0
+    version    bigint NOT NULL DEFAULT 0,
+    -- When the post was made, as in `post`; null where there is none: a search walks the posts that there are by their likes.
+    made_at    timestamptz
 ) WITH (fillfactor = 70);
+CREATE INDEX IF NOT EXISTS post_stat_rank ON post_stat (like_count DESC, made_at DESC, post_id)
+    WHERE made_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS post_like (
     user_id  text COLLATE "C" NOT NULL,

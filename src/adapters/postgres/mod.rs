@@ -70,6 +70,12 @@ impl PostgresLedger {
         Ok(())
     }
 
+    /// The plans of a search, with what they took.
+    pub fn search_plans(&self, query: &PostSearch) -> Result<Vec<String>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| search::plans(session, &query))
+    }
+
     /// Runs a read on a pooled connection, bounded.
     fn read<R: Send + 'static>(
         &self,

@@ -119,7 +119,9 @@ pub(super) const CLEAR_LIKES: &str = "WITH \
 
 /// Lists of texts come as JSON, lists of numbers as the server writes them: arrays of arrays of different lengths have
 /// no type.
-pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
+pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_at = t \
+       FROM unnest($1::text[], $6::timestamptz[]) AS made(p, t) WHERE post_id = p) \
+     INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
      SELECT p, u, c, ARRAY(SELECT jsonb_array_elements_text(h::jsonb)), ARRAY(SELECT jsonb_array_elements_text(i::jsonb)), \
             t, f, g::int4[] \
        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[]) \
@@ -127,7 +129,8 @@ pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, conten
      ON CONFLICT (post_id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, \
        hashtags = excluded.hashtags, image_urls = excluded.image_urls, created_at = excluded.created_at, \
        folded = excluded.folded, grams = excluded.grams";
-pub(super) const DELETE_POSTS: &str = "DELETE FROM post WHERE post_id = ANY ($1::text[])";
+pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
+     DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
 /// Places of deleted posts in lists: what the buckets $2 to $3 hold of them is left out from now on.
 pub(super) static GIVE_UP_MINUTES: LazyLock<String> = LazyLock::new(|| give_up("rollup_minute"));

@@ -45,8 +45,12 @@ CREATE TABLE IF NOT EXISTS post_gram (
 CREATE TABLE IF NOT EXISTS post_stat (
     post_id    TEXT PRIMARY KEY,
     like_count INTEGER NOT NULL DEFAULT 0 CHECK (like_count >= 0),
-    version    INTEGER NOT NULL DEFAULT 0
+    version    INTEGER NOT NULL DEFAULT 0,
+    -- As in `post`; null where there is none.
+    made_at    INTEGER
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS post_stat_rank ON post_stat (like_count DESC, made_at DESC, post_id)
+    WHERE made_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS post_like (
     user_id  TEXT NOT NULL,

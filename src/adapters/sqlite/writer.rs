@@ -336,11 +336,18 @@ fn write_posts(transaction: &Transaction<'_>, fold: &LikeFold<'_>) -> rusqlite::
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms, folded])?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO post_stat (post_id, made_at) VALUES (?1, ?2) \
+                 ON CONFLICT DO UPDATE SET made_at = excluded.made_at",
+            )?
+            .execute(params![put.post_id, made_at_ms])?;
         search::remember(transaction, &put.post_id, folded.as_deref().unwrap_or(&put.content), &put.hashtags)?;
     }
     for post in &fold.deleted {
         search::forget(transaction, post)?;
         transaction.prepare_cached("DELETE FROM post WHERE post_id = ?1")?.execute([post])?;
+        transaction.prepare_cached("UPDATE post_stat SET made_at = NULL WHERE post_id = ?1")?.execute([post])?;
     }
     Ok(())
 }
@@ -374,7 +381,10 @@ fn write_likes(
     for (user, post) in &fold.removed {
         remove.execute(params![user, post])?;
     }
-    let mut stat = transaction.prepare_cached("INSERT OR REPLACE INTO post_stat VALUES (?1, ?2, ?3)")?;
+    let mut stat = transaction.prepare_cached(
+        "INSERT INTO post_stat (post_id, like_count, version) VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO UPDATE SET like_count = excluded.like_count, version = excluded.version",
+    )?;
     for (post, count, version) in &fold.posts {
         stat.execute(params![post, count, version])?;
     }
