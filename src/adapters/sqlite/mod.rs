@@ -3,6 +3,7 @@
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
 //! pooled. What a batch means is decided in `ledger_fold`.
 
+mod erase;
 mod export;
 mod fold;
 pub mod inspect;
@@ -21,13 +22,14 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, PostSearch,
-    Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
+    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
+    Watermark,
 };
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
@@ -114,6 +116,16 @@ impl Ledger for SqliteLedger {
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
         self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
+    }
+
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        let position = i64::try_from(position).unwrap_or(i64::MAX);
+        self.read(READ_MS_MAX, |transaction| erase::erasure(transaction, stream, position))
+    }
+
+    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(READ_MS_MAX, |transaction| erase::of_user(transaction, user_id, limit))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
