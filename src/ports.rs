@@ -143,6 +143,9 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `post` and `likes` answer what is there.
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
+/// - **L23** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
+///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
+///   `Poison`: kept as a dead letter, counted nowhere.
 /// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
 ///   and beside its calls; days and spans are the sums of their folded hours.
 ///
@@ -234,6 +237,11 @@ pub trait LedgerWriter: Send {
     /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
     /// Bounded work: what is left is done by the next call.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError>;
+
+    /// Removes rows and user hours of days that are over for `retention_days` and a little: some days of them, the oldest
+    /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
+    /// come. Everything summed up stays. To be called while nothing waits to be applied. Bounded work.
+    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 
 /// What [`Ledger::likes`] answers.

@@ -17,6 +17,8 @@ mod model;
 mod posting;
 #[path = "ledger/products.rs"]
 mod products;
+#[path = "ledger/retiring.rs"]
+mod retiring;
 #[path = "ledger/searching.rs"]
 mod searching;
 #[path = "support/postgres.rs"]

@@ -13,8 +13,8 @@ use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_BUSY_MS,
-    LINGER_BUSY_RECORDS, LINGER_MS,
+    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, CLOCK_JUMP_MS, CLOCK_STEADY_MS,
+    JOURNAL_KEEP_MS, LINGER_BUSY_MS, LINGER_BUSY_RECORDS, LINGER_MS,
 };
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
@@ -30,6 +30,8 @@ pub struct LedgerSink {
     pub clock: Clock,
     /// Whose days the points of series are.
     pub zone: TimeZone,
+    /// Rows that are older may go.
+    pub retention_days: i64,
     /// The slowest follower of the ledger: verdicts far behind it are not needed any more.
     pub follower: Arc<AtomicU64>,
     /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
@@ -51,17 +53,62 @@ impl Housekeeping {
         self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
     }
 
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) {
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, trust: Trust, is_idle: bool) {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
-        report(writer.maintain(sink.clock.now_ms()));
-        report(writer.fold(sink.clock.now_ms(), &sink.zone));
+        let now_ms = sink.clock.now_ms();
+        if trust != Trust::None {
+            report(writer.maintain(now_ms));
+        }
+        report(writer.fold(now_ms, &sink.zone));
+        // Nothing waits to be applied, here or at the follower: a day that goes is behind everybody.
+        if trust == Trust::Full && is_idle && sink.follower.load(Ordering::Acquire) == sink.status.position() {
+            report(writer.retire(now_ms, sink.retention_days));
+        }
         while let Some((at, position)) = self.passed.front().copied() {
             if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
             }
             report(writer.prune_verdicts(sink.journal.stream(), position));
             self.passed.pop_front();
+        }
+    }
+}
+
+/// How far the wall clock is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It has gone steadily for `CLOCK_STEADY_MS`: old days may go.
+    Full,
+    /// Nothing is known of it yet: what is due is done, but no day goes.
+    First,
+    /// It was set a while ago: nothing is made or removed by it.
+    None,
+}
+
+/// Whether the wall clock goes as the monotonic one does. What is removed by a clock that somebody has set is gone.
+#[derive(Default)]
+pub struct Steady {
+    last: Option<(Instant, i64)>,
+    since: Option<Instant>,
+}
+
+impl Steady {
+    /// A look at both clocks, about once a minute.
+    pub fn look(&mut self, now: Instant, wall_ms: i64) -> Trust {
+        let is_first = self.last.is_none();
+        let jumped = self.last.is_none_or(|(at, then_ms)| {
+            let passed = i64::try_from(now.duration_since(at).as_millis()).unwrap_or(i64::MAX);
+            (wall_ms - then_ms).saturating_sub(passed).abs() > CLOCK_JUMP_MS
+        });
+        if jumped {
+            self.since = Some(now);
+        }
+        self.last = Some((now, wall_ms));
+        match self.since {
+            Some(since) if now.duration_since(since) >= Duration::from_millis(CLOCK_STEADY_MS) => Trust::Full,
+            _ if is_first => Trust::First,
+            _ => Trust::None,
         }
     }
 }
@@ -83,7 +130,8 @@ impl LedgerSink {
             // From 0: nothing is removed before the ledger has said how far it is.
             let kept = sink.journal.follow(0, false);
             sink.journal.waiting().serve_ledger();
-            supervise(&sink.status, || match sink.follow(&kept) {
+            let mut steady = Steady::default();
+            supervise(&sink.status, || match sink.follow(&kept, &mut steady) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
@@ -91,11 +139,12 @@ impl LedgerSink {
         std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>, steady: &mut Steady) -> Result<(), Ended> {
         let mut follower = self.stand(kept)?;
         while !self.status.is_stopping() {
             if follower.housekeeping.is_due() {
-                follower.keep_house();
+                let trust = steady.look(Instant::now(), self.clock.now_ms());
+                follower.keep_house(trust);
             }
             follower.step(Pace::Patient)?;
         }
@@ -231,8 +280,9 @@ impl LedgerFollower {
     }
 
     /// What is done about once a minute; no failure of it ends the sink.
-    pub fn keep_house(&mut self) {
-        self.housekeeping.tend(&self.sink, &mut *self.writer);
+    pub fn keep_house(&mut self, trust: Trust) {
+        let is_idle = self.reader.behind() == 0;
+        self.housekeeping.tend(&self.sink, &mut *self.writer, trust, is_idle);
     }
 }
 

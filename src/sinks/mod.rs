@@ -10,7 +10,7 @@ mod live;
 mod status;
 
 pub use handover::Handover;
-pub use ledger::{LedgerFollower, LedgerSink};
+pub use ledger::{LedgerFollower, LedgerSink, Steady, Trust};
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
 
