@@ -176,3 +176,91 @@ fn times_of_every_query() {
     scale.series();
     scale.tops();
 }
+
+/// What keys of Redis are for, by their names behind the generation.
+fn class_of(key: &str) -> String {
+    let rest = key.splitn(4, ':').last().unwrap_or(key);
+    let letters: String = rest.chars().take_while(|letter| letter.is_ascii_alphabetic()).collect();
+    format!("{letters} ({})", rest.split(':').next().unwrap_or(rest).trim_end_matches(|c: char| c.is_ascii_digit()))
+}
+
+#[test]
+#[ignore = "fills a Redis: perf/scale"]
+fn memory_of_redis_by_class_of_keys() {
+    const USERS: usize = 1_000_000;
+    const NAMES: usize = 100_000;
+    let url = std::env::var("SCALE_REDIS").expect("SCALE_REDIS");
+    let mut link = redis::Client::open(url.as_str()).and_then(|client| client.get_connection()).expect("Redis answers");
+    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
+    let used = |link: &mut redis::Connection| -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(link).expect("answers");
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a line");
+        line.trim().parse().expect("a number")
+    };
+    let empty = used(&mut link);
+    let zone = jiff::tz::TimeZone::UTC;
+    let store = event_tracker::adapters::redis::RedisLive::new(&url, 1, zone).expect("a url");
+    let mut writer = store.open_writer().expect("a writer");
+    let stream = uuid::Uuid::from_u128(1);
+    let now_ms = event_tracker::clock::Clock::System.now_ms();
+    writer.rebuild(stream, LiveState::Lost, &mut || Ok(Snapshot::default()), now_ms).expect("rebuilds");
+    writer.register(stream).expect("registers");
+    let mut from = Watermark::default();
+    let mut apply = |writer: &mut Box<dyn LiveWriter>, batch: LiveBatch| {
+        let to = Watermark { position: from.position + 1, crc: 1 };
+        writer.apply(&LiveBatch { stream, from, to, ..batch }).expect("applies");
+        from = to;
+    };
+    // Each user searched for ten keywords within the last minutes: the most that is kept of anybody.
+    for first in (0..USERS).step_by(1_000) {
+        let add = |n: usize, k: usize| RecentChange::Add {
+            user_id: format!("u{}", first + n),
+            keyword: format!("keyword {}", (first + n * 7 + k) % NAMES),
+            at_ms: now_ms - 60_000 + k as i64,
+        };
+        let recent = (0..1_000).flat_map(|n| (0..10).map(move |k| add(n, k))).collect();
+        let minute = now_ms.div_euclid(60_000) - 1;
+        let mut users: Vec<(i64, Box<str>)> = (0..1_000).map(|n| (minute, format!("u{}", first + n).into())).collect();
+        users.sort();
+        apply(&mut writer, LiveBatch { now_ms, users, recent, ..LiveBatch::default() });
+    }
+    // Every bucket of every kind gets all names, and keeps what it may.
+    let hour = now_ms.div_euclid(3_600_000);
+    let minutes = (hour - 7 * 24..hour - 47).step_by(24).chain(hour - 47..hour).map(|hour| hour * 60);
+    let recent_minutes = now_ms.div_euclid(60_000) - 59..now_ms.div_euclid(60_000);
+    for minute in minutes.chain(recent_minutes) {
+        for dimension in [2, 3, 4, 5, 6, 7, 8].into_iter().filter_map(Dimension::from_code) {
+            for first in [0, NAMES / 2] {
+                let key = |n: usize| TallyKey { dimension, minute, key: format!("keyword {:06}", first + n).into() };
+                let counts = (0..NAMES / 2).map(|n| (key(n), (n % 97) as i64 + 1)).collect();
+                apply(&mut writer, LiveBatch { now_ms, counts, ..LiveBatch::default() });
+            }
+        }
+    }
+    writer.fold(now_ms + 600_000).expect("folds");
+    let mut classes: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut cursor = 0u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) =
+            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(10_000).query(&mut link).expect("scans");
+        let mut pipe = redis::pipe();
+        for key in &keys {
+            pipe.cmd("MEMORY").arg("USAGE").arg(key);
+        }
+        let sizes: Vec<u64> = pipe.query(&mut link).expect("sizes");
+        for (key, bytes) in keys.iter().zip(sizes) {
+            let class = classes.entry(class_of(key)).or_default();
+            *class = (class.0 + 1, class.1 + bytes);
+        }
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    println!("\n| keys | number | bytes | bytes a key |\n|---|---|---|---|");
+    for (class, (number, bytes)) in classes {
+        println!("| {class} | {number} | {bytes} | {} |", bytes / number);
+    }
+    println!("| all, as Redis says | | {} | |", used(&mut link) - empty);
+    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
+}
