@@ -5,7 +5,7 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full run-card perf-http perf-card seed-posts locust services services-down psql redis-cli test test-long fuzz check fmt perf clean
+.PHONY: help run run-full run-card perf-http perf-card bench-cache seed-posts locust services services-down psql redis-cli test test-long fuzz check fmt perf clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
@@ -64,6 +64,9 @@ perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone 
 
 perf-card: ## the design card taken literally beside the tracker (ARGS=--quick)
 	perf/card $(ARGS)
+
+bench-cache: ## the read path: queries a generation at PostgreSQL, killed holders, a cached list beside the trivial GET (12 min)
+	perf/cache $(ARGS)
 
 seed-posts: ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')
 	cargo run --release --locked -- seed posts $(ARGS)

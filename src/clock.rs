@@ -2,9 +2,9 @@
 //!
 //! Everything that decides by time takes a [`Clock`] or a `now_ms`, so that a test can say what time it is.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Where "now" comes from.
 #[derive(Clone, Debug, Default)]
@@ -31,13 +31,17 @@ impl Clock {
 
 /// Milliseconds of the monotonic clock since the program started; never goes back.
 pub fn monotonic_ms() -> u64 {
-    monotonic_us() / 1_000
+    let since = since_start();
+    since.as_secs() * 1_000 + u64::from(since.subsec_millis())
 }
 
 /// The same in microseconds.
 pub fn monotonic_us() -> u64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
+    let since = since_start();
+    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros())
+}
+
+fn since_start() -> Duration {
     static START: OnceLock<Instant> = OnceLock::new();
-    u64::try_from(START.get_or_init(Instant::now).elapsed().as_micros()).unwrap_or(u64::MAX)
+    START.get_or_init(Instant::now).elapsed()
 }

@@ -409,6 +409,8 @@ pub const CACHE_LOCAL_SHARDS: usize = 64;
 pub const CACHE_FLIGHTS_MAX: usize = 4_096;
 /// How long an instance waits for another one's fill before it asks the ledger itself.
 pub const CACHE_LOCK_WAIT_MS: u64 = 700;
+/// A call of the shared cache that takes longer (a server that hangs) is given up, and the store is asked without it.
+pub const CACHE_CALL_MS_MAX: u64 = 250;
 /// First and longest pause between two looks for another instance's result.
 pub const CACHE_POLL_MS_MIN: u64 = 20;
 /// See [`CACHE_POLL_MS_MIN`].
@@ -523,3 +525,5 @@ const _: () = assert!(CACHE_POLL_MS_MAX < CACHE_LOCK_WAIT_MS && CACHE_LOCK_WAIT_
 const _: () = assert!(CACHE_RENEW_MS * 2 < CACHE_LEASE_MS as u64, "a renewal may fail once");
 const _: () = assert!(CACHE_DEADLINE_MS as u64 <= READ_WAIT_MS);
 const _: () = assert!(CACHE_LOCK_WAIT_MS + POSTGRES_READ_STATEMENT_MS_MAX < CACHE_DEADLINE_MS as u64);
+// A look, and then a try at the lock for which no connection is free, before the ledger is asked without them.
+const _: () = assert!(3 * CACHE_CALL_MS_MAX <= CACHE_DEADLINE_MS as u64 - POSTGRES_READ_STATEMENT_MS_MAX);

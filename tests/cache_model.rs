@@ -14,7 +14,7 @@ fn seeds() -> Vec<u64> {
     match std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
         None => {
-            let count = std::env::var("ITERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(60);
+            let count = std::env::var("ITERATIONS").ok().and_then(|count| count.parse().ok()).unwrap_or(16);
             (0..count).map(|_| rand::random::<u32>().into()).collect()
         }
     }

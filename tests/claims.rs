@@ -1,7 +1,7 @@
 //! Every claim of a port names its tests, and they run over every adapter: read from the sources, as tidy.rs does.
 //!
-//! A claim is a line `- **L4** …` in the documents of src/ports.rs; a test says which it shows in a comment right above
-//! it, `// claims: L4, L5`. `cargo test --test claims -- --nocapture` prints the table.
+//! A claim is a line `- **L4** …` in the documents of src/ports.rs and src/ports/; a test says which it shows in a
+//! comment right above it, `// claims: L4, L5`. `cargo test --test claims -- --nocapture` prints the table.
 
 #![allow(clippy::print_stdout, reason = "the table is for whoever asks for it")]
 
@@ -17,9 +17,10 @@ struct Port {
     adapters: [&'static str; 2],
 }
 
-const PORTS: [Port; 2] = [
+const PORTS: [Port; 3] = [
     Port { letter: 'L', suite: "ledger", over_all: "each_ledger(", adapters: ["postgres", "sqlite"] },
     Port { letter: 'V', suite: "live", over_all: "on_both(", adapters: ["redis", "memory"] },
+    Port { letter: 'C', suite: "shared_cache", over_all: "on_both(", adapters: ["redis", "memory"] },
 ];
 
 /// A test, what it claims and which adapters it runs over.
@@ -35,7 +36,8 @@ fn root() -> &'static Path {
 
 /// Numbers in the order of the document, with what each says.
 fn claims_of(port: &Port) -> Vec<(String, String)> {
-    let text = fs::read_to_string(root().join("src/ports.rs")).expect("the ports");
+    let files = ["src/ports.rs", "src/ports/shared_cache.rs"];
+    let text = files.map(|path| fs::read_to_string(root().join(path)).expect("the ports")).join("\n");
     let mut claims: Vec<(String, String)> = Vec::new();
     for line in text.lines() {
         let Some(line) = line.trim().strip_prefix("/// ") else { continue };

@@ -72,14 +72,15 @@ impl MemoryCache {
 impl State {
     /// Does something to a key's slot, as it is now, and keeps the sums and bounds.
     fn with<T>(&mut self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
+        let before = self.slots.get(key).map_or(0, |slot| slot.bytes(key));
         let slot = self.slots.entry(key.into()).or_default();
-        let before = slot.bytes(key);
         slot.at(now_ms);
         let result = act(slot, &mut self.fence);
-        self.bytes = self.bytes + slot.bytes(key) - before;
+        let after = if slot.is_empty() { 0 } else { slot.bytes(key) };
         if slot.is_empty() {
             self.slots.remove(key);
         }
+        self.bytes = self.bytes + after - before;
         self.shrink(now_ms);
         result
     }

@@ -12,21 +12,22 @@ use crate::limits::GZIP_ANSWER_BYTES_MIN;
 const FOR_ALL: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-revalidate=10");
 /// A shared cache would give it to those without a key.
 const FOR_ONE: (&str, &str) = ("Cache-Control", "private, max-age=1, stale-while-revalidate=10");
+/// Of every ETag.
+pub(super) const TAG_BYTES: usize = r#"W/"0123456789abcdef""#.len();
 const VARIES: (&str, &str) = ("Vary", "Accept-Encoding");
 
-/// What the ETag of a body stands for: two answers that say the same may differ in when they were made, so it is a weak
+/// The ETag of a body by what it says: two answers that say the same may differ in when they were made, so it is a weak
 /// one (RFC 9110, 8.8.1).
-pub(super) fn tag(says: &impl Hash) -> u64 {
+pub(super) fn tag_of(says: &impl Hash) -> String {
     let mut hasher = DefaultHasher::new();
     says.hash(&mut hasher);
-    hasher.finish()
+    format!("W/\"{:016x}\"", hasher.finish())
 }
 
 /// Answers 200 with a JSON body, or 304 where the client has it. `is_open`: everybody may read it.
-pub(super) fn tagged(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, tag: u64, body: &[u8]) {
+pub(super) fn tagged(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, tag: &str, body: &[u8]) {
     let kept = if is_open { FOR_ALL } else { FOR_ONE };
-    let tag = format!("W/\"{tag:016x}\"");
-    let tag = ("ETag", tag.as_str());
+    let tag = ("ETag", tag);
     if request.headers.get("if-none-match").is_some_and(|known| is_among(known, tag.1)) {
         let headers = [tag, kept, VARIES];
         return exchange.respond(Answer { status: 304, content_type: "", headers: &headers, body: b"" });

@@ -1,7 +1,7 @@
 //! Reads through the cache: a request waits for its flight here, and what was filled is rendered and kept as it is sent.
 //!
-//! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an
-//! answer that took a stale value in the place of a fill says the other thing.
+//! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an answer that took a
+//! stale value in the place of a fill says the other thing.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,6 +13,7 @@ use super::{Api, answer, cacheable};
 use crate::cache::policy::STALE_AFTER_MS;
 use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
 use crate::http::{Exchange, Request, Waited};
+use crate::limits::CACHE_WRITE_WAIT_MS;
 use crate::ports::StoreError;
 use crate::runtime::complete;
 
@@ -20,6 +21,7 @@ use crate::runtime::complete;
 pub(super) struct Shown {
     pub(super) copy: Arc<Copy>,
     how: How,
+    age_ms: u64,
     /// It expired long ago and took the place of a fill that did not come in time.
     pub(super) is_late: bool,
 }
@@ -33,10 +35,9 @@ impl Api {
         fill: impl Fn() -> Fill,
         exchange: &mut Exchange<'_>,
     ) -> Option<Shown> {
-        let began = Instant::now();
-        match self.ask(key, policy, &fill, began, exchange) {
+        match self.ask(key, policy, &fill, exchange) {
             Ok(shown) => {
-                let age = self.app.caching.cache.age_secs(&shown.copy).to_string();
+                let age = (shown.age_ms / 1_000).to_string();
                 exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
                 Some(shown)
             }
@@ -56,33 +57,36 @@ impl Api {
         key: &str,
         policy: &Policy,
         fill: &impl Fn() -> Fill,
-        began: Instant,
         exchange: &mut Exchange<'_>,
     ) -> Result<Shown, FillError> {
         let cache = &self.app.caching.cache;
+        // Most answers are at hand and need no second look at the clock.
+        let mut began = None;
         let mut deaths = 0;
         loop {
             let (flight, copy) = match cache.ask(key, policy, fill) {
-                Ask::Have(Hit { copy, how }) => return Ok(Shown { copy, how, is_late: false }),
+                Ask::Have(hit) => return Ok(shown(hit)),
                 Ask::Failed(error) => return Err(error),
                 Ask::Wait(flight, copy) => (flight, copy),
             };
+            let began = *began.get_or_insert_with(Instant::now);
             let insists = copy.is_none();
             let mut patience_ms = STALE_AFTER_MS;
             let outcome = loop {
                 let left_ms = u64::from(policy.deadline_ms).saturating_sub(ms_since(began));
                 let ticket = exchange.ticket().clone();
-                let shown = flight.join(insists, || {
+                let end = flight.join(insists, || {
                     ticket.add();
                     waker(move || complete([ticket], true))
                 });
-                if shown.is_some() || left_ms == 0 {
-                    break shown;
+                if end.is_some() || left_ms == 0 {
+                    break end;
                 }
                 if exchange.wait(patience_ms.min(left_ms)) != Waited::Late {
                     break flight.shown();
                 }
-                let fallback = copy.clone().map(|copy| cache.late(copy)).or_else(|| cache.fallback(key, policy));
+                let fallback = copy.clone().and_then(|copy| cache.late(copy, policy));
+                let fallback = fallback.or_else(|| cache.fallback(key, policy));
                 if let Some(hit) = fallback {
                     cache.stats.waited(ms_since(began));
                     return Ok(late(hit));
@@ -91,8 +95,11 @@ impl Api {
             };
             cache.stats.waited(ms_since(began));
             match (outcome, copy) {
-                (Some(Outcome::Hit(Hit { copy, how })), _) => return Ok(Shown { copy, how, is_late: false }),
-                (_, Some(copy)) => return Ok(late(cache.late(copy))),
+                (Some(Outcome::Hit(hit)), _) if hit.how == How::Stale => {
+                    return Ok(shown(cache.stats.revalidated(hit)));
+                }
+                (Some(Outcome::Hit(hit)), _) => return Ok(shown(hit)),
+                (_, Some(copy)) => return cache.late(copy, policy).map(late).ok_or(FillError::Away),
                 // Joined while it was giving up: the next one is told that somebody insists.
                 (Some(Outcome::Ducked), None) => {}
                 (Some(Outcome::Died), None) if deaths == 0 => deaths += 1,
@@ -104,19 +111,39 @@ impl Api {
         }
     }
 
+    /// What is cached under `keys` was written: it goes here at once, and elsewhere before this returns; or, where that
+    /// takes too long, before anybody reads it here again.
+    pub(super) fn forget(&self, keys: &[Box<str>], exchange: &mut Exchange<'_>) {
+        if keys.is_empty() {
+            return;
+        }
+        self.app.wrote(keys.to_vec(), exchange.ticket());
+        if exchange.wait(CACHE_WRITE_WAIT_MS) == Waited::Late {
+            self.app.caching.cache.overdue(keys);
+        }
+    }
+
     /// Answers with a value that holds a whole body.
     pub(super) fn answer_shown(&self, shown: &Shown, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let kept = Kept::of(&shown.copy.value);
         let is_open = self.access.keys.read.is_open();
         match shown.is_late.then(|| as_stale(kept.body)).flatten() {
-            Some(body) => cacheable::tagged(exchange, request, is_open, !kept.tag, &body),
+            // What it says is another thing: so is its tag.
+            Some(body) => {
+                let tag = cacheable::tag_of(&(kept.tag, "stale"));
+                cacheable::tagged(exchange, request, is_open, &tag, &body);
+            }
             None => cacheable::tagged(exchange, request, is_open, kept.tag, kept.body),
         }
     }
 }
 
+fn shown(Hit { copy, how, age_ms }: Hit) -> Shown {
+    Shown { copy, how, age_ms, is_late: false }
+}
+
 fn late(hit: Hit) -> Shown {
-    Shown { is_late: hit.how == How::Stale, copy: hit.copy, how: hit.how }
+    Shown { is_late: hit.how == How::Stale, ..shown(hit) }
 }
 
 fn ms_since(began: Instant) -> u64 {
@@ -136,22 +163,20 @@ fn as_stale(body: &[u8]) -> Option<Vec<u8>> {
 
 /// A kept value, taken apart.
 pub(super) struct Kept<'a> {
-    tag: u64,
+    tag: &'a str,
     pub(super) body: &'a [u8],
 }
 
-const TAG_BYTES: usize = 8;
-
 impl<'a> Kept<'a> {
     pub(super) fn of(value: &'a [u8]) -> Kept<'a> {
-        let (tag, body) = value.split_at(TAG_BYTES.min(value.len()));
-        Kept { tag: u64::from_le_bytes(tag.try_into().unwrap_or_default()), body }
+        let (tag, body) = value.split_at(cacheable::TAG_BYTES.min(value.len()));
+        Kept { tag: std::str::from_utf8(tag).unwrap_or_default(), body }
     }
 }
 
-/// A value to keep: a body that says `says`.
+/// A value to keep: a body that says `says`, behind its ETag, both as they are sent.
 pub(super) fn keep(says: &impl Hash, as_of_ms: i64, body: &impl Serialize) -> Result<Filled, FillError> {
-    let mut value = cacheable::tag(says).to_le_bytes().to_vec();
+    let mut value = cacheable::tag_of(says).into_bytes();
     serde_json::to_writer(&mut value, body).map_err(|error| {
         tracing::error!(%error, "an answer could not be written");
         FillError::Away
@@ -197,7 +222,7 @@ mod tests {
     fn a_kept_value_is_taken_apart_as_it_was_put_together() {
         let filled = keep(&"says", 1, &[1, 2]).unwrap();
         let kept = Kept::of(&filled.value);
-        assert_eq!((kept.tag, kept.body), (cacheable::tag(&"says"), &b"[1,2]"[..]));
+        assert_eq!((kept.tag, kept.body), (cacheable::tag_of(&"says").as_str(), &b"[1,2]"[..]));
         assert!(Kept::of(b"short").body.is_empty(), "what another version kept breaks nothing");
     }
 }

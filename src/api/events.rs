@@ -9,9 +9,9 @@ use super::content::Shape;
 use super::query::Query;
 use super::wire::{Receipt, Rejection};
 use super::{Api, answer, content, wire};
-use crate::app::Ack;
 use crate::app::ingest::{Decisions, Taken};
-use crate::events::Event;
+use crate::app::{Ack, likes_key};
+use crate::events::{Event, EventType};
 use crate::http::{Answer, Exchange, Request, Waited};
 use crate::limits::{EVENT_BYTES_MAX, LEDGER_WAIT_MS, REQUEST_EVENTS_MAX};
 use crate::ports::Verdict;
@@ -48,14 +48,22 @@ struct RowResult {
 enum Later {
     One {
         id: Uuid,
+        liked: Vec<Box<str>>,
         decisions: Decisions,
     },
     /// The accepted rows by their index in the batch, with their ids.
     Rows {
         body: BatchBody,
         rows: Vec<(usize, Uuid)>,
+        liked: Vec<Box<str>>,
         decisions: Decisions,
     },
+}
+
+/// What is cached of the posts whose likes these events change.
+fn liked(events: &[Event<'_>]) -> Vec<Box<str>> {
+    let likes = events.iter().filter(|event| matches!(event.event_type, EventType::Like | EventType::Unlike));
+    likes.filter_map(|event| event.post_id.as_deref().map(likes_key)).collect()
 }
 
 type Step = Result<Option<Later>, Rejection>;
@@ -64,8 +72,10 @@ impl Api {
     pub(super) fn post_events(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         match self.take_body(request, exchange) {
             Ok(None) => {}
-            Ok(Some(Later::One { id, decisions })) => answer_one(id, &decisions, exchange),
-            Ok(Some(Later::Rows { body, rows, decisions })) => answer_rows(body, &rows, &decisions, exchange),
+            Ok(Some(Later::One { id, liked, decisions })) => self.answer_one(id, &liked, &decisions, exchange),
+            Ok(Some(Later::Rows { body, rows, liked, decisions })) => {
+                self.answer_rows(body, &rows, &liked, &decisions, exchange);
+            }
             Err(rejection) => {
                 self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
                 answer::rejected(exchange, rejection);
@@ -129,7 +139,9 @@ impl Api {
                 accepted(event.id, exchange);
                 exchange.hold();
             }
-            Ok(Taken::Decided(decisions)) => return Some(Later::One { id: event.id, decisions }),
+            Ok(Taken::Decided(decisions)) => {
+                return Some(Later::One { id: event.id, liked: liked(std::slice::from_ref(event)), decisions });
+            }
         }
         None
     }
@@ -174,37 +186,49 @@ impl Api {
                 answer::json(exchange, 202, &body);
                 exchange.hold();
             }
-            Ok(Taken::Decided(decisions)) => return Ok(Some(Later::Rows { body, rows: places, decisions })),
+            Ok(Taken::Decided(decisions)) => {
+                let liked = liked(&events);
+                return Ok(Some(Later::Rows { body, rows: places, liked, decisions }));
+            }
         }
         Ok(None)
     }
-}
 
-fn answer_one(id: Uuid, decisions: &Decisions, exchange: &mut Exchange<'_>) {
-    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
-        None => {}
-        Some(Waited::Done) => match decisions.verdicts().first() {
-            Some((_, Verdict::Dead)) => answer::dead(exchange),
-            verdict => {
-                let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
-                answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
-            }
-        },
-        Some(_) => accepted(id, exchange),
-    }
-}
-
-fn answer_rows(mut body: BatchBody, rows: &[(usize, Uuid)], decisions: &Decisions, exchange: &mut Exchange<'_>) {
-    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
-        None => {}
-        Some(Waited::Done) => {
-            for (at, verdict) in decisions.verdicts() {
-                settle_row(&mut body, rows[at], verdict);
-            }
-            body.results.sort_by_key(|row| row.index);
-            answer::json(exchange, 201, &body);
+    fn answer_one(&self, id: Uuid, liked: &[Box<str>], decisions: &Decisions, exchange: &mut Exchange<'_>) {
+        match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
+            None => {}
+            Some(Waited::Done) => match decisions.verdicts().first() {
+                Some((_, Verdict::Dead)) => answer::dead(exchange),
+                verdict => {
+                    self.forget(liked, exchange);
+                    let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
+                    answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
+                }
+            },
+            Some(_) => accepted(id, exchange),
         }
-        Some(_) => answer::json(exchange, 202, &body),
+    }
+
+    fn answer_rows(
+        &self,
+        mut body: BatchBody,
+        rows: &[(usize, Uuid)],
+        liked: &[Box<str>],
+        decisions: &Decisions,
+        exchange: &mut Exchange<'_>,
+    ) {
+        match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
+            None => {}
+            Some(Waited::Done) => {
+                self.forget(liked, exchange);
+                for (at, verdict) in decisions.verdicts() {
+                    settle_row(&mut body, rows[at], verdict);
+                }
+                body.results.sort_by_key(|row| row.index);
+                answer::json(exchange, 201, &body);
+            }
+            Some(_) => answer::json(exchange, 202, &body),
+        }
     }
 }
 

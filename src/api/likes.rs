@@ -15,7 +15,7 @@ use crate::app::{App, likes_key};
 use crate::cache::{Fill, FillError, Filled};
 use crate::events::{Event, EventType};
 use crate::http::{Exchange, Method, Request, Waited};
-use crate::limits::{CACHE_WRITE_WAIT_MS, EVENT_BYTES_MAX, LEDGER_WAIT_MS};
+use crate::limits::{EVENT_BYTES_MAX, LEDGER_WAIT_MS};
 use crate::ports::{Likes, Verdict};
 
 #[derive(Debug, Default, Deserialize)]
@@ -188,8 +188,8 @@ impl Api {
             _ => None,
         };
         if outcome.is_none_or(|(_, _, changed)| changed) {
-            self.app.like_changed(post_id, exchange.ticket());
-            exchange.wait(CACHE_WRITE_WAIT_MS);
+            // Its count, and nothing else, or likes would empty the cache.
+            self.forget(&[likes_key(post_id)], exchange);
         }
         match outcome {
             Some((liked, like_count, changed)) => {

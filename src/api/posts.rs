@@ -19,8 +19,8 @@ use crate::app::likes_key;
 use crate::events::{PostPut, fold_hashtag};
 use crate::http::{Answer, Exchange, Method, Request, Waited};
 use crate::limits::{
-    CACHE_WRITE_WAIT_MS, EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX,
-    POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX, POST_IMAGES_MAX, URL_BYTES_MAX,
+    EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
+    POST_IMAGES_MAX, URL_BYTES_MAX,
 };
 use crate::ports::{Post, PostOutcome, Verdict};
 
@@ -126,7 +126,8 @@ impl Api {
         };
         let settled = settled(&decisions, exchange);
         let now = put.hashtags.iter().flat_map(|hashtag| search_keys(hashtag));
-        self.post_changed(before.into_iter().chain(now).collect(), &settled, exchange);
+        let keys: Vec<Box<str>> = before.into_iter().chain(now).collect();
+        self.post_changed(&keys, &settled, exchange);
         answer_put(&put, &settled, exchange);
     }
 
@@ -141,10 +142,9 @@ impl Api {
         post.hashtags.iter().flat_map(|hashtag| search_keys(hashtag)).chain([likes_key(post_id)]).collect()
     }
 
-    fn post_changed(&self, keys: Vec<Box<str>>, settled: &Settled, exchange: &mut Exchange<'_>) {
-        if !keys.is_empty() && !matches!(settled, Settled::Answered) {
-            self.app.wrote(keys, exchange.ticket());
-            exchange.wait(CACHE_WRITE_WAIT_MS);
+    fn post_changed(&self, keys: &[Box<str>], settled: &Settled, exchange: &mut Exchange<'_>) {
+        if !matches!(settled, Settled::Answered) {
+            self.forget(keys, exchange);
         }
     }
 
@@ -174,7 +174,7 @@ impl Api {
             Err(why) => return answer::refused(exchange, why),
         };
         let settled = settled(&decisions, exchange);
-        self.post_changed(before, &settled, exchange);
+        self.post_changed(&before, &settled, exchange);
         match settled {
             Settled::Answered => {}
             Settled::As(_) => exchange.respond(Answer { status: 204, content_type: "", headers: &[], body: b"" }),

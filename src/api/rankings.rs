@@ -77,8 +77,8 @@ impl Api {
         query.limit += 1;
         let range =
             if is_default(request.query) { "default".to_owned() } else { format!("{} {}", query.from_ms, query.to_ms) };
-        let list = list_key(named, query.parts.iter().copied());
-        let key = format!("ranking {list} {limit} {range} {:?} {before}", query.after);
+        let mut key = format!("ranking {limit} {range} {:?} {before} ", query.after);
+        list_key(&mut key, named, query.parts.iter().copied());
         let fill = || {
             let (app, query) = (self.app.clone(), query.clone());
             Fill(vec![from_ledger(move || ranked(&app, named, &query, limit, before))])

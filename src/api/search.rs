@@ -59,10 +59,10 @@ impl Api {
         }
         let (source, stale) = if shown.is_late { ("cache", true) } else { (Source::Ledger.name(), false) };
         let texts: Vec<&str> = posts.iter().map(|post| post.get()).collect();
-        let tag = cacheable::tag(&(&keyword, source, stale, texts));
+        let tag = cacheable::tag_of(&(&keyword, source, stale, texts));
         let as_of = answer::rfc3339(shown.copy.as_of_ms);
         match serde_json::to_vec(&Found { keyword: &keyword, posts: &posts, as_of, source, stale }) {
-            Ok(body) => cacheable::tagged(exchange, request, self.access.keys.read.is_open(), tag, &body),
+            Ok(body) => cacheable::tagged(exchange, request, self.access.keys.read.is_open(), &tag, &body),
             Err(_) => answer::unwritable(exchange),
         }
     }

@@ -16,6 +16,7 @@ use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
 use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::{LaneFull, Pending};
 use std::borrow::Cow;
+use std::fmt::Write;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +64,9 @@ struct CountBody {
 /// What a list sums, by its query, each with its weight.
 pub(super) type Parts = fn(&Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection>;
 
+/// What a key of a list takes.
+const KEY_BYTES_USUAL: usize = 64;
+
 /// What the names of a list are.
 #[derive(Clone, Copy)]
 pub(super) enum Named {
@@ -96,8 +100,10 @@ impl Api {
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
         let TopQuery { parts, hot, limit, .. } = &query;
-        let key =
-            format!("popular {window} {hot} {limit} {}", list_key(named, parts.iter().map(|(d, w)| (*d, *w as i64))));
+        let mut key = String::with_capacity(KEY_BYTES_USUAL);
+        // A write into a String does not fail.
+        let _ = write!(key, "popular {window} {hot} {limit} ");
+        list_key(&mut key, named, parts.iter().map(|(dimension, weight)| (*dimension, *weight as i64)));
         let fill = || {
             let (app, of_live, of_ledger) = (self.app.clone(), query.clone(), query.clone());
             let ledger = self.app.clone();
@@ -172,10 +178,13 @@ fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
     keep(&count, as_of_ms, &body)
 }
 
-/// What is listed, within a key of the cache.
-pub(super) fn list_key(named: Named, parts: impl Iterator<Item = (Dimension, i64)>) -> String {
-    let parts: Vec<String> = parts.map(|(dimension, weight)| format!("{}x{weight}", dimension as u8)).collect();
-    format!("{} {}", named as u8, parts.join("+"))
+/// Appends what is listed to a key of the cache.
+pub(super) fn list_key(key: &mut String, named: Named, parts: impl Iterator<Item = (Dimension, i64)>) {
+    // A write into a String does not fail.
+    let _ = write!(key, "{}", named as u8);
+    for (dimension, weight) in parts {
+        let _ = write!(key, " {}x{weight}", dimension as u8);
+    }
 }
 
 pub(super) fn keyword_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {

@@ -18,12 +18,6 @@ impl App {
         Ok(decisions)
     }
 
-    /// A like has changed what is cached of its post: its count, and nothing else, or likes would empty the cache. The
-    /// ticket covers that.
-    pub fn like_changed(&self, post_id: &str, ticket: &Arc<Ticket>) {
-        self.wrote(vec![likes_key(post_id)], ticket);
-    }
-
     /// A post's likes, and whether a user is among them.
     pub fn likes(&self, post_id: String, user_id: Option<String>, ticket: &Arc<Ticket>) -> Read<Likes> {
         let ledger = self.ledger.clone();

@@ -4,14 +4,15 @@
 //! Whatever happens to a step (a panic, a lane without room), dropping the errand lands its flight and gives its lock
 //! back: nobody hangs, and no lock outlives its lease.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::flight::Flight;
 use super::policy::Stand;
 use super::{Cache, Copy, Hit, How, Job, Lane, Outcome, Policy, lock};
 use crate::limits::{
-    CACHE_HOLD_MS_MAX, CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX,
-    CACHE_POLL_MS_MIN, CACHE_RENEW_MS, CACHE_THROTTLE_MS,
+    CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX, CACHE_POLL_MS_MIN,
+    CACHE_THROTTLE_MS,
 };
 use crate::ports::{Acquired, CacheEntry, CacheRead, LockToken, NewEntry, StoreError};
 
@@ -58,11 +59,27 @@ pub struct Stage {
 /// How a key is filled: the first stage that answers. Never empty.
 pub struct Fill(pub Vec<Stage>);
 
-/// A lock that is held.
-pub(super) struct Held {
-    key: Box<str>,
-    token: LockToken,
-    since_ms: u64,
+/// What a fill brought, until its flight has landed.
+struct Brought {
+    filled: Filled,
+    fill_ms: u32,
+    ttl_ms: u32,
+}
+
+/// Fills that wait for another instance's.
+#[derive(Default)]
+pub(super) struct Parked {
+    errands: HashMap<u64, Errand>,
+    parked: u64,
+}
+
+impl Parked {
+    /// Under a number of its own, so that the end of an earlier pause is nothing to a later one.
+    fn park(&mut self, errand: Errand) -> u64 {
+        self.parked += 1;
+        self.errands.insert(self.parked, errand);
+        self.parked
+    }
 }
 
 pub(super) struct Errand {
@@ -79,6 +96,7 @@ pub(super) struct Errand {
     token: LockToken,
     /// The lock is ours.
     fence: Option<u64>,
+    brought: Option<Brought>,
     /// Set once it is under way; empty again once it has landed.
     cache: Option<Arc<Cache>>,
 }
@@ -95,7 +113,7 @@ impl Errand {
         let fill = fill.0.into_iter();
         let (began_ms, pause_ms, token) = (0, CACHE_POLL_MS_MIN, 0);
         let is_cached = true;
-        let (fence, cache) = (None, None);
+        let (fence, brought, cache) = (None, None, None);
         Errand {
             key: key.into(),
             policy,
@@ -108,6 +126,7 @@ impl Errand {
             pause_ms,
             token,
             fence,
+            brought,
             cache,
         }
     }
@@ -137,7 +156,21 @@ impl Drop for Errand {
         }
         // A lane had no room for its next step.
         cache.stats.shed();
-        self.land(Outcome::Failed(FillError::Busy));
+        match self.brought.take() {
+            // That was the way to the shared cache: who asked has the value all the same.
+            Some(brought) => {
+                let now_ms = cache.around.now_ms();
+                self.land(Outcome::Hit(Hit::of(Arc::new(brought.copy(0, now_ms)), How::Direct, now_ms)));
+            }
+            None => self.land(Outcome::Failed(FillError::Busy)),
+        }
+    }
+}
+
+impl Brought {
+    fn copy(self, fence: u64, now_ms: u64) -> Copy {
+        let Brought { filled, fill_ms, ttl_ms } = self;
+        Copy::of_fill(filled.value, fence, filled.as_of_ms, fill_ms, ttl_ms, now_ms)
     }
 }
 
@@ -171,13 +204,14 @@ impl Cache {
                 let policy = errand.policy;
                 let copy = self.adopt(&errand, entry);
                 errand.seen = Some(copy.fence);
-                match policy.stand(copy.left_ms(self.around.now_ms()), 0) {
+                let now_ms = self.around.now_ms();
+                match policy.stand(copy.left_ms(now_ms), 0) {
                     Stand::Fresh | Stand::Look | Stand::Lapsed => {
                         self.stats.shared_hit();
-                        errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                        errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     Stand::Revalidate => {
-                        errand.flight.show(Outcome::Hit(Hit { copy, how: How::Stale }));
+                        errand.flight.show(Outcome::Hit(Hit::of(copy, How::Stale, now_ms)));
                         self.take_lock(errand);
                     }
                     Stand::Late | Stand::Gone => self.take_lock(errand),
@@ -202,7 +236,7 @@ impl Cache {
                 Some(Acquired::Owned { fence }) => {
                     self.stats.lock_owned();
                     errand.fence = Some(fence);
-                    self.hold(&errand);
+                    self.hold(&errand.key, errand.token);
                     // The lock is given only where the known entry is the latest.
                     if let Some(copy) = self.local.get(&errand.key) {
                         copy.looked(self.around.now_ms());
@@ -215,9 +249,10 @@ impl Cache {
                 Some(Acquired::Busy) => return self.wait_for_holder(errand),
                 Some(Acquired::Newer(entry)) => {
                     let copy = self.adopt(&errand, entry);
-                    if copy.left_ms(self.around.now_ms()) > 0 {
+                    let now_ms = self.around.now_ms();
+                    if copy.left_ms(now_ms) > 0 {
                         self.stats.shared_hit();
-                        return errand.land(Outcome::Hit(Hit { copy, how: How::Fresh }));
+                        return errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     errand.seen = Some(copy.fence);
                 }
@@ -242,31 +277,29 @@ impl Cache {
         if now_ms - errand.began_ms >= CACHE_LOCK_WAIT_MS {
             return self.fill(errand);
         }
-        let (pause_ms, token) = (errand.pause_ms, errand.token);
+        let pause_ms = errand.pause_ms;
         errand.pause_ms = (pause_ms * 2).min(CACHE_POLL_MS_MAX);
-        let key = errand.key.clone();
-        lock(&self.parked).insert(token, (key, errand));
+        let number = lock(&self.parked).park(errand);
         let cache = self.clone();
-        self.around.run_after(pause_ms, Lane::Shared, Box::new(move || cache.resume(token)));
+        self.around.run_after(pause_ms, Lane::Shared, Box::new(move || cache.resume(number)));
     }
 
-    fn resume(self: &Arc<Cache>, token: LockToken) {
-        let parked = lock(&self.parked).remove(&token);
-        if let Some((_, errand)) = parked {
+    fn resume(self: &Arc<Cache>, number: u64) {
+        // A hint may have been first: then the end of the pause finds nobody, be it that the errand rests again.
+        let parked = lock(&self.parked).errands.remove(&number);
+        if let Some(errand) = parked {
             self.take_lock(errand);
         }
     }
 
     /// Something happened to a key (empty: to any): who waits for it looks at once.
     pub(super) fn resume_parked(self: &Arc<Cache>, key: &str) {
-        let concerned = |(token, (parked, _)): (&LockToken, &(Box<str>, Errand))| {
-            (key.is_empty() || **parked == *key).then_some(*token)
-        };
-        let tokens: Vec<LockToken> = lock(&self.parked).iter().filter_map(concerned).collect();
-        for token in tokens {
+        let concerned = |(number, errand): (&u64, &Errand)| (key.is_empty() || *errand.key == *key).then_some(*number);
+        let numbers: Vec<u64> = lock(&self.parked).errands.iter().filter_map(concerned).collect();
+        for number in numbers {
             let cache = self.clone();
             // Without room for it the pause goes on.
-            self.around.run(Lane::Shared, Box::new(move || cache.resume(token)));
+            self.around.run(Lane::Shared, Box::new(move || cache.resume(number)));
         }
     }
 
@@ -285,6 +318,12 @@ impl Cache {
     }
 
     fn run_stage(self: &Arc<Cache>, mut errand: Errand, stage: Stage, began_ms: u64) {
+        if self.around.now_ms().saturating_sub(began_ms) >= u64::from(errand.policy.deadline_ms) {
+            // It stood in line until nobody waited for it any more: the store is not asked what nobody wants to know.
+            errand.fill = Vec::new().into_iter();
+            self.stats.shed();
+            return self.failed(errand, FillError::Busy);
+        }
         let breaker = self.breaker_of(stage.lane);
         let result = (stage.run)();
         let now_ms = self.around.now_ms();
@@ -310,22 +349,24 @@ impl Cache {
         }
     }
 
-    fn filled(self: &Arc<Cache>, errand: Errand, filled: Filled, fill_ms: u32) {
+    fn filled(self: &Arc<Cache>, mut errand: Errand, filled: Filled, fill_ms: u32) {
         let ttl_ms = errand.policy.ttl_ms(filled.is_null, self.around.random());
+        errand.brought = Some(Brought { filled, fill_ms, ttl_ms });
         match errand.fence {
             Some(fence) => {
                 let cache = self.clone();
-                self.around.run(Lane::Shared, Box::new(move || cache.store(errand, filled, fill_ms, ttl_ms, fence)));
+                self.around.run(Lane::Shared, Box::new(move || cache.store(errand, fence)));
             }
-            None => self.arrived(errand, filled, fill_ms, ttl_ms, 0, true),
+            None => self.arrived(errand, 0, true),
         }
     }
 
     /// Writes the result back and gives the lock up with it.
-    fn store(self: &Arc<Cache>, mut errand: Errand, filled: Filled, fill_ms: u32, fresh_ttl_ms: u32, fence: u64) {
-        let Filled { value, as_of_ms, .. } = &filled;
+    fn store(self: &Arc<Cache>, mut errand: Errand, fence: u64) {
+        let Some(Brought { filled, fill_ms, ttl_ms }) = &errand.brought else { return };
+        let (value, as_of_ms, fresh_ttl_ms) = (&*filled.value, filled.as_of_ms, *ttl_ms);
         let stale_cap_ms = errand.policy.cap_ms;
-        let entry = NewEntry { value, fill_ms, as_of_ms: *as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
+        let entry = NewEntry { value, fill_ms: *fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
         let stored = self.shared_said(self.shared.store(&errand.key, errand.token, &entry));
         self.unhold(errand.token);
         errand.fence = None;
@@ -335,28 +376,25 @@ impl Cache {
                     self.stats.lock_lost();
                 }
                 // Not stored: the key was written, or another fill overtook this one. Who waited has its value; nobody else.
-                self.arrived(errand, filled, fill_ms, fresh_ttl_ms, fence, stored);
+                self.arrived(errand, fence, stored);
             }
             None => {
                 self.give_back(&errand.key, errand.token);
-                self.arrived(errand, filled, fill_ms, fresh_ttl_ms, fence, true);
+                self.arrived(errand, fence, true);
             }
         }
     }
 
-    fn arrived(&self, mut errand: Errand, filled: Filled, fill_ms: u32, ttl_ms: u32, fence: u64, is_kept: bool) {
+    fn arrived(&self, mut errand: Errand, fence: u64, is_kept: bool) {
+        let Some(brought) = errand.brought.take() else { return };
         let now_ms = self.around.now_ms();
         let how = if fence > 0 || !errand.policy.is_shared || !errand.is_cached { How::Miss } else { How::Direct };
-        let copy = Copy::of_fill(filled.value, fence, filled.as_of_ms, fill_ms, ttl_ms, now_ms);
-        let copy = match is_kept && errand.is_cached && !errand.flight.is_spoiled() {
-            true => self.local.put(&errand.key, copy, now_ms),
+        let copy = brought.copy(fence, now_ms);
+        let copy = match is_kept && errand.is_cached {
+            true => self.local.put(&errand.key, copy, now_ms, || errand.flight.is_spoiled()),
             false => Arc::new(copy),
         };
-        if errand.flight.is_spoiled() {
-            // Written between the look at the flag and the keeping.
-            self.local.remove(&errand.key);
-        }
-        errand.land(Outcome::Hit(Hit { copy, how }));
+        errand.land(Outcome::Hit(Hit::of(copy, how, now_ms)));
     }
 
     /// The fill came to nothing: nobody tries again for a moment.
@@ -396,11 +434,7 @@ impl Cache {
 
     fn adopt(&self, errand: &Errand, entry: CacheEntry) -> Arc<Copy> {
         let now_ms = self.around.now_ms();
-        let copy = Copy::of_entry(entry, now_ms);
-        match errand.flight.is_spoiled() {
-            true => Arc::new(copy),
-            false => self.local.put(&errand.key, copy, now_ms),
-        }
+        self.local.put(&errand.key, Copy::of_entry(entry, now_ms), now_ms, || errand.flight.is_spoiled())
     }
 
     /// Whether the shared cache may be asked: it is not known to be away, and knows of every write made here.
@@ -428,55 +462,5 @@ impl Cache {
             Lane::Shared | Lane::Live => &self.live_breaker,
             Lane::Ledger => &self.ledger_breaker,
         }
-    }
-
-    fn hold(self: &Arc<Cache>, errand: &Errand) {
-        let mut held = lock(&self.held);
-        let is_first = held.is_empty();
-        held.push(Held { key: errand.key.clone(), token: errand.token, since_ms: self.around.now_ms() });
-        drop(held);
-        if is_first {
-            let cache = self.clone();
-            self.around.run_after(CACHE_RENEW_MS, Lane::Shared, Box::new(move || cache.renew()));
-        }
-    }
-
-    fn unhold(&self, token: LockToken) {
-        lock(&self.held).retain(|held| held.token != token);
-    }
-
-    /// Renews every lock that is held, again and again until there is none.
-    fn renew(self: &Arc<Cache>) {
-        let now_ms = self.around.now_ms();
-        let locks: Vec<(Box<str>, LockToken)> = {
-            let mut held = lock(&self.held);
-            held.retain(|lock| now_ms - lock.since_ms < CACHE_HOLD_MS_MAX);
-            held.iter().map(|lock| (lock.key.clone(), lock.token)).collect()
-        };
-        if locks.is_empty() {
-            return;
-        }
-        let asked: Vec<(&str, LockToken)> = locks.iter().map(|(key, token)| (&**key, *token)).collect();
-        for ((_, token), ours) in
-            asked.iter().zip(self.shared_said(self.shared.renew(&asked, CACHE_LEASE_MS)).unwrap_or_default())
-        {
-            if !ours {
-                self.unhold(*token);
-            }
-        }
-        let cache = self.clone();
-        self.around.run_after(CACHE_RENEW_MS, Lane::Shared, Box::new(move || cache.renew()));
-    }
-
-    /// A release without waiting for it.
-    fn give_back(self: &Arc<Cache>, key: &str, token: LockToken) {
-        self.unhold(token);
-        let (cache, key) = (self.clone(), Box::<str>::from(key));
-        let release = move || {
-            if cache.shared_breaker.lets_through(cache.around.now_ms()) {
-                cache.shared_said(cache.shared.release(&key, token));
-            }
-        };
-        self.around.run(Lane::Shared, Box::new(release));
     }
 }

@@ -4,10 +4,10 @@
 //! over a key that is there cannot be trusted). So a leader is who finds its own flight behind `get_or_insert_with`, and a
 //! flight leaves through an entry that holds it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use crossbeam_skiplist::SkipMap;
+
+// By way of the parent: tests/flight.rs puts the primitives of a model checker there.
+use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// Called once when there is something to take; must not block.
 pub type Waker = Box<dyn FnOnce() + Send>;
@@ -18,6 +18,8 @@ pub struct Flight<T> {
     wanted: AtomicBool,
     // What it is filling was written meanwhile: its result is for those who asked before that, and for nobody else.
     spoiled: AtomicBool,
+    // It cannot be found any more. Said by whoever takes it out first, since what the map says of that cannot be trusted.
+    left: AtomicBool,
     state: Mutex<State<T>>,
 }
 
@@ -29,9 +31,10 @@ struct State<T> {
 }
 
 impl<T: Clone> Flight<T> {
-    fn new() -> Flight<T> {
+    fn new(wanted: bool) -> Flight<T> {
         let state = State { shown: None, landed: false, waiters: Vec::new() };
-        Flight { wanted: AtomicBool::new(false), spoiled: AtomicBool::new(false), state: Mutex::new(state) }
+        let [spoiled, left] = [AtomicBool::new(false), AtomicBool::new(false)];
+        Flight { wanted: AtomicBool::new(wanted), spoiled, left, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -104,23 +107,26 @@ impl<T: Clone + Send + Sync + 'static> Default for Flights<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
-    /// The flight of a key, and whether the caller has just begun it and must see to its end.
-    pub fn board(&self, key: &str) -> (Arc<Flight<T>>, bool) {
+    /// The flight of a key, and whether the caller has just begun it and must see to its end. `insists`: of one that is
+    /// begun here, as in [`Flight::join`], which would come too late for a leader that is quick.
+    pub fn board(&self, key: &str, insists: bool) -> (Arc<Flight<T>>, bool) {
         if let Some(entry) = self.by_key.get(key) {
             return (entry.value().clone(), false);
         }
-        let mine = Arc::new(Flight::new());
+        let mine = Arc::new(Flight::new(insists));
+        // Before it can be found, and so before it can leave.
+        self.count.fetch_add(1, Ordering::AcqRel);
         let entry = self.by_key.get_or_insert_with(key.into(), || mine.clone());
         let is_leader = Arc::ptr_eq(entry.value(), &mine);
-        if is_leader {
-            self.count.fetch_add(1, Ordering::Relaxed);
+        if !is_leader {
+            self.count.fetch_sub(1, Ordering::AcqRel);
         }
         (entry.value().clone(), is_leader)
     }
 
-    /// A flight that nobody else can find.
+    /// A flight that nobody else can find, and whose leader insists.
     pub fn alone() -> Arc<Flight<T>> {
-        Arc::new(Flight::new())
+        Arc::new(Flight::new(true))
     }
 
     /// Ends a flight: first nobody finds it any more, then those who joined have its result. Called by its leader, once;
@@ -139,16 +145,18 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 
     /// Flights that can be found.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        self.count.load(Ordering::Acquire)
     }
 
     fn leave(&self, key: &str, flight: &Arc<Flight<T>>) {
         // The entry that holds this flight, and no other: the key may belong to a successor already.
         if let Some(entry) = self.by_key.get(key)
             && Arc::ptr_eq(entry.value(), flight)
-            && entry.remove()
         {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            entry.remove();
+            if !flight.left.swap(true, Ordering::AcqRel) {
+                self.count.fetch_sub(1, Ordering::AcqRel);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,9 +67,16 @@ impl Copy {
         self.looked_at_ms.store(now_ms.cast_signed(), Ordering::Relaxed);
     }
 
-    /// The shared one has changed: this one is looked after at its next reading.
+    /// The shared one may have changed: this one is not shown again without a look at it.
     pub fn outdated(&self, local_ms: u32) {
         self.looked_at_ms.fetch_sub(i64::from(local_ms), Ordering::Relaxed);
+    }
+
+    /// There is a newer one: this one is shown on, and its next reader looks after it behind its answer.
+    pub fn overtaken(&self, now_ms: u64, local_ms: u32) {
+        let look_ms = now_ms.cast_signed() - i64::from(local_ms - local_ms / 5);
+        self.looked_at_ms.fetch_min(look_ms, Ordering::Relaxed);
+        self.not_before_ms.store(0, Ordering::Relaxed);
     }
 
     /// Whether somebody may set out for a refresh.
@@ -95,10 +102,30 @@ pub(super) struct Local {
     hasher: RandomState,
 }
 
+/// Copies with their keys, by a keyed hash of the key, which is computed once a reading. Two keys of one hash, which nobody
+/// can make, take turns.
 #[derive(Default)]
 struct Shard {
-    copies: HashMap<Box<str>, Arc<Copy>>,
+    copies: HashMap<u64, (Box<str>, Arc<Copy>), BuildHasherDefault<Hashed>>,
     bytes: usize,
+}
+
+/// Of what is a hash already.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 /// What one copy takes beside its key and value.
@@ -114,33 +141,44 @@ impl Default for Local {
 impl Local {
     /// The copy of a key.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Copy>> {
-        self.shard(key).copies.get(key).cloned()
+        let (hash, shard) = self.shard(key);
+        shard.get(hash, key).cloned()
     }
 
-    /// Keeps a copy, unless there is one of a later state; returns the one that is kept.
-    pub(super) fn put(&self, key: &str, copy: Copy, now_ms: u64) -> Arc<Copy> {
-        let mut shard = self.shard(key);
-        if let Some(kept) = shard.copies.get(key)
-            && kept.as_of_ms > copy.as_of_ms
-            && kept.left_ms(now_ms) > 0
+    /// Keeps a copy, unless there is the same or one of a higher fence; returns the one that is kept. A copy that
+    /// `is_spoiled` is returned and not kept: asked here, under the lock that a removal takes, so that what a removal
+    /// has taken away does not come back behind it.
+    pub(super) fn put(&self, key: &str, copy: Copy, now_ms: u64, is_spoiled: impl FnOnce() -> bool) -> Arc<Copy> {
+        let (hash, mut shard) = self.shard(key);
+        if is_spoiled() {
+            return Arc::new(copy);
+        }
+        // Fences alone order copies: instances need not agree on the time. What was filled without one is now. Past its
+        // time a copy keeps nothing out: a store that has lost its fences and its clock begins lower.
+        if let Some(kept) = shard.get(hash, key)
+            && copy.fence > 0
+            && (kept.fence == copy.fence || kept.fence > copy.fence && kept.left_ms(now_ms) > 0)
         {
             kept.looked(now_ms);
             return kept.clone();
         }
         let copy = Arc::new(copy);
-        shard.keep(key, copy.clone());
+        shard.keep(hash, key, copy.clone());
         copy
     }
 
     /// Forgets a key.
     pub(super) fn remove(&self, key: &str) {
-        self.shard(key).remove(key);
+        let (hash, mut shard) = self.shard(key);
+        if shard.get(hash, key).is_some() {
+            shard.remove(hash);
+        }
     }
 
     /// Does something to every copy.
     pub(super) fn each(&self, mut act: impl FnMut(&Copy)) {
         for shard in &self.shards {
-            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().cloned().collect();
+            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().map(|(_, copy)| copy.clone()).collect();
             copies.iter().for_each(|copy| act(copy));
         }
     }
@@ -153,9 +191,10 @@ impl Local {
             .fold((0, 0), |(copies, bytes), shard| (copies + shard.copies.len(), bytes + shard.bytes))
     }
 
-    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+    fn shard(&self, key: &str) -> (u64, MutexGuard<'_, Shard>) {
         let hash = self.hasher.hash_one(key);
-        lock(&self.shards[hash as usize % CACHE_LOCAL_SHARDS])
+        // The map below goes by the lowest and the highest bits.
+        (hash, lock(&self.shards[(hash >> 32) as usize % CACHE_LOCAL_SHARDS]))
     }
 }
 
@@ -164,28 +203,32 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    fn keep(&mut self, key: &str, copy: Arc<Copy>) {
-        self.remove(key);
+    fn get(&self, hash: u64, key: &str) -> Option<&Arc<Copy>> {
+        self.copies.get(&hash).filter(|(kept, _)| **kept == *key).map(|(_, copy)| copy)
+    }
+
+    fn keep(&mut self, hash: u64, key: &str, copy: Arc<Copy>) {
+        self.remove(hash);
         self.bytes += bytes_of(key, &copy);
-        self.copies.insert(key.into(), copy);
+        self.copies.insert(hash, (key.into(), copy));
         while self.copies.len() > 1
             && (self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS
                 || self.bytes > CACHE_LOCAL_BYTES_MAX / CACHE_LOCAL_SHARDS)
         {
-            let Some(oldest) = self.oldest_key(key) else { return };
-            self.remove(&oldest);
+            let Some(oldest) = self.oldest(hash) else { return };
+            self.remove(oldest);
         }
     }
 
     /// The one that was looked after longest ago: a key that nobody reads is not looked after. A shard holds few.
-    fn oldest_key(&self, but: &str) -> Option<Box<str>> {
-        let others = self.copies.iter().filter(|(key, _)| &***key != but);
-        others.min_by_key(|(_, copy)| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
+    fn oldest(&self, but: u64) -> Option<u64> {
+        let others = self.copies.iter().filter(|(hash, _)| **hash != but);
+        others.min_by_key(|(_, (_, copy))| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(hash, _)| *hash)
     }
 
-    fn remove(&mut self, key: &str) {
-        if let Some(copy) = self.copies.remove(key) {
-            self.bytes -= bytes_of(key, &copy);
+    fn remove(&mut self, hash: u64) {
+        if let Some((key, copy)) = self.copies.remove(&hash) {
+            self.bytes -= bytes_of(&key, &copy);
         }
     }
 }
@@ -198,16 +241,20 @@ fn bytes_of(key: &str, copy: &Copy) -> usize {
 mod tests {
     use super::*;
 
-    fn copy(bytes: usize, as_of_ms: i64, now_ms: u64) -> Copy {
-        Copy::of_fill(vec![0; bytes].into(), 1, as_of_ms, 5, 1_000, now_ms)
+    fn copy(bytes: usize, fence: u64, now_ms: u64) -> Copy {
+        Copy::of_fill(vec![0; bytes].into(), fence, 0, 5, 1_000, now_ms)
+    }
+
+    fn put(local: &Local, key: &str, copy: Copy, now_ms: u64) -> Arc<Copy> {
+        local.put(key, copy, now_ms, || false)
     }
 
     #[test]
     fn copies_are_bounded_in_number_and_bytes_and_those_in_use_stay() {
         let local = Local::default();
-        local.put("busy", copy(100, 0, 0), 0);
+        put(&local, "busy", copy(100, 1, 0), 0);
         for n in 0..100_000u64 {
-            local.put(&format!("key {n}"), copy(if n < 50_000 { 10 } else { 20_000 }, 0, n), n);
+            put(&local, &format!("key {n}"), copy(if n < 50_000 { 10 } else { 20_000 }, 1, n), n);
             local.get("busy").expect("it is read all the time").looked(n);
         }
         let (copies, bytes) = local.size();
@@ -223,12 +270,35 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_state_does_not_take_the_place_of_a_later_one_that_is_fresh() {
+    fn a_copy_that_was_overtaken_is_shown_on_and_looked_after_at_once() {
+        let policy = super::super::Policy::fresh_for(60_000);
+        for looked_ago in [0, 300, 900] {
+            let copy = copy(1, 1, 5_000 - looked_ago);
+            copy.rest(5_000, 150);
+            copy.overtaken(5_000, policy.local_ms);
+            assert_eq!(policy.stand(copy.left_ms(5_000), copy.looked_ms(5_000)), super::super::policy::Stand::Look);
+            assert!(copy.may_refresh(5_000));
+        }
+    }
+
+    #[test]
+    fn the_higher_fence_stays_and_a_fill_without_one_is_the_latest() {
         let local = Local::default();
-        local.put("a", copy(1, 20, 0), 0);
-        assert_eq!(local.put("a", copy(1, 10, 500), 500).as_of_ms, 20);
-        assert_eq!(local.put("a", copy(1, 10, 1_000), 1_000).as_of_ms, 10, "the later one has expired");
+        put(&local, "a", copy(1, 20, 0), 0);
+        assert_eq!(put(&local, "a", copy(1, 10, 500), 500).fence, 20, "an older one read late");
+        assert_eq!(put(&local, "a", copy(1, 21, 500), 500).fence, 21);
+        assert_eq!(put(&local, "a", copy(1, 21, 900), 900).since_ms, 500, "the same one, looked at");
+        assert_eq!(put(&local, "a", copy(1, 0, 950), 950).fence, 0, "filled here, without the lock");
+        assert_eq!(put(&local, "a", copy(1, 21, 990), 990).fence, 21, "what all instances see");
+        assert_eq!(put(&local, "a", copy(1, 5, 1_990), 1_990).fence, 5, "it has expired, and the fences began again");
         local.remove("a");
         assert!(local.get("a").is_none() && local.size() == (0, 0));
+    }
+
+    #[test]
+    fn what_was_written_meanwhile_is_returned_and_not_kept() {
+        let local = Local::default();
+        assert_eq!(local.put("a", copy(1, 20, 0), 0, || true).fence, 20);
+        assert!(local.get("a").is_none());
     }
 }

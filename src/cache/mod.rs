@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod early;
 mod errand;
 pub mod flight;
+mod keeper;
 mod local;
 pub mod policy;
 mod stats;
@@ -22,18 +23,25 @@ pub use local::Copy;
 pub use policy::Policy;
 pub use stats::{CacheStats, WAIT_BOUNDS_MS};
 
+/// What flights are made of.
+mod sync {
+    pub(super) use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    pub(super) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+}
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use breaker::Breaker;
-use errand::Errand;
+use errand::{Errand, Parked};
 use flight::{Flight, Flights, Waker};
+use keeper::Held;
 use local::Local;
 use policy::Stand;
 use writes::Writes;
 
 use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_LOCAL_MS};
-use crate::ports::{LockToken, SharedCache};
+use crate::ports::SharedCache;
 
 /// A step of the cache's own work.
 pub type Job = Box<dyn FnOnce() + Send>;
@@ -96,6 +104,14 @@ impl How {
 pub struct Hit {
     pub copy: Arc<Copy>,
     pub how: How,
+    /// Milliseconds since its fill.
+    pub age_ms: u64,
+}
+
+impl Hit {
+    fn of(copy: Arc<Copy>, how: How, now_ms: u64) -> Hit {
+        Hit { age_ms: copy.age_ms(now_ms), copy, how }
+    }
 }
 
 /// What a flight comes to.
@@ -129,9 +145,8 @@ pub struct Cache {
     live_breaker: Breaker,
     ledger_breaker: Breaker,
     // Locks that are held, to be renewed.
-    held: Mutex<Vec<errand::Held>>,
-    // Fills that wait for another instance's, by the token of their errand.
-    parked: Mutex<HashMap<LockToken, (Box<str>, Errand)>>,
+    held: Mutex<Held>,
+    parked: Mutex<Parked>,
     // What failed here lately, and until when nobody tries again.
     throttled: Mutex<HashMap<Box<str>, (FillError, u64)>>,
     writes: Writes,
@@ -169,40 +184,34 @@ impl Cache {
         let Some(copy) = self.local.get(key) else { return self.wait_for(key, policy, None, fill) };
         match policy.stand(copy.left_ms(now_ms), copy.looked_ms(now_ms)) {
             Stand::Fresh if self.is_early(&copy, policy, now_ms) => {
-                let how = if self.refresh(key, policy, &copy, true, fill) { How::Early } else { How::Fresh };
-                Ask::Have(self.stats.local(Hit { copy, how }))
+                let how = if self.refresh(key, policy, &copy, true, now_ms, fill) { How::Early } else { How::Fresh };
+                Ask::Have(self.stats.local(Hit::of(copy, how, now_ms)))
             }
-            Stand::Fresh => Ask::Have(self.stats.local(Hit { copy, how: How::Fresh })),
+            Stand::Fresh => Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms))),
             Stand::Look => {
-                self.refresh(key, policy, &copy, false, fill);
-                Ask::Have(self.stats.local(Hit { copy, how: How::Fresh }))
+                self.refresh(key, policy, &copy, false, now_ms, fill);
+                Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms)))
             }
             Stand::Revalidate => {
-                self.refresh(key, policy, &copy, false, fill);
-                Ask::Have(self.stats.revalidated(Hit { copy, how: How::Stale }))
+                self.refresh(key, policy, &copy, false, now_ms, fill);
+                Ask::Have(self.stats.revalidated(Hit::of(copy, How::Stale, now_ms)))
             }
             Stand::Lapsed | Stand::Late => self.wait_for(key, policy, Some(copy), fill),
             Stand::Gone => self.wait_for(key, policy, None, fill),
         }
     }
 
-    /// A copy that a request took because the flight did not land in time, or failed.
-    pub fn late(&self, copy: Arc<Copy>) -> Hit {
-        let is_fresh = copy.left_ms(self.around.now_ms()) > 0;
-        let how = if is_fresh { How::Fresh } else { How::Stale };
-        self.stats.late(Hit { copy, how })
+    /// A copy, if it may still be shown, that a request takes because the flight did not land in time, or failed.
+    pub fn late(&self, copy: Arc<Copy>, policy: &Policy) -> Option<Hit> {
+        let now_ms = self.around.now_ms();
+        let left_ms = copy.left_ms(now_ms);
+        let how = if left_ms > 0 { How::Fresh } else { How::Stale };
+        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.stats.late(Hit::of(copy, how, now_ms)))
     }
 
     /// What there is to show of a key after a moment's wait in vain, if anything.
     pub fn fallback(&self, key: &str, policy: &Policy) -> Option<Hit> {
-        let copy = self.local.get(key)?;
-        let left_ms = copy.left_ms(self.around.now_ms());
-        (policy.stand(left_ms, 0) != Stand::Gone).then(|| self.late(copy))
-    }
-
-    /// Seconds since a copy's fill: `Age`.
-    pub fn age_secs(&self, copy: &Copy) -> u64 {
-        copy.age_ms(self.around.now_ms()) / 1_000
+        self.late(self.local.get(key)?, policy)
     }
 
     /// The shared cache was changed by some instance: a hint. An empty key: anything may have been.
@@ -210,10 +219,10 @@ impl Cache {
         if key.is_empty() {
             self.local.each(|copy| copy.outdated(CACHE_LOCAL_MS));
         } else if is_removed {
-            self.local.remove(key);
+            // A fill under way here may show what was before that.
+            self.forget_here(&[key.into()]);
         } else if let Some(copy) = self.local.get(key) {
-            // Shown on, and looked after at once.
-            copy.outdated(CACHE_LOCAL_MS / 5 * 4);
+            copy.overtaken(self.around.now_ms(), CACHE_LOCAL_MS);
         }
         self.resume_parked(key);
     }
@@ -241,13 +250,13 @@ impl Cache {
         policy: &Policy,
         copy: &Arc<Copy>,
         is_early: bool,
+        now_ms: u64,
         fill: impl FnOnce() -> Fill,
     ) -> bool {
-        let now_ms = self.around.now_ms();
         if !copy.may_refresh(now_ms) || self.throttle_of(key, now_ms).is_some() || self.is_full() {
             return false;
         }
-        let (flight, is_leader) = self.board(key, policy);
+        let (flight, is_leader) = self.board(key, policy, false);
         if is_leader {
             self.stats.set_out(is_early);
             self.set_out(Errand::new(key, *policy, fill(), flight, Some(copy.fence), is_early));
@@ -264,9 +273,9 @@ impl Cache {
     ) -> Ask {
         let error = self.throttle_of(key, self.around.now_ms()).or_else(|| self.is_full().then(|| self.shed()));
         if let Some(error) = error {
-            return copy.map_or(Ask::Failed(error), |copy| Ask::Have(self.late(copy)));
+            return copy.and_then(|copy| self.late(copy, policy)).map_or(Ask::Failed(error), Ask::Have);
         }
-        let (flight, is_leader) = self.board(key, policy);
+        let (flight, is_leader) = self.board(key, policy, copy.is_none());
         if is_leader {
             self.set_out(Errand::new(key, *policy, fill(), flight.clone(), None, false));
         } else {
@@ -275,8 +284,8 @@ impl Cache {
         Ask::Wait(flight, copy)
     }
 
-    fn board(&self, key: &str, policy: &Policy) -> (Arc<Flight<Outcome>>, bool) {
-        if policy.is_joined { self.flights.board(key) } else { (Flights::alone(), true) }
+    fn board(&self, key: &str, policy: &Policy, insists: bool) -> (Arc<Flight<Outcome>>, bool) {
+        if policy.is_joined { self.flights.board(key, insists) } else { (Flights::alone(), true) }
     }
 
     fn is_full(&self) -> bool {

@@ -51,7 +51,8 @@ impl CacheStats {
         add(&self.hits_shared, 1);
     }
 
-    pub(super) fn revalidated(&self, hit: Hit) -> Hit {
+    /// An expired value is shown while a refresh runs behind.
+    pub fn revalidated(&self, hit: Hit) -> Hit {
         add(&self.stale_revalidated, 1);
         hit
     }

@@ -2,7 +2,7 @@
 //!
 //! Deletions of many writes travel together: while one call is under way, the next ones gather.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::flight::Waker;
@@ -12,8 +12,14 @@ use crate::limits::{CACHE_INVALIDATE_KEYS_MAX, CACHE_KEYS_REMEMBERED_MAX};
 #[derive(Default)]
 pub(super) struct Writes {
     pending: Mutex<Pending>,
-    // Keys whose deletion did not get through; the shared cache is not read before it has.
-    owed: Mutex<HashSet<Box<str>>>,
+    owed: Mutex<Owed>,
+}
+
+/// Keys whose deletion did not get through, each with the number of its write; the shared cache is not read before it has.
+#[derive(Default)]
+struct Owed {
+    keys: HashMap<Box<str>, u64>,
+    writes: u64,
 }
 
 #[derive(Default)]
@@ -29,6 +35,11 @@ impl Cache {
     pub fn wrote(self: &Arc<Cache>, keys: Vec<Box<str>>, waker: Waker) {
         self.forget_here(&keys);
         let mut pending = lock(&self.writes.pending);
+        if pending.keys.len() + keys.len() > CACHE_KEYS_REMEMBERED_MAX {
+            drop(pending);
+            self.owe(&keys);
+            return waker();
+        }
         pending.keys.extend(keys);
         pending.wakers.push(waker);
         if std::mem::replace(&mut pending.is_running, true) {
@@ -49,7 +60,16 @@ impl Cache {
             (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
         };
         self.owe(&keys);
+        // A reader may have fetched the old entry in between.
+        self.forget_here(&keys);
         wakers.into_iter().for_each(|wake| wake());
+    }
+
+    /// The writer of `keys` did not wait for the end of [`Cache::wrote`]: it is answered, so whoever reads here from now
+    /// on sees to the deletion first.
+    pub fn overdue(&self, keys: &[Box<str>]) {
+        self.owe(keys);
+        self.forget_here(keys);
     }
 
     fn delete_pending(self: &Arc<Cache>) {
@@ -72,7 +92,7 @@ impl Cache {
         }
     }
 
-    fn forget_here(&self, keys: &[Box<str>]) {
+    pub(super) fn forget_here(&self, keys: &[Box<str>]) {
         for key in keys {
             self.flights.spoil(key);
             self.local.remove(key);
@@ -86,24 +106,36 @@ impl Cache {
 
     fn owe(&self, keys: &[Box<str>]) {
         let mut owed = lock(&self.writes.owed);
-        // Past the bound a key lives by its TTL.
-        let room = CACHE_KEYS_REMEMBERED_MAX.saturating_sub(owed.len());
-        owed.extend(keys.iter().take(room).cloned());
+        owed.writes += 1;
+        let write = owed.writes;
+        for key in keys {
+            // Past the bound a key lives by its TTL.
+            if owed.keys.len() < CACHE_KEYS_REMEMBERED_MAX || owed.keys.contains_key(key) {
+                owed.keys.insert(key.clone(), write);
+            }
+        }
     }
 
     /// Deletes what is owed. False: the shared cache may still hold what was written over here.
     pub(super) fn settle_owed(&self) -> bool {
-        let owed: Vec<Box<str>> = lock(&self.writes.owed).iter().cloned().collect();
-        if owed.is_empty() {
-            return true;
-        }
-        if !self.delete(&owed) {
+        let owed: Vec<(Box<str>, u64)> = {
+            let owed = lock(&self.writes.owed);
+            if owed.keys.is_empty() {
+                return true;
+            }
+            owed.keys.iter().map(|(key, write)| (key.clone(), *write)).collect()
+        };
+        let keys: Vec<Box<str>> = owed.iter().map(|(key, _)| key.clone()).collect();
+        if !self.delete(&keys) {
             return false;
         }
         let mut left = lock(&self.writes.owed);
-        owed.iter().for_each(|key| {
-            left.remove(key);
-        });
+        for (key, write) in owed {
+            // One that was written again since is owed again.
+            if left.keys.get(&key) == Some(&write) {
+                left.keys.remove(&key);
+            }
+        }
         true
     }
 }

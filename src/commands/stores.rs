@@ -61,7 +61,8 @@ pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, String> {
             tracing::info!(url = without_password(url), "live store: Redis");
             let live = RedisLive::new(url, settings.redis_pool, settings.time_zone.clone());
             let live = live.map_err(|e| format!("live store: {e}"))?;
-            (Arc::new(live.clone()), Arc::new(RedisCache(live)))
+            let cache = RedisCache::new(&live, settings.redis_pool);
+            (Arc::new(live), Arc::new(cache))
         }
         LiveKind::Memory => {
             tracing::info!("live store: memory, built from the ledger at each start");

@@ -8,7 +8,11 @@ use crate::cache::Policy;
 /// As given: `off`, or a list of what shall differ from the default, milliseconds.
 #[derive(Clone, Debug, Args)]
 pub(super) struct RawCache {
-    /// Search results: off, or what shall differ from fresh=5000,stale=5000,cap=600000,null=5000,beta=1,deadline=1500
+    /// Search results: off, or what shall differ from fresh=5000,stale=5000,cap=600000,null=5000,beta=1,deadline=1500.
+    /// Fresh for so long, less up to a tenth; then shown while one refreshes (stale; as fresh where it is not given), then
+    /// where nothing better comes within 100 ms, up to the cap; null: how long "there is none" is believed; beta: how early
+    /// a busy value is refreshed, 0: not; deadline: of a request. For measuring alone: lock=0 (each instance for itself),
+    /// flight=0 (each request for itself, who wrote may read what was)
     #[arg(long, env = "CACHE_SEARCH", default_value = "", hide_default_value = true, value_name = "off|NAME=MS,…")]
     cache_search: String,
     /// Popular lists and live users, in the same way; fresh=1000

@@ -100,10 +100,15 @@ fn end(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape) {
 pub(super) fn header_lines(output: &mut Vec<u8>, headers: &[(&str, &str)]) {
     for (name, value) in headers {
         // What a handler echoes must never start a line of its own.
-        if !value.bytes().chain(name.bytes()).any(|byte| byte.is_ascii_control() && byte != b'\t') {
+        if !has_control(name) && !has_control(value) {
             line(output, name, value);
         }
     }
+}
+
+/// Looks at all of it, many bytes at a time: there hardly ever is one.
+fn has_control(text: &str) -> bool {
+    text.bytes().fold(false, |found, byte| found | (byte.is_ascii_control() & (byte != b'\t')))
 }
 
 /// Appends the answer to a request that broke a rule; the connection ends after it.

@@ -19,21 +19,39 @@ pub(crate) struct Slow {
 impl Slow {
     /// From here on each query of a like count takes so long.
     pub(crate) fn set(bench: &Bench, ms: u64) -> Slow {
-        let slow = Slow { url: bench.database_url.clone().expect("PostgreSQL") };
-        slow.run(&format!(
-            "CREATE SEQUENCE IF NOT EXISTS queries MINVALUE 0 START 0; SELECT nextval('queries'); \
+        run(
+            bench,
+            &format!(
+                "CREATE SEQUENCE IF NOT EXISTS queries MINVALUE 0 START 0; SELECT nextval('queries'); \
+             CREATE UNLOGGED TABLE IF NOT EXISTS fills (at timestamptz, process text); \
              CREATE OR REPLACE FUNCTION tick() RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$ \
-             BEGIN PERFORM nextval('queries'); PERFORM pg_sleep({ms}::float8 / 1000); RETURN true; END $$; \
+             BEGIN PERFORM nextval('queries'); \
+             INSERT INTO fills VALUES (clock_timestamp(), current_setting('tracker.process', true)); PERFORM pg_sleep({ms}::float8 / 1000); RETURN true; END $$; \
              ALTER TABLE post_stat RENAME TO post_stat_rows; \
              CREATE VIEW post_stat AS SELECT * FROM post_stat_rows WHERE (SELECT tick())"
-        ));
-        slow
+            ),
+        );
+        Slow { url: bench.database_url.clone().expect("PostgreSQL") }
     }
 
     /// Queries so far.
     pub(crate) fn queries(&self) -> i64 {
         let mut client = postgres::Client::connect(&self.url, postgres::NoTls).expect("connects");
         client.query_one("SELECT last_value FROM queries", &[]).expect("counts").get(0)
+    }
+
+    /// Seconds of PostgreSQL's clock.
+    pub(crate) fn now(&self) -> f64 {
+        let mut client = postgres::Client::connect(&self.url, postgres::NoTls).expect("connects");
+        client.query_one("SELECT extract(epoch FROM clock_timestamp())::float8", &[]).expect("a time").get(0)
+    }
+
+    /// When each query since then began, and of which program it was, as far as they have ended.
+    pub(crate) fn fills(&self, from: f64) -> Vec<(f64, String)> {
+        let mut client = postgres::Client::connect(&self.url, postgres::NoTls).expect("connects");
+        let sql = "SELECT extract(epoch FROM at)::float8, coalesce(process, '') FROM fills \
+                   WHERE at > to_timestamp($1) ORDER BY at";
+        client.query(sql, &[&from]).expect("rows").iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
     /// Empties the shared cache; the live store's own keys stay.
@@ -48,10 +66,12 @@ impl Slow {
         redis::cmd("PUBLISH").arg("et:cache").arg(format!("rlikes {POST}")).exec(&mut connection).expect("publishes");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
 
-    fn run(&self, sql: &str) {
-        postgres::Client::connect(&self.url, postgres::NoTls).expect("connects").batch_execute(sql).expect("runs");
-    }
+/// Runs statements on the database of a program.
+pub(crate) fn run(bench: &Bench, sql: &str) {
+    let url = bench.database_url.as_ref().expect("PostgreSQL");
+    postgres::Client::connect(url, postgres::NoTls).expect("connects").batch_execute(sql).expect("runs");
 }
 
 /// Nothing is left: no fill under way, no lock.

@@ -400,7 +400,8 @@ impl World {
 
     fn patience_over(self: &Arc<World>, request: &Request) {
         let cache = &request.instance.cache;
-        let fallback = request.copy.clone().map(|copy| cache.late(copy)).or_else(|| cache.fallback(KEY, &self.policy));
+        let fallback = request.copy.clone().and_then(|copy| cache.late(copy, &self.policy));
+        let fallback = fallback.or_else(|| cache.fallback(KEY, &self.policy));
         if let Some(hit) = fallback
             && !request.done.swap(true, Ordering::Relaxed)
         {
@@ -415,7 +416,10 @@ impl World {
         let cache = &request.instance.cache;
         match (shown, &request.copy) {
             (Some(Outcome::Hit(hit)), _) => self.answered(request, Ok(&hit)),
-            (_, Some(copy)) => self.answered(request, Ok(&cache.late(copy.clone()))),
+            (_, Some(copy)) => match cache.late(copy.clone(), &self.policy) {
+                Some(hit) => self.answered(request, Ok(&hit)),
+                None => self.answered(request, Err(FillError::Away)),
+            },
             (Some(Outcome::Ducked | Outcome::Died), None) if self.now() < request.began_ms + 1_400 => {
                 let Request { instance, began_ms, at_least, .. } = request;
                 let (instance, done) = (instance.clone(), AtomicBool::new(false));

@@ -12,7 +12,9 @@ use redis::{FromRedisValue, Script, ScriptInvocation, Value};
 use super::RedisLive;
 use super::connection::store_error;
 use super::script::{from_value, unexpected};
-use crate::limits::{CACHE_FENCE_KEPT_MS, CACHE_HINT_PING_MS, CACHE_HINT_READ_MS, REDIS_CONNECT_MS_MAX, RETRY_MS_MAX};
+use crate::limits::{
+    CACHE_CALL_MS_MAX, CACHE_FENCE_KEPT_MS, CACHE_HINT_PING_MS, CACHE_HINT_READ_MS, REDIS_CONNECT_MS_MAX, RETRY_MS_MAX,
+};
 use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
 
 const CHANNEL: &str = "et:cache";
@@ -42,11 +44,16 @@ impl Names {
     }
 }
 
-/// The readers' pool of a live store, used for the cache.
-#[derive(Clone)]
-pub struct RedisCache(pub RedisLive);
+/// On the server of a live store, through connections of its own: a call here has less time than a read there, since a
+/// fill comes after it.
+pub struct RedisCache(RedisLive);
 
 impl RedisCache {
+    /// With up to `pool_size` connections. Connects when it is first needed.
+    pub fn new(live: &RedisLive, pool_size: usize) -> RedisCache {
+        RedisCache(live.with_pool(pool_size, Duration::from_millis(CACHE_CALL_MS_MAX)))
+    }
+
     fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         self.0.read(|wire| wire.exchange(|connection| invocation.invoke(connection)))
     }

@@ -52,16 +52,15 @@ impl RedisLive {
     /// `time_zone`. Connects when it is first needed: fails only where the url is no url of Redis.
     pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
         let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
-        let pool = r2d2::Pool::builder()
-            .max_size(u32::try_from(pool_size.max(1)).unwrap_or(u32::MAX))
-            .min_idle(Some(0))
-            .connection_timeout(CHECK_OUT_TIMEOUT)
-            .test_on_check_out(true)
-            // A failure reaches the reader that it fails; the pool's own log line would be the second.
-            .error_handler(Box::new(r2d2::NopErrorHandler))
-            .build_unchecked(Connector::new(client.clone(), READER_TIMEOUT));
+        let pool = pool_of(client.clone(), pool_size, READER_TIMEOUT, CHECK_OUT_TIMEOUT);
         let generation_key = format!("{}gen", shard_prefix(0)).into();
         Ok(RedisLive { client, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
+    }
+
+    /// The same server with connections of its own, of which `call_timeout` is all that a call may take.
+    fn with_pool(&self, pool_size: usize, call_timeout: Duration) -> RedisLive {
+        let pool = pool_of(self.client.clone(), pool_size, call_timeout, call_timeout);
+        RedisLive { pool, ..self.clone() }
     }
 
     /// Runs a read, once more where the connection turned out to be dead: it did not time out, so there is time.
@@ -89,6 +88,17 @@ impl RedisLive {
     fn info(&self) -> Result<String, StoreError> {
         self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)))
     }
+}
+
+fn pool_of(client: redis::Client, size: usize, call: Duration, check_out: Duration) -> r2d2::Pool<Connector> {
+    r2d2::Pool::builder()
+        .max_size(u32::try_from(size.max(1)).unwrap_or(u32::MAX))
+        .min_idle(Some(0))
+        .connection_timeout(check_out)
+        .test_on_check_out(true)
+        // A failure reaches the reader that it fails; the pool's own log line would be the second.
+        .error_handler(Box::new(r2d2::NopErrorHandler))
+        .build_unchecked(Connector::new(client, call))
 }
 
 impl LiveStore for RedisLive {
