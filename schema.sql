@@ -43,8 +43,12 @@ CREATE INDEX IF NOT EXISTS post_search ON post USING gin (grams, hashtags) WITH 
 CREATE TABLE IF NOT EXISTS post_stat (
     post_id    text COLLATE "C" PRIMARY KEY,
     like_count bigint NOT NULL DEFAULT 0 CHECK (like_count >= 0),
-    version    bigint NOT NULL DEFAULT 0
+    version    bigint NOT NULL DEFAULT 0,
+    -- When the post was made, as in `post`; null where there is none: a search walks the posts that there are by their likes.
+    made_at    timestamptz
 ) WITH (fillfactor = 70);
+CREATE INDEX IF NOT EXISTS post_stat_rank ON post_stat (like_count DESC, made_at DESC, post_id)
+    WHERE made_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS post_like (
     user_id  text COLLATE "C" NOT NULL,
@@ -73,6 +77,23 @@ CREATE TABLE IF NOT EXISTS post_like_log (
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log
     USING brin (changed_at) WITH (autosummarize = on);
 
+-- Who was erased, and up to when (milliseconds): what happened before that is dropped, through whichever journal it comes.
+-- `seq` grows with every change, so that a writer knows whether it knows all. Kept for ever.
+CREATE TABLE IF NOT EXISTS erased (
+    user_id text COLLATE "C" PRIMARY KEY,
+    at      bigint NOT NULL,
+    seq     bigint NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
+
+-- Posts that went with the person whose erasure is the record at a position; kept as long as its verdict would be.
+CREATE TABLE IF NOT EXISTS erased_post (
+    stream   uuid NOT NULL,
+    position bigint NOT NULL,
+    post_id  text COLLATE "C" NOT NULL,
+    PRIMARY KEY (stream, position, post_id)
+);
+
 -- Records that the ledger refuses, as the journal holds them.
 CREATE TABLE IF NOT EXISTS dead_letter (
     stream   uuid NOT NULL,
@@ -93,7 +114,7 @@ CREATE TABLE IF NOT EXISTS watermark (
 ) WITH (fillfactor = 50);
 
 -- Decisions beyond "stored": 1 duplicate, 2 dead, 3 a post was made, 4 one was replaced, 5 one was deleted, 6 there was
--- none to delete. Likes are in their log.
+-- none to delete, 7 its user was erased, 8 a person was erased. Likes are in their log.
 CREATE TABLE IF NOT EXISTS verdict (
     stream        uuid NOT NULL,
     position      bigint NOT NULL,
@@ -106,7 +127,8 @@ CREATE TABLE IF NOT EXISTS verdict (
 );
 
 -- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component;
--- 9 to 12: posts, pages, components and keywords that events of other types name, key `TYPE<tab>value`.
+-- 9 to 12: posts, pages, components and keywords that events of other types name, key `TYPE<tab>value`;
+-- 14 to 16: what lists leave out of 4 to 6, as the post was deleted: negative.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     dimension smallint NOT NULL,
     bucket    bigint NOT NULL,
@@ -182,7 +204,7 @@ CREATE TABLE IF NOT EXISTS rollup_total (
     PRIMARY KEY (stream, dimension, key)
 ) WITH (fillfactor = 50);
 
--- For exact distinct users. event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
+-- For exact distinct users; and where an erasure finds a person's rows: kept as long as those. event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
 CREATE TABLE IF NOT EXISTS user_hour (
     hour       bigint NOT NULL,
     event_type smallint NOT NULL,

@@ -56,6 +56,9 @@ pub const FORGOTTEN_MAX: usize = 100_000;
 pub const LIST_ROWS_MAX: usize = 100;
 /// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
 pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
+/// Most liked posts that a search looks at one by one, before it asks an index for all that match: a keyword that one post
+/// in 75 has fills its page from them (20 of 1,500), any other has few matches to rank.
+pub const SEARCH_WALK_POSTS: i64 = 1_500;
 /// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
 pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.
@@ -116,13 +119,20 @@ pub const BATCH_RECORDS_MAX: usize = 20_000;
 pub const BATCH_RECORDS_MIN: usize = 100;
 /// Journal bytes of one ledger transaction.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// While it keeps up, the ledger sink waits this long for a larger batch (never while a ticket waits).
+/// While it keeps up, the ledger sink waits this long for a larger batch (not while a ticket waits: see [`LINGER_WAITED_MS`]).
 pub const LINGER_MS: u64 = 20;
 /// … and, where as many records as this came in that time already, up to the longer time below: the rollups of a large
 /// batch are far fewer rows than those of several small ones.
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
 pub const LINGER_BUSY_MS: u64 = 120;
+/// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
+/// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
+pub const LINGER_WAITED_MS: u64 = 7;
+/// See [`LINGER_WAITED_MS`].
+pub const LINGER_WAITED_RECORDS_MIN: f64 = 3.0;
+/// See [`LINGER_WAITED_MS`].
+pub const LINGER_WAITED_RECORDS_MAX: f64 = 20.0;
 /// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
 /// larger batch counts the same names in fewer commands.
 pub const LIVE_LINGER_MS: u64 = 100;
@@ -323,6 +333,13 @@ pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
 pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
 /// … which is this much for each like; measured: 4 µs, its row of the log included.
 pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
+/// Erasures of one batch may take this long beyond what a batch usually does: no index serves them, so that no event has to
+/// pay for one; the ledger waits meanwhile, and journals hold what comes.
+pub const POSTGRES_ERASE_MS_MAX: u64 = 300_000;
+/// Posts of one person whose cached answers go with an erasure; what is cached of more runs out by itself.
+pub const ERASED_POSTS_CACHED_MAX: usize = 100;
+/// An erasure that was waited for is answered once the live store shows it too, or after this.
+pub const ERASE_LIVE_WAIT_MS: u64 = 1_000;
 /// Likes that went with a post, of one record: past so many their rows are stepped over where verdicts are read back.
 pub const CLEARED_LIKES_READ_MAX: i64 = 1_000;
 /// COPY is handed to the client in pieces of this size: each wakes its runtime once.

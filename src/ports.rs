@@ -73,6 +73,10 @@ pub enum Verdict {
     Like(LikeOutcome),
     /// A post was put or deleted, with this outcome.
     Post(PostOutcome),
+    /// It happened before its user was erased: nothing was stored or counted.
+    Erased,
+    /// A person was erased; what that took from posts is told by [`Ledger::erasure`].
+    Erasure,
 }
 
 /// A post's like state as one user's action left it.
@@ -148,6 +152,12 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `Poison`: kept as a dead letter, counted nowhere.
 /// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
 ///   and beside its calls; days and spans are the sums of their folded hours.
+/// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
+///   url, referrer and properties; likes are undone through the log, which forgets whose they were; posts, forgotten
+///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`.
+///   Erasing again changes nothing.
+/// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
+///   journal; `count`, `ranking` and all sums keep what was counted.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -162,6 +172,12 @@ pub trait Ledger: Send + Sync {
     /// together with the watermark, in one snapshot: verdicts of a position past the watermark do not exist. `None` where
     /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
+
+    /// What the erasure at a position took from posts: read by those who follow the ledger.
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError>;
+
+    /// The posts that a person made or likes, at most `limit` of them each: what is cached of them goes with the person.
+    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
     /// Exact number of stored events that match, from rollups where one filter allows it, else from raw rows.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
@@ -242,6 +258,24 @@ pub trait LedgerWriter: Send {
     /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
     /// come. Everything summed up stays. To be called while nothing waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
+}
+
+/// What [`Ledger::erasure`] answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erasure {
+    /// Likes that went, by post.
+    pub unliked: Vec<(String, i64)>,
+    /// The person's posts, which are gone.
+    pub posts: Vec<String>,
+}
+
+/// What [`Ledger::belongings`] answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Belongings {
+    /// The person's posts and their hashtags.
+    pub posts: Vec<(String, Vec<String>)>,
+    /// Posts of anybody that the person likes.
+    pub liked: Vec<String>,
 }
 
 /// What [`Ledger::likes`] answers.
@@ -400,6 +434,9 @@ pub struct ExportPage {
 /// - **V17** A server that is away, hangs or is full ends a call in `Retry`, within a bound; the next call finds it
 ///   again. A store in this process is never away, and lets readers in while it is rebuilt.
 ///
+/// - **V18** A post that is gone has no place in any list but by what the batch counts as regained and by later batches;
+///   totals keep what was counted.
+///
 /// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed total for each
 /// dimension (and each event type), recent searches, and a watermark for each stream, changed atomically with the
 /// data they cover. Calls block, bounded by the adapter's read and write time-outs.
@@ -487,6 +524,10 @@ pub struct LiveBatch {
     pub users: Vec<(i64, Box<str>)>,
     /// In journal order.
     pub recent: Vec<RecentChange>,
+    /// Posts that lose their places in all buckets, once `counts` are in them; each once.
+    pub gone: Vec<Box<str>>,
+    /// What they are given back then, which happened behind their deletion: part of `counts`, and sorted as they are.
+    pub regained: Vec<(TallyKey, i64)>,
 }
 
 /// A change of one user's recent searches.

@@ -67,7 +67,9 @@ fn expect_recent(client: &mut Client, user: &str, expected: &[&str]) {
 
 #[track_caller]
 fn expect_count(client: &mut Client, query: &str, expected: i64) {
-    assert_eq!(client.read(&format!("/api/statistics?{query}")), json!({ "count": expected }), "{query}");
+    let answer = client.read(&format!("/api/statistics?{query}"));
+    let said = ["count", "source", "stale"].map(|field| &answer[field]);
+    assert_eq!(said, [&json!(expected), &json!("ledger"), &json!(false)], "{query}");
 }
 
 #[test]
@@ -583,7 +585,8 @@ fn readable(bench: &Bench) -> Vec<Value> {
     let read = paths.iter().map(|path| {
         let mut answer = client.read(path);
         answer.as_object_mut().expect("an object").remove("asOf");
-        assert!(answer.get("source").is_none_or(|source| source == "live"), "{path}: {answer}");
+        let source = if path.starts_with("/api/statistics?") { "ledger" } else { "live" };
+        assert!(answer.get("source").is_none_or(|named| named == source), "{path}: {answer}");
         answer
     });
     read.collect()

@@ -126,8 +126,11 @@ impl Run {
         self.disk.hold_keeper(self.plan.lanes == 1);
         match Journal::open_on(Arc::new(Mounted(self.disk.clone())), self.plan.lanes, settings(), self.clock()) {
             Ok(journal) => {
-                let worked = self.work(&Arc::new(journal));
+                let journal = Arc::new(journal);
+                let worked = self.work(&journal);
+                // Before the journal is dropped, which waits for its keeper.
                 self.disk.hold_keeper(false);
+                drop(journal);
                 worked?;
             }
             // The disk failed; that is no verdict on what it holds.

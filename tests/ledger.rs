@@ -1,6 +1,10 @@
 //! The contract of the ledger, run over PostgreSQL and SQLite: one suite, one set of answers. `// claims:` names what
 //! src/ports.rs says.
 
+#![allow(clippy::print_stdout, reason = "measurements are for whoever reads the test's output")]
+
+#[path = "ledger/erasing.rs"]
+mod erasing;
 #[path = "ledger/exporting.rs"]
 mod exporting;
 #[path = "ledger/failing.rs"]

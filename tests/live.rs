@@ -15,6 +15,8 @@ mod faulty;
 mod lists;
 #[path = "live/model.rs"]
 mod model;
+#[path = "live/places.rs"]
+mod places;
 #[path = "live/rebuilding.rs"]
 mod rebuilding;
 #[path = "live/recent.rs"]

@@ -96,3 +96,20 @@ fn every_file_says_what_it_owns_and_stays_small() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// The fuzz targets are a workspace of their own, which nothing but `make fuzz` builds.
+#[test]
+fn the_lock_of_the_fuzz_targets_knows_every_dependency() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let manifest = read("Cargo.toml");
+    let (_, wanted) = manifest.split_once("[dependencies]\n").unwrap();
+    let wanted = wanted.split("\n[").next().unwrap().lines().filter(|line| !line.starts_with('#'));
+    let lock = read("tests/fuzz/Cargo.lock");
+    let ours = lock.split("[[package]]").find(|package| package.contains("name = \"event-tracker\"")).unwrap();
+    let missing: Vec<&str> = wanted
+        .filter_map(|line| line.split(" = ").next())
+        .filter(|name| !name.is_empty() && !ours.contains(&format!("\"{name}")))
+        .collect();
+    assert!(missing.is_empty(), "cargo metadata --manifest-path tests/fuzz/Cargo.toml adds {missing:?}");
+}

@@ -232,6 +232,31 @@ impl Generation {
     }
 
     fn apply(&mut self, batch: &LiveBatch, calendar: &Calendar) {
+        self.add_counts(batch, calendar);
+        for post in &batch.gone {
+            self.remove(post);
+        }
+        for (key, count) in &batch.regained {
+            for bucket in self.targets(key.minute, batch.now_ms, calendar) {
+                self.counts(bucket, key.dimension).add(&key.key, *count);
+            }
+        }
+        self.add_users(batch, calendar);
+        for change in &batch.recent {
+            self.change_recent(change, batch.now_ms);
+        }
+    }
+
+    /// A post leaves all buckets; totals keep what it counted.
+    fn remove(&mut self, post: &str) {
+        for (dimension, counts) in self.buckets.values_mut().flatten() {
+            if dimension.gone().is_some() && counts.by_name.contains_key(post) {
+                Arc::make_mut(counts).by_name.remove(post);
+            }
+        }
+    }
+
+    fn add_counts(&mut self, batch: &LiveBatch, calendar: &Calendar) {
         for group in batch.counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute)) {
             let (dimension, minute) = (group[0].0.dimension, group[0].0.minute);
             self.add_totals(dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
@@ -246,6 +271,9 @@ impl Generation {
                 counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
             }
         }
+    }
+
+    fn add_users(&mut self, batch: &LiveBatch, calendar: &Calendar) {
         for group in batch.users.chunk_by(|a, b| a.0 == b.0) {
             for bucket in self.targets(group[0].0, batch.now_ms, calendar) {
                 // So that the minute is folded, whether it counts anything or not.
@@ -253,9 +281,6 @@ impl Generation {
                 let sketch = Arc::make_mut(self.users.entry(bucket).or_default());
                 group.iter().for_each(|(_, user)| sketch.add(user));
             }
-        }
-        for change in &batch.recent {
-            self.change_recent(change, batch.now_ms);
         }
     }
 

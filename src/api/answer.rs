@@ -110,6 +110,14 @@ pub(super) fn dead(exchange: &mut Exchange<'_>) {
     error(exchange, 422, "refused_by_ledger", "the ledger refuses the data; it is kept in dead_letter");
 }
 
+/// It happened before its user was erased, and so it is nothing that could be stored.
+pub(super) fn erased(exchange: &mut Exchange<'_>) {
+    error(exchange, 410, "user_erased", ERASED);
+}
+
+/// What is said of it.
+pub(super) const ERASED: &str = "its user was erased, and it happened before that: nothing of it is kept";
+
 /// A store did not answer in time, and nothing else can.
 pub(super) fn store_away(exchange: &mut Exchange<'_>) {
     let message = "the stores do not answer; events are still taken. Ask again";

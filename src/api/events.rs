@@ -199,6 +199,7 @@ impl Api {
             None => {}
             Some(Waited::Done) => match decisions.verdicts().first() {
                 Some((_, Verdict::Dead)) => answer::dead(exchange),
+                Some((_, Verdict::Erased)) => answer::erased(exchange),
                 verdict => {
                     self.forget(liked, exchange);
                     let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
@@ -250,20 +251,21 @@ fn accepted(id: Uuid, exchange: &mut Exchange<'_>) {
 
 fn settle_row(body: &mut BatchBody, (index, id): (usize, Uuid), verdict: Verdict) {
     match verdict {
-        Verdict::Like(_) | Verdict::Post(_) => {}
+        Verdict::Like(_) | Verdict::Post(_) | Verdict::Erasure => {}
         Verdict::Duplicate => body.duplicates += 1,
         Verdict::Dead => {
-            body.accepted -= 1;
-            body.rejected += 1;
-            body.results.push(RowResult {
-                index,
-                event_id: Some(id.to_string()),
-                status: "rejected",
-                error: "refused_by_ledger",
-                message: "the ledger refuses the event's data; it is kept in dead_letter".into(),
-            });
+            let message = "the ledger refuses the event's data; it is kept in dead_letter";
+            refused_row(body, index, id, "refused_by_ledger", message);
         }
+        Verdict::Erased => refused_row(body, index, id, "user_erased", answer::ERASED),
     }
+}
+
+fn refused_row(body: &mut BatchBody, index: usize, id: Uuid, error: &'static str, message: &'static str) {
+    body.accepted -= 1;
+    body.rejected += 1;
+    let (event_id, message) = (Some(id.to_string()), message.into());
+    body.results.push(RowResult { index, event_id, status: "rejected", error, message });
 }
 
 fn rejected_row(index: usize, rejection: Rejection) -> RowResult {

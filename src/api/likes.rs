@@ -182,6 +182,7 @@ impl Api {
         let outcome = match verdict {
             Some(Verdict::Like(outcome)) => Some((outcome.liked, outcome.like_count, outcome.changed)),
             Some(Verdict::Dead) => return answer::dead(exchange),
+            Some(Verdict::Erased) => return answer::erased(exchange),
             // Done by an earlier request of that id, which may have been long ago: what holds now is the answer.
             Some(Verdict::Duplicate) => self.likes_now(wanted, exchange).map(|now| (now.liked, now.like_count, false)),
             // Late; or the ledger's reply was lost, and of an action that changed nothing no count is written down.

@@ -9,6 +9,7 @@ mod cached;
 mod client;
 mod content;
 mod cors;
+mod erasure;
 mod events;
 mod export;
 mod export_format;
@@ -97,6 +98,13 @@ impl Api {
                     _ => self.not_here(request, "GET, HEAD, DELETE", exchange),
                 }
             }
+            path if path.starts_with("/api/users/") => match method {
+                Delete if self.admits(Right::Admin, request, exchange) => {
+                    self.delete_user(&path["/api/users/".len()..], request, exchange);
+                }
+                Delete => {}
+                _ => self.not_here(request, "DELETE", exchange),
+            },
             path => match self.reads(path) {
                 Some((route, right)) if read => {
                     if right.is_none_or(|right| self.admits(right, request, exchange)) {

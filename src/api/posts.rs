@@ -222,6 +222,10 @@ fn settled(decisions: &Decisions, exchange: &mut Exchange<'_>) -> Settled {
                 answer::dead(exchange);
                 Settled::Answered
             }
+            Some(Verdict::Erased) => {
+                answer::erased(exchange);
+                Settled::Answered
+            }
             _ => Settled::Later,
         },
         Some(_) => Settled::Later,

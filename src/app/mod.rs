@@ -4,6 +4,7 @@
 //! knows nothing of HTTP, and no product by name. Reads return a [`Pending`] that the caller sleeps for.
 
 mod caching;
+mod erase;
 pub mod ingest;
 mod likes;
 mod posts;

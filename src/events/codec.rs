@@ -13,6 +13,7 @@ const KIND_EVENT: u8 = 1;
 const KIND_FORGET: u8 = 2;
 const KIND_POST_PUT: u8 = 3;
 const KIND_POST_DELETE: u8 = 4;
+const KIND_ERASE: u8 = 5;
 const KIND_LOST: u8 = 255;
 
 /// One entry of the journal: every write of the system, in one order.
@@ -22,6 +23,7 @@ pub enum Record<'a> {
     Forget(Forget<'a>),
     PostPut(PostPut<'a>),
     PostDelete(PostDelete<'a>),
+    Erase(Erase<'a>),
     /// Stands where a record was that is lost: damage of the journal, salvaged. Nothing but its position is known; every
     /// sink passes it, counts it and says so.
     Lost,
@@ -55,6 +57,13 @@ pub struct PostPut<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostDelete<'a> {
     pub post_id: Cow<'a, str>,
+    pub at_ms: i64,
+}
+
+/// Removes a person: what happened up to `at_ms` names them no more, whenever and wherever it comes in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Erase<'a> {
+    pub user_id: Cow<'a, str>,
     pub at_ms: i64,
 }
 
@@ -123,6 +132,14 @@ pub fn encode_post_delete(delete: &PostDelete<'_>, out: &mut Vec<u8>) {
     finish(start, out);
 }
 
+/// Appends the erasure of a person, encoded, to `out`.
+pub fn encode_erase(erase: &Erase<'_>, out: &mut Vec<u8>) {
+    let start = begin(KIND_ERASE, out);
+    out.extend_from_slice(&erase.at_ms.to_le_bytes());
+    put_string(&erase.user_id, out);
+    finish(start, out);
+}
+
 /// Appends any record, encoded, to `out`.
 pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
     match record {
@@ -130,6 +147,7 @@ pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
         Record::Forget(forget) => encode_forget(forget, out),
         Record::PostPut(put) => encode_post_put(put, out),
         Record::PostDelete(delete) => encode_post_delete(delete, out),
+        Record::Erase(erase) => encode_erase(erase, out),
         Record::Lost => out.extend_from_slice(&LOST_RECORD),
     }
 }
@@ -146,6 +164,7 @@ pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
         KIND_FORGET => Record::Forget(decode_forget(&mut body)?),
         KIND_POST_PUT => Record::PostPut(decode_post_put(&mut body)?),
         KIND_POST_DELETE => Record::PostDelete(decode_post_delete(&mut body)?),
+        KIND_ERASE => Record::Erase(decode_erase(&mut body)?),
         KIND_LOST => Record::Lost,
         _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
     };
@@ -211,6 +230,11 @@ fn decode_post_put<'a>(body: &mut &'a [u8]) -> Result<PostPut<'a>, Corrupt> {
 fn decode_post_delete<'a>(body: &mut &'a [u8]) -> Result<PostDelete<'a>, Corrupt> {
     let at_ms = take_i64(body)?;
     Ok(PostDelete { post_id: take_string(body)?, at_ms })
+}
+
+fn decode_erase<'a>(body: &mut &'a [u8]) -> Result<Erase<'a>, Corrupt> {
+    let at_ms = take_i64(body)?;
+    Ok(Erase { user_id: take_string(body)?, at_ms })
 }
 
 fn begin(kind: u8, out: &mut Vec<u8>) -> usize {
@@ -304,7 +328,8 @@ mod tests {
                 created_at_ms: component_id, at_ms: received_at_ms,
             };
             let delete = PostDelete { post_id: "p".into(), at_ms: event_time_ms };
-            let rest_of_them = [Record::PostPut(put), Record::PostDelete(delete)];
+            let erase = Erase { user_id: "u".into(), at_ms: event_time_ms };
+            let rest_of_them = [Record::PostPut(put), Record::PostDelete(delete), Record::Erase(erase)];
             rest_of_them.iter().for_each(|record| encode_record(record, &mut bytes));
             bytes.extend_from_slice(&LOST_RECORD);
             let mut rest = bytes.as_slice();

@@ -12,8 +12,8 @@ mod sketch;
 mod tally;
 
 pub use codec::{
-    Corrupt, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_event, encode_forget,
-    encode_post_delete, encode_post_put, encode_record,
+    Corrupt, Erase, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_erase, encode_event,
+    encode_forget, encode_post_delete, encode_post_put, encode_record,
 };
 pub use sketch::Sketch;
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
@@ -114,6 +114,13 @@ pub enum Dimension {
     MentionedComponent = 11,
     /// Events by folded keyword, likewise.
     MentionedKeyword = 12,
+    /// What lists leave out of [`Dimension::PostViews`]: the views of a post from before it was deleted, negative. The
+    /// counts themselves stay what they are.
+    GoneViews = 14,
+    /// The same of its clicks.
+    GoneClicks = 15,
+    /// The same of its likes.
+    GoneLikes = 16,
 }
 
 impl Dimension {
@@ -128,6 +135,21 @@ impl Dimension {
         Dimension::Page,
         Dimension::Component,
     ];
+
+    /// What lists leave out of this one, for those that name posts.
+    pub fn gone(self) -> Option<Dimension> {
+        match self {
+            Dimension::PostViews => Some(Dimension::GoneViews),
+            Dimension::PostClicks => Some(Dimension::GoneClicks),
+            Dimension::PostLikes => Some(Dimension::GoneLikes),
+            _ => None,
+        }
+    }
+
+    /// Under which lists a row of the ledger's rollups counts, if it does, by the row's number.
+    pub fn listed(code: i64) -> Option<Dimension> {
+        Self::ALL.into_iter().find(|d| *d as i64 == code || d.gone().is_some_and(|gone| gone as i64 == code))
+    }
 
     /// A ranked one by its number.
     pub fn from_code(code: u8) -> Option<Dimension> {
@@ -180,6 +202,11 @@ impl<'a> Event<'a> {
     /// The minute since the epoch that the event counts in.
     pub fn minute(&self) -> i64 {
         self.event_time_ms.div_euclid(60_000)
+    }
+
+    /// When it counts as having happened: a client's clock may be ahead of ours.
+    pub fn happened_ms(&self) -> i64 {
+        self.event_time_ms.min(self.received_at_ms)
     }
 
     /// The user's recent search that this event is, if it is one: user and keyword as typed.

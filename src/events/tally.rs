@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{Dimension, Event, EventType, PostDelete, fold_keyword, page_key};
+use super::{Dimension, Event, EventType, fold_keyword, page_key};
 
 /// Where a count goes: what is counted, the minute since the epoch it happened in, under which name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +30,11 @@ impl Tally {
                 keys.insert(key.into(), delta);
             }
         }
+    }
+
+    /// Takes out every count of a name.
+    pub fn forget(&mut self, key: &str) {
+        self.counts.values_mut().for_each(|keys| _ = keys.remove(key));
     }
 
     /// All counts that are not zero, in the order of dimension, minute and key (bytewise): the order in which every
@@ -100,9 +105,9 @@ pub fn tally_like(tally: &mut Tally, event: &Event<'_>, liked: bool) {
     }
 }
 
-/// Counts likes that went with their post: that many net likes fewer, at the time of its removal.
-pub fn tally_unliked(tally: &mut Tally, delete: &PostDelete<'_>, likes_removed: i64) {
+/// Counts likes that went with their post or with a person: that many net likes fewer, at the time of the removal.
+pub fn tally_unliked(tally: &mut Tally, post: &str, at_ms: i64, likes_removed: i64) {
     if likes_removed != 0 {
-        tally.add(Dimension::PostLikes, delete.at_ms.div_euclid(60_000), &delete.post_id, -likes_removed);
+        tally.add(Dimension::PostLikes, at_ms.div_euclid(60_000), post, -likes_removed);
     }
 }

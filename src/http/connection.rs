@@ -21,7 +21,7 @@ use super::response::Shape;
 use super::server::{Request, Shared};
 use super::socket::{Got, Socket};
 use super::stream::{Producer, Stream};
-use crate::clock::{monotonic_ms, monotonic_us};
+use crate::clock::monotonic_us;
 use crate::limits::READS_IN_A_ROW_MAX;
 use crate::runtime::Fired;
 
@@ -114,11 +114,14 @@ struct Connection {
     reads_in_a_row: usize,
     /// When the first byte of the earliest request came that is not answered.
     begun_us: u64,
+    /// The monotonic clock after the last read or write, whichever was later: it is looked at twice a turn.
+    now_us: u64,
 }
 
 impl Connection {
     fn new(shared: &Arc<Shared>, worker: usize, socket: Socket, peer: SocketAddr) -> Connection {
         let entry = shared.registry.enter(worker, socket.number());
+        let now_us = monotonic_us();
         Connection {
             outlet: Outlet::new(shared.clone(), Watch::new(worker, socket.number())),
             seat: Seat { shared: shared.clone(), worker, entry },
@@ -130,7 +133,8 @@ impl Connection {
             shared: shared.clone(),
             peer,
             reads_in_a_row: 0,
-            begun_us: monotonic_us(),
+            begun_us: now_us,
+            now_us,
         }
     }
 
@@ -182,8 +186,9 @@ impl Connection {
             }
             match self.socket.read(self.input.room()) {
                 Ok(Got::Bytes(length)) => {
+                    self.now_us = monotonic_us();
                     if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
-                        self.begun_us = monotonic_us();
+                        self.begun_us = self.now_us;
                     }
                     self.input.came(length);
                     self.shared.stats.bytes_in.add(self.seat.worker, length as u64);
@@ -214,7 +219,7 @@ impl Connection {
             }
             if self.phase == Phase::FirstByte {
                 // Its time counts from connecting.
-                self.seat.entry.idle(monotonic_ms());
+                self.seat.entry.idle(self.now_ms());
             } else {
                 self.become_idle(Phase::Idle);
             }
@@ -229,15 +234,20 @@ impl Connection {
 
     fn become_idle(&mut self, phase: Phase) {
         let config = &self.shared.config;
-        self.seat.entry.idle(monotonic_ms());
+        let now_ms = self.now_ms();
+        self.seat.entry.idle(now_ms);
         self.phase = phase;
         let after_ms = if phase == Phase::Idle { config.idle_ms } else { config.first_byte_ms };
-        self.outlet.watch.arm(Fired::Read, after_ms);
+        self.outlet.watch.arm_from(now_ms, Fired::Read, after_ms);
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
     }
 
     /// Answers the whole requests of the input, as many as one turn may.
     fn answer_all(&mut self) -> Turn {
-        self.outlet.date = self.shared.desk(self.seat.worker).date();
+        self.outlet.date(self.now_us);
         for _ in 0..self.shared.config.pipeline_requests_max {
             match self.next_body() {
                 Ok(None) => return Turn::Read,
@@ -314,14 +324,14 @@ impl Connection {
     /// Room and time for the rest of a body. The time moves with what has come: the whole has its bound, and after a
     /// first grace every second must have brought its bytes.
     fn await_body(&mut self) -> Result<(), Refusal> {
+        let now_ms = self.now_ms();
         let config = &self.shared.config;
         let Stage::Body(body) = &mut self.stage else { return Ok(()) };
-        let now_ms = monotonic_ms();
         let since_ms = *body.since_ms.get_or_insert(now_ms);
         let earned_ms = body.received as u64 * 1_000 / config.body_bytes_per_second_min.max(1);
         let end_ms = since_ms + config.body_ms.min(config.body_rate_after_ms + earned_ms);
         self.phase = Phase::Body;
-        self.outlet.watch.arm(Fired::Read, end_ms.saturating_sub(now_ms));
+        self.outlet.watch.arm_from(now_ms, Fired::Read, end_ms.saturating_sub(now_ms));
         let wanted = body.wanted().unwrap_or(usize::MAX);
         self.input.make_room(wanted, &self.shared)
     }
@@ -393,6 +403,7 @@ impl Connection {
     /// What is left of the input begins to count now: it is a later request.
     fn count_durations(&mut self) {
         let now_us = monotonic_us();
+        self.now_us = now_us;
         let answers = std::mem::take(&mut self.outlet.unsent);
         if answers > 0 {
             self.shared.stats.durations.add(self.seat.worker, now_us - self.begun_us, answers);
@@ -449,7 +460,8 @@ impl Connection {
         if self.input.has_no_buffer() {
             self.input.put(self.outlet.lend());
         }
-        self.outlet.date = self.shared.desk(self.seat.worker).date();
+        self.now_us = monotonic_us();
+        self.outlet.date(self.now_us);
         self.refuse(refusal);
         if self.flush().is_ok() {
             self.linger();

@@ -27,13 +27,14 @@ pub(super) struct Desk {
 
 struct State {
     spare: Vec<Lent>,
-    second: u64,
     date: DateLine,
+    /// When the next second begins, in microseconds of the monotonic clock.
+    date_until_us: u64,
 }
 
 impl Desk {
     pub(super) fn new() -> Desk {
-        Desk { state: Mutex::new(State { spare: Vec::new(), second: u64::MAX, date: [b' '; 37] }) }
+        Desk { state: Mutex::new(State { spare: Vec::new(), date: [b' '; 37], date_until_us: 0 }) }
     }
 
     /// Buffers for a connection that gets bytes.
@@ -57,15 +58,16 @@ impl Desk {
         }
     }
 
-    /// The `Date` line of this second.
-    pub(super) fn date(&self) -> DateLine {
-        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    /// The `Date` line of this second, and until when it is that of `now_us` on the monotonic clock. The wall clock is
+    /// looked at once a second: one that was set shows in the next.
+    pub(super) fn date(&self, now_us: u64) -> (DateLine, u64) {
         let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if state.second != second {
-            state.second = second;
-            state.date = date_line(second);
+        if now_us >= state.date_until_us {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            state.date = date_line(since.as_secs());
+            state.date_until_us = now_us + 1_000_000 - u64::from(since.subsec_micros());
         }
-        state.date
+        (state.date, state.date_until_us)
     }
 }
 

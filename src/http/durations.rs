@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
 
+use super::stats::add;
+
 /// Upper bounds of the buckets in microseconds, half to a third apart: a quantile read from them is at most that far off.
 pub const DURATION_BOUNDS_US: [u64; 22] = [
     250, 500, 1_000, 2_000, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000,
@@ -38,12 +40,12 @@ impl Durations {
         Durations { shards: (0..shards.max(1)).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds `count` requests that took `us` microseconds.
+    /// Adds `count` requests that took `us` microseconds; the worker itself calls.
     pub(super) fn add(&self, worker: usize, us: u64, count: u64) {
-        let shard = &self.shards[worker % self.shards.len()];
+        let shard = &self.shards[worker];
         let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < us);
-        shard.counts[bucket].fetch_add(count, Ordering::Relaxed);
-        shard.sum_us.fetch_add(us * count, Ordering::Relaxed);
+        add(&shard.counts[bucket], count);
+        add(&shard.sum_us, us * count);
     }
 
     /// The sum of all shards.

@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::response::{Answer, DateLine, Shape, error_body, header_lines, render, render_refusal, render_stream};
 use super::server::Shared;
 use super::stream::{Producer, Stream};
-use crate::runtime::{Deadline, Fired, Ticket, arm, register, unregister};
+use crate::runtime::{Deadline, Fired, Ticket, arm, arm_from, register, unregister};
 
 /// The header by which a request is found in logs.
 pub(super) const REQUEST_ID: &str = "X-Request-Id";
@@ -53,6 +53,11 @@ impl Watch {
         arm(self.worker, &self.deadline, action, after_ms);
     }
 
+    /// The same, counted from a time that is known already.
+    pub(super) fn arm_from(&self, now_ms: u64, action: Fired, after_ms: u64) {
+        arm_from(self.worker, &self.deadline, now_ms, action, after_ms);
+    }
+
     pub(super) fn disarm(&self) {
         self.deadline.clear();
     }
@@ -83,7 +88,8 @@ impl Drop for Watch {
 /// Everything about a connection but its input and its socket.
 pub(super) struct Outlet {
     pub(super) output: Vec<u8>,
-    pub(super) date: DateLine,
+    date: DateLine,
+    date_until_us: u64,
     pub(super) watch: Watch,
     pub(super) shared: Arc<Shared>,
     held: Vec<Held>,
@@ -100,6 +106,7 @@ impl Outlet {
         Outlet {
             output: Vec::new(),
             date: [b' '; 37],
+            date_until_us: 0,
             watch,
             shared,
             held: Vec::new(),
@@ -123,6 +130,13 @@ impl Outlet {
         let output = std::mem::take(&mut self.output);
         let held = std::mem::take(&mut self.held);
         self.shared.desk(self.watch.worker).give_back(Lent { input, output, held });
+    }
+
+    /// Answers from here on are dated with `now_us`.
+    pub(super) fn date(&mut self, now_us: u64) {
+        if now_us >= self.date_until_us {
+            (self.date, self.date_until_us) = self.shared.desk(self.watch.worker).date(now_us);
+        }
     }
 
     pub(super) fn has_stream(&self) -> bool {

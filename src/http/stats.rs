@@ -1,4 +1,5 @@
-//! What the server counts, one shard a worker, so that counting a request never moves a cache line between cores.
+//! What the server counts, one shard a worker, so that counting a request never moves a cache line between cores and,
+//! since no two threads write one shard, needs no locked instruction either.
 //!
 //! Owns the numbers and nothing else: whoever shows them reads them with `load`.
 
@@ -9,7 +10,7 @@ use crossbeam::utils::CachePadded;
 use super::durations::Durations;
 use super::refusal::Refusal;
 
-/// A number that any worker adds to and anybody reads.
+/// A number that every worker adds to, in its own shard, and anybody reads.
 pub struct Counter {
     shards: Box<[CachePadded<AtomicU64>]>,
 }
@@ -19,15 +20,20 @@ impl Counter {
         Counter { shards: (0..shards.max(1)).map(|_| CachePadded::default()).collect() }
     }
 
-    /// Adds to the shard of a worker; a thread that is no worker takes shard 0.
-    pub fn add(&self, worker: usize, count: u64) {
-        self.shards[worker % self.shards.len()].fetch_add(count, Ordering::Relaxed);
+    /// Adds to the shard of the worker that calls; from any other thread an addition of the worker's own could be lost.
+    pub(super) fn add(&self, worker: usize, count: u64) {
+        add(&self.shards[worker], count);
     }
 
     /// The sum of all shards. Each is read on its own: exact once nobody counts any more.
     pub fn load(&self, ordering: Ordering) -> u64 {
         self.shards.iter().map(|shard| shard.load(ordering)).sum()
     }
+}
+
+/// A read and a write: for a number that one thread alone writes.
+pub(super) fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 /// The counts of one server.

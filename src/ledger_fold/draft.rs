@@ -1,14 +1,16 @@
 //! A batch on its way into a ledger: which records are stored, and all that follows from them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::erasing::{Erased, erase_actions, person_of};
 use super::likes::{Action, Deed, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
 use crate::events::{
-    Event, EventType, Forget, PostPut, Record, Tally, encode_record, tally_like, tally_stored, tally_unliked,
+    Dimension, Erase, Event, EventType, Forget, PostPut, Record, Tally, encode_record, tally_like, tally_stored,
+    tally_unliked,
 };
 use crate::ports::{Batch, Position, PostOutcome, StoreError, Verdict, Verdicts};
 
@@ -25,6 +27,8 @@ pub struct Draft<'b> {
     /// Ids that clients chose, each once.
     pub client_ids: Vec<Uuid>,
     pub forgets: Vec<&'b Forget<'b>>,
+    /// Erasures and their records, in journal order.
+    pub erases: Vec<(usize, &'b Erase<'b>)>,
     pub dead: Vec<(Position, &'b str)>,
     verdicts: Verdicts,
     /// The newest time of receipt: what "now" is to the batch.
@@ -47,24 +51,46 @@ pub struct Effects<'b> {
     pub users: Vec<(i64, EventType, &'b str)>,
     /// Of every record that has one, in order.
     pub verdicts: Verdicts,
+    pub places: Places<'b>,
+}
+
+/// Posts that were deleted, and so lose their places in lists; and what they got back since.
+#[derive(Clone, Debug, Default)]
+pub struct Places<'b> {
+    /// Each once, in their order.
+    pub gone: Vec<&'b str>,
+    /// Under [`crate::events::Dimension::gone`].
+    pub since: Rollups,
 }
 
 impl<'b> Draft<'b> {
-    /// Sorts a batch; `Poison` where an event's time cannot be stored.
-    pub fn new(batch: &'b Batch<'b>, dead: &'b BTreeMap<Position, String>) -> Result<Draft<'b>, StoreError> {
+    /// Sorts a batch; `Poison` where an event's time cannot be stored. `erased` are those that the ledger has erased.
+    pub fn new(
+        batch: &'b Batch<'b>,
+        dead: &'b BTreeMap<Position, String>,
+        erased: &Erased,
+    ) -> Result<Draft<'b>, StoreError> {
         let mut draft = Draft {
             batch,
             events: Vec::with_capacity(batch.records.len()),
             posts: Vec::new(),
             client_ids: Vec::new(),
             forgets: Vec::new(),
+            erases: Vec::new(),
             dead: Vec::new(),
             verdicts: Vec::new(),
             now_ms: i64::MIN,
         };
         let mut ids = HashSet::new();
+        let mut erased_here: HashMap<&str, i64> = HashMap::new();
         for (index, record) in batch.records.iter().enumerate() {
             let position = batch.position(index);
+            if let Some((user, happened_ms)) = person_of(record)
+                && [erased.get(user), erased_here.get(user)].into_iter().flatten().any(|at_ms| happened_ms <= *at_ms)
+            {
+                draft.verdicts.push((position, Verdict::Erased));
+                continue;
+            }
             if let Some(reason) = dead.get(&position) {
                 draft.dead.push((position, reason));
                 draft.verdicts.push((position, Verdict::Dead));
@@ -79,6 +105,14 @@ impl<'b> Draft<'b> {
                 Record::PostDelete(delete) => {
                     check_times(position, [delete.at_ms, 0])?;
                     draft.add_post(Action::of_delete(index, delete));
+                }
+                Record::Erase(erase) => {
+                    check_times(position, [erase.at_ms, 0])?;
+                    draft.now_ms = draft.now_ms.max(erase.at_ms);
+                    let at_ms = erased_here.entry(&erase.user_id).or_insert(erase.at_ms);
+                    *at_ms = erase.at_ms.max(*at_ms);
+                    draft.erases.push((index, erase));
+                    draft.verdicts.push((position, Verdict::Erasure));
                 }
                 Record::Lost => {}
                 Record::Event(event) => {
@@ -101,6 +135,11 @@ impl<'b> Draft<'b> {
     fn add_post(&mut self, action: Action<'b>) {
         self.now_ms = self.now_ms.max(action.at_ms);
         self.posts.push(action);
+    }
+
+    /// Records are dropped, and so have verdicts to write.
+    pub fn has_dropped(&self) -> bool {
+        !self.verdicts.is_empty()
     }
 
     /// Posts that are put, whether or not they last to the end of the batch.
@@ -128,12 +167,25 @@ impl<'b> Draft<'b> {
         });
     }
 
-    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order.
-    pub fn actions(&self) -> Vec<Action<'b>> {
+    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order. `belongings`: user and
+    /// post, of those whom the batch erases.
+    pub fn actions<'x>(&self, belongings: &'x [(String, String)]) -> Vec<Action<'x>>
+    where
+        'b: 'x,
+    {
         let likes = self.events.iter().filter_map(|(index, event)| Action::of_event(*index, event));
-        let mut actions: Vec<Action<'b>> = likes.chain(self.posts.iter().copied()).collect();
-        if !self.posts.is_empty() {
-            actions.sort_unstable_by_key(|action| action.index);
+        let mut actions: Vec<Action<'x>> = likes.chain(self.posts.iter().copied()).collect();
+        if !self.erases.is_empty() {
+            let named = actions.iter().filter_map(|action| match action.deed {
+                Deed::Like(_, user) => Some((action.index, user, action.post)),
+                Deed::Put(put) => Some((action.index, &*put.user_id, action.post)),
+                _ => None,
+            });
+            let erasing = erase_actions(&self.erases, belongings, named);
+            actions.extend(erasing);
+        }
+        if actions.iter().any(Action::is_of_post) {
+            actions.sort_by_key(|action| action.index);
         }
         actions
     }
@@ -151,42 +203,95 @@ impl<'b> Draft<'b> {
     }
 
     /// Decides everything else, now that duplicates are out and likes are folded.
-    pub fn effects(&self, actions: &[Action<'b>], fold: &LikeFold<'b>, users: &mut UserHours) -> Effects<'b> {
+    pub fn effects<'x>(&self, actions: &[Action<'x>], fold: &LikeFold<'x>, users: &mut UserHours) -> Effects<'x>
+    where
+        'b: 'x,
+    {
+        let (mut tally, mut since) = (Tally::default(), Tally::default());
+        // The last deletion of each post.
+        let gone: HashMap<&str, usize> = fold.gone.iter().map(|(index, post, _)| (*post, *index)).collect();
         let mut verdicts = self.verdicts.clone();
-        let mut rows = Vec::with_capacity(self.events.len());
-        let mut tally = Tally::default();
-        let decided = actions.iter().zip(&fold.outcomes);
-        verdicts.extend(decided.clone().map(|(action, verdict)| (self.batch.position(action.index), *verdict)));
-        for (action, verdict) in decided.clone() {
-            if let (Deed::Delete(delete), Verdict::Post(PostOutcome::Deleted { likes_removed, .. })) =
-                (action.deed, verdict)
-            {
-                tally_unliked(&mut tally, delete, *likes_removed);
-            }
-        }
-        let mut likes = decided.filter(|(action, _)| !action.is_of_post()).peekable();
-        for (index, event) in &self.events {
-            let mut event_type = event.event_type;
-            if let Some((_, Verdict::Like(outcome))) = likes.next_if(|(action, _)| action.index == *index) {
-                event_type = outcome.stored_type();
-                if outcome.changed {
-                    tally_like(&mut tally, event, outcome.liked);
+        for (action, verdict) in actions.iter().zip(&fold.outcomes) {
+            if let (true, Verdict::Post(PostOutcome::Deleted { likes_removed, .. })) = (action.is_of_post(), verdict) {
+                tally_unliked(&mut tally, action.post, action.at_ms, *likes_removed);
+                if gone.get(action.post).is_some_and(|last| *last < action.index) {
+                    let minute = action.at_ms.div_euclid(60_000);
+                    since.add(Dimension::GoneLikes, minute, action.post, -likes_removed);
                 }
-            } else if event_type == EventType::Toggle {
-                // Names no user or post: the edge refuses it, a journal may still hold it.
-                event_type = EventType::Like;
             }
-            tally_stored(&mut tally, event, event_type);
-            rows.push(StoredRow { event, event_type });
+            // An erasure is several actions and has its verdict already.
+            if !matches!(action.deed, Deed::Erase(_)) {
+                verdicts.push((self.batch.position(action.index), *verdict));
+            }
         }
         verdicts.sort_unstable_by_key(|(position, _)| *position);
+        let rows = self.rows(actions, fold, &gone, (&mut tally, &mut since));
         users.begin();
         let users = users.fresh(rows.iter().filter_map(|row| {
             let user = row.event.user_id.as_deref()?;
             Some((row.event.minute().div_euclid(60), row.event_type, user))
         }));
+        let posts: BTreeSet<&str> = fold.gone.iter().map(|(_, post, _)| *post).collect();
+        let places = Places { gone: posts.into_iter().collect(), since: split_rollups(since, self.now_ms) };
         let rollups = split_rollups(tally, self.now_ms);
-        Effects { rows, rollups, users, verdicts }
+        Effects { rows, rollups, users, verdicts, places }
+    }
+
+    /// The rows to store, counted among all and, behind the deletion of their post, among what its lists show again.
+    fn rows<'x>(
+        &self,
+        actions: &[Action<'x>],
+        fold: &LikeFold<'x>,
+        gone: &HashMap<&str, usize>,
+        (all, since): (&mut Tally, &mut Tally),
+    ) -> Vec<StoredRow<'x>>
+    where
+        'b: 'x,
+    {
+        let mut rows = Vec::with_capacity(self.events.len());
+        let mut likes = actions.iter().zip(&fold.outcomes).filter(|(action, _)| !action.is_of_post()).peekable();
+        for (index, event) in &self.events {
+            let is_back = event.post_id.as_deref().and_then(|post| gone.get(post)).is_some_and(|last| last < index);
+            let mut counted = Counted { all: &mut *all, since: is_back.then_some(&mut *since) };
+            let mut event_type = event.event_type;
+            if let Some((_, Verdict::Like(outcome))) = likes.next_if(|(action, _)| action.index == *index) {
+                event_type = outcome.stored_type();
+                if outcome.changed {
+                    counted.like(event, outcome.liked);
+                }
+            } else if event_type == EventType::Toggle {
+                // Names no user or post: the edge refuses it, a journal may still hold it.
+                event_type = EventType::Like;
+            }
+            counted.event(event, event_type);
+            rows.push(StoredRow { event, event_type });
+        }
+        rows
+    }
+}
+
+/// Where an event counts: among all, and, behind the deletion of its post, among what the post's lists show again.
+struct Counted<'t> {
+    all: &'t mut Tally,
+    since: Option<&'t mut Tally>,
+}
+
+impl Counted<'_> {
+    fn event(&mut self, event: &Event<'_>, event_type: EventType) {
+        tally_stored(self.all, event, event_type);
+        let Some(since) = &mut self.since else { return };
+        event_type.strategy().counts(event, &mut |dimension, key| {
+            if let Some(gone) = dimension.gone() {
+                since.add(gone, event.minute(), key, 1);
+            }
+        });
+    }
+
+    fn like(&mut self, event: &Event<'_>, liked: bool) {
+        tally_like(self.all, event, liked);
+        if let (Some(since), Some(post)) = (&mut self.since, &event.post_id) {
+            since.add(Dimension::GoneLikes, event.minute(), post, if liked { 1 } else { -1 });
+        }
     }
 }
 

@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Cover, Sums, Terms};
+use super::{Cover, Sums, Terms, plan_rank};
 use crate::events::{Dimension, fold_keyword, page_key};
 use crate::limits::OPEN_HOURS_MAX;
+use crate::ports::TopQuery;
 
 /// `SELECT key, count` for all that a range has in rollups, each count times its weight; `None` where it has nothing.
 pub fn rollup_sql(parts: &[(Dimension, i64)], sums: &Sums, cover: &Cover) -> Option<String> {
@@ -108,6 +109,22 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
         })
     });
     let all: Vec<String> = of_hours.chain(of_minutes).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+/// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.
+pub fn with_gone(open: Option<String>, query: &TopQuery, now_ms: i64) -> Option<String> {
+    let plan = plan_rank(query, now_ms);
+    let of_part = |(dimension, weight): &(Dimension, f64)| {
+        let code = dimension.gone()? as u8;
+        let hours: Vec<(i64, f64)> = plan.buckets.iter().map(|(hour, factor)| (*hour, factor * weight)).collect();
+        Some(format!(
+            "SELECT key, sum(count * column2) AS count FROM (VALUES {}) AS hours CROSS JOIN rollup_hour \
+             WHERE dimension = {code} AND bucket = column1 GROUP BY key",
+            values(&hours)
+        ))
+    };
+    let all: Vec<String> = open.into_iter().chain(query.parts.iter().filter_map(of_part)).collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 

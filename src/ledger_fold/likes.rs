@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::events::{Event, EventType, PostDelete, PostPut};
+use crate::events::{Erase, Event, EventType, PostDelete, PostPut};
 use crate::ports::{LikeOutcome, PostOutcome, Verdict};
 
 /// What one record does to a post or to its likes.
@@ -27,6 +27,8 @@ pub enum Deed<'a> {
     Like(EventType, &'a str),
     Put(&'a PostPut<'a>),
     Delete(&'a PostDelete<'a>),
+    /// The person's like of the post goes, and the post itself if it is theirs.
+    Erase(&'a Erase<'a>),
 }
 
 impl<'a> Action<'a> {
@@ -47,17 +49,22 @@ impl<'a> Action<'a> {
         Action { index, post: &delete.post_id, at_ms: delete.at_ms, deed: Deed::Delete(delete) }
     }
 
+    pub fn of_erase(index: usize, post: &'a str, erase: &'a Erase<'_>) -> Action<'a> {
+        Action { index, post, at_ms: erase.at_ms, deed: Deed::Erase(erase) }
+    }
+
     /// The (user, post) whose switch it is about, where it is one.
     pub fn pair(&self) -> Option<(&'a str, &'a str)> {
         match self.deed {
             Deed::Like(_, user) => Some((user, self.post)),
+            Deed::Erase(erase) => Some((&erase.user_id, self.post)),
             _ => None,
         }
     }
 
-    /// It is about the post itself.
+    /// It is about the post itself, or may be.
     pub fn is_of_post(&self) -> bool {
-        self.pair().is_none()
+        !matches!(self.deed, Deed::Like(..))
     }
 }
 
@@ -68,8 +75,8 @@ pub struct LikeState {
     pub posts: Vec<(String, i64, i64)>,
     /// (user, post) that are liked.
     pub liked: Vec<(String, String)>,
-    /// Of the posts that the batch puts or deletes, those that are there: post, when it was made.
-    pub kept: Vec<(String, i64)>,
+    /// Of the posts that the batch puts or deletes, those that are there: post, when it was made, by whom.
+    pub kept: Vec<(String, i64, String)>,
 }
 
 /// A change, as `post_like_log` keeps it.
@@ -113,6 +120,8 @@ pub struct LikeFold<'a> {
     pub put: Vec<(&'a PostPut<'a>, i64)>,
     /// Posts that are there and go. In their order.
     pub deleted: Vec<&'a str>,
+    /// Every deletion, of posts that were there or not, by record and in journal order; and whether it was an erasure's.
+    pub gone: Vec<(usize, &'a str, bool)>,
 }
 
 /// A pair's switch.
@@ -134,11 +143,13 @@ struct Folding<'a> {
     /// The post was there before the batch, made then.
     was_made_at: Option<i64>,
     is_made_at: Option<i64>,
+    /// Whose it was before the batch.
+    owner: Option<&'a str>,
     put: Option<&'a PostPut<'a>>,
 }
 
 /// Folds `actions`, in journal order, over `state`.
-pub fn fold_likes<'a>(actions: &[Action<'a>], state: &LikeState) -> LikeFold<'a> {
+pub fn fold_likes<'a>(actions: &[Action<'a>], state: &'a LikeState) -> LikeFold<'a> {
     let mut posts = begin(actions, state);
     let mut fold = LikeFold::default();
     for action in actions {
@@ -147,6 +158,7 @@ pub fn fold_likes<'a>(actions: &[Action<'a>], state: &LikeState) -> LikeFold<'a>
             Deed::Like(event_type, user) => Verdict::Like(post.like(action, event_type, user, &mut fold)),
             Deed::Put(put) => Verdict::Post(post.put(put)),
             Deed::Delete(_) => Verdict::Post(post.delete(action, &mut fold)),
+            Deed::Erase(erase) => Verdict::Post(post.erase(action, &erase.user_id, &mut fold)),
         };
         fold.outcomes.push(outcome);
     }
@@ -156,15 +168,16 @@ pub fn fold_likes<'a>(actions: &[Action<'a>], state: &LikeState) -> LikeFold<'a>
     fold
 }
 
-fn begin<'a>(actions: &[Action<'a>], state: &LikeState) -> BTreeMap<&'a str, Folding<'a>> {
+fn begin<'a>(actions: &[Action<'a>], state: &'a LikeState) -> BTreeMap<&'a str, Folding<'a>> {
     let stats: HashMap<&str, (i64, i64)> = state.posts.iter().map(|(p, n, v)| (p.as_str(), (*n, *v))).collect();
-    let made: HashMap<&str, i64> = state.kept.iter().map(|(post, at_ms)| (post.as_str(), *at_ms)).collect();
+    let kept = state.kept.iter().map(|(post, at_ms, owner)| (post.as_str(), (*at_ms, owner.as_str())));
+    let made: HashMap<&str, (i64, &str)> = kept.collect();
     let mut posts: BTreeMap<&str, Folding<'_>> = BTreeMap::new();
     for action in actions {
         let post = posts.entry(action.post).or_insert_with(|| {
             let (like_count, version) = stats.get(action.post).copied().unwrap_or_default();
-            let made_at = made.get(action.post).copied();
-            Folding { like_count, version, was_made_at: made_at, is_made_at: made_at, ..Folding::default() }
+            let (made_at, owner) = made.get(action.post).copied().unzip();
+            Folding { like_count, version, was_made_at: made_at, is_made_at: made_at, owner, ..Folding::default() }
         });
         if let Some((user, _)) = action.pair() {
             post.switches.entry(user).or_default();
@@ -215,19 +228,13 @@ impl<'a> Folding<'a> {
     }
 
     fn delete(&mut self, action: &Action<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
+        fold.gone.push((action.index, action.post, matches!(action.deed, Deed::Erase(_))));
         let existed = self.is_made_at.take().is_some();
         self.put = None;
         let likes_removed = self.like_count;
         let Action { index, post, at_ms, .. } = *action;
         let on: Vec<&'a str> = self.switches.iter().filter(|(_, switch)| switch.now).map(|(user, _)| *user).collect();
-        for user in on {
-            let switch = self.switches.get_mut(user).expect("it was just found");
-            (switch.now, switch.at_ms) = (false, at_ms);
-            self.step(-1);
-            let outcome =
-                LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
-            fold.log.push(LogRow { index, user, post, at_ms, outcome });
-        }
+        on.into_iter().for_each(|user| self.switch_off(user, action, fold));
         if self.like_count > 0 {
             let spared = self.switches.keys().copied().collect();
             let (like_count, version) = (self.like_count, self.version);
@@ -237,6 +244,28 @@ impl<'a> Folding<'a> {
             self.touched = true;
         }
         PostOutcome::Deleted { existed, likes_removed }
+    }
+
+    /// The person's part of a post: all of it, or a like.
+    fn erase(&mut self, action: &Action<'a>, user: &'a str, fold: &mut LikeFold<'a>) -> PostOutcome {
+        let owner = self.put.map_or(self.owner, |put| Some(&*put.user_id));
+        if self.is_made_at.is_some() && owner == Some(user) {
+            return self.delete(action, fold);
+        }
+        let is_liked = self.switches.get(user).is_some_and(|switch| switch.now);
+        if is_liked {
+            self.switch_off(user, action, fold);
+        }
+        PostOutcome::Deleted { existed: false, likes_removed: i64::from(is_liked) }
+    }
+
+    fn switch_off(&mut self, user: &'a str, action: &Action<'a>, fold: &mut LikeFold<'a>) {
+        let Action { index, post, at_ms, .. } = *action;
+        let switch = self.switches.entry(user).or_default();
+        (switch.now, switch.at_ms) = (false, at_ms);
+        self.step(-1);
+        let outcome = LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
+        fold.log.push(LogRow { index, user, post, at_ms, outcome });
     }
 
     fn step(&mut self, by: i64) {

@@ -7,6 +7,7 @@
 mod counting;
 mod cover;
 mod draft;
+mod erasing;
 mod exact;
 mod export;
 mod leaders;
@@ -23,8 +24,9 @@ mod verdicts;
 
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
 pub use cover::{Cover, cover};
-pub use draft::{Draft, Effects, StoredRow};
-pub use exact::{listed, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql};
+pub use draft::{Draft, Effects, Places, StoredRow};
+pub use erasing::{Erased, hour_ranges, last_erasures, person_of};
+pub use exact::{listed, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use leaders::{Counts, Heads, List, Terms, leaders, lists};
 pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};

@@ -38,9 +38,15 @@ pub fn plan_rank(query: &TopQuery, now_ms: i64) -> RankPlan {
     RankPlan {
         table,
         buckets: (first..=last).map(|bucket| (bucket, factor(bucket))).collect(),
-        parts: query.parts.clone(),
+        parts: query.parts.iter().flat_map(listed).collect(),
         limit: query.limit,
     }
+}
+
+/// What a part of a list is summed from: its counts, and what its lists leave out of them.
+fn listed((dimension, weight): &(Dimension, f64)) -> impl Iterator<Item = (Dimension, f64)> {
+    let weight = *weight;
+    [Some(*dimension), dimension.gone()].into_iter().flatten().map(move |dimension| (dimension, weight))
 }
 
 /// The same buckets for [`super::leaders`]; none where they are minutes, which are few.

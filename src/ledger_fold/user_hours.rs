@@ -41,6 +41,11 @@ impl UserHours {
         rows
     }
 
+    /// Rows may be gone that are remembered.
+    pub fn forget(&mut self) {
+        self.committed.clear();
+    }
+
     /// The batch is committed: its rows need not be written again.
     pub fn commit(&mut self) {
         if self.committed.len() + self.pending.len() > USER_HOURS_REMEMBERED_MAX {

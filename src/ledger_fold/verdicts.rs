@@ -11,6 +11,8 @@ const POST_CREATED: i16 = 3;
 const POST_REPLACED: i16 = 4;
 const POST_DELETED: i16 = 5;
 const POST_ABSENT: i16 = 6;
+const ERASED: i16 = 7;
+const ERASURE: i16 = 8;
 
 /// The columns of `verdict` behind its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ impl VerdictRow {
             Verdict::Like(_) => return None,
             Verdict::Duplicate => plain(DUPLICATE),
             Verdict::Dead => plain(DEAD),
+            Verdict::Erased => plain(ERASED),
+            Verdict::Erasure => plain(ERASURE),
             Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count }) => VerdictRow {
                 kind: if replaced { POST_REPLACED } else { POST_CREATED },
                 created_at_ms: Some(created_at_ms),
@@ -52,6 +56,8 @@ impl VerdictRow {
         };
         match self.kind {
             DEAD => Verdict::Dead,
+            ERASED => Verdict::Erased,
+            ERASURE => Verdict::Erasure,
             POST_CREATED => put(false),
             POST_REPLACED => put(true),
             POST_DELETED => Verdict::Post(PostOutcome::Deleted { existed: true, likes_removed: likes }),
@@ -62,10 +68,11 @@ impl VerdictRow {
 }
 
 /// The ranges of positions (exclusive, inclusive) in which `post_like_log` is read for the verdicts of `after <
-/// position <= up_to`: the rows of posts that went with many likes are stepped over.
+/// position <= up_to`: the rows of posts that went with many likes, and of persons, are stepped over.
 pub fn log_ranges(after: i64, up_to: i64, rows: &[(i64, VerdictRow)]) -> Vec<(i64, i64)> {
     let is_long = |row: &VerdictRow| {
-        matches!(row.kind, POST_DELETED | POST_ABSENT) && row.likes.is_some_and(|likes| likes > CLEARED_LIKES_READ_MAX)
+        let many = row.likes.is_some_and(|likes| likes > CLEARED_LIKES_READ_MAX);
+        row.kind == ERASURE || (matches!(row.kind, POST_DELETED | POST_ABSENT) && many)
     };
     let mut ranges = Vec::new();
     let mut from = after;
@@ -79,7 +86,7 @@ pub fn log_ranges(after: i64, up_to: i64, rows: &[(i64, VerdictRow)]) -> Vec<(i6
 }
 
 /// Verdicts from their rows and those of the log, each in the order of positions: a row of the log whose record has a
-/// verdict of its own is a like that went with its post.
+/// verdict of its own is a like that went with its post or its user.
 pub fn merge_verdicts(rows: Vec<(i64, VerdictRow)>, log: Vec<(i64, LikeOutcome)>) -> Verdicts {
     let known: HashSet<i64> = rows.iter().map(|(position, _)| *position).collect();
     let likes = log.into_iter().filter(|(position, _)| !known.contains(position));
@@ -109,7 +116,8 @@ mod tests {
     fn every_verdict_but_a_like_reads_back_from_its_row() {
         let put = |replaced| Verdict::Post(PostOutcome::Put { replaced, created_at_ms: 7, like_count: 3 });
         let deleted = |existed| Verdict::Post(PostOutcome::Deleted { existed, likes_removed: 5 });
-        for verdict in [Verdict::Duplicate, Verdict::Dead, put(false), put(true), deleted(false), deleted(true)] {
+        let plain = [Verdict::Duplicate, Verdict::Dead, Verdict::Erased, Verdict::Erasure];
+        for verdict in plain.into_iter().chain([put(false), put(true), deleted(false), deleted(true)]) {
             assert_eq!(VerdictRow::of(&verdict).map(VerdictRow::verdict), Some(verdict));
         }
     }

@@ -67,6 +67,8 @@ impl<'a> Image<'a> {
 
     fn trim(&mut self, folded_until: i64, calendar: &Calendar) {
         for ((bucket, _), (counts, trimmed)) in &mut self.buckets {
+            // A post that was deleted adds up to nothing.
+            counts.retain(|_, count| *count != 0);
             let closed = calendar.end_minute(*bucket) <= folded_until;
             let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };
             if counts.len() > bound {

@@ -123,7 +123,12 @@ pub fn unregister(worker_id: usize, deadline: &Arc<Deadline>) {
 
 /// Sets the connection's deadline to `after_ms` from now, and what happens then. On its own worker.
 pub fn arm(worker_id: usize, deadline: &Deadline, action: Fired, after_ms: u64) {
-    let at_ms = monotonic_ms() + after_ms.max(CLOCK_GRAIN_MS);
+    arm_from(worker_id, deadline, monotonic_ms(), action, after_ms);
+}
+
+/// The same, counted from a time of the monotonic clock that the caller has just read.
+pub fn arm_from(worker_id: usize, deadline: &Deadline, now_ms: u64, action: Fired, after_ms: u64) {
+    let at_ms = now_ms + after_ms.max(CLOCK_GRAIN_MS);
     deadline.action.store(action as u8, Ordering::Relaxed);
     deadline.at_ms.store(at_ms, Ordering::Relaxed);
     let clock = &worker(worker_id).clock;

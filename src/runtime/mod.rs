@@ -12,7 +12,7 @@ mod lane;
 mod ticket;
 mod wake;
 
-pub use clock::{Deadline, Fired, arm, register, unregister};
+pub use clock::{Deadline, Fired, arm, arm_from, register, unregister};
 pub use heartbeat::watch;
 pub use lane::{Lane, LaneFull, Pending};
 pub use ticket::Ticket;

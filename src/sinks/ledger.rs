@@ -14,7 +14,7 @@ use crate::events::Record;
 use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_BUSY_MS,
-    LINGER_BUSY_RECORDS, LINGER_MS,
+    LINGER_BUSY_RECORDS, LINGER_MS, LINGER_WAITED_MS, LINGER_WAITED_RECORDS_MAX, LINGER_WAITED_RECORDS_MIN,
 };
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
@@ -71,6 +71,38 @@ impl Housekeeping {
             }
             report(writer.prune_verdicts(sink.journal.stream(), position));
             self.passed.pop_front();
+        }
+    }
+}
+
+/// How fast records come in, and when the last batch was begun.
+#[derive(Default)]
+struct Pulse {
+    begun: Option<Instant>,
+    records_per_ms: f64,
+}
+
+impl Pulse {
+    /// A batch of so many records begins.
+    fn beat(&mut self, records: u64) {
+        const NEW: f64 = 0.1;
+        let now = Instant::now();
+        if let Some(begun) = self.begun.replace(now) {
+            let ms = (now - begun).as_secs_f64() * 1e3;
+            self.records_per_ms += (records as f64 / ms.max(0.1) - self.records_per_ms) * NEW;
+        }
+    }
+
+    /// How long those who wait may be kept waiting, so that several share a transaction: it costs the same for one as for
+    /// ten. Not where they come one by one, nor where many wait already.
+    fn pause(&self) -> Duration {
+        let while_waiting = Duration::from_millis(LINGER_WAITED_MS);
+        let expected = self.records_per_ms * LINGER_WAITED_MS as f64;
+        match self.begun {
+            Some(begun) if (LINGER_WAITED_RECORDS_MIN..LINGER_WAITED_RECORDS_MAX).contains(&expected) => {
+                while_waiting.saturating_sub(begun.elapsed())
+            }
+            _ => Duration::ZERO,
         }
     }
 }
@@ -132,7 +164,7 @@ impl LedgerSink {
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
         let (sink, kept, housekeeping) = (self.clone(), kept.clone(), Housekeeping::default());
-        Ok(LedgerFollower { sink, writer, reader, waiting, kept, housekeeping })
+        Ok(LedgerFollower { sink, writer, reader, waiting, kept, housekeeping, pulse: Pulse::default() })
     }
 
     fn grow_batches(&self) {
@@ -156,16 +188,26 @@ impl LedgerSink {
     }
 
     /// The next batch's frames.
-    fn next_frames(&self, reader: &mut Reader, waiting: &Waiting, pace: Pace) -> Result<Option<Frames>, Ended> {
+    fn next_frames(
+        &self,
+        reader: &mut Reader,
+        waiting: &Waiting,
+        pulse: &mut Pulse,
+        pace: Pace,
+    ) -> Result<Option<Frames>, Ended> {
         if pace == Pace::Patient {
-            self.wait_for_more(reader, waiting);
+            self.wait_for_more(reader, waiting, pulse);
+        }
+        if reader.behind() > 0 {
+            pulse.beat(reader.behind());
         }
         let records_max = self.records_max.load(Ordering::Relaxed);
         Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
     }
 
-    /// Waits for something to apply, then lingers for a larger batch while nobody waits for the ledger.
-    fn wait_for_more(&self, reader: &Reader, waiting: &Waiting) {
+    /// Waits for something to apply, then lingers for a larger batch: a little while somebody waits for the ledger, longer
+    /// while nobody does.
+    fn wait_for_more(&self, reader: &Reader, waiting: &Waiting, pulse: &Pulse) {
         if reader.behind() == 0 {
             reader.wait(IDLE_WAIT);
         }
@@ -174,7 +216,11 @@ impl LedgerSink {
             let is_busy = reader.behind() >= LINGER_BUSY_RECORDS;
             let linger = Duration::from_millis(if is_busy { LINGER_BUSY_MS } else { LINGER_MS });
             let left = linger.saturating_sub(begun.elapsed());
-            if left.is_zero() || waiting.any(Until::Ledger) {
+            if left.is_zero() {
+                break;
+            }
+            if waiting.any(Until::Ledger) {
+                std::thread::sleep(pulse.pause());
                 break;
             }
             // In pieces: it may become busy, or enough, meanwhile.
@@ -219,6 +265,7 @@ pub struct LedgerFollower {
     waiting: Arc<Waiting>,
     kept: Arc<AtomicU64>,
     housekeeping: Housekeeping,
+    pulse: Pulse,
 }
 
 impl LedgerFollower {
@@ -227,7 +274,7 @@ impl LedgerFollower {
     pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
         let sink = &self.sink;
         sink.status.set(SinkState::Following);
-        let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, pace)? else {
+        let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, &mut self.pulse, pace)? else {
             sink.status.current_as_of(sink.clock.now_ms());
             return Ok(false);
         };

@@ -28,8 +28,11 @@ pub(crate) struct Stored {
     pub(crate) net: i64,
 }
 
-/// A row of `post_like_log`: stream, position, post, user, action, likes, version.
-pub(crate) type Change = (Uuid, Position, String, String, &'static str, i64, i64);
+/// A row of `post_like_log`: stream, position, post, user, action, likes, version, when.
+pub(crate) type Change = (Uuid, Position, String, String, &'static str, i64, i64, i64);
+
+/// How far ahead of ours a client's clock may be.
+const AHEAD_MS: i64 = 60_000;
 
 /// Client ids live in two tables that take turns once a day.
 #[derive(Default)]
@@ -43,11 +46,18 @@ struct Ids {
 pub(crate) struct Model {
     ids: Ids,
     pub(crate) stored: Vec<Stored>,
-    pub(crate) liked: BTreeSet<(String, String)>,
+    /// User and post, since when.
+    pub(crate) liked: BTreeMap<(String, String), i64>,
     pub(crate) posts: BTreeMap<String, (i64, i64)>,
     pub(crate) log: Vec<Change>,
     /// Every verdict, those on likes that changed nothing included.
     pub(crate) verdicts: BTreeMap<(Uuid, Position), Verdict>,
+    /// Rows of `dead_letter`: whose, and when.
+    pub(crate) letters: BTreeMap<(Uuid, Position), (String, i64)>,
+    /// Who was erased, up to when.
+    erased: BTreeMap<String, i64>,
+    /// Likes that went with their user: stream, when, post.
+    unliked: Vec<(Uuid, i64, String)>,
     /// User, folded keyword (empty: all), up to when.
     forgotten: Vec<(String, String, i64)>,
 }
@@ -55,8 +65,23 @@ pub(crate) struct Model {
 impl Model {
     /// The ledger has taken the record at a position of a journal.
     pub(crate) fn take(&mut self, stream: Uuid, position: Position, record: &Record<'static>) {
+        let of = match record {
+            Record::Event(event) => {
+                event.user_id.as_deref().map(|u| (u, event.event_time_ms.min(event.received_at_ms)))
+            }
+            Record::Forget(forget) => Some((&*forget.user_id, forget.at_ms)),
+            _ => None,
+        };
+        if of.is_some_and(|(user, at_ms)| self.erased.get(user).is_some_and(|up_to| at_ms <= *up_to)) {
+            self.verdicts.insert((stream, position), Verdict::Erased);
+            return;
+        }
         let event = match record {
             Record::Event(event) => event.clone(),
+            Record::Erase(erase) => {
+                self.verdicts.insert((stream, position), Verdict::Erasure);
+                return self.erase(stream, position, &erase.user_id, erase.at_ms);
+            }
             Record::Forget(forget) => {
                 let keyword = forget.keyword.as_deref().map(fold_keyword).unwrap_or_default().into_owned();
                 return self.forgotten.push((forget.user_id.to_string(), keyword, forget.at_ms));
@@ -64,6 +89,8 @@ impl Model {
             _ => panic!("none is written"),
         };
         if event.keyword.as_deref().is_some_and(|keyword| keyword.contains('\0')) {
+            let happened_ms = event.event_time_ms.min(event.received_at_ms);
+            self.letters.insert((stream, position), (text(&event.user_id), happened_ms));
             self.verdicts.insert((stream, position), Verdict::Dead);
             return;
         }
@@ -88,7 +115,7 @@ impl Model {
     fn like(&mut self, stream: Uuid, position: Position, event: &Event<'_>) -> LikeOutcome {
         let (user, post) = (text(&event.user_id), text(&event.post_id));
         let pair = (user.clone(), post.clone());
-        let was = self.liked.contains(&pair);
+        let was = self.liked.contains_key(&pair);
         let liked = match event.event_type {
             EventType::Like => true,
             EventType::Unlike => false,
@@ -101,14 +128,41 @@ impl Model {
         }
         let (count, version) = (count + if liked { 1 } else { -1 }, version + 1);
         if liked {
-            self.liked.insert(pair)
+            self.liked.insert(pair, event.event_time_ms)
         } else {
             self.liked.remove(&pair)
         };
         self.posts.insert(post.clone(), (count, version));
         let action = if liked { "LIKE" } else { "UNLIKE" };
-        self.log.push((stream, position, post, user, action, count, version));
+        self.log.push((stream, position, post, user, action, count, version, event.event_time_ms));
         LikeOutcome { liked, changed, like_count: count, version }
+    }
+
+    /// Nothing names the user any more, and every count is what it was but for the likes.
+    fn erase(&mut self, stream: Uuid, position: Position, user: &str, at_ms: i64) {
+        let up_to = self.erased.entry(user.to_owned()).or_insert(at_ms);
+        *up_to = at_ms.max(*up_to);
+        for stored in &mut self.stored {
+            let event = &mut stored.event;
+            if event.user_id.as_deref() == Some(user) && event.event_time_ms.min(event.received_at_ms) <= at_ms {
+                event.user_id = None;
+            }
+        }
+        self.letters.retain(|_, (whose, happened_ms)| whose != user || *happened_ms > at_ms);
+        let theirs = |(pair, since): (&(String, String), &i64)| {
+            (pair.0 == user && *since <= at_ms + AHEAD_MS).then(|| pair.1.clone())
+        };
+        let posts: Vec<String> = self.liked.iter().filter_map(theirs).collect();
+        for post in posts {
+            self.liked.remove(&(user.to_owned(), post.clone()));
+            let (count, version) = self.posts[&post];
+            self.posts.insert(post.clone(), (count - 1, version + 1));
+            self.log.push((stream, position, post.clone(), String::new(), "UNLIKE", count - 1, version + 1, at_ms));
+            self.unliked.push((stream, at_ms, post));
+        }
+        for change in self.log.iter_mut().filter(|change| change.3 == user && change.7 <= at_ms + AHEAD_MS) {
+            change.3.clear();
+        }
     }
 
     /// Housekeeping was done.
@@ -127,6 +181,9 @@ impl Model {
                 *sums.entry((dimension as u8, stored.event.event_time_ms.div_euclid(60_000), name)).or_default() +=
                     count;
             }
+        }
+        for (_, at_ms, post) in &self.unliked {
+            *sums.entry((Dimension::PostLikes as u8, at_ms.div_euclid(60_000), post.clone())).or_default() -= 1;
         }
         sums.retain(|_, count| *count != 0);
         sums
@@ -150,6 +207,9 @@ impl Model {
                 let name = if dimension == Dimension::Type { name } else { String::new() };
                 *sums.entry((stored.stream, dimension as u8, name)).or_default() += count;
             }
+        }
+        for (stream, ..) in &self.unliked {
+            *sums.entry((*stream, Dimension::PostLikes as u8, String::new())).or_default() -= 1;
         }
         sums.retain(|_, count| *count != 0);
         sums

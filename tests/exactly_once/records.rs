@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use event_tracker::events::{Event, EventType, Forget, Record};
+use event_tracker::events::{Erase, Event, EventType, Forget, Record};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -18,12 +18,14 @@ pub(crate) struct Records {
     pub(crate) random: StdRng,
     pub(crate) hand: Arc<AtomicI64>,
     /// Events with ids that clients chose, for sending again.
-    sent: Vec<Event<'static>>,
+    pub(crate) sent: Vec<Event<'static>>,
+    /// Now and then somebody is erased.
+    pub(crate) erases: bool,
 }
 
 impl Records {
     pub(crate) fn new(random: StdRng, hand: Arc<AtomicI64>) -> Records {
-        Records { random, hand, sent: Vec::new() }
+        Records { random, hand, sent: Vec::new(), erases: false }
     }
 
     /// What one request holds. Some are of plain events only: a ledger may have a shorter way for those.
@@ -48,6 +50,9 @@ impl Records {
         let step_ms = self.random.random_range(1..200);
         let now_ms = self.hand.fetch_add(step_ms, Ordering::Relaxed) + step_ms;
         let user = format!("u{}", self.random.random_range(0..USERS));
+        if self.erases && self.chance(40) {
+            return Record::Erase(Erase { user_id: user.into(), at_ms: now_ms });
+        }
         match self.random.random_range(0..100) {
             0..4 => {
                 let keyword = self.random.random_range(0..2 * KEYWORDS.len());

@@ -42,12 +42,14 @@ pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
 
 const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
 
-const TABLES: [&str; 16] = [
+const TABLES: [&str; 18] = [
     "events",
     "post_stat",
     "post_like",
     "post_like_log",
     "dead_letter",
+    "erased",
+    "erased_post",
     "watermark",
     "verdict",
     "rollup_minute",
@@ -204,13 +206,13 @@ impl Stores {
 
     fn check_likes(&self, model: &Model) {
         let likes = self.pairs("SELECT user_id, post_id FROM post_like");
-        assert_eq!(likes, model.liked.iter().map(|(user, post)| strings([user, post])).collect(), "post_like");
+        assert_eq!(likes, model.liked.keys().map(|(user, post)| strings([user, post])).collect(), "post_like");
         let posts = self.pairs("SELECT post_id, like_count, version FROM post_stat WHERE version > 0");
         let expected = model.posts.iter().map(|(post, (count, version))| strings([post, count, version]));
         assert_eq!(posts, expected.collect(), "post_stat");
         let columns = "stream, position, post_id, user_id, action, like_count, version";
         let log = self.pairs(&format!("SELECT {columns} FROM post_like_log"));
-        let expected = model.log.iter().map(|(stream, position, post, user, action, count, version)| {
+        let expected = model.log.iter().map(|(stream, position, post, user, action, count, version, _)| {
             strings([stream, position, post, user, action, count, version])
         });
         assert_eq!(log, expected.collect(), "post_like_log");
@@ -228,6 +230,8 @@ impl Stores {
         let kind = |verdict: &Verdict| match verdict {
             Verdict::Duplicate => Some(1),
             Verdict::Dead => Some(2),
+            Verdict::Erased => Some(7),
+            Verdict::Erasure => Some(8),
             Verdict::Like(_) | Verdict::Post(_) => None,
         };
         let exceptions = model.verdicts.iter().filter_map(|((stream, at), verdict)| {
@@ -235,8 +239,7 @@ impl Stores {
             is_kept.then(|| kind(verdict).map(|kind| strings([stream, at, &kind])))?
         });
         assert_eq!(self.pairs("SELECT stream, position, kind FROM verdict"), exceptions.collect(), "verdict");
-        let dead = model.verdicts.iter().filter(|(_, verdict)| **verdict == Verdict::Dead);
-        let dead = dead.map(|((stream, at), _)| strings([stream, at]));
+        let dead = model.letters.keys().map(|(stream, at)| strings([stream, at]));
         assert_eq!(self.pairs("SELECT stream, position FROM dead_letter"), dead.collect(), "dead_letter");
     }
 

@@ -131,6 +131,9 @@ fn history(lines: &[Line], stores: &Stores) -> Model {
     for row in stores.rows("SELECT stream, position, kind FROM verdict") {
         let verdict = if row[2] == "1" { Verdict::Duplicate } else { Verdict::Dead };
         assert_eq!(model.verdicts.insert(place(&row), verdict), None);
+        if verdict == Verdict::Dead {
+            model.letters.insert(place(&row), (String::new(), 0));
+        }
     }
     let columns = "stream, position, post_id, user_id, action, like_count, version";
     for row in stores.rows(&format!("SELECT {columns} FROM post_like_log ORDER BY post_id, version")) {

@@ -76,7 +76,7 @@ impl<'s> World<'s> {
             backup: None,
             history: Vec::new(),
             seed,
-            records: Records::new(random, hand),
+            records: Records { erases: true, ..Records::new(random, hand) },
         };
         for _ in 0..world.records.random.random_range(1..=3) {
             let instance = Instance::new(world.stores.ledger(), &world.stores.live, &world.clock);

@@ -3,12 +3,15 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::time::{Duration, Instant};
+
+use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::events::{EventType, PostDelete, PostPut, Record, fold_hashtag, fold_keyword};
 use event_tracker::ports::PostSearch;
-use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
-use crate::ledgers::{NOW, each_ledger, like, seeded};
+use crate::ledgers::{Fixture, NOW, each_ledger, like, seeded};
 
 /// Pieces of contents and of keywords: a few, so that they meet.
 const PIECES: [&str; 16] =
@@ -99,4 +102,95 @@ fn step(random: &mut StdRng, posts: &mut Posts, likes: &mut BTreeSet<(String, St
             like(EventType::Like, &user, &id, NOW)
         }
     }
+}
+
+/// Words, and in how many of a million posts each is.
+const WORDS: [(&str, u32); 7] = [
+    ("고양이", 600_000),
+    ("여행", 100_000),
+    ("커피", 20_000),
+    ("등산", 5_000),
+    ("독서회", 500),
+    ("희귀종", 20),
+    ("없는말", 0),
+];
+const SEARCHES: usize = 15;
+
+/// `perf/search` runs it. `SEARCH_POSTS`: how many posts.
+#[test]
+#[ignore = "a measurement, not a claim"]
+fn times_and_plans_of_search() {
+    let posts = std::env::var("SEARCH_POSTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    each_ledger(|fixture| {
+        let filled = fill(fixture, posts);
+        println!("\n{} with {posts} posts (filled in {:.0} s)\n", fixture.name, filled.as_secs_f64());
+        println!("| keyword | posts that have it | median ms | slowest ms |\n|---|---|---|---|");
+        for (word, _) in WORDS {
+            let query = PostSearch { keyword: word.into(), hashtag: word.into(), limit: 20 };
+            let took = |_| {
+                let begun = Instant::now();
+                let found = fixture.ledger.search(&query).map(|posts| posts.len());
+                (begun.elapsed().as_secs_f64() * 1e3, found.map_err(|why| why.to_string()))
+            };
+            let mut all: Vec<_> = (0..SEARCHES).map(took).collect();
+            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (median, slowest, found) = (all[SEARCHES / 2].0, all[SEARCHES - 1].0, &all[0].1);
+            let having = fixture.number(&format!("SELECT count(*) FROM post WHERE content LIKE '%{word}%'"));
+            println!(
+                "| {word} | {having} | {median:.1} | {slowest:.1} | {}",
+                found.as_ref().err().map_or("", |why| why)
+            );
+        }
+        print_plans(fixture);
+    });
+}
+
+fn print_plans(fixture: &Fixture) {
+    if fixture.name != "postgres" {
+        return;
+    }
+    let ledger = PostgresLedger::new(&fixture.url, 1).expect("the URL is one");
+    for (word, _) in [WORDS[0], WORDS[4]] {
+        let query = PostSearch { keyword: word.into(), hashtag: word.into(), limit: 20 };
+        let plans = ledger.search_plans(&query).map_or_else(|why| why.to_string(), |lines| lines.join("\n"));
+        println!("\nPlans for {word}:\n\n```\n{plans}\n```");
+    }
+}
+
+fn fill(fixture: &Fixture, posts: usize) -> Duration {
+    let (mut feed, mut random, begun) = (fixture.feed(), StdRng::seed_from_u64(7), Instant::now());
+    for from in (0..posts).step_by(5_000) {
+        let batch = (from..(from + 5_000).min(posts)).map(|id| {
+            let mut content: String = WORDS
+                .iter()
+                .filter(|(_, of)| random.random_range(0..1_000_000) < *of)
+                .map(|(w, _)| format!("{w} "))
+                .collect();
+            content.push_str(&format!("{:x} {:x}", random.random::<u16>(), random.random::<u16>()));
+            let at_ms = NOW - random.random_range(0..1_000_000_000);
+            Record::PostPut(PostPut {
+                post_id: format!("p{id}").into(),
+                user_id: format!("u{}", id % 1_000).into(),
+                content: content.into(),
+                hashtags: vec![],
+                image_urls: vec![],
+                created_at_ms: Some(at_ms),
+                at_ms: NOW,
+            })
+        });
+        feed.apply(batch.collect());
+    }
+    // A tenth as many likes as posts, most of them of few posts.
+    for from in (0..posts / 10).step_by(5_000) {
+        let batch = (from..(from + 5_000).min(posts / 10)).map(|user| {
+            let post = (random.random::<f64>().powi(3) * posts as f64) as usize;
+            like(EventType::Like, &format!("u{user}"), &format!("p{post}"), NOW)
+        });
+        feed.apply(batch.collect());
+    }
+    if fixture.name == "postgres" {
+        fixture.rows("VACUUM ANALYZE post");
+        fixture.rows("VACUUM ANALYZE post_stat");
+    }
+    begun.elapsed()
 }

@@ -68,7 +68,7 @@ impl Bench {
         let mut counts: Vec<(TallyKey, i64)> = counts.iter().map(|(d, m, k, n)| (key(*d, *m, k), *n)).collect();
         counts.sort();
         let to = Watermark { position: self.at.position + 1, crc: self.at.crc + 7 };
-        LiveBatch { stream: STREAM, from: self.at, to, now_ms: self.now_ms, counts, users: Vec::new(), recent }
+        LiveBatch { stream: STREAM, from: self.at, to, now_ms: self.now_ms, counts, recent, ..LiveBatch::default() }
     }
 
     /// Time passes: a union kept for a second is not what we see.

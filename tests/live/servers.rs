@@ -234,7 +234,8 @@ fn skewed(bench: &mut Bench, seed: u64, events: i32) -> LiveBatch {
     bench.at = Watermark { position: from.position + 1, crc: 0 };
     users.sort();
     users.dedup();
-    LiveBatch { stream: STREAM, from, to: bench.at, now_ms: bench.now_ms, counts: tally.into_sorted(), users, recent }
+    let (to, now_ms, counts) = (bench.at, bench.now_ms, tally.into_sorted());
+    LiveBatch { stream: STREAM, from, to, now_ms, counts, users, recent, ..LiveBatch::default() }
 }
 
 // claims: V17

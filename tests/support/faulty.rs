@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
-    Batch, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch, LiveState,
-    LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint, SeriesQuery, Snapshot,
-    StoreError, TopQuery, Verdicts, Watermark, Window,
+    Batch, Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint,
+    SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
 };
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -211,6 +211,14 @@ impl Ledger for FaultyLedger {
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
         self.faults.pass(Call::Verdicts, || self.inner.verdicts(stream, after, up_to))
+    }
+
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        self.faults.pass(Call::Verdicts, || self.inner.erasure(stream, position))
+    }
+
+    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.belongings(user_id, limit))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {

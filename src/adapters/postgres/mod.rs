@@ -5,6 +5,7 @@
 
 mod connect;
 mod encode;
+mod erase;
 mod export;
 mod fold;
 pub mod inspect;
@@ -28,8 +29,9 @@ use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, PostSearch,
-    Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
+    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
+    Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -69,6 +71,12 @@ impl PostgresLedger {
         Ok(())
     }
 
+    /// The plans of a search, with what they took.
+    pub fn search_plans(&self, query: &PostSearch) -> Result<Vec<String>, StoreError> {
+        let query = query.clone();
+        self.read(READ_MS_MAX, move |session| search::plans(session, &query))
+    }
+
     /// Runs a read on a pooled connection, bounded.
     fn read<R: Send + 'static>(
         &self,
@@ -100,6 +108,15 @@ impl Ledger for PostgresLedger {
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
         self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
+    }
+
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        self.read(READ_MS_MAX, move |session| erase::erasure(session, stream, position))
+    }
+
+    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
+        let (user_id, limit) = (user_id.to_owned(), i64::try_from(limit).unwrap_or(i64::MAX));
+        self.read(READ_MS_MAX, move |session| erase::of_user(session, &user_id, limit))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {

@@ -15,7 +15,7 @@ use super::connect::{Failure, Session};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, List, Sums, Terms, cover, known_points, leaders, listed, lists, name_sum_sql,
-    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, OPEN_HOURS_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -198,7 +198,7 @@ pub(super) fn top(
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let mut reading = Reading::begin(session)?;
     let terms = plan_leaders(query, now_ms, folded(&mut reading.transaction)?);
-    let open = open_sql(&terms, &[], &Cover::default());
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
     lead(&mut reading, &terms, open, &Default::default(), None, query.limit)
 }
 

@@ -213,14 +213,16 @@ fn recent_rows(
     Ok(newest_by_user(rows.iterator().map(|row| row.map(of_row)), &forgotten)?)
 }
 
-/// What was forgotten up to a time later than `after_ms`: of one user, or of all.
+/// What was forgotten up to a time later than `after_ms`, with all of whom was erased: of one user, or of all.
 fn forgotten(
     transaction: &mut Transaction<'_>,
     user_id: Option<&str>,
     after_ms: i64,
 ) -> Result<Vec<(String, String, i64)>, Failure> {
-    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE ($1::text IS NULL OR user_id = $1) AND at > $2 \
-               ORDER BY at DESC LIMIT $3";
+    let sql = "SELECT user_id, keyword, max(at) FROM (SELECT * FROM recent_forgotten \
+                 UNION ALL SELECT user_id, '', at FROM erased) AS up_to \
+               WHERE ($1::text IS NULL OR user_id = $1) AND at > $2 \
+               GROUP BY user_id, keyword ORDER BY 3 DESC LIMIT $3";
     let rows = transaction.query(sql, &[&user_id, &after_ms, &(FORGOTTEN_MAX as i64)])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
@@ -275,7 +277,7 @@ fn rollup_rows(
     after: i64,
 ) -> Result<Vec<(Dimension, i64, String, i64)>, Failure> {
     let sql = format!(
-        "SELECT dimension, bucket, key, count FROM {table} WHERE dimension BETWEEN 1 AND 8 AND bucket > $1 \
+        "SELECT dimension, bucket, key, count FROM {table} WHERE (dimension BETWEEN 1 AND 8 OR dimension BETWEEN 14 AND 16) AND bucket > $1 \
          ORDER BY dimension, bucket, key"
     );
     let rows = transaction.query(&sql, &[&after])?;
@@ -283,5 +285,5 @@ fn rollup_rows(
 }
 
 fn dimension(code: i16) -> Option<Dimension> {
-    Dimension::from_code(u8::try_from(code).ok()?)
+    Dimension::listed(code.into())
 }

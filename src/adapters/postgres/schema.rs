@@ -6,9 +6,9 @@ use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Failure, Session};
 use crate::ports::StoreError;
 
-/// What this program writes. A newer database is refused; so is version 1, of before the first release, whose tables have
-/// other keys.
-pub(super) const SCHEMA_VERSION: i32 = 2;
+/// What this program writes. A newer database is refused; so are older ones, of before the first release, which lack
+/// tables or have other keys.
+pub(super) const SCHEMA_VERSION: i32 = 3;
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// JSON path syntax, `MERGE`, and what else the schema is tested with.
 pub(super) const SERVER_VERSION_MIN: i32 = 150_000;

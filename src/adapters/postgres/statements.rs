@@ -53,12 +53,13 @@ fn events(gate: &str) -> String {
     )
 }
 
-/// A whole batch: answers 1, or 0 where the watermark is another.
+/// A whole batch: answers 1, or 0 where the watermark is another or somebody was erased that the writer does not know of.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
     let gate = "WHERE EXISTS (SELECT FROM w)";
     format!(
         "WITH w AS (UPDATE watermark SET position = $30, crc = $31 \
-                    WHERE stream = $32 AND position = $33 AND crc = $34 RETURNING 1), \
+                    WHERE stream = $32 AND position = $33 AND crc = $34 \
+                      AND NOT EXISTS (SELECT FROM erased WHERE seq > $35) RETURNING 1), \
          {}, {} SELECT count(*) FROM w",
         events(gate),
         rollups(gate)
@@ -101,8 +102,8 @@ pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM po
 pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
      JOIN post_like l ON l.user_id = pair.u AND l.post_id = pair.p";
 
-/// When the posts that are there were made, in milliseconds; behind the lock as well.
-pub(super) const READ_POSTS: &str = "SELECT post_id, (extract(epoch FROM created_at) * 1000)::int8 FROM post \
+/// When the posts that are there were made, in milliseconds, and by whom; behind the lock as well.
+pub(super) const READ_POSTS: &str = "SELECT post_id, (extract(epoch FROM created_at) * 1000)::int8, user_id FROM post \
      WHERE post_id = ANY ($1)";
 
 /// For the rest of the transaction; milliseconds as a text.
@@ -118,7 +119,9 @@ pub(super) const CLEAR_LIKES: &str = "WITH \
 
 /// Lists of texts come as JSON, lists of numbers as the server writes them: arrays of arrays of different lengths have
 /// no type.
-pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
+pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_at = t \
+       FROM unnest($1::text[], $6::timestamptz[]) AS made(p, t) WHERE post_id = p) \
+     INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
      SELECT p, u, c, ARRAY(SELECT jsonb_array_elements_text(h::jsonb)), ARRAY(SELECT jsonb_array_elements_text(i::jsonb)), \
             t, f, g::int4[] \
        FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[]) \
@@ -126,7 +129,33 @@ pub(super) const WRITE_POSTS: &str = "INSERT INTO post (post_id, user_id, conten
      ON CONFLICT (post_id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, \
        hashtags = excluded.hashtags, image_urls = excluded.image_urls, created_at = excluded.created_at, \
        folded = excluded.folded, grams = excluded.grams";
-pub(super) const DELETE_POSTS: &str = "DELETE FROM post WHERE post_id = ANY ($1::text[])";
+pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
+     DELETE FROM post WHERE post_id = ANY ($1::text[])";
+
+/// Places of deleted posts in lists: what the buckets $2 to $3 hold of them is left out from now on.
+pub(super) static GIVE_UP_MINUTES: LazyLock<String> = LazyLock::new(|| give_up("rollup_minute"));
+pub(super) static GIVE_UP_HOURS: LazyLock<String> = LazyLock::new(|| give_up("rollup_hour"));
+
+/// Bucket by bucket through the key: no table is read as a whole.
+fn give_up(table: &str) -> String {
+    format!(
+        "INSERT INTO {table} (dimension, bucket, key, count) \
+           SELECT d + 10, b, p, -sum(r.count) FROM unnest($1::text[]) AS p CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
+             CROSS JOIN generate_series($2::int8, $3::int8) AS b \
+             CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = b AND key = p UNION ALL \
+                                 SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = b AND key = p) AS r \
+           GROUP BY p, d, b HAVING sum(r.count) <> 0 ORDER BY 1, 2, 3 \
+         ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
+    )
+}
+
+/// Rows of rollups alone.
+pub(super) const ADD_MINUTES: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) \
+     SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) \
+     ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count";
+pub(super) const ADD_HOURS: &str = "INSERT INTO rollup_hour (dimension, bucket, key, count) \
+     SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) \
+     ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count";
 
 pub(super) const WRITE_LIKES: &str = "WITH \
      added AS (INSERT INTO post_like (user_id, post_id, liked_at) \

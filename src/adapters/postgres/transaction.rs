@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
+use super::erase::{self, Erasing};
 use super::statements as sql;
 use crate::ledger_fold::LikeState;
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
@@ -19,6 +20,8 @@ pub(super) struct Fence {
     pub(super) stream: Uuid,
     pub(super) from: Watermark,
     pub(super) to: Watermark,
+    /// How far the writer knows who was erased; fenced on it too.
+    pub(super) erased: i64,
 }
 
 /// What a transaction reads and locks first.
@@ -60,6 +63,7 @@ pub(super) struct Writes {
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
     pub(super) others: Vec<Statement>,
+    pub(super) erasing: Option<Erasing>,
     /// A probe rolls back.
     pub(super) commit: bool,
 }
@@ -89,7 +93,7 @@ pub(super) fn apply_all(
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
     let mut values = params(rollups.iter().chain(events));
-    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc]);
+    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc, &fence.erased]);
     let moved: i64 = session.client.query_one(&statement, &values)?.get(0);
     if moved == 1 {
         return Ok(());
@@ -97,15 +101,16 @@ pub(super) fn apply_all(
     Err(StoreError::Fenced { found: watermark(session, fence.stream)? }.into())
 }
 
-/// Opens a transaction, moves the watermark if there is one to move, reads and locks.
-pub(super) fn begin(session: &mut Session, fence: Option<Fence>, claim: &Claim) -> Result<Claimed, Failure> {
+/// Opens a transaction and moves the watermark if there is one to move. `first` is done before that.
+pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) -> Result<(), Failure> {
     match fence {
-        None => session.client.batch_execute("BEGIN")?,
+        None => session.client.batch_execute(&format!("BEGIN; {first}"))?,
         Some(fence) => {
-            let Fence { stream, from, to } = fence;
+            let Fence { stream, from, to, erased } = fence;
             let moved = session.client.simple_query(&format!(
-                "BEGIN; UPDATE watermark SET position = {}, crc = {} \
-                 WHERE stream = '{stream}' AND position = {} AND crc = {}",
+                "BEGIN; {first}UPDATE watermark SET position = {}, crc = {} \
+                 WHERE stream = '{stream}' AND position = {} AND crc = {} \
+                   AND NOT EXISTS (SELECT FROM erased WHERE seq > {erased})",
                 to.position, to.crc, from.position, from.crc
             ))?;
             // The last completion is the UPDATE's.
@@ -118,6 +123,11 @@ pub(super) fn begin(session: &mut Session, fence: Option<Fence>, claim: &Claim) 
             }
         }
     }
+    Ok(())
+}
+
+/// Reads and locks.
+pub(super) fn claim(session: &mut Session, claim: &Claim) -> Result<Claimed, Failure> {
     let new_ids = if claim.ids.is_empty() { Vec::new() } else { claim_ids(session, &claim.ids)? };
     let likes = if claim.posts.is_empty() { LikeState::default() } else { lock_likes(session, claim)? };
     Ok(Claimed { new_ids, likes })
@@ -149,7 +159,7 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
     if !claim.named_posts.is_empty() {
         let read = session.prepared(sql::READ_POSTS)?;
         let rows = session.client.query(&read, &[&claim.named_posts])?;
-        kept.extend(rows.iter().map(|row| (row.get(0), row.get(1))));
+        kept.extend(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))));
     }
     Ok(LikeState { posts, liked, kept })
 }
@@ -171,6 +181,9 @@ pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failu
         let statement = session.prepared(write.sql)?;
         let values: Vec<&(dyn ToSql + Sync)> = write.values.iter().map(|value| value.as_ref() as _).collect();
         session.client.execute(&statement, &values)?;
+    }
+    if let Some(erasing) = &writes.erasing {
+        erase::erase(session, erasing)?;
     }
     session.client.batch_execute(if writes.commit { "COMMIT" } else { "ROLLBACK" })?;
     Ok(())

@@ -13,17 +13,18 @@ use uuid::Uuid;
 use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Failure, Link, Session};
 use super::encode::{Array, Field, arrays_of, copy_of};
+use super::erase::{self, Erasing};
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Clearing, Draft, Effects, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
-    folded_content,
+    Action, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
+    folded_content, last_erasures,
 };
 use crate::limits::{
-    POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_UNNEST_ROWS_MAX,
-    POSTGRES_WRITE_STATEMENT_MS_MAX,
+    EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
+    POSTGRES_ERASE_MS_MAX, POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
 };
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
@@ -34,13 +35,23 @@ pub(super) struct PostgresWriter {
     dialer: Arc<Dialer>,
     link: Option<Link>,
     users: UserHours,
+    /// Who was erased, and how far that is known; it grows with every erasure that the ledger has seen.
+    erased: Erased,
+    erased_known: i64,
     /// Days since the epoch whose partitions are known to be there.
     days: HashSet<i64>,
 }
 
 impl PostgresWriter {
     pub(super) fn new(dialer: Arc<Dialer>) -> PostgresWriter {
-        PostgresWriter { dialer, link: None, users: UserHours::default(), days: HashSet::new() }
+        PostgresWriter {
+            dialer,
+            link: None,
+            users: UserHours::default(),
+            erased: Erased::new(),
+            erased_known: 0,
+            days: HashSet::new(),
+        }
     }
 
     /// Runs a job on the connection, dialling if there is none; drops it after an error that ends it.
@@ -61,15 +72,16 @@ impl PostgresWriter {
     /// Applies a batch, or tries it and rolls back.
     fn run(&mut self, draft: Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Verdicts, Failure> {
         self.ensure_days(&draft, deadline)?;
-        let actions = draft.actions();
-        let plain = draft.client_ids.is_empty()
-            && actions.is_empty()
+        let is_plain = draft.client_ids.is_empty()
+            && draft.actions(&[]).is_empty()
             && draft.forgets.is_empty()
+            && draft.erases.is_empty()
             && draft.dead.is_empty()
+            && !draft.has_dropped()
             && draft.events().count() <= POSTGRES_UNNEST_ROWS_MAX;
         match fence {
-            Some(fence) if plain => self.run_at_once(&draft, fence, deadline),
-            _ => self.run_in_steps(draft, &actions, fence, deadline),
+            Some(fence) if is_plain => self.run_at_once(&draft, fence, deadline),
+            _ => self.run_in_steps(draft, fence, deadline),
         }
     }
 
@@ -84,42 +96,73 @@ impl PostgresWriter {
     fn run_in_steps(
         &mut self,
         mut draft: Draft<'_>,
-        actions: &[Action<'_>],
         fence: Option<Fence>,
         deadline: Instant,
     ) -> Result<Verdicts, Failure> {
-        let claim = claim_of(&draft, actions);
-        let Claimed { new_ids, likes } =
-            self.call(deadline, move |session| transaction::begin(session, fence, &claim))?;
+        let deadline = deadline + erasing_time(&draft);
+        let belongings = self.begin(&draft, fence, deadline)?;
+        let claim = claim_of(&draft, &draft.actions(&belongings));
+        let Claimed { new_ids, likes } = self.call(deadline, move |session| transaction::claim(session, &claim))?;
         draft.drop_known_ids(|id| new_ids.binary_search(id).is_ok());
-        let actions = draft.actions();
+        let actions = draft.actions(&belongings);
         let fold = fold_likes(&actions, &likes);
         let effects = draft.effects(&actions, &fold, &mut self.users);
-        let events = match effects.rows.len() <= POSTGRES_UNNEST_ROWS_MAX {
-            true => EventRows::Arrays(arrays_of(&effects.rows)),
-            false => EventRows::Copy(copy_of(&effects.rows)),
-        };
-        let stream = fence.map_or(Uuid::nil(), |fence| fence.stream);
-        let clearings = fold.clearings.iter().map(|clearing| Some(clear_likes(stream, &draft, clearing)));
-        let others = [
-            write_likes(stream, &draft, &fold),
-            write_posts(&fold),
-            delete_posts(&fold),
-            write_verdicts(stream, &effects.verdicts),
-            write_letters(stream, &draft),
-            write_forgets(&draft),
-        ];
-        let writes = Writes {
-            events,
-            rollups: rollup_arrays(stream, &effects),
-            others: [allow_time(&fold)].into_iter().chain(clearings).chain(others).flatten().collect(),
-            commit: fence.is_some(),
-        };
+        let writes = writes(fence, &draft, &fold, &effects);
         self.call(deadline + clearing_time(&fold), move |session| transaction::finish(session, &writes))?;
         if fence.is_some() {
             self.users.commit();
         }
         Ok(effects.verdicts)
+    }
+
+    /// Opens the transaction; what those whom the batch erases made and like.
+    fn begin(
+        &mut self,
+        draft: &Draft<'_>,
+        fence: Option<Fence>,
+        deadline: Instant,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        if draft.erases.is_empty() {
+            self.call(deadline, move |session| transaction::begin(session, fence, ""))?;
+            return Ok(Vec::new());
+        }
+        let users = erased_users(draft);
+        let first = format!(
+            "SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
+            (deadline + erasing_time(draft)).saturating_duration_since(Instant::now()).as_millis()
+        );
+        self.call(deadline, move |session| {
+            transaction::begin(session, fence, &first)?;
+            erase::belongings(session, &users)
+        })
+    }
+
+    /// Learns who was erased since it looked; true where there was somebody. Their user hours are gone, whatever this
+    /// writer remembers.
+    fn learn_erased(&mut self, deadline: Instant) -> Result<bool, Failure> {
+        let known = self.erased_known;
+        let (erased, newest) = self.call(deadline, move |session| erase::known(session, known))?;
+        self.erased.extend(erased);
+        self.erased_known = newest;
+        self.users.forget();
+        Ok(newest > known)
+    }
+
+    fn try_apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, Failure> {
+        let deadline = deadline();
+        loop {
+            let fence = Fence { stream: batch.stream, from: batch.from, to: batch.to, erased: self.erased_known };
+            let draft = Draft::new(batch, dead, &self.erased)?;
+            match self.run(draft, Some(fence), deadline) {
+                Err(Failure { error: StoreError::Fenced { found }, no_partition })
+                    if found != Some(batch.from) || !self.learn_erased(deadline)? =>
+                {
+                    return Err(Failure { error: StoreError::Fenced { found }, no_partition });
+                }
+                Err(Failure { error: StoreError::Fenced { .. }, .. }) => {}
+                result => return result,
+            }
+        }
     }
 
     /// Makes the partitions of a batch's days, before its transaction.
@@ -152,13 +195,11 @@ impl LedgerWriter for PostgresWriter {
     }
 
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
-        let deadline = deadline();
-        let fence = Some(Fence { stream: batch.stream, from: batch.from, to: batch.to });
-        let mut result = self.run(Draft::new(batch, dead)?, fence, deadline);
+        let mut result = self.try_apply(batch, dead);
         if result.as_ref().is_err_and(|failure| failure.no_partition) {
             // A partition that we knew was dropped behind our back.
             self.days.clear();
-            result = self.run(Draft::new(batch, dead)?, fence, deadline);
+            result = self.try_apply(batch, dead);
         }
         result.map_err(|failure| failure.error)
     }
@@ -166,13 +207,16 @@ impl LedgerWriter for PostgresWriter {
     fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
         let part = Batch { records: batch.records[range].to_vec(), ..*batch };
         let nothing_dead = BTreeMap::new();
-        self.run(Draft::new(&part, &nothing_dead)?, None, deadline()).map(|_| ()).map_err(|failure| failure.error)
+        self.run(Draft::new(&part, &nothing_dead, &self.erased)?, None, deadline())
+            .map(|_| ())
+            .map_err(|failure| failure.error)
     }
 
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
         let up_to = up_to.cast_signed();
         let prune = move |session: &mut Session| {
-            let prune = "WITH gone AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2) \
+            let prune = "WITH gone AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2), \
+                 posts AS (DELETE FROM erased_post WHERE stream = $1 AND position <= $2) \
                  UPDATE watermark SET pruned = greatest(pruned, $2) WHERE stream = $1";
             Ok(session.client.execute(prune, &[&stream, &up_to]).map(|_| ())?)
         };
@@ -198,6 +242,78 @@ impl LedgerWriter for PostgresWriter {
     }
 }
 
+/// The rest of a transaction. The order matters: likes that a clearing spares are written behind it, and an erasure is of
+/// all that the batch has stored.
+fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects: &Effects<'_>) -> Writes {
+    let events = match effects.rows.len() <= POSTGRES_UNNEST_ROWS_MAX {
+        true => EventRows::Arrays(arrays_of(&effects.rows)),
+        false => EventRows::Copy(copy_of(&effects.rows)),
+    };
+    let stream = fence.map_or(Uuid::nil(), |fence| fence.stream);
+    let clearings = fold.clearings.iter().map(|clearing| Some(clear_likes(stream, draft, clearing)));
+    let others = [
+        write_likes(stream, draft, fold),
+        write_posts(fold),
+        delete_posts(fold),
+        write_verdicts(stream, &effects.verdicts),
+        write_letters(stream, draft),
+        write_forgets(draft),
+    ];
+    let places = give_up_places(draft, effects);
+    let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).flatten().chain(places);
+    Writes {
+        events,
+        rollups: rollup_arrays(stream, effects),
+        others: others.collect(),
+        erasing: erasing(stream, draft, fold),
+        commit: fence.is_some(),
+    }
+}
+
+fn erased_users(draft: &Draft<'_>) -> Vec<(String, i64, i64)> {
+    let owned = |(user, at_ms, index): (&str, _, _)| (user.to_owned(), at_ms, draft.position(index).cast_signed());
+    last_erasures(&draft.erases).into_iter().map(owned).collect()
+}
+
+fn erasing(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Erasing> {
+    let posts = fold.gone.iter().filter(|(.., is_erased)| *is_erased);
+    let posts = posts.map(|(index, post, _)| (draft.position(*index).cast_signed(), (*post).to_owned())).collect();
+    (!draft.erases.is_empty()).then(|| Erasing { stream, users: erased_users(draft), posts })
+}
+
+/// What erasures may take beyond what a batch usually does.
+fn erasing_time(draft: &Draft<'_>) -> Duration {
+    match draft.erases.is_empty() {
+        true => Duration::ZERO,
+        false => Duration::from_millis(POSTGRES_ERASE_MS_MAX),
+    }
+}
+
+/// Posts that were deleted leave the lists, and come back with what happened since.
+fn give_up_places(draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
+    let places = &effects.places;
+    if places.gone.is_empty() {
+        return Vec::new();
+    }
+    let minute = draft.now_ms.div_euclid(60_000);
+    let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
+    let give_up = |sql: &'static str, from: i64, to: i64| Statement {
+        sql,
+        values: vec![Box::new(Array::texts(places.gone.iter().copied())), Box::new(from), Box::new(to)],
+    };
+    let add = |sql: &'static str, rows: &[RollupRow]| {
+        (!rows.is_empty()).then(|| Statement { sql, values: boxed(None, columns(rows).into()) })
+    };
+    let hour = minute.div_euclid(60);
+    let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
+    let gone = [
+        give_up(sql::GIVE_UP_MINUTES.as_str(), minute - ROLLUP_MINUTES_KEPT, minute + ahead),
+        give_up(sql::GIVE_UP_HOURS.as_str(), hours, hour + ahead),
+    ];
+    let since = [add(sql::ADD_MINUTES, &places.since.minutes), add(sql::ADD_HOURS, &places.since.hours)];
+    gone.into_iter().chain(since.into_iter().flatten()).collect()
+}
+
 /// What a transaction must read and lock for a batch. Ids and posts sorted: every instance locks in one order.
 fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
     let mut ids = draft.client_ids.clone();
@@ -210,15 +326,16 @@ fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
     Claim { ids, posts: owned(posts), pair_users, pair_posts, named_posts: owned(named) }
 }
 
+fn columns(rows: &[RollupRow]) -> [Array; 4] {
+    [
+        Array::of(&Type::INT2, rows.iter().map(|row| Field::Small(row.dimension as i16))),
+        Array::bigs(rows.iter().map(|row| row.bucket)),
+        Array::texts(rows.iter().map(|row| &*row.key)),
+        Array::bigs(rows.iter().map(|row| row.count)),
+    ]
+}
+
 fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
-    let columns = |rows: &[RollupRow]| {
-        [
-            Array::of(&Type::INT2, rows.iter().map(|row| Field::Small(row.dimension as i16))),
-            Array::bigs(rows.iter().map(|row| row.bucket)),
-            Array::texts(rows.iter().map(|row| &*row.key)),
-            Array::bigs(rows.iter().map(|row| row.count)),
-        ]
-    };
     let users = [
         Array::bigs(effects.users.iter().map(|(hour, ..)| *hour)),
         Array::of(&Type::INT2, effects.users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),

@@ -3,6 +3,7 @@
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
 //! pooled. What a batch means is decided in `ledger_fold`.
 
+mod erase;
 mod export;
 mod fold;
 pub mod inspect;
@@ -22,17 +23,23 @@ use uuid::Uuid;
 
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post, PostSearch,
-    Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
+    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
+    Watermark,
 };
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
 const READERS_KEPT: usize = 8;
+/// Pages that the writer keeps in memory: a batch touches rollups all over the file.
+const WRITER_CACHE_KIB: i64 = 32_000;
+/// … and each reader. Behind it stands the system's own cache, which all of them share: a large cache of each would be as
+/// many copies of one file, of what an export has passed over above all.
+const READER_CACHE_KIB: i64 = 8_000;
 /// Prepared statements that a connection keeps.
 const STATEMENTS_KEPT: usize = 64;
 /// A read is interrupted after this, a bit before its caller stops waiting.
@@ -49,7 +56,7 @@ impl SqliteLedger {
     /// Opens the file, making it and its tables where they are missing. `Fatal`, with what to do, where a newer
     /// program made it or it is no database.
     pub fn open(path: &Path) -> Result<SqliteLedger, StoreError> {
-        let mut connection = connect(path)?;
+        let mut connection = connect(path, READER_CACHE_KIB)?;
         prepare(&mut connection)?;
         Ok(SqliteLedger { path: path.to_owned(), readers: Mutex::new(vec![connection]), watch: Watch::start()? })
     }
@@ -82,7 +89,7 @@ impl SqliteLedger {
         let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match pooled {
             Some(connection) => connection,
-            None => connect(&self.path)?,
+            None => connect(&self.path, READER_CACHE_KIB)?,
         };
         let guard = self.watch.guard(&connection, Duration::from_millis(wait_ms));
         let result = connection.transaction().and_then(|transaction| job(&transaction));
@@ -101,7 +108,7 @@ impl SqliteLedger {
 
 impl Ledger for SqliteLedger {
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
-        Ok(Box::new(writer::SqliteWriter::new(connect(&self.path)?)))
+        Ok(Box::new(writer::SqliteWriter::new(connect(&self.path, WRITER_CACHE_KIB)?)))
     }
 
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
@@ -110,6 +117,16 @@ impl Ledger for SqliteLedger {
 
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
         self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
+    }
+
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        let position = i64::try_from(position).unwrap_or(i64::MAX);
+        self.read(READ_MS_MAX, |transaction| erase::erasure(transaction, stream, position))
+    }
+
+    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.read(READ_MS_MAX, |transaction| erase::of_user(transaction, user_id, limit))
     }
 
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
@@ -161,7 +178,7 @@ impl Ledger for SqliteLedger {
     }
 }
 
-fn connect(path: &Path) -> Result<Connection, StoreError> {
+fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     // A connection is used by one thread at a time: no lock of SQLite's own.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
@@ -170,7 +187,8 @@ fn connect(path: &Path) -> Result<Connection, StoreError> {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         // The default of rusqlite's build, said aloud: a commit is on the disk before it is answered.
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "cache_size", -32_000)?;
+        // Negative: KiB, not pages.
+        connection.pragma_update(None, "cache_size", -cache_kib)?;
         // The log is cut back to this after a checkpoint.
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))

@@ -9,7 +9,7 @@ use rusqlite::{Result, Row, Transaction, params};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, List, Sums, Terms, cover, known_points, leaders, listed, lists, name_sum_sql,
-    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, OPEN_HOURS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -129,7 +129,7 @@ fn rank_all(
 /// The first names of a window of hours; `None` where all have to be read.
 pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Option<Vec<(String, f64)>>> {
     let terms = plan_leaders(query, now_ms, folded(transaction)?);
-    let open = open_sql(&terms, &[], &Cover::default());
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
     lead(transaction, &terms, open, &[], None, query.limit)
 }
 

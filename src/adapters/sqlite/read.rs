@@ -214,14 +214,16 @@ fn recent_rows(transaction: &Transaction<'_>, user_id: Option<&str>, now_ms: i64
     newest_by_user(rows, &forgotten)
 }
 
-/// What was forgotten up to a time later than `after_ms`: of one user, or of all.
+/// What was forgotten up to a time later than `after_ms`, with all of whom was erased: of one user, or of all.
 fn forgotten(
     transaction: &Transaction<'_>,
     user_id: Option<&str>,
     after_ms: i64,
 ) -> Result<Vec<(String, String, i64)>> {
-    let sql = "SELECT user_id, keyword, at FROM recent_forgotten WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2 \
-               ORDER BY at DESC LIMIT ?3";
+    let sql = "SELECT user_id, keyword, max(at) FROM (SELECT * FROM recent_forgotten \
+                 UNION ALL SELECT user_id, '', at FROM erased) AS up_to \
+               WHERE (?1 IS NULL OR user_id = ?1) AND at > ?2 \
+               GROUP BY user_id, keyword ORDER BY 3 DESC LIMIT ?3";
     let mut statement = transaction.prepare_cached(sql)?;
     let rows = statement.query_map(params![user_id, after_ms, FORGOTTEN_MAX as i64], |row| {
         Ok((row.get(0)?, row.get(1)?, row.get(2)?))
@@ -275,10 +277,10 @@ fn rollup_rows(transaction: &Transaction<'_>, table: &str, after: i64) -> Result
         format!("SELECT bucket, key, count FROM {table} WHERE dimension = ?1 AND bucket > ?2 ORDER BY bucket, key");
     let mut statement = transaction.prepare_cached(&sql)?;
     let mut all = Vec::new();
-    for dimension in Dimension::ALL {
-        let rows = statement.query_map(params![dimension as i64, after], |row| {
-            Ok((dimension, row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
+    let gone = Dimension::ALL.into_iter().filter_map(|dimension| Some((dimension, dimension.gone()?)));
+    for (listed, dimension) in Dimension::ALL.into_iter().map(|dimension| (dimension, dimension)).chain(gone) {
+        let rows = statement
+            .query_map(params![dimension as i64, after], |row| Ok((listed, row.get(0)?, row.get(1)?, row.get(2)?)))?;
         for row in rows {
             all.push(row?);
         }
@@ -287,5 +289,5 @@ fn rollup_rows(transaction: &Transaction<'_>, table: &str, after: i64) -> Result
 }
 
 fn dimension(code: i64) -> Option<Dimension> {
-    Dimension::from_code(u8::try_from(code).ok()?)
+    Dimension::listed(code)
 }

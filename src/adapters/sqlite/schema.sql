@@ -45,8 +45,12 @@ CREATE TABLE IF NOT EXISTS post_gram (
 CREATE TABLE IF NOT EXISTS post_stat (
     post_id    TEXT PRIMARY KEY,
     like_count INTEGER NOT NULL DEFAULT 0 CHECK (like_count >= 0),
-    version    INTEGER NOT NULL DEFAULT 0
+    version    INTEGER NOT NULL DEFAULT 0,
+    -- As in `post`; null where there is none.
+    made_at    INTEGER
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS post_stat_rank ON post_stat (like_count DESC, made_at DESC, post_id)
+    WHERE made_at IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS post_like (
     user_id  TEXT NOT NULL,
@@ -69,6 +73,20 @@ CREATE TABLE IF NOT EXISTS post_like_log (
 );
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log (changed_at);
 
+CREATE TABLE IF NOT EXISTS erased (
+    user_id TEXT PRIMARY KEY,
+    at      INTEGER NOT NULL,
+    seq     INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
+
+CREATE TABLE IF NOT EXISTS erased_post (
+    stream   TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    post_id  TEXT NOT NULL,
+    PRIMARY KEY (stream, position, post_id)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS dead_letter (
     stream   TEXT NOT NULL,
     position INTEGER NOT NULL,
@@ -85,7 +103,8 @@ CREATE TABLE IF NOT EXISTS watermark (
     pruned   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 
--- 1 duplicate, 2 dead, 3 a post was made, 4 replaced, 5 deleted, 6 there was none to delete.
+-- 1 duplicate, 2 dead, 3 a post was made, 4 replaced, 5 deleted, 6 there was none to delete, 7 its user was erased,
+-- 8 a person was erased.
 CREATE TABLE IF NOT EXISTS verdict (
     stream        TEXT NOT NULL,
     position      INTEGER NOT NULL,
@@ -95,7 +114,8 @@ CREATE TABLE IF NOT EXISTS verdict (
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
 
--- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component.
+-- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component;
+-- 9 to 12: see schema.sql; 14 to 16: what lists leave out of 4 to 6, negative.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     dimension INTEGER NOT NULL,
     bucket    INTEGER NOT NULL,

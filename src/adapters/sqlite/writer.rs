@@ -9,14 +9,13 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::retire;
-use super::{fold, read, search, store_error};
+use super::{erase, fold, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
     Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
     folded_content, minutes_gone_sql,
 };
-use crate::limits::{ID_MEMORY_MS, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
+use crate::limits::{EVENT_FUTURE_MS_MAX, ID_MEMORY_MS, LIVE_DAYS_KEPT, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -31,11 +30,13 @@ const ADD_TOTAL: &str = "INSERT INTO rollup_total (stream, dimension, key, count
 pub(super) struct SqliteWriter {
     connection: Connection,
     users: UserHours,
+    /// How many were erased when `users` was last right: an erasure takes rows that it remembers.
+    erased_seen: i64,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Connection) -> SqliteWriter {
-        SqliteWriter { connection, users: UserHours::default() }
+        SqliteWriter { connection, users: UserHours::default(), erased_seen: 0 }
     }
 
     fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
@@ -55,9 +56,14 @@ impl LedgerWriter for SqliteWriter {
     }
 
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
-        let draft = Draft::new(batch, dead)?;
         let transaction = Self::begin(&mut self.connection)?;
         move_watermark(&transaction, batch)?;
+        let draft = Draft::new(batch, dead, &erase::known(&transaction, batch).map_err(store_error)?)?;
+        let erased = erase::count(&transaction).map_err(store_error)?;
+        if erased != self.erased_seen {
+            self.users.forget();
+            self.erased_seen = erased;
+        }
         let verdicts = write(&transaction, batch.stream, draft, &mut self.users)?;
         transaction.commit().map_err(store_error)?;
         self.users.commit();
@@ -67,8 +73,8 @@ impl LedgerWriter for SqliteWriter {
     fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
         let part = Batch { records: batch.records[range].to_vec(), ..*batch };
         let nothing_dead = BTreeMap::new();
-        let draft = Draft::new(&part, &nothing_dead)?;
         let transaction = Self::begin(&mut self.connection)?;
+        let draft = Draft::new(&part, &nothing_dead, &erase::known(&transaction, &part).map_err(store_error)?)?;
         // A stream of its own: the positions of a part are not the batch's.
         write(&transaction, Uuid::nil(), draft, &mut self.users)?;
         transaction.rollback().map_err(store_error)
@@ -80,6 +86,8 @@ impl LedgerWriter for SqliteWriter {
         let prune = || {
             let remember = "UPDATE watermark SET pruned = max(pruned, ?2) WHERE stream = ?1";
             transaction.execute(remember, params![stream, up_to])?;
+            let posts = "DELETE FROM erased_post WHERE stream = ?1 AND position <= ?2";
+            transaction.execute(posts, params![stream, up_to])?;
             transaction.execute("DELETE FROM verdict WHERE stream = ?1 AND position <= ?2", params![stream, up_to])
         };
         prune().map_err(store_error)?;
@@ -131,7 +139,8 @@ fn write(
     draft.puts().try_for_each(check_post)?;
     let new_ids = claim_ids(transaction, &draft.client_ids).map_err(store_error)?;
     draft.drop_known_ids(|id| new_ids.contains(id));
-    let actions = draft.actions();
+    let belongings = erase::belongings(transaction, &draft).map_err(store_error)?;
+    let actions = draft.actions(&belongings);
     let state = like_state(transaction, &actions).map_err(store_error)?;
     let fold = fold_likes(&actions, &state);
     let effects = draft.effects(&actions, &fold, users);
@@ -142,7 +151,9 @@ fn write(
         write_likes(transaction, stream, &draft, &fold)?;
         write_posts(transaction, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
-        write_forgets(transaction, &draft)
+        write_forgets(transaction, &draft)?;
+        give_up_places(transaction, &draft, &effects)?;
+        erase::erase(transaction, stream, &draft, &fold)
     };
     write_all().map_err(store_error)?;
     Ok(effects.verdicts)
@@ -206,11 +217,11 @@ fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite
             state.liked.push((user.to_owned(), post.to_owned()));
         }
     }
-    let mut kept = transaction.prepare_cached("SELECT created_at FROM post WHERE post_id = ?1")?;
+    let mut kept = transaction.prepare_cached("SELECT created_at, user_id FROM post WHERE post_id = ?1")?;
     let named: HashSet<&str> = actions.iter().filter(|action| action.is_of_post()).map(|action| action.post).collect();
     for post in named {
-        if let Some(made_at_ms) = kept.query_row([post], |row| row.get(0)).optional()? {
-            state.kept.push((post.to_owned(), made_at_ms));
+        if let Some((made_at_ms, owner)) = kept.query_row([post], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
+            state.kept.push((post.to_owned(), made_at_ms, owner));
         }
     }
     Ok(state)
@@ -241,16 +252,47 @@ fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>) -> rusqlite:
     Ok(())
 }
 
-fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
-    let add = |sql: &str, rows: &[RollupRow]| -> rusqlite::Result<()> {
-        let mut statement = transaction.prepare_cached(sql)?;
-        for row in rows {
-            statement.execute(params![row.dimension as i64, row.bucket, &*row.key, row.count])?;
+fn add_rows(transaction: &Transaction<'_>, sql: &str, rows: &[RollupRow]) -> rusqlite::Result<()> {
+    let mut statement = transaction.prepare_cached(sql)?;
+    for row in rows {
+        statement.execute(params![row.dimension as i64, row.bucket, &*row.key, row.count])?;
+    }
+    Ok(())
+}
+
+/// Posts that were deleted leave the lists, and come back with what happened since.
+fn give_up_places(transaction: &Transaction<'_>, draft: &Draft<'_>, effects: &Effects<'_>) -> rusqlite::Result<()> {
+    let places = &effects.places;
+    let minute = draft.now_ms.div_euclid(60_000);
+    let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
+    let hour = minute.div_euclid(60);
+    let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
+    for post in &places.gone {
+        for (table, from, to) in
+            [("rollup_minute", minute - ROLLUP_MINUTES_KEPT, minute + ahead), ("rollup_hour", hours, hour + ahead)]
+        {
+            transaction.prepare_cached(&give_up(table))?.execute(params![post, from, to])?;
         }
-        Ok(())
-    };
-    add(ADD_MINUTE, &effects.rollups.minutes)?;
-    add(ADD_HOUR, &effects.rollups.hours)?;
+    }
+    add_rows(transaction, ADD_MINUTE, &places.since.minutes)?;
+    add_rows(transaction, ADD_HOUR, &places.since.hours)
+}
+
+/// Bucket by bucket through the key: no table is read as a whole.
+fn give_up(table: &str) -> String {
+    format!(
+        "WITH RECURSIVE buckets (b) AS (VALUES (?2) UNION ALL SELECT b + 1 FROM buckets WHERE b < ?3) \
+         INSERT INTO {table} (dimension, bucket, key, count) \
+           SELECT d + 10, b, ?1, -sum(count) FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6) CROSS JOIN buckets \
+             CROSS JOIN {table} ON dimension IN (d, d + 10) AND bucket = b AND key = ?1 \
+           WHERE true GROUP BY d, b HAVING sum(count) <> 0 \
+         ON CONFLICT DO UPDATE SET count = count + excluded.count"
+    )
+}
+
+fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
+    add_rows(transaction, ADD_MINUTE, &effects.rollups.minutes)?;
+    add_rows(transaction, ADD_HOUR, &effects.rollups.hours)?;
     fold::add_late(transaction, &effects.rollups.hours)?;
     let mut total = transaction.prepare_cached(ADD_TOTAL)?;
     for (dimension, key, count) in &effects.rollups.totals {
@@ -302,11 +344,18 @@ fn write_posts(transaction: &Transaction<'_>, fold: &LikeFold<'_>) -> rusqlite::
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             )?
             .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms, folded])?;
+        transaction
+            .prepare_cached(
+                "INSERT INTO post_stat (post_id, made_at) VALUES (?1, ?2) \
+                 ON CONFLICT DO UPDATE SET made_at = excluded.made_at",
+            )?
+            .execute(params![put.post_id, made_at_ms])?;
         search::remember(transaction, &put.post_id, folded.as_deref().unwrap_or(&put.content), &put.hashtags)?;
     }
     for post in &fold.deleted {
         search::forget(transaction, post)?;
         transaction.prepare_cached("DELETE FROM post WHERE post_id = ?1")?.execute([post])?;
+        transaction.prepare_cached("UPDATE post_stat SET made_at = NULL WHERE post_id = ?1")?.execute([post])?;
     }
     Ok(())
 }
@@ -340,7 +389,10 @@ fn write_likes(
     for (user, post) in &fold.removed {
         remove.execute(params![user, post])?;
     }
-    let mut stat = transaction.prepare_cached("INSERT OR REPLACE INTO post_stat VALUES (?1, ?2, ?3)")?;
+    let mut stat = transaction.prepare_cached(
+        "INSERT INTO post_stat (post_id, like_count, version) VALUES (?1, ?2, ?3) \
+         ON CONFLICT DO UPDATE SET like_count = excluded.like_count, version = excluded.version",
+    )?;
     for (post, count, version) in &fold.posts {
         stat.execute(params![post, count, version])?;
     }

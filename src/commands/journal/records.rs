@@ -39,6 +39,10 @@ pub(super) fn print(
                 )?;
             }
             Record::PostPut(put) => write!(out, "{}", put_line(position, put))?,
+            Record::Erase(erase) => {
+                let (user, at) = (&erase.user_id, rfc3339(erase.at_ms));
+                write!(out, "{}", json!({"position": position, "record": "ERASE", "userId": user, "at": at}))?;
+            }
             Record::PostDelete(delete) => {
                 let (post, at) = (&delete.post_id, rfc3339(delete.at_ms));
                 write!(out, "{}", json!({"position": position, "record": "POST_DELETE", "postId": post, "at": at}))?;

@@ -1,0 +1,206 @@
+//! Persons who go, and posts that lose their places.
+
+use event_tracker::events::{Dimension, Erase, Event, EventType, Forget, PostDelete, PostPut, Record};
+use event_tracker::ports::{CountFilter, Erasure, Likes, TopQuery, Verdict, Window};
+
+use crate::ledgers::{Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like};
+
+fn erase(user: &str, at_ms: i64) -> Record<'static> {
+    Record::Erase(Erase { user_id: user.to_owned().into(), at_ms })
+}
+
+/// A page view of a post that names everything an event can, received at its time.
+fn view(user: &str, at_ms: i64) -> Record<'static> {
+    Record::Event(Event {
+        user_id: Some(user.to_owned().into()),
+        session_id: Some(format!("session of {user}").into()),
+        url: Some(format!("/home/{user}").into()),
+        referrer: Some(format!("/from/{user}").into()),
+        properties: Some(format!("{{\"name\":\"{user}\"}}").into()),
+        post_id: Some("seen".into()),
+        received_at_ms: at_ms,
+        ..event(EventType::PageView, at_ms)
+    })
+}
+
+fn search(user: &str, at_ms: i64) -> Record<'static> {
+    let (user_id, keyword) = (Some(user.to_owned().into()), Some("oak".into()));
+    Record::Event(Event { user_id, keyword, received_at_ms: at_ms, ..event(EventType::Search, at_ms) })
+}
+
+fn put(user: &str, post: &str, at_ms: i64) -> Record<'static> {
+    Record::PostPut(PostPut {
+        post_id: post.to_owned().into(),
+        user_id: user.to_owned().into(),
+        content: format!("by {user}").into(),
+        hashtags: vec!["tag".into()],
+        image_urls: vec![],
+        created_at_ms: None,
+        at_ms,
+    })
+}
+
+fn delete(post: &str) -> Record<'static> {
+    Record::PostDelete(PostDelete { post_id: post.to_owned().into(), at_ms: NOW })
+}
+
+/// Rows that say a name somewhere, the list of who was erased left out.
+fn rows_with(fixture: &Fixture, name: &str) -> Vec<String> {
+    let tables = [
+        "events",
+        "post",
+        "post_like",
+        "post_like_log",
+        "recent_forgotten",
+        "user_hour",
+        "verdict",
+        "erased_post",
+        "rollup_total",
+        "dead_letter",
+    ];
+    let rows = tables.iter().flat_map(|table| {
+        let rows = fixture.rows(&format!("SELECT * FROM {table}"));
+        rows.into_iter().map(move |row| format!("{table}: {row:?}"))
+    });
+    let hex: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let bytes = format!("{:?}", name.as_bytes());
+    let bytes = bytes.trim_matches(['[', ']']).to_owned();
+    rows.filter(|row| row.contains(name) || row.contains(&hex) || row.contains(&bytes)).collect()
+}
+
+fn everything(feed: &mut Feed) {
+    let letter = search("zoe", NOW);
+    let about_zoe = vec![
+        view("zoe", NOW - 3 * HOUR),
+        view("zoe", NOW - 5),
+        search("zoe", NOW - 4),
+        like(EventType::Like, "zoe", "liked", NOW - 3),
+        like(EventType::Like, "zoe", "own", NOW - 3),
+        like(EventType::Like, "ann", "liked", NOW - 3),
+        like(EventType::Like, "ann", "own", NOW - 3),
+        put("zoe", "own", NOW - 2),
+        put("ann", "liked", NOW - 2),
+        view("ann", NOW - 2),
+        Record::Forget(Forget { user_id: "zoe".into(), keyword: Some("oak".into()), at_ms: NOW - 1 }),
+        letter,
+    ];
+    feed.try_apply(about_zoe, &[(12, "refused")]).expect("applies");
+}
+
+// claims: L23
+#[test]
+fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
+    each_ledger(|fixture| {
+        let (mut feed, mut other) = (fixture.feed(), fixture.feed());
+        everything(&mut feed);
+        assert!(rows_with(fixture, "zoe").len() > 10);
+        let counts = || {
+            let rollups = "SELECT dimension, bucket, key, count FROM rollup_hour WHERE dimension NOT IN (6, 14, 15, 16) \
+                           ORDER BY dimension, bucket, key";
+            (fixture.number("SELECT count(*) FROM events"), fixture.rows(rollups))
+        };
+        let before = counts();
+        // In one batch with what comes before and behind it.
+        let verdicts = feed.apply(vec![
+            view("zoe", NOW),
+            like(EventType::Like, "zoe", "late", NOW),
+            erase("zoe", NOW),
+            view("zoe", NOW),
+            like(EventType::Toggle, "zoe", "liked", NOW),
+            put("zoe", "own", NOW),
+            view("zoë", NOW),
+        ]);
+        let erased: Vec<u64> =
+            verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Erased).map(|(at, _)| *at).collect();
+        assert_eq!(erased, [16, 17, 18], "{verdicts:?}");
+        assert_eq!(rows_with(fixture, "zoe"), Vec::<String>::new());
+        assert_eq!(counts().0, before.0 + 3, "what came before it in the journal is stored");
+        let nameless = "SELECT count(*) FROM events WHERE user_id IS NULL AND session_id IS NULL AND url IS NULL \
+                        AND referrer IS NULL AND properties IS NULL";
+        assert_eq!(fixture.number(nameless), 7);
+        let likes = |post: &str| fixture.ledger.likes(post, Some("zoe")).expect("answers");
+        assert_eq!(likes("liked"), Likes { like_count: 1, liked: false });
+        assert_eq!((likes("own"), likes("late")), (Likes::default(), Likes::default()));
+        assert_eq!(fixture.ledger.post("own").expect("answers"), None);
+        assert!(fixture.ledger.post("liked").expect("answers").is_some(), "the post of somebody else");
+        let of = |post: &str, likes| (post.to_owned(), likes);
+        let expected =
+            Erasure { unliked: vec![of("late", 1), of("liked", 1), of("own", 2)], posts: vec!["own".into()] };
+        assert_eq!(fixture.ledger.erasure(feed.stream, 15).expect("answers"), expected);
+        let net =
+            "SELECT coalesce(sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END), 0) FROM post_like_log WHERE post_id";
+        assert_eq!(fixture.number(&format!("{net} = 'own'")), 0, "undone through the log");
+        assert_eq!(fixture.number(&format!("{net} = 'liked'")), 1);
+
+        // Older records of another journal, and later ones; again, which changes nothing.
+        let after = counts();
+        let late = other.apply(vec![view("zoe", NOW - 1), search("zoe", NOW), view("ann", NOW)]);
+        assert_eq!(late, [(1, Verdict::Erased), (2, Verdict::Erased)]);
+        let imported = Event { event_time_ms: NOW - HOUR, received_at_ms: NOW + HOUR, ..event(EventType::Click, NOW) };
+        let imported = Record::Event(Event { user_id: Some("zoe".into()), component_id: Some(1), ..imported });
+        assert_eq!(other.apply(vec![imported]), [(4, Verdict::Erased)], "what happened before it");
+        assert_eq!(counts().0, after.0 + 1);
+        assert_eq!(other.apply(vec![erase("zoe", NOW)]), [(5, Verdict::Erasure)]);
+        assert_eq!(rows_with(fixture, "zoe"), Vec::<String>::new());
+        let back = [view("zoe", NOW + 1), like(EventType::Like, "zoe", "liked", NOW + MINUTE)];
+        let back = back.map(|record| match record {
+            Record::Event(event) => Record::Event(Event { received_at_ms: event.event_time_ms, ..event }),
+            record => record,
+        });
+        feed.apply(back.to_vec());
+        assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 2);
+        assert_eq!(fixture.number("SELECT count(*) FROM user_hour WHERE user_id = 'zoe'"), 2, "who comes back is new");
+        other.apply(vec![erase("zoe", NOW)]);
+        assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 2, "an old erasure again");
+        assert_eq!(fixture.number("SELECT count(*) FROM user_hour WHERE user_id = 'zoe'"), 2);
+        let snapshot = fixture.ledger.snapshot(NOW + 2 * MINUTE).expect("answers");
+        assert!(snapshot.forgotten.contains(&("zoe".to_owned(), String::new(), NOW)), "for the live store");
+        assert!(snapshot.recent.iter().all(|(user, ..)| user != "zoe"));
+    });
+}
+
+/// The places of posts by views, clicks and likes, as lists of the ledger show them.
+fn places(fixture: &Fixture, window: Window) -> Vec<(String, f64)> {
+    let parts = vec![(Dimension::PostViews, 1.0), (Dimension::PostClicks, 3.0), (Dimension::PostLikes, 10.0)];
+    let query = TopQuery { parts, window, hot: false, limit: 10 };
+    fixture.ledger.top(&query, NOW).expect("answers")
+}
+
+// claims: L24
+#[test]
+fn a_deleted_post_has_no_place_in_lists_but_by_what_comes_behind_its_deletion() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let seen = |at_ms| view("ann", at_ms);
+        let other = Record::Event(Event { post_id: Some("other".into()), ..event(EventType::Click, NOW) });
+        let liked = |user: &str| like(EventType::Like, user, "seen", NOW);
+        feed.apply(vec![seen(NOW), seen(NOW - 3 * HOUR), seen(NOW - 20 * HOUR), liked("a"), other.clone()]);
+        for window in [Window::TenMinutes, Window::Hour, Window::Day, Window::Week] {
+            assert_eq!(places(fixture, window)[0].0, "seen", "{window:?}");
+        }
+        // Before, between and behind, in one batch.
+        feed.apply(vec![seen(NOW), delete("seen"), seen(NOW), liked("b"), delete("seen"), seen(NOW), liked("c")]);
+        let place = |name: &str, score| (name.to_owned(), score);
+        for window in [Window::TenMinutes, Window::Hour, Window::Day, Window::Week] {
+            assert_eq!(places(fixture, window), [place("seen", 11.0), place("other", 3.0)], "{window:?}");
+        }
+        // Days that are folded are read otherwise.
+        feed.writer.fold(NOW, &jiff::tz::TimeZone::UTC).expect("folds");
+        for window in [Window::Day, Window::Week] {
+            assert_eq!(places(fixture, window), [place("seen", 11.0), place("other", 3.0)], "{window:?}");
+        }
+        feed.apply(vec![delete("seen"), delete("never was")]);
+        assert_eq!(places(fixture, Window::Week), [place("other", 3.0)]);
+        let snapshot = fixture.ledger.snapshot(NOW).expect("answers");
+        for rows in [&snapshot.minutes, &snapshot.hours] {
+            let sum = rows.iter().filter(|(dimension, _, name, _)| *dimension != Dimension::Type && name == "seen");
+            assert_eq!(sum.map(|(.., count)| count).sum::<i64>(), 0);
+        }
+        let views =
+            CountFilter { post_id: Some("seen".into()), event_type: Some(EventType::PageView), ..Default::default() };
+        assert_eq!(fixture.ledger.count(&views).expect("counts"), 6, "what was counted stays");
+        let sums = "SELECT sum(count) FROM rollup_hour WHERE dimension = 4";
+        assert_eq!(fixture.number(sums), 6);
+        assert_eq!(fixture.number("SELECT sum(count) FROM rollup_total WHERE dimension = 4"), 6);
+    });
+}
