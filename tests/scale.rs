@@ -8,8 +8,11 @@ use std::time::Instant;
 
 use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Dimension, EventType};
-use event_tracker::ports::{CountFilter, Interval, Ledger, RankingQuery, SeriesQuery, StoreError, TopQuery, Window};
+use event_tracker::events::{Dimension, EventType, TallyKey};
+use event_tracker::ports::{
+    CountFilter, Interval, Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, RankingQuery, RecentChange,
+    SeriesQuery, Snapshot, StoreError, TopQuery, Watermark, Window,
+};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
