@@ -78,8 +78,8 @@ pub fn leaders<C: Counts, S: BuildHasher>(
     limit: usize,
 ) -> Result<Option<Vec<(String, f64)>>, C::Error> {
     let mut scores: HashMap<String, f64> = HashMap::new();
-    let mut depth = limit + limit / 4 + LEADERS_DEPTH_MORE;
-    while depth <= LEADERS_DEPTH_MAX {
+    let mut depth = (limit + limit / 4 + LEADERS_DEPTH_MORE).min(LEADERS_DEPTH_MAX);
+    loop {
         let Heads { names, bound } = counts.heads(depth)?;
         // No name can have more than what it was seen with and the bound together: the most promising first.
         let mut most: HashMap<String, f64> = known.iter().map(|(name, has)| (name.clone(), *has)).collect();
@@ -104,9 +104,11 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             let behind: Vec<_> = scores.into_iter().filter(|(name, score)| is_behind(name, *score, after)).collect();
             return Ok(Some(super::sort_ranked(behind, limit)));
         }
-        depth *= 4;
+        if depth == LEADERS_DEPTH_MAX {
+            return Ok(None);
+        }
+        depth = (depth * 4).min(LEADERS_DEPTH_MAX);
     }
-    Ok(None)
 }
 
 fn look_up<C: Counts, S: BuildHasher>(
