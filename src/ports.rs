@@ -147,9 +147,6 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `post` and `likes` answer what is there.
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
-/// - **L23** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
-///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
-///   `Poison`: kept as a dead letter, counted nowhere.
 /// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
 ///   and beside its calls; days and spans are the sums of their folded hours.
 /// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
@@ -158,6 +155,9 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   Erasing again changes nothing.
 /// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
 ///   journal; `count`, `ranking` and all sums keep what was counted.
+/// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
+///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
+///   `Poison`: kept as a dead letter, counted nowhere.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {

@@ -65,7 +65,7 @@ fn check_answers(fixture: &Fixture, model: &Model, days: i64) {
     }
 }
 
-// claims: L23
+// claims: L25
 #[test]
 fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
     const DAYS: i64 = 45;
@@ -128,7 +128,7 @@ fn check_rows_of_a_late_event(fixture: &Fixture, feed: &mut Feed) {
     assert!(ranked.contains(&("late".to_owned(), 1)), "{ranked:?}");
 }
 
-// claims: L23
+// claims: L25
 #[test]
 fn a_clock_that_jumped_removes_no_rows() {
     each_ledger(|fixture| {
