@@ -33,7 +33,7 @@ pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};
 pub use points::{forget_sql, kinds, known_points, local_days, minutes_sql, points_sql, runs, series_code};
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
-pub use retention::{newest_trusted_day, retire_until};
+pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};
 pub use rollups::{RollupRow, Rollups, split_rollups};
 pub use search::{content_grams, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};

@@ -14,6 +14,23 @@ pub fn retire_until(today: i64, trusted: i64, retention_days: i64) -> i64 {
     today.min(trusted) - retention_days - RETENTION_SLACK_DAYS
 }
 
+/// The first of some days with an hour that has to be counted again, or that is in no point of a local day yet: its users
+/// would be lost with its rows.
+pub fn uncounted_day_sql(since: i64, until: i64) -> String {
+    let in_no_day = |minute: &str| {
+        format!(
+            "NOT EXISTS (SELECT 1 FROM series AS d WHERE d.minutes > 60 AND d.event_type = 0 \
+             AND d.at <= {minute} AND d.at + d.minutes > {minute})"
+        )
+    };
+    format!(
+        "SELECT min(h.at) / 1440 FROM series AS h WHERE h.minutes = 60 AND h.event_type = 0 \
+         AND h.at >= {since} * 1440 AND h.at < {until} * 1440 AND (h.users IS NULL OR {} OR {})",
+        in_no_day("h.at"),
+        in_no_day("h.at + 59")
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@
 use super::connect::{Failure, Session};
 use super::maintain::{PARTITION_LOCK, date, delete_in_steps};
 use super::rankings;
-use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until};
+use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::{MAINTAIN_LOCK_MS_MAX, RETIRE_DAYS_MAX};
 use crate::ports::StoreError;
 
@@ -46,11 +46,11 @@ fn mark(session: &mut Session, until: i64) -> Result<i64, Failure> {
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PARTITION_LOCK])?;
     let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded", &[])?.get(0);
     let until = until.min(rankings::folded(&mut transaction)?.until_day);
-    let oldest = "SELECT coalesce((SELECT min(at) / 1440 FROM series WHERE users IS NULL), $1::int8)";
-    let until = until.min(transaction.query_one(oldest, &[&until])?.get(0));
     let first = "SELECT min(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket >= $1::int8 * 24";
     let first: Option<i64> = transaction.query_one(first, &[&since])?.get(0);
     let until = until.min(first.unwrap_or(since).max(since) + RETIRE_DAYS_MAX);
+    let uncounted = uncounted_day_sql(since, until.max(since));
+    let until = until.min(transaction.query_one(uncounted.as_str(), &[])?.get::<_, Option<i64>>(0).unwrap_or(until));
     if until <= since {
         return Ok(since);
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
 use super::rankings;
-use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until};
+use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::{MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, RETIRE_DAYS_MAX};
 
 const DAY_MS: i64 = 86_400_000;
@@ -49,11 +49,12 @@ fn mark(connection: &mut Connection, now_ms: i64, retention_days: i64) -> Result
     let Some(trusted) = newest_trusted_day(&days) else { return Ok(since) };
     let until = retire_until(hour.div_euclid(24), trusted, retention_days);
     let until = until.min(rankings::folded(&transaction)?.until_day);
-    let oldest = "SELECT coalesce((SELECT min(at) / 1440 FROM series WHERE users IS NULL), ?1)";
-    let until = until.min(transaction.query_row(oldest, [until], |row| row.get(0))?);
     let first = "SELECT min(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket >= ?1 * 24";
     let first: Option<i64> = transaction.query_row(first, [since], |row| row.get(0))?;
     let until = until.min(first.unwrap_or(since).max(since) + RETIRE_DAYS_MAX);
+    let uncounted: Option<i64> =
+        transaction.query_row(&uncounted_day_sql(since, until.max(since)), [], |row| row.get(0))?;
+    let until = until.min(uncounted.unwrap_or(until));
     if until <= since {
         return Ok(since);
     }
