@@ -173,7 +173,11 @@ CREATE TABLE IF NOT EXISTS rollup_folded (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     until_hour bigint NOT NULL,
     -- Days before this one are whole in their spans.
-    until_day  bigint NOT NULL
+    until_day  bigint NOT NULL,
+    -- Rows of days before this one are gone; what still comes for them is set aside.
+    rows_since bigint NOT NULL DEFAULT 0,
+    -- Minutes before this one may be missing from rollup_minute.
+    minutes_since bigint NOT NULL DEFAULT 0
 );
 INSERT INTO rollup_folded (until_hour, until_day) VALUES (0, 0) ON CONFLICT DO NOTHING;
 

@@ -180,9 +180,26 @@ pub const FOLD_MS_MAX: u64 = 5_000;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
 /// A ranking that is not decided by so many names of each bucket reads all of them.
-pub const LEADERS_DEPTH_MAX: usize = 4_000;
+pub const LEADERS_DEPTH_MAX: usize = 1_000;
+/// … nor one of which so many names had to be looked up: more would cost more than reading all.
+pub const LEADERS_NAMES_MAX: usize = 2_000;
+/// Names that are looked up together.
+pub const LEADERS_STEP: usize = 32;
 /// Hours that are not folded and are still read by name; more of them are summed up by the ledger.
 pub const OPEN_HOURS_MAX: i64 = 48;
+/// Rows stay this many days longer than events of their time are taken (`RETENTION_DAYS`): what was taken before and waits in
+/// a journal still finds its day.
+pub const RETENTION_SLACK_DAYS: i64 = 2;
+/// Days in a row that must have events before the clock is believed to have come that far by itself: what follows a jump of
+/// the clock is not enough to remove rows.
+pub const RETENTION_TRUSTED_DAYS: i64 = 3;
+/// Days whose rows go at once, at most: the rest waits a minute.
+pub const RETIRE_DAYS_MAX: i64 = 4;
+/// Wall clock and monotonic clock may differ by so much from one minute to the next; else the clock was set, and nothing is
+/// removed by it …
+pub const CLOCK_JUMP_MS: i64 = 60_000;
+/// … until it has gone steadily for this long.
+pub const CLOCK_STEADY_MS: u64 = 10 * 60_000;
 /// Partitions of `events` are attached this many days ahead.
 pub const PARTITIONS_AHEAD_DAYS: i64 = 7;
 

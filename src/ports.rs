@@ -155,6 +155,9 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   Erasing again changes nothing.
 /// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
 ///   journal; `count`, `ranking` and all sums keep what was counted.
+/// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
+///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
+///   `Poison`: kept as a dead letter, counted nowhere.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -250,6 +253,11 @@ pub trait LedgerWriter: Send {
     /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
     /// Bounded work: what is left is done by the next call.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError>;
+
+    /// Removes rows and user hours of days that are over for `retention_days` and a little: some days of them, the oldest
+    /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
+    /// come. Everything summed up stays. To be called while nothing waits to be applied. Bounded work.
+    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 
 /// What [`Ledger::erasure`] answers.

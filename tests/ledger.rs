@@ -21,6 +21,8 @@ mod model;
 mod posting;
 #[path = "ledger/products.rs"]
 mod products;
+#[path = "ledger/retiring.rs"]
+mod retiring;
 #[path = "ledger/searching.rs"]
 mod searching;
 #[path = "support/postgres.rs"]

@@ -288,7 +288,8 @@ fn what_cannot_be_asked_is_refused_with_what_to_do() {
         let mut client = bench.client();
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
         let mut refused = |path: &str, tag: &str| {
-            let answer = client.get(&format!("/api/statistics/{path}")).expect(400).json();
+            let slash = if path.starts_with('?') { "" } else { "/" };
+            let answer = client.get(&format!("/api/statistics{slash}{path}")).expect(400).json();
             assert_eq!(answer["error"], tag, "{path}: {answer}");
         };
         refused("rankings/keywords?from=2&to=1", "invalid_parameter");
@@ -301,6 +302,17 @@ fn what_cannot_be_asked_is_refused_with_what_to_do() {
         refused("timeseries?interval=minute&from=0&to=90060000", "too_many_points");
         refused("timeseries?interval=hour&from=0", "too_many_points");
         refused("users?from=2&to=1", "invalid_parameter");
+        // What only rows tell of a time whose rows may be gone.
+        let gone = now_ms() - 402 * DAY + 17;
+        refused(&format!("users?from={gone}"), "range_not_kept");
+        let both = format!("?postId=1&componentId=1&from={gone}&to={}", gone + DAY);
+        refused(&both, "range_not_kept");
+        let answer = client.read(&format!("/api/statistics/rankings/keywords?from={gone}"));
+        assert!(answer["from"].as_str().expect("a time").ends_with(":00:00Z"), "a whole hour: {answer}");
+        let mut refused = |path: &str, tag: &str| {
+            let answer = client.get(&format!("/api/statistics/{path}")).expect(400).json();
+            assert_eq!(answer["error"], tag, "{path}: {answer}");
+        };
         for (cursor, tag) in [
             ("x", "invalid_cursor"),
             ("00", "invalid_cursor"),

@@ -92,14 +92,16 @@ impl Api {
 /// A page, read and rendered.
 fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize, before: usize) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let read = app.ledger.ranking(query, app.clock.now_ms()).map_err(read_failed)?;
+    let (from_ms, to_ms) = (app.tellable(query.from_ms), app.tellable(query.to_ms));
+    let told = RankingQuery { from_ms, to_ms, ..query.clone() };
+    let read = app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed)?;
     let mut rows = read.ok_or(FillError::TooLarge)?;
     let next = next_page(query, before, limit, &rows);
     rows.truncate(limit);
     let items = rows.into_iter().enumerate();
     let items: Vec<Item> = items.map(|(at, (name, count))| Item::exact(named, before + at + 1, name, count)).collect();
     let items = to_raw_value(&items).map_err(|_| FillError::Away)?;
-    let (from, to) = (answer::rfc3339(query.from_ms), answer::rfc3339(query.to_ms));
+    let (from, to) = (answer::rfc3339(from_ms), answer::rfc3339(to_ms));
     let says = (query.from_ms, query.to_ms, items.get(), &next);
     let (as_of, source) = (answer::rfc3339(as_of_ms), Source::Ledger.name());
     let body = Ranking { from, to, as_of, source, stale: false, items: &items, next: next.as_deref() };

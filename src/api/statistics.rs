@@ -123,6 +123,9 @@ impl Api {
             Ok(filter) => filter,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
+        if has_several(&filter) && filter.from_ms.is_some_and(|from_ms| self.app.may_be_gone(from_ms)) {
+            return answer::rejected(exchange, not_kept("several filters at once"));
+        }
         let key = format!("count {filter:?}");
         let fill = || {
             let (app, filter) = (self.app.clone(), filter.clone());
@@ -168,7 +171,9 @@ fn popular(
 
 fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let count = app.ledger.count(filter).map_err(read_failed)?;
+    let tellable = |at_ms: Option<i64>| at_ms.map(|at_ms| app.tellable(at_ms));
+    let (from_ms, to_ms) = (tellable(filter.from_ms), tellable(filter.to_ms));
+    let count = app.ledger.count(&CountFilter { from_ms, to_ms, ..filter.clone() }).map_err(read_failed)?;
     let body = CountBody { count, as_of: answer::rfc3339(as_of_ms), source: Source::Ledger.name(), stale: false };
     keep(&count, as_of_ms, &body)
 }
@@ -272,16 +277,27 @@ fn count_filter(query: &str) -> Result<CountFilter, Rejection> {
     Ok(filter)
 }
 
-/// Several filters at once are answered from raw rows: over a bounded range only.
-fn check_range(filter: &CountFilter) -> Result<(), Rejection> {
+fn has_several(filter: &CountFilter) -> bool {
     let filters =
         [filter.component_id.is_some(), filter.keyword.is_some(), filter.post_id.is_some(), filter.page.is_some()];
+    filters.into_iter().filter(|given| *given).count() > 1
+}
+
+/// What only rows tell, asked for of a time whose rows may be gone.
+pub(super) fn not_kept(what: &str) -> Rejection {
+    let reason =
+        format!("must not be earlier than RETENTION_DAYS ago: {what} are told from rows, which are not kept longer");
+    Rejection::of_field("range_not_kept", "from", reason)
+}
+
+/// Several filters at once are answered from raw rows: over a bounded range only.
+fn check_range(filter: &CountFilter) -> Result<(), Rejection> {
     if let (Some(from), Some(to)) = (filter.from_ms, filter.to_ms)
         && from > to
     {
         return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
     }
-    if filters.into_iter().filter(|given| *given).count() < 2 {
+    if !has_several(filter) {
         return Ok(());
     }
     match (filter.from_ms, filter.to_ms) {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::cached::{from_ledger, from_live, keep, read_failed};
 use super::query::Query;
-use super::statistics::window;
+use super::statistics::{not_kept, window};
 use super::wire::Rejection;
 use super::{Api, answer};
 use crate::app::App;
@@ -55,6 +55,9 @@ impl Api {
                     ])
                 };
                 self.cached(&format!("users {name}"), &classes.popular, fill, exchange)
+            }
+            Asked::Range(from_ms, _) if self.app.may_be_gone(from_ms) => {
+                return answer::rejected(exchange, not_kept("exact users"));
             }
             Asked::Range(from_ms, to_ms) => {
                 let fill = || {

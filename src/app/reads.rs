@@ -68,6 +68,16 @@ impl App {
         self.ledger.users(range.start * 60_000, range.end * 60_000)
     }
 
+    /// Rows of this time may be gone: days, hours and points are kept, what only rows tell is not.
+    pub fn may_be_gone(&self, at_ms: i64) -> bool {
+        at_ms < self.clock.now_ms() - self.retention_ms
+    }
+
+    /// A bound of an exact range as it can be told: where rows may be gone, an hour is the smallest part.
+    pub fn tellable(&self, at_ms: i64) -> i64 {
+        if self.may_be_gone(at_ms) { at_ms - at_ms.rem_euclid(3_600_000) } else { at_ms }
+    }
+
     /// Where the buckets of an interval begin that hold any of a range, and where the last one ends; `None` where they
     /// are more than `points_max`.
     pub fn edges(&self, interval: Interval, from_ms: i64, to_ms: i64, points_max: usize) -> Option<Vec<i64>> {

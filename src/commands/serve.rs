@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server, Tls};
 use crate::journal::{Journal, ReadError};
-use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
+use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, LIVE_DAYS_KEPT, SINK_STOP_MS};
 use crate::live::Calendar;
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore, SharedCache};
@@ -140,6 +140,7 @@ fn start_sinks(
         status: app.ledger_status.clone(),
         clock: app.clock.clone(),
         zone: settings.stores.time_zone.clone(),
+        retention_days: (settings.retention_ms / 86_400_000).max(LIVE_DAYS_KEPT + 1),
         follower: follower.clone(),
         records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
     };

@@ -10,7 +10,7 @@ use std::hash::BuildHasher;
 
 use super::Sums;
 use crate::events::Dimension;
-use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE};
+use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE, LEADERS_NAMES_MAX, LEADERS_STEP};
 
 /// A bucket, its names in the order of their counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,8 +34,9 @@ pub struct Terms {
 /// The highest names of some lists.
 #[derive(Clone, Debug, Default)]
 pub struct Heads {
-    /// In any order; may be there more than once.
-    pub names: Vec<String>,
+    /// In any order, with what their counts, each times its weight, are above the lowest read of the list; a name may be
+    /// there more than once.
+    pub names: Vec<(String, f64)>,
     /// The sum of the lowest counts read, each times its weight, of lists that hold more; none below 0.
     pub bound: f64,
 }
@@ -77,21 +78,37 @@ pub fn leaders<C: Counts, S: BuildHasher>(
     limit: usize,
 ) -> Result<Option<Vec<(String, f64)>>, C::Error> {
     let mut scores: HashMap<String, f64> = HashMap::new();
-    let mut depth = limit + limit / 4 + LEADERS_DEPTH_MORE;
-    while depth <= LEADERS_DEPTH_MAX {
+    let mut depth = (limit + limit / 4 + LEADERS_DEPTH_MORE).min(LEADERS_DEPTH_MAX);
+    loop {
         let Heads { names, bound } = counts.heads(depth)?;
-        look_up(counts, names, known, &mut scores)?;
-        let wanted = lowest_wanted(&scores, after, limit).unwrap_or(f64::MIN_POSITIVE);
-        let others = known.iter().filter(|(name, has)| **has + bound >= wanted && !scores.contains_key(*name));
-        let others = others.map(|(name, _)| name.clone()).collect();
-        look_up(counts, others, known, &mut scores)?;
+        // No name can have more than what it was seen with and the bound together: the most promising first.
+        let mut most: HashMap<String, f64> = known.iter().map(|(name, has)| (name.clone(), *has)).collect();
+        for (name, beyond) in names {
+            *most.entry(name).or_default() += beyond;
+        }
+        most.retain(|name, _| !scores.contains_key(name));
+        let mut most: Vec<(String, f64)> = most.into_iter().collect();
+        most.sort_unstable_by(|one, other| one.1.total_cmp(&other.1));
+        while let Some((_, highest)) = most.last() {
+            let lowest = lowest_wanted(&scores, after, limit).unwrap_or(f64::MIN_POSITIVE);
+            if highest + bound < lowest {
+                break;
+            }
+            if scores.len() > LEADERS_NAMES_MAX {
+                return Ok(None);
+            }
+            let next = most.split_off(most.len().saturating_sub((2 * limit).max(LEADERS_STEP)));
+            look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
+        }
         if bound <= 0.0 || lowest_wanted(&scores, after, limit).is_some_and(|lowest| lowest > bound) {
             let behind: Vec<_> = scores.into_iter().filter(|(name, score)| is_behind(name, *score, after)).collect();
             return Ok(Some(super::sort_ranked(behind, limit)));
         }
-        depth *= 4;
+        if depth == LEADERS_DEPTH_MAX {
+            return Ok(None);
+        }
+        depth = (depth * 4).min(LEADERS_DEPTH_MAX);
     }
-    Ok(None)
 }
 
 fn look_up<C: Counts, S: BuildHasher>(
@@ -100,12 +117,7 @@ fn look_up<C: Counts, S: BuildHasher>(
     known: &HashMap<String, f64, S>,
     scores: &mut HashMap<String, f64>,
 ) -> Result<(), C::Error> {
-    names.retain(|name| !scores.contains_key(name));
     names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return Ok(());
-    }
     let sums = counts.sums(&names)?;
     for (name, sum) in names.into_iter().zip(sums) {
         let score = sum + known.get(&name).copied().unwrap_or_default();
@@ -146,10 +158,9 @@ mod tests {
                 let mut rows: Vec<_> = list.iter().collect();
                 rows.sort_by(|a, b| b.1.cmp(a.1));
                 rows.truncate(depth);
-                if rows.len() == depth {
-                    heads.bound += (*rows[depth - 1].1 as f64).max(0.0);
-                }
-                heads.names.extend(rows.into_iter().map(|(name, _)| name.clone()));
+                let lowest = if rows.len() == depth { (*rows[depth - 1].1 as f64).max(0.0) } else { 0.0 };
+                heads.bound += lowest;
+                heads.names.extend(rows.into_iter().map(|(name, count)| (name.clone(), *count as f64 - lowest)));
             }
             Ok(heads)
         }

@@ -13,6 +13,8 @@ use crate::limits::SPAN_DAYS;
 pub struct Folded {
     pub until_hour: i64,
     pub until_day: i64,
+    /// Minutes before this one may be missing from `rollup_minute`.
+    pub minutes_since: i64,
 }
 
 /// Buckets since the epoch, none of a kind twice.
@@ -29,6 +31,16 @@ pub struct Sums {
 }
 
 const DAY_HOURS: i64 = 24;
+
+/// Says that minutes up to `oldest` go at `now` (both minutes since the epoch), before they do. A clock that was ahead has
+/// taken minutes of a time that is yet to come: from now on they are whole again.
+pub fn minutes_gone_sql(oldest: i64, now: i64) -> String {
+    format!(
+        "UPDATE rollup_folded SET minutes_since = \
+           CASE WHEN minutes_since > {now} THEN {now} + 1 ELSE {oldest} + 1 END \
+         WHERE minutes_since <= {oldest} OR minutes_since > {now} + 1"
+    )
+}
 
 /// Splits `hours`.
 pub fn sums(hours: &Range<i64>, folded: Folded) -> Sums {
@@ -119,7 +131,8 @@ mod tests {
         fn every_hour_of_the_range_counts_once_and_no_other_does(
             start in 0..2_400i64, length in 1..2_400i64, until_hour in 0..5_000i64, behind in 0..70i64,
         ) {
-            let folded = Folded { until_hour, until_day: (until_hour.div_euclid(24) - behind).max(0) };
+            let until_day = (until_hour.div_euclid(24) - behind).max(0);
+            let folded = Folded { until_hour, until_day, minutes_since: 0 };
             let sums = sums(&(start..start + length), folded);
             let expected: BTreeMap<i64, i64> = (start..start + length).map(|hour| (hour, 1)).collect();
             assert_eq!(hours_of(&sums, folded), expected, "{sums:?}");

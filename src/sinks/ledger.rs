@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, Steady, Trust, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
@@ -30,6 +30,8 @@ pub struct LedgerSink {
     pub clock: Clock,
     /// Whose days the points of series are.
     pub zone: TimeZone,
+    /// Rows that are older may go.
+    pub retention_days: i64,
     /// The slowest follower of the ledger: verdicts far behind it are not needed any more.
     pub follower: Arc<AtomicU64>,
     /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
@@ -51,11 +53,18 @@ impl Housekeeping {
         self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
     }
 
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter) {
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, trust: Trust, is_idle: bool) {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
-        report(writer.maintain(sink.clock.now_ms()));
-        report(writer.fold(sink.clock.now_ms(), &sink.zone));
+        let now_ms = sink.clock.now_ms();
+        if trust != Trust::None {
+            report(writer.maintain(now_ms));
+        }
+        report(writer.fold(now_ms, &sink.zone));
+        // Nothing waits to be applied, here or at the follower: a day that goes is behind everybody.
+        if trust == Trust::Full && is_idle && sink.follower.load(Ordering::Acquire) == sink.status.position() {
+            report(writer.retire(now_ms, sink.retention_days));
+        }
         while let Some((at, position)) = self.passed.front().copied() {
             if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
@@ -115,7 +124,8 @@ impl LedgerSink {
             // From 0: nothing is removed before the ledger has said how far it is.
             let kept = sink.journal.follow(0, false);
             sink.journal.waiting().serve_ledger();
-            supervise(&sink.status, || match sink.follow(&kept) {
+            let mut steady = Steady::default();
+            supervise(&sink.status, || match sink.follow(&kept, &mut steady) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
@@ -123,11 +133,12 @@ impl LedgerSink {
         std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>, steady: &mut Steady) -> Result<(), Ended> {
         let mut follower = self.stand(kept)?;
         while !self.status.is_stopping() {
             if follower.housekeeping.is_due() {
-                follower.keep_house();
+                let trust = steady.look(Instant::now(), self.clock.now_ms());
+                follower.keep_house(trust);
             }
             follower.step(Pace::Patient)?;
         }
@@ -278,8 +289,9 @@ impl LedgerFollower {
     }
 
     /// What is done about once a minute; no failure of it ends the sink.
-    pub fn keep_house(&mut self) {
-        self.housekeeping.tend(&self.sink, &mut *self.writer);
+    pub fn keep_house(&mut self, trust: Trust) {
+        let is_idle = self.reader.behind() == 0;
+        self.housekeeping.tend(&self.sink, &mut *self.writer, trust, is_idle);
     }
 }
 

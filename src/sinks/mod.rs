@@ -8,11 +8,13 @@ mod handover;
 mod ledger;
 mod live;
 mod status;
+mod steady;
 
 pub use handover::Handover;
 pub use ledger::{LedgerFollower, LedgerSink};
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
+pub use steady::{Steady, Trust};
 
 use std::time::Duration;
 

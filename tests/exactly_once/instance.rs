@@ -13,7 +13,9 @@ use event_tracker::journal::{Decision, Journal, Settings, Until, Wait};
 use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position};
 use event_tracker::runtime::{self, Ticket};
-use event_tracker::sinks::{Ended, Handover, LedgerFollower, LedgerSink, LiveFollower, LiveSink, Pace, SinkStatus};
+use event_tracker::sinks::{
+    Ended, Handover, LedgerFollower, LedgerSink, LiveFollower, LiveSink, Pace, SinkStatus, Trust,
+};
 
 use crate::faulty::{Faults, FaultyLedger, FaultyLive};
 
@@ -76,6 +78,7 @@ impl Instance {
             status: Arc::new(SinkStatus::new("ledger")),
             clock: clock.clone(),
             zone: jiff::tz::TimeZone::UTC,
+            retention_days: 400,
             follower: follower.clone(),
             records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
         };
@@ -169,7 +172,7 @@ impl Instance {
     /// Housekeeping, where the ledger's sink follows.
     pub(crate) fn keep_house(&mut self) {
         if let Some(follower) = &mut self.ledger {
-            follower.keep_house();
+            follower.keep_house(Trust::First);
         }
     }
 
@@ -182,6 +185,7 @@ impl Instance {
             status: self.ledger_sink.status.clone(),
             clock: self.ledger_sink.clock.clone(),
             zone: jiff::tz::TimeZone::UTC,
+            retention_days: 400,
             follower: self.ledger_sink.follower.clone(),
             records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
         };

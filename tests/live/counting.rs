@@ -149,6 +149,46 @@ fn an_open_bucket_that_passes_its_bound_is_trimmed_at_once_and_says_so() {
     });
 }
 
+// claims: V8
+#[test]
+fn a_million_keywords_of_an_attacker_stay_within_the_bound_and_leave_the_true_top_hundred() {
+    const BATCHES: usize = 50;
+    const MADE_UP: usize = 20_000;
+    on_both(|mut bench| {
+        let m = minute(bench.now_ms) + 1;
+        bench.now_ms = m * MINUTE_MS;
+        let searched: Vec<String> = (0..100).map(|n| format!("searched {n:02}")).collect();
+        for batch in 0..BATCHES {
+            let made_up: Vec<String> = (0..MADE_UP).map(|n| format!("made up {}", batch * MADE_UP + n)).collect();
+            let mut counts: Vec<_> = made_up.iter().map(|name| (Keyword, m, name.as_str(), 1)).collect();
+            // What people search for goes on all the time, each keyword a little more often than the next.
+            counts.extend(searched.iter().enumerate().map(|(n, name)| (Keyword, m, name.as_str(), 102 - n as i64)));
+            bench.apply(&counts, vec![]);
+        }
+        let expected: Vec<_> =
+            searched.iter().enumerate().map(|(n, name)| (name.clone(), (BATCHES * (102 - n)) as f64)).collect();
+        let check = |bench: &crate::bench::Bench, window| {
+            let mut query = TopQuery { parts: vec![(Keyword, 1.0)], window, hot: false, limit: 100 };
+            let top = bench.store.top(&query, bench.now_ms).unwrap();
+            assert!(top.approximate, "{window:?}");
+            assert_eq!(top.items, expected, "{window:?}");
+            query.limit = usize::MAX >> 33;
+            let all = bench.store.top(&query, bench.now_ms).unwrap().items.len();
+            assert!(all <= LIVE_OPEN_BUCKET_MEMBERS_MAX, "{window:?}: {all}");
+        };
+        for window in ALL {
+            check(&bench, window);
+        }
+        // Folded, the closed buckets keep fewer, and the same ones.
+        bench.now_ms += 2 * MINUTE_MS;
+        bench.writer.fold(bench.now_ms).unwrap();
+        for window in ALL {
+            check(&bench, window);
+        }
+        assert_eq!(bench.store.totals().unwrap()[0].2, (BATCHES * (MADE_UP + 100 * 102 - 99 * 50)) as i64);
+    });
+}
+
 // claims: V5
 #[test]
 fn a_reply_that_was_lost_is_told_by_the_state() {

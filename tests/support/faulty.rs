@@ -298,6 +298,10 @@ impl LedgerWriter for FaultyLedgerWriter {
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
         self.faults.pass(Call::Fold, || self.inner.fold(now_ms, zone))
     }
+
+    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
+        self.inner.retire(now_ms, retention_days)
+    }
 }
 
 /// A live store that misbehaves.

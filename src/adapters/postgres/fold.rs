@@ -35,7 +35,7 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
     // Waits for batches under way, and keeps others off until the day has the hour.
     let row = transaction.query_one("SELECT until_hour, until_day FROM rollup_folded FOR UPDATE", &[])?;
-    let folded = Folded { until_hour: row.get(0), until_day: row.get(1) };
+    let folded = Folded { until_hour: row.get(0), until_day: row.get(1), minutes_since: 0 };
     let next = |transaction: &mut Transaction<'_>, from: i64, end: i64| {
         transaction.query_one(NEXT_HOUR, &[&from, &end]).map(|row| row.get::<_, Option<i64>>(0))
     };

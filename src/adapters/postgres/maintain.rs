@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::connect::{Failure, Session};
+use crate::ledger_fold::minutes_gone_sql;
 use crate::limits::{
     ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS,
     ROLLUP_MINUTES_KEPT,
@@ -15,7 +16,7 @@ use crate::ports::StoreError;
 /// Known partitions further away than this are looked up again: the memory of days is bounded.
 pub(super) const DAYS_REMEMBERED: i64 = 400;
 /// Held while partitions are made: DDL of several instances takes turns.
-const PARTITION_LOCK: i64 = 0x65_76_74_72_70_61_72_74;
+pub(super) const PARTITION_LOCK: i64 = 0x65_76_74_72_70_61_72_74;
 const DAY_SECONDS: i64 = 86_400;
 
 /// Attached ones count: a table that was detached takes no rows. Read from the catalogue's tables: `to_regclass` answers
@@ -30,6 +31,7 @@ pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failur
     let days: Vec<i64> = (today..=today + PARTITIONS_AHEAD_DAYS).collect();
     ensure_partitions(session, &days)?;
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
+    session.client.batch_execute(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;
     delete_in_steps(session, "rollup_minute", "dimension > 0 AND bucket <= $1", oldest_minute)?;
     delete_in_steps(session, "recent_forgotten", "at < $1", now_ms - RECENT_SEARCHES_MS)?;
     switch_ids(session, now_ms)?;
@@ -37,7 +39,7 @@ pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failur
 }
 
 /// Small steps, so that no lock is held for long and batches get their turn, until all is gone or the time is over.
-fn delete_in_steps(session: &mut Session, table: &str, condition: &str, bound: i64) -> Result<(), Failure> {
+pub(super) fn delete_in_steps(session: &mut Session, table: &str, condition: &str, bound: i64) -> Result<(), Failure> {
     let begun = Instant::now();
     let sql =
         format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT $2))");
@@ -62,6 +64,11 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
     }
     let mut transaction = session.client.transaction()?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PARTITION_LOCK])?;
+    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded", &[])?.get(0);
+    if let Some(day) = days.iter().find(|day| **day < since) {
+        let why = format!("rows of {} are gone: it is too old to be stored", date(*day)?);
+        return Err(StoreError::Poison(why).into());
+    }
     let missing: Vec<String> = transaction.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect();
     for (day, name) in days.iter().zip(&names).filter(|(_, name)| missing.contains(name)) {
         let (from, to) = (date(*day)?, date(day + 1)?);
@@ -77,7 +84,7 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
     Ok(transaction.commit()?)
 }
 
-fn date(day: i64) -> Result<jiff::civil::Date, StoreError> {
+pub(super) fn date(day: i64) -> Result<jiff::civil::Date, StoreError> {
     Timestamp::from_second(day * DAY_SECONDS)
         .map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date())
         .map_err(|error| StoreError::Poison(format!("no partition for day {day}: {error}")))

@@ -12,6 +12,7 @@ pub mod inspect;
 mod maintain;
 mod rankings;
 mod read;
+mod retire;
 mod schema;
 mod search;
 mod statements;

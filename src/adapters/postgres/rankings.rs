@@ -62,9 +62,11 @@ pub(super) fn ranking(session: &mut Session, query: &RankingQuery, now_ms: i64) 
 }
 
 fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Ranked, postgres::Error> {
-    let cover = cover(query.from_ms..query.to_ms, Some(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES));
     let mut reading = Reading::begin(session)?;
-    let sums = Sums::of(&cover, folded(&mut reading.transaction)?);
+    let folded = folded(&mut reading.transaction)?;
+    let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
+    let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
+    let sums = Sums::of(&cover, folded);
     let raw = raw_counts(&mut reading, &query.parts, &cover)?;
     let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
         dimension: *dimension,
@@ -133,7 +135,7 @@ impl Counts for Lists<'_, '_> {
         let mut heads = Heads::default();
         for row in self.reading.query(HEADS, &values)? {
             match row.get::<_, Option<String>>(0) {
-                Some(name) => heads.names.push(name),
+                Some(name) => heads.names.push((name, row.get(1))),
                 None => heads.bound = row.get(1),
             }
         }
@@ -160,10 +162,11 @@ const HEADS: &str = "WITH head AS MATERIALIZED (\
          FROM unnest($5::int4[], $6::int2[], $7::int8[], $8::float8[]) AS l(number, dimension, bucket, weight) \
          CROSS JOIN LATERAL (SELECT key, count FROM rollup_span AS d \
                              WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                             ORDER BY count DESC LIMIT $9) AS r) \
-     SELECT key, 0::float8 FROM (SELECT DISTINCT key FROM head) AS names \
-     UNION ALL SELECT NULL, coalesce(sum(greatest(lowest, 0)), 0) \
-       FROM (SELECT min(count) AS lowest FROM head GROUP BY number HAVING count(*) = $9) AS lists";
+                             ORDER BY count DESC LIMIT $9) AS r), \
+     lists AS MATERIALIZED (SELECT number, CASE WHEN count(*) = $9 THEN greatest(min(count), 0) ELSE 0 END AS lowest \
+                              FROM head GROUP BY number) \
+     SELECT key, sum(count - lowest) FROM head JOIN lists USING (number) GROUP BY key \
+     UNION ALL SELECT NULL, coalesce(sum(lowest), 0) FROM lists";
 
 /// Everything that a range has, summed up by the server.
 fn rank_all(
@@ -201,8 +204,8 @@ pub(super) fn top(
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &mut Transaction<'_>) -> Result<Folded, postgres::Error> {
-    let row = transaction.query_one("SELECT until_hour, until_day FROM rollup_folded", &[])?;
-    Ok(Folded { until_hour: row.get(0), until_day: row.get(1) })
+    let row = transaction.query_one("SELECT until_hour, until_day, minutes_since FROM rollup_folded", &[])?;
+    Ok(Folded { until_hour: row.get(0), until_day: row.get(1), minutes_since: row.get(2) })
 }
 
 /// What raw rows add, by name.
@@ -225,7 +228,7 @@ fn during(column: &str, range: &Range<i64>) -> String {
     format!("{column} >= {} AND {column} < {}", literal(range.start), literal(range.end))
 }
 
-fn literal(ms: i64) -> String {
+pub(super) fn literal(ms: i64) -> String {
     format!("'{}'::timestamptz", Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX))
 }
 

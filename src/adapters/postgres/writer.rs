@@ -16,7 +16,7 @@ use super::encode::{Array, Field, arrays_of, copy_of};
 use super::erase::{self, Erasing};
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
-use super::{fold, maintain};
+use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
     Action, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
@@ -234,6 +234,11 @@ impl LedgerWriter for PostgresWriter {
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
         let zone = zone.clone();
         self.call(deadline(), move |session| fold::run(session, now_ms, &zone)).map_err(|failure| failure.error)
+    }
+
+    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
+        self.days.clear();
+        self.call(deadline(), move |session| retire::run(session, now_ms, retention_days)).map_err(|f| f.error)
     }
 }
 

@@ -9,6 +9,7 @@ mod fold;
 pub mod inspect;
 mod rankings;
 mod read;
+mod retire;
 mod search;
 mod watch;
 mod writer;

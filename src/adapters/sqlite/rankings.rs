@@ -17,8 +17,10 @@ use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Top
 const MINUTE_MS: i64 = 60_000;
 
 pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64) -> Result<Ranked> {
-    let cover = cover(query.from_ms..query.to_ms, Some(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES));
-    let sums = Sums::of(&cover, folded(transaction)?);
+    let folded = folded(transaction)?;
+    let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
+    let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
+    let sums = Sums::of(&cover, folded);
     let raw = raw_counts(transaction, query, &cover)?;
     let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
         dimension: *dimension,
@@ -83,14 +85,13 @@ impl Counts for Lists<'_> {
         for List { is_span, dimension, bucket, weight } in &self.lists {
             let statement = if *is_span { &mut spans } else { &mut days };
             let mut rows = statement.query(params![*dimension as i64, bucket, limit])?;
-            let (mut number, mut lowest) = (0, 0.0);
+            let mut head: Vec<(String, f64)> = Vec::new();
             while let Some(row) = rows.next()? {
-                heads.names.push(row.get(0)?);
-                (number, lowest) = (number + 1, row.get::<_, i64>(1)? as f64);
+                head.push((row.get(0)?, row.get::<_, i64>(1)? as f64 * weight));
             }
-            if number == depth {
-                heads.bound += (lowest * weight).max(0.0);
-            }
+            let lowest = head.last().filter(|_| head.len() == depth).map_or(0.0, |(_, count)| count.max(0.0));
+            heads.bound += lowest;
+            heads.names.extend(head.into_iter().map(|(name, count)| (name, count - lowest)));
         }
         Ok(heads)
     }
@@ -134,8 +135,10 @@ pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) 
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &Transaction<'_>) -> Result<Folded> {
-    let mut statement = transaction.prepare_cached("SELECT until_hour, until_day FROM rollup_folded")?;
-    statement.query_row([], |row| Ok(Folded { until_hour: row.get(0)?, until_day: row.get(1)? }))
+    let mut statement = transaction.prepare_cached("SELECT until_hour, until_day, minutes_since FROM rollup_folded")?;
+    let of_row =
+        |row: &Row<'_>| Ok(Folded { until_hour: row.get(0)?, until_day: row.get(1)?, minutes_since: row.get(2)? });
+    statement.query_row([], of_row)
 }
 
 /// What raw rows add, by name.

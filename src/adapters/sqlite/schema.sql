@@ -156,7 +156,9 @@ CREATE INDEX IF NOT EXISTS rollup_span_count ON rollup_span (dimension, bucket, 
 CREATE TABLE IF NOT EXISTS rollup_folded (
     one        INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
     until_hour INTEGER NOT NULL,
-    until_day  INTEGER NOT NULL
+    until_day  INTEGER NOT NULL,
+    rows_since INTEGER NOT NULL DEFAULT 0,
+    minutes_since INTEGER NOT NULL DEFAULT 0
 );
 INSERT OR IGNORE INTO rollup_folded (one, until_hour, until_day) VALUES (1, 0, 0);
 

@@ -9,11 +9,11 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::{erase, fold, read, search, store_error};
+use super::{erase, fold, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
     Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
-    folded_content,
+    folded_content, minutes_gone_sql,
 };
 use crate::limits::{EVENT_FUTURE_MS_MAX, ID_MEMORY_MS, LIVE_DAYS_KEPT, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -103,6 +103,10 @@ impl LedgerWriter for SqliteWriter {
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
         fold::run(&mut self.connection, now_ms, zone).map_err(store_error)
     }
+
+    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
+        retire::run(&mut self.connection, now_ms, retention_days).map_err(store_error)
+    }
 }
 
 fn move_watermark(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<(), StoreError> {
@@ -128,6 +132,10 @@ fn write(
     users: &mut UserHours,
 ) -> Result<Verdicts, StoreError> {
     draft.events().try_for_each(check_event)?;
+    let since_ms = retire::rows_since(transaction).map_err(store_error)? * 86_400_000;
+    if draft.events().any(|event| event.event_time_ms < since_ms) {
+        return Err(StoreError::Poison("rows of its day are gone: it is too old to be stored".to_owned()));
+    }
     draft.puts().try_for_each(check_post)?;
     let new_ids = claim_ids(transaction, &draft.client_ids).map_err(store_error)?;
     draft.drop_known_ids(|id| new_ids.contains(id));
@@ -431,6 +439,7 @@ fn write_forgets(transaction: &Transaction<'_>, draft: &Draft<'_>) -> rusqlite::
 
 fn maintain(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<()> {
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
+    transaction.execute_batch(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;
     transaction.execute("DELETE FROM rollup_minute WHERE dimension > 0 AND bucket <= ?1", [oldest_minute])?;
     transaction.execute("DELETE FROM recent_forgotten WHERE at < ?1", [now_ms - RECENT_SEARCHES_MS])?;
     let due = "SELECT name FROM event_id_current WHERE since_ms <= ?1";

@@ -1,0 +1,70 @@
+//! Retention: whole days go by their partition, one after the other, each step safe to be broken off.
+//!
+//! First it is written down that the day's rows are gone, so that nobody makes its partition again; then the partition is
+//! detached without a lock that a batch would wait for, and dropped; then the hours of users go in small steps.
+
+use super::connect::{Failure, Session};
+use super::maintain::{PARTITION_LOCK, date, delete_in_steps};
+use super::rankings;
+use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
+use crate::limits::{MAINTAIN_LOCK_MS_MAX, RETIRE_DAYS_MAX};
+use crate::ports::StoreError;
+
+/// Days with events, the newest first, none later than a given hour.
+const DAYS: &str = "WITH RECURSIVE day(n) AS ( \
+       SELECT max(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket <= $1 \
+       UNION ALL SELECT (SELECT max(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket < n * 24) FROM day \
+         WHERE n IS NOT NULL) \
+     SELECT n FROM day WHERE n IS NOT NULL LIMIT 8";
+/// Partitions that are attached, or whose detaching was broken off, by name: the oldest first.
+const PARTITIONS: &str = "SELECT relname::text, inhdetachpending FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
+     WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]{8}$' ORDER BY relname";
+const USER_HOURS_GONE: &str = "hour < $1";
+
+pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Result<(), Failure> {
+    let server_ms: i64 =
+        session.client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", &[])?.get(0);
+    // Two clocks have to say so, and the events themselves.
+    let hour = now_ms.min(server_ms).div_euclid(HOUR_MS);
+    let days: Vec<i64> = session.client.query(DAYS, &[&hour])?.iter().map(|row| row.get(0)).collect();
+    let Some(trusted) = newest_trusted_day(&days) else { return Ok(()) };
+    let until = retire_until(hour.div_euclid(24), trusted, retention_days);
+    let since = mark(session, until)?;
+    let gone = format!("events_{}", date(since)?.strftime("%Y%m%d"));
+    for row in session.client.query(PARTITIONS, &[])? {
+        let (name, is_pending): (String, bool) = (row.get(0), row.get(1));
+        if name < gone {
+            drop_partition(session, &name, is_pending)?;
+        }
+    }
+    delete_in_steps(session, "user_hour", USER_HOURS_GONE, since * 24)
+}
+
+/// Writes down which rows are gone: days before `until` that are folded and counted, some at a time.
+fn mark(session: &mut Session, until: i64) -> Result<i64, Failure> {
+    let mut transaction = session.client.transaction()?;
+    transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PARTITION_LOCK])?;
+    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded", &[])?.get(0);
+    let until = until.min(rankings::folded(&mut transaction)?.until_day);
+    let first = "SELECT min(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket >= $1::int8 * 24";
+    let first: Option<i64> = transaction.query_one(first, &[&since])?.get(0);
+    let until = until.min(first.unwrap_or(since).max(since) + RETIRE_DAYS_MAX);
+    let uncounted = uncounted_day_sql(since, until.max(since));
+    let until = until.min(transaction.query_one(uncounted.as_str(), &[])?.get::<_, Option<i64>>(0).unwrap_or(until));
+    if until <= since {
+        return Ok(since);
+    }
+    // Batches hold the row: those under way are waited for.
+    transaction.execute("UPDATE rollup_folded SET rows_since = $1", &[&until])?;
+    transaction.commit()?;
+    Ok(until)
+}
+
+fn drop_partition(session: &mut Session, name: &str, is_pending: bool) -> Result<(), Failure> {
+    let how = if is_pending { "FINALIZE" } else { "CONCURRENTLY" };
+    // Not within a transaction. It waits for readers of the table; broken off, it is finished the next time.
+    session.client.batch_execute(&format!("ALTER TABLE events DETACH PARTITION {name} {how}"))?;
+    let drop = format!("SET lock_timeout = {}; DROP TABLE {name}; RESET lock_timeout", 10 * MAINTAIN_LOCK_MS_MAX);
+    session.client.batch_execute(&drop).map_err(|error| StoreError::Retry(error.to_string()))?;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Times of every statistics query on a ledger that is there already: for `perf/scale`, which makes and fills one.
+//! Environment: SCALE_LEDGER (a `postgres://` URL or a file of SQLite), SCALE_NOW (milliseconds: the end of its events).
+
+#![allow(clippy::print_stdout, reason = "the table is what it is for")]
+
+use std::path::Path;
+use std::time::Instant;
+
+use event_tracker::adapters::postgres::PostgresLedger;
+use event_tracker::adapters::sqlite::SqliteLedger;
+use event_tracker::events::{Dimension, EventType, TallyKey};
+use event_tracker::ports::{
+    CountFilter, Interval, Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, RankingQuery, RecentChange,
+    SeriesQuery, Snapshot, StoreError, TopQuery, Watermark, Window,
+};
+
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+const TIMES: usize = 9;
+
+struct Scale {
+    ledger: Box<dyn Ledger>,
+    now: i64,
+}
+
+/// The median and the longest of some runs, and the first, which may read from the disk.
+fn time<T>(what: &str, mut run: impl FnMut() -> Result<T, StoreError>, said: impl Fn(&T) -> String) {
+    let mut once = || {
+        let begun = Instant::now();
+        let answer = run();
+        (begun.elapsed().as_secs_f64() * 1_000.0, answer)
+    };
+    let (first, answer) = once();
+    let mut times: Vec<f64> = (0..TIMES).map(|_| once().0).collect();
+    times.sort_by(f64::total_cmp);
+    let answer = answer.map_or_else(|error| error.to_string(), |answer| said(&answer));
+    println!("| {what} | {:.1} | {:.1} | {first:.1} | {answer} |", times[TIMES / 2], times[TIMES - 1]);
+}
+
+impl Scale {
+    fn counts(&self) {
+        let (from_ms, to_ms) = (Some(self.now - 300 * DAY + 17), Some(self.now - 12_345));
+        let ranged = CountFilter { from_ms, to_ms, ..CountFilter::default() };
+        let keyword = Some("keyword 1".to_owned());
+        let post = Some("p1".to_owned());
+        let filters = [
+            ("count of everything", CountFilter::default()),
+            ("count of 300 days to the millisecond", ranged.clone()),
+            ("count of a type", CountFilter { event_type: Some(EventType::Click), ..CountFilter::default() }),
+            ("count of the first keyword", CountFilter { keyword: keyword.clone(), ..CountFilter::default() }),
+            ("count of the first keyword, 300 days to the millisecond", CountFilter { keyword, ..ranged.clone() }),
+            ("count of the first post", CountFilter { post_id: post.clone(), ..CountFilter::default() }),
+            ("count of a page", CountFilter { page: Some("/posts/7".into()), ..ranged.clone() }),
+            ("count of a component", CountFilter { component_id: Some(7), ..ranged }),
+        ];
+        for (what, filter) in filters {
+            time(what, || self.ledger.count(&filter), u64::to_string);
+        }
+        let both = |days: i64| CountFilter {
+            post_id: post.clone(),
+            component_id: Some(7),
+            from_ms: Some(self.now - days * DAY),
+            to_ms: Some(self.now),
+            ..CountFilter::default()
+        };
+        for (what, days) in [("count of post and component, raw rows of 1 day", 1), ("the same of 31 days", 31)] {
+            time(what, || self.ledger.count(&both(days)), u64::to_string);
+        }
+    }
+
+    fn rankings(&self) {
+        let lists: [(&str, &[(Dimension, i64)]); 6] = [
+            ("keywords", &[(Dimension::Keyword, 1)]),
+            ("zero-result keywords", &[(Dimension::ZeroResult, 1)]),
+            ("posts by likes", &[(Dimension::PostLikes, 1)]),
+            ("posts by score", &[(Dimension::PostViews, 1), (Dimension::PostClicks, 3), (Dimension::PostLikes, 10)]),
+            ("pages", &[(Dimension::Page, 1)]),
+            ("components", &[(Dimension::Component, 1)]),
+        ];
+        let day = self.now - self.now % DAY;
+        let ranges = [
+            ("a year to the millisecond", self.now - 364 * DAY + 17, self.now - 12_345),
+            ("30 whole days", day - 30 * DAY, day),
+            ("7 days to the minute", self.now - 7 * DAY, self.now),
+            ("5 hours of a past day", day - 100 * DAY + 3 * HOUR, day - 100 * DAY + 8 * HOUR),
+            ("the last hour", self.now - HOUR, self.now),
+        ];
+        for (list, parts) in lists {
+            for (range, from_ms, to_ms) in ranges {
+                for limit in [10, 100] {
+                    let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit };
+                    let run = || self.ledger.ranking(&query, self.now);
+                    let said = |ranked: &Option<Vec<(String, i64)>>| {
+                        ranked.as_ref().map_or("too much".into(), |ranked| format!("{:?}", ranked.first()))
+                    };
+                    time(&format!("{limit} {list}, {range}"), run, said);
+                }
+            }
+        }
+        let query = RankingQuery {
+            parts: vec![(Dimension::Keyword, 1)],
+            from_ms: day - 364 * DAY,
+            to_ms: day,
+            after: None,
+            limit: 10,
+        };
+        let tenth = self.ledger.ranking(&RankingQuery { limit: 100, ..query.clone() }, self.now);
+        let after = tenth.ok().flatten().and_then(|page| page.last().map(|(name, sum)| (*sum, name.clone())));
+        let run = || self.ledger.ranking(&RankingQuery { after: after.clone(), ..query.clone() }, self.now);
+        time("10 keywords, a year, the eleventh page", run, |page| format!("{}", page.is_some()));
+    }
+
+    fn series(&self) {
+        let day = self.now - self.now % DAY;
+        let series = [
+            ("a year by day", Interval::Day, DAY, day + DAY - 365 * DAY, 365),
+            ("60 days by hour", Interval::Hour, HOUR, day - 60 * DAY, 1_440),
+            ("a past day by minute", Interval::Minute, MINUTE, day - 100 * DAY, 1_440),
+            ("the last day by minute", Interval::Minute, MINUTE, self.now - DAY, 1_440),
+        ];
+        for (what, interval, unit, first, points) in series {
+            for (of, event_type) in [("", None), (" of clicks", Some(EventType::Click))] {
+                let edges_ms = (0..=points).map(|n| first + n * unit).collect();
+                let query = SeriesQuery { event_type, interval, edges_ms };
+                let run = || self.ledger.series(&query);
+                time(&format!("series{of}, {what}"), run, |points| {
+                    let points = points.clone().unwrap_or_default();
+                    format!("{} points, {} events", points.len(), points.iter().map(|point| point.count).sum::<u64>())
+                });
+            }
+        }
+        let ranges = [("the last hour", HOUR), ("24 hours", DAY), ("30 days", 30 * DAY), ("a year", 365 * DAY)];
+        for (what, length) in ranges {
+            let run = || self.ledger.users(self.now - length, self.now);
+            time(&format!("exact users of {what}"), run, |users| format!("{users:?}"));
+        }
+    }
+
+    fn tops(&self) {
+        let keywords = vec![(Dimension::Keyword, 1.0)];
+        let score = vec![(Dimension::PostViews, 1.0), (Dimension::PostClicks, 3.0), (Dimension::PostLikes, 10.0)];
+        for (window, name) in
+            [(Window::TenMinutes, "10m"), (Window::Hour, "1h"), (Window::Day, "24h"), (Window::Week, "7d")]
+        {
+            for (what, parts) in [("keywords", &keywords), ("posts by score", &score)] {
+                for hot in [false, true] {
+                    let query = TopQuery { parts: parts.clone(), window, hot, limit: 10 };
+                    let mode = if hot { "hot" } else { "count" };
+                    let run = || self.ledger.top(&query, self.now);
+                    time(&format!("{what} of {name} by {mode}, live store away"), run, |top| {
+                        format!("{:?}", top.first())
+                    });
+                }
+            }
+        }
+        time(
+            "recent searches of a user, live store away",
+            || self.ledger.recent("u1", self.now),
+            |recent| format!("{} keywords", recent.len()),
+        );
+        time("likes of a post", || self.ledger.likes("p1", Some("u1")), |likes| format!("{likes:?}"));
+    }
+}
+
+#[test]
+#[ignore = "needs a ledger that is filled: perf/scale"]
+fn times_of_every_query() {
+    let place = std::env::var("SCALE_LEDGER").expect("SCALE_LEDGER");
+    let now = std::env::var("SCALE_NOW").ok().and_then(|now| now.parse().ok()).expect("SCALE_NOW");
+    let ledger: Box<dyn Ledger> = match place.starts_with("postgres://") {
+        true => Box::new(PostgresLedger::new(&place, 2).expect("a URL")),
+        false => Box::new(SqliteLedger::open(Path::new(&place)).expect("opens")),
+    };
+    let scale = Scale { ledger, now };
+    println!("\n| query | median ms | longest ms | first ms | answer |\n|---|---|---|---|---|");
+    scale.counts();
+    scale.rankings();
+    scale.series();
+    scale.tops();
+}
+
+/// What keys of Redis are for, by their names behind the generation.
+fn class_of(key: &str) -> String {
+    let rest = key.splitn(4, ':').last().unwrap_or(key);
+    let letters: String = rest.chars().take_while(|letter| letter.is_ascii_alphabetic()).collect();
+    format!("{letters} ({})", rest.split(':').next().unwrap_or(rest).trim_end_matches(|c: char| c.is_ascii_digit()))
+}
+
+#[test]
+#[ignore = "fills a Redis: perf/scale"]
+fn memory_of_redis_by_class_of_keys() {
+    const USERS: usize = 1_000_000;
+    const NAMES: usize = 100_000;
+    let url = std::env::var("SCALE_REDIS").expect("SCALE_REDIS");
+    let mut link = redis::Client::open(url.as_str()).and_then(|client| client.get_connection()).expect("Redis answers");
+    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
+    let used = |link: &mut redis::Connection| -> u64 {
+        let info: String = redis::cmd("INFO").arg("memory").query(link).expect("answers");
+        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a line");
+        line.trim().parse().expect("a number")
+    };
+    let empty = used(&mut link);
+    let zone = jiff::tz::TimeZone::UTC;
+    let store = event_tracker::adapters::redis::RedisLive::new(&url, 1, zone).expect("a url");
+    let mut writer = store.open_writer().expect("a writer");
+    let stream = uuid::Uuid::from_u128(1);
+    let now_ms = event_tracker::clock::Clock::System.now_ms();
+    writer.rebuild(stream, LiveState::Lost, &mut || Ok(Snapshot::default()), now_ms).expect("rebuilds");
+    writer.register(stream).expect("registers");
+    let mut from = Watermark::default();
+    let mut apply = |writer: &mut Box<dyn LiveWriter>, batch: LiveBatch| {
+        let to = Watermark { position: from.position + 1, crc: 1 };
+        writer.apply(&LiveBatch { stream, from, to, ..batch }).expect("applies");
+        from = to;
+    };
+    // Each user searched for ten keywords within the last minutes: the most that is kept of anybody.
+    for first in (0..USERS).step_by(1_000) {
+        let add = |n: usize, k: usize| RecentChange::Add {
+            user_id: format!("u{}", first + n),
+            keyword: format!("keyword {}", (first + n * 7 + k) % NAMES),
+            at_ms: now_ms - 60_000 + k as i64,
+        };
+        let recent = (0..1_000).flat_map(|n| (0..10).map(move |k| add(n, k))).collect();
+        let minute = now_ms.div_euclid(60_000) - 1;
+        let mut users: Vec<(i64, Box<str>)> = (0..1_000).map(|n| (minute, format!("u{}", first + n).into())).collect();
+        users.sort();
+        apply(&mut writer, LiveBatch { now_ms, users, recent, ..LiveBatch::default() });
+    }
+    // Every bucket of every kind gets all names, and keeps what it may.
+    let hour = now_ms.div_euclid(3_600_000);
+    let minutes = (hour - 7 * 24..hour - 47).step_by(24).chain(hour - 47..hour).map(|hour| hour * 60);
+    let recent_minutes = now_ms.div_euclid(60_000) - 59..now_ms.div_euclid(60_000);
+    for minute in minutes.chain(recent_minutes) {
+        // One of the seven kinds: the others are alike.
+        for dimension in [Dimension::Keyword] {
+            for first in [0, NAMES / 2] {
+                let key = |n: usize| TallyKey { dimension, minute, key: format!("keyword {:06}", first + n).into() };
+                let counts = (0..NAMES / 2).map(|n| (key(n), (n % 97) as i64 + 1)).collect();
+                apply(&mut writer, LiveBatch { now_ms, counts, ..LiveBatch::default() });
+            }
+        }
+    }
+    writer.fold(now_ms + 600_000).expect("folds");
+    let mut classes: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut cursor = 0u64;
+    loop {
+        let (next, keys): (u64, Vec<String>) =
+            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(10_000).query(&mut link).expect("scans");
+        let mut pipe = redis::pipe();
+        for key in &keys {
+            pipe.cmd("MEMORY").arg("USAGE").arg(key);
+        }
+        let sizes: Vec<u64> = pipe.query(&mut link).expect("sizes");
+        for (key, bytes) in keys.iter().zip(sizes) {
+            let class = classes.entry(class_of(key)).or_default();
+            *class = (class.0 + 1, class.1 + bytes);
+        }
+        cursor = next;
+        if cursor == 0 {
+            break;
+        }
+    }
+    println!("\n| keys | number | bytes | bytes a key |\n|---|---|---|---|");
+    for (class, (number, bytes)) in classes {
+        println!("| {class} | {number} | {bytes} | {} |", bytes / number);
+    }
+    println!("| all, as Redis says | | {} | |", used(&mut link) - empty);
+    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
+}
