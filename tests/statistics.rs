@@ -400,6 +400,33 @@ fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
     });
 }
 
+/// Each hour that is not folded is named in a statement: there are 70 million of them up to the year 9999.
+#[test]
+fn a_range_up_to_the_end_of_all_time_costs_no_memory() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
+        let pid = bench.tracker().pid();
+        let (first, last) = (i64::MIN, i64::MAX);
+        for range in [format!("from={first}&to={last}"), "from=0&to=9999-12-31T00:00:00Z".to_owned()] {
+            for list in ["keywords?", "posts?by=score&", "pages?"] {
+                let answer = client.read(&format!("/api/statistics/rankings/{list}{range}"));
+                assert!(!answer["items"].as_array().expect("a list").is_empty(), "{answer}");
+            }
+            assert_eq!(client.read(&format!("/api/statistics?{range}"))["count"], 30);
+            assert_eq!(client.read(&format!("/api/statistics/users?{range}"))["approximate"], false);
+        }
+        // A cursor that nobody was given.
+        let far = format!("1 2x1 {first} {last} 10 7 x");
+        let far: String = far.bytes().map(|byte| format!("{byte:02x}")).collect();
+        client.get(&format!("/api/statistics/rankings/keywords?cursor={far}")).expect(400);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+        let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        let most: u64 = most.trim().trim_end_matches(" kB").parse().expect("a number");
+        assert!(most < 1_000_000, "{most} kB");
+    });
+}
+
 /// Only the names are needed: the searches of a ranking.
 #[test]
 fn a_ranking_of_searches_is_folded_where_it_is_read_from_raw_rows() {

@@ -7,7 +7,7 @@ use crate::events::EventType;
 
 const MINUTE_MS: i64 = 60_000;
 /// 9999-12-30T22:00:00Z: what a timestamp can say everywhere.
-const TIME_MS_MAX: i64 = 253_402_207_200_000;
+pub(super) const TIME_MS_MAX: i64 = 253_402_207_200_000;
 
 /// The parameters of a query, decoded; the first of a name counts.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -50,6 +50,11 @@ impl<'a> Query<'a> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let reason = "must be RFC 3339 or milliseconds since 1970";
         moment(text).map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
+    }
+
+    /// One end of a range, within what can be stored.
+    pub(super) fn bound(&self, name: &'static str) -> Result<Option<i64>, Rejection> {
+        Ok(self.moment(name)?.map(|at_ms| at_ms.clamp(0, TIME_MS_MAX)))
     }
 
     /// `eventType`, in any case.

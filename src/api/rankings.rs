@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::cached::{from_ledger, keep, read_failed};
-use super::query::Query;
+use super::query::{Query, TIME_MS_MAX};
 use super::statistics::{Item, Named, Parts, keyword_parts, list_key, post_parts};
 use super::wire::Rejection;
 use super::{Api, answer};
@@ -128,7 +128,7 @@ fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<(RankingQuery, usize)
     let cursor = Cursor::read(text).ok_or_else(|| invalid("is not one of ours: pass `next` of the page before"))?;
     let Cursor { list, from_ms, to_ms, rank, count, name } = cursor;
     let is_same = |given: Option<i64>, known| given.is_none_or(|given| given == known);
-    if list != list_of(&parts) || !is_same(query.moment("from")?, from_ms) || !is_same(query.moment("to")?, to_ms) {
+    if list != list_of(&parts) || !is_same(query.bound("from")?, from_ms) || !is_same(query.bound("to")?, to_ms) {
         return Err(invalid("is of another list: pass it with the parameters of the page before"));
     }
     Ok((RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), limit }, rank))
@@ -164,8 +164,10 @@ impl Cursor {
             count: words.next()?.parse().ok()?,
             name: words.next()?.to_owned(),
         };
-        // A range turned round, a count that no row has, and U+0000, which PostgreSQL cannot take, are none of ours.
-        let is_ours = cursor.from_ms <= cursor.to_ms && cursor.count > 0 && cursor.rank <= u32::MAX as usize;
+        // A range turned round or of no time that can be stored, a count that no row has, and U+0000, which PostgreSQL
+        // cannot take, are none of ours.
+        let is_range = 0 <= cursor.from_ms && cursor.from_ms <= cursor.to_ms && cursor.to_ms <= TIME_MS_MAX;
+        let is_ours = is_range && cursor.count > 0 && cursor.rank <= u32::MAX as usize;
         (is_ours && !cursor.name.contains('\0')).then_some(cursor)
     }
 }
@@ -189,7 +191,15 @@ mod tests {
         for bad in ["", "1", "zz", "+1", "é", &text[1..], &text[..40], &format!("{text}0"), &format!("{text}00")] {
             assert_eq!(Cursor::read(bad), None, "{bad}");
         }
-        for text in ["2 2x1 1 2 10 7 x", "1 2x1 2 1 10 7 x", "1 2x1 1 2 10 0 x", "1 2x1 1 2 10 7", "1 2x1 1 2 -1 7 x"] {
+        for text in [
+            "1 2x1 -9000000000000000000 2 10 7 x",
+            "1 2x1 1 9000000000000000000 10 7 x",
+            "2 2x1 1 2 10 7 x",
+            "1 2x1 2 1 10 7 x",
+            "1 2x1 1 2 10 0 x",
+            "1 2x1 1 2 10 7",
+            "1 2x1 1 2 -1 7 x",
+        ] {
             let text: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(Cursor::read(&text), None, "{text}");
         }

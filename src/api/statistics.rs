@@ -270,8 +270,8 @@ fn count_filter(query: &str) -> Result<CountFilter, Rejection> {
         keyword,
         post_id: post_id.transpose()?.map(str::to_owned),
         page: query.get("url").map(|url| page_key(url).to_owned()),
-        from_ms: query.moment("from")?,
-        to_ms: query.moment("to")?,
+        from_ms: query.bound("from")?,
+        to_ms: query.bound("to")?,
     };
     check_range(&filter)?;
     Ok(filter)

@@ -82,8 +82,12 @@ fn values(hours: &[(i64, f64)]) -> String {
 }
 
 /// `SELECT key, count` for what no list of names in order has: hours that are not folded, minutes, and parts of days of
-/// counts that may be below zero. `None` where there is nothing.
+/// counts that may be below zero. `None` where there is nothing, or so many hours ([`has_many_open`]) that nobody reads it:
+/// a range may end in the year 9999, and each hour is named.
 pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> Option<String> {
+    if has_many_open(terms) {
+        return None;
+    }
     let mut hours: BTreeMap<u8, Vec<(i64, f64)>> = BTreeMap::new();
     for Terms { dimension, weight, sums } in terms {
         let of_dimension = hours.entry(*dimension as u8).or_default();
@@ -110,6 +114,11 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
     });
     let all: Vec<String> = of_hours.chain(of_minutes).collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+/// More hours are open than are read one by one.
+pub fn has_many_open(terms: &[Terms]) -> bool {
+    terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX)
 }
 
 /// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.

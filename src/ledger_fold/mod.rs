@@ -26,7 +26,7 @@ pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_cou
 pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, Places, StoredRow};
 pub use erasing::{Erased, hour_ranges, last_erasures, person_of};
-pub use exact::{listed, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
+pub use exact::{has_many_open, listed, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use leaders::{Counts, Heads, List, Terms, leaders, lists};
 pub use likes::{Action, Clearing, LikeFold, LikeState, LogRow, fold_likes};

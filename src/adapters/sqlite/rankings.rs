@@ -8,10 +8,10 @@ use rusqlite::{Result, Row, Transaction, params};
 
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, known_points, leaders, listed, lists, name_sum_sql,
-    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, has_many_open, known_points, leaders, listed, lists,
+    name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, OPEN_HOURS_MAX};
+use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
@@ -45,8 +45,11 @@ fn lead(
     after: Option<(f64, &str)>,
     limit: usize,
 ) -> Result<Option<Vec<(String, f64)>>> {
+    if has_many_open(terms) {
+        return Ok(None);
+    }
     let lists = lists(terms);
-    if lists.is_empty() || terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX) {
+    if lists.is_empty() {
         return Ok(None);
     }
     let mut known: HashMap<String, f64> = HashMap::new();
