@@ -327,6 +327,8 @@ pub const POSTGRES_SPARE_THREADS: usize = 8;
 /// The server ends a read's statement after this, so that an answer still comes through a connection that lives, and a fill
 /// that waited for another instance's lock first still ends within its deadline.
 pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 700;
+/// Any statement waits this long for a lock.
+pub const POSTGRES_LOCK_MS_MAX: u64 = 5_000;
 /// The server ends a writer's statement after this.
 pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
 /// A deleted post takes its likes with it in one transaction: past so many of them a statement gets more time than others.

@@ -20,6 +20,8 @@ use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, V
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
+/// A day goes only where everything that was durable so long ago is applied.
+const RETIRE_BEHIND: Duration = Duration::from_secs(120);
 
 /// What the sink works with.
 pub struct LedgerSink {
@@ -46,6 +48,8 @@ struct Housekeeping {
     /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
     /// long as the journal is kept for replays.
     passed: VecDeque<(Instant, Position)>,
+    /// Where the journal ended, and when.
+    ended: VecDeque<(Instant, Position)>,
 }
 
 impl Housekeeping {
@@ -53,7 +57,18 @@ impl Housekeeping {
         self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
     }
 
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, trust: Trust, is_idle: bool) {
+    /// Ledger and follower have applied what was durable a while ago. What came since may wait: a day that goes is older, by
+    /// more than that, than anything that is still taken.
+    fn is_level(&mut self, sink: &LedgerSink) -> bool {
+        self.ended.push_back((Instant::now(), sink.journal.end_position()));
+        while self.ended.get(1).is_some_and(|(at, _)| at.elapsed() >= RETIRE_BEHIND) {
+            self.ended.pop_front();
+        }
+        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
+        self.ended.front().is_some_and(|(at, end)| at.elapsed() >= RETIRE_BEHIND && *end <= applied)
+    }
+
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, trust: Trust) {
         self.last = Some(Instant::now());
         self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
         let now_ms = sink.clock.now_ms();
@@ -61,8 +76,8 @@ impl Housekeeping {
             report(writer.maintain(now_ms));
         }
         report(writer.fold(now_ms, &sink.zone));
-        // Nothing waits to be applied, here or at the follower: a day that goes is behind everybody.
-        if trust == Trust::Full && is_idle && sink.follower.load(Ordering::Acquire) == sink.status.position() {
+        let is_level = self.is_level(sink);
+        if trust == Trust::Full && is_level {
             report(writer.retire(now_ms, sink.retention_days));
         }
         while let Some((at, position)) = self.passed.front().copied() {
@@ -290,8 +305,7 @@ impl LedgerFollower {
 
     /// What is done about once a minute; no failure of it ends the sink.
     pub fn keep_house(&mut self, trust: Trust) {
-        let is_idle = self.reader.behind() == 0;
-        self.housekeeping.tend(&self.sink, &mut *self.writer, trust, is_idle);
+        self.housekeeping.tend(&self.sink, &mut *self.writer, trust);
     }
 }
 

@@ -90,6 +90,11 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
         feed.writer.retire(NOW, RETENTION).expect("retires");
         let left = days_of(fixture);
         assert!((left.len() as i64) < DAYS && left.len() as i64 > RETENTION + 3, "{}: {left:?}", fixture.name);
+        if fixture.name == "postgres" {
+            // One who died between the two steps: nobody is told of the table.
+            let day = jiff::Timestamp::from_second(left[0] * 86_400).expect("a day");
+            fixture.rows(&format!("ALTER TABLE events DETACH PARTITION {}", day.strftime("events_%Y%m%d")));
+        }
         retire_all(&mut feed, NOW);
         let oldest = TODAY / DAY - RETENTION - 2;
         assert_eq!(days_of(fixture), (oldest..=TODAY / DAY).collect::<Vec<_>>(), "{}", fixture.name);

@@ -20,8 +20,8 @@ use r2d2_postgres::r2d2::{self, ManageConnection};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::limits::{
-    POSTGRES_CHECK_OUT_MS_MAX, POSTGRES_CONNECT_MS_MAX, POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_SPARE_THREADS,
-    POSTGRES_TRUSTED_MS, POSTGRES_WRITE_STATEMENT_MS_MAX,
+    POSTGRES_CHECK_OUT_MS_MAX, POSTGRES_CONNECT_MS_MAX, POSTGRES_LOCK_MS_MAX, POSTGRES_READ_STATEMENT_MS_MAX,
+    POSTGRES_SPARE_THREADS, POSTGRES_TRUSTED_MS, POSTGRES_WRITE_STATEMENT_MS_MAX,
 };
 use crate::ports::StoreError;
 
@@ -179,7 +179,7 @@ fn serve(
 /// for its commits would break "durable when `apply` returns"; a stricter setting than `on` stays.
 fn session_settings(statement_ms: u64) -> String {
     format!(
-        "SET statement_timeout = {statement_ms}; SET lock_timeout = 5000; \
+        "SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
          SET idle_in_transaction_session_timeout = 30000; SET TimeZone = 'UTC'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

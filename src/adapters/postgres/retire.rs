@@ -7,9 +7,11 @@ use super::connect::{Failure, Session};
 use super::maintain::{PARTITION_LOCK, date, delete_in_steps};
 use super::rankings;
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
-use crate::limits::{MAINTAIN_LOCK_MS_MAX, RETIRE_DAYS_MAX};
+use crate::limits::{MAINTAIN_LOCK_MS_MAX, POSTGRES_LOCK_MS_MAX, RETIRE_DAYS_MAX};
 use crate::ports::StoreError;
 
+/// Nobody is kept waiting for longer.
+const LOCK_MS_MAX: u64 = 10 * MAINTAIN_LOCK_MS_MAX;
 /// Days with events, the newest first, none later than a given hour.
 const DAYS: &str = "WITH RECURSIVE day(n) AS ( \
        SELECT max(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket <= $1 \
@@ -19,6 +21,10 @@ const DAYS: &str = "WITH RECURSIVE day(n) AS ( \
 /// Partitions that are attached, or whose detaching was broken off, by name: the oldest first.
 const PARTITIONS: &str = "SELECT relname::text, inhdetachpending FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
      WHERE inhparent = 'events'::regclass AND relname ~ '^events_[0-9]{8}$' ORDER BY relname";
+/// Detached and not dropped: whoever did the one died before the other, or did not get the lock.
+const LEFT: &str = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND relname ~ '^events_[0-9]{8}$' \
+     AND relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'events'::regclass) \
+     AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = pg_class.oid) ORDER BY relname";
 const USER_HOURS_GONE: &str = "hour < $1";
 
 pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Result<(), Failure> {
@@ -34,7 +40,13 @@ pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Re
     for row in session.client.query(PARTITIONS, &[])? {
         let (name, is_pending): (String, bool) = (row.get(0), row.get(1));
         if name < gone {
-            drop_partition(session, &name, is_pending)?;
+            detach(session, &name, is_pending)?;
+        }
+    }
+    for row in session.client.query(LEFT, &[])? {
+        let name: String = row.get(0);
+        if name < gone {
+            drop_table(session, &name)?;
         }
     }
     delete_in_steps(session, "user_hour", USER_HOURS_GONE, since * 24)
@@ -60,11 +72,20 @@ fn mark(session: &mut Session, until: i64) -> Result<i64, Failure> {
     Ok(until)
 }
 
-fn drop_partition(session: &mut Session, name: &str, is_pending: bool) -> Result<(), Failure> {
+/// It waits for those who read the table, and not for long: the sink's own batches wait behind it. Broken off, it is finished
+/// the next time.
+fn detach(session: &mut Session, name: &str, is_pending: bool) -> Result<(), Failure> {
     let how = if is_pending { "FINALIZE" } else { "CONCURRENTLY" };
-    // Not within a transaction. It waits for readers of the table; broken off, it is finished the next time.
-    session.client.batch_execute(&format!("ALTER TABLE events DETACH PARTITION {name} {how}"))?;
-    let drop = format!("SET lock_timeout = {}; DROP TABLE {name}; RESET lock_timeout", 10 * MAINTAIN_LOCK_MS_MAX);
-    session.client.batch_execute(&drop).map_err(|error| StoreError::Retry(error.to_string()))?;
-    Ok(())
+    session.client.batch_execute(&format!("SET lock_timeout = {LOCK_MS_MAX}"))?;
+    // Not within a transaction, so not together with anything else.
+    let detached = session.client.batch_execute(&format!("ALTER TABLE events DETACH PARTITION {name} {how}"));
+    session.client.batch_execute(&format!("SET lock_timeout = {POSTGRES_LOCK_MS_MAX}"))?;
+    Ok(detached.map_err(|error| StoreError::Retry(error.to_string()))?)
+}
+
+fn drop_table(session: &mut Session, name: &str) -> Result<(), Failure> {
+    let mut transaction = session.client.transaction()?;
+    let drop = format!("SET LOCAL lock_timeout = {LOCK_MS_MAX}; DROP TABLE {name}");
+    transaction.batch_execute(&drop).map_err(|error| StoreError::Retry(error.to_string()))?;
+    Ok(transaction.commit()?)
 }
