@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
+use super::rankings::literal;
 use crate::events::{Record, decode_record};
 use crate::ledger_fold::{Erased, HOUR_MS, hour_ranges, person_of};
 use crate::limits::EVENT_FUTURE_MS_MAX;
@@ -76,15 +77,14 @@ fn erase_one(session: &mut Session, user: &str, at_ms: i64) -> Result<(), Failur
     let hours = session.client.query("SELECT DISTINCT hour FROM user_hour WHERE user_id = $1", &[&user])?;
     let hours: Vec<i64> = hours.iter().map(|row| row.get(0)).collect();
     for range in hour_ranges(hours) {
-        // Numbers of ours stand in the text, so that only the partitions of those hours are planned for.
+        // Times as constants, so that only the partitions of those hours are planned for.
         let (from, to) = (range.start * HOUR_MS, range.end * HOUR_MS);
-        let time = |ms: i64| format!("'epoch'::timestamptz + interval '1 millisecond' * {ms}");
         let sql = format!(
             "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
              WHERE user_id = $1 AND event_time >= {} AND event_time < {} AND least(event_time, received_at) <= {}",
-            time(from),
-            time(to),
-            time(at_ms)
+            literal(from),
+            literal(to),
+            literal(at_ms)
         );
         session.client.execute(&sql, &[&user])?;
     }

@@ -15,6 +15,8 @@ use crate::ports::{Interval, SeriesPoint, SeriesQuery};
 
 /// Held while points are counted: one at a time.
 const POINTS_LOCK: i64 = 0x65_76_74_72_70_6f_69_6e;
+/// Raw rows whose users are told apart by one statement: of so much time.
+const COUNTED_AT_ONCE_MS: usize = 5 * 60_000;
 /// Of every dimension: the first hour with a row, from one on.
 const NEXT_HOUR: &str = "SELECT min(hour) FROM (SELECT (SELECT min(bucket) FROM rollup_hour \
      WHERE dimension = number AND bucket >= $1 AND bucket < $2) AS hour FROM generate_series(1, 12) AS number) AS hours";
@@ -40,17 +42,8 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
         transaction.query_one(NEXT_HOUR, &[&from, &end]).map(|row| row.get::<_, Option<i64>>(0))
     };
     let whole_days = folded.until_hour.div_euclid(24);
-    if let Some(hour) = next(&mut transaction, folded.until_day * 24, whole_days * 24)? {
-        let day = hour.div_euclid(24);
-        let span = day.div_euclid(SPAN_DAYS);
-        transaction.batch_execute(&format!(
-            "INSERT INTO rollup_span (dimension, bucket, key, count) \
-               SELECT dimension, {span}, key, sum(count) FROM rollup_hour \
-               WHERE {DIMENSIONS} AND bucket >= {day} * 24 AND bucket < {day} * 24 + 24 GROUP BY 1, 3 ORDER BY 1, 3 \
-               ON CONFLICT (dimension, key, bucket) DO UPDATE SET count = rollup_span.count + excluded.count; \
-             UPDATE rollup_folded SET until_day = {day} + 1"
-        ))?;
-    } else if let Some(hour) = next(&mut transaction, folded.until_hour, due_hour)? {
+    // Hours first: a day that has more names than one statement can add up in its time must not keep them.
+    if let Some(hour) = next(&mut transaction, folded.until_hour, due_hour)? {
         let day = hour.div_euclid(24);
         // Its points are counted by the next step.
         transaction.batch_execute(&format!(
@@ -60,6 +53,16 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
              INSERT INTO series (minutes, event_type, at, count) VALUES (60, 0, {hour} * 60, 0) \
                ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL; \
              UPDATE rollup_folded SET until_hour = {hour} + 1"
+        ))?;
+    } else if let Some(hour) = next(&mut transaction, folded.until_day * 24, whole_days * 24)? {
+        let day = hour.div_euclid(24);
+        let span = day.div_euclid(SPAN_DAYS);
+        transaction.batch_execute(&format!(
+            "INSERT INTO rollup_span (dimension, bucket, key, count) \
+               SELECT dimension, {span}, key, sum(count) FROM rollup_hour \
+               WHERE {DIMENSIONS} AND bucket >= {day} * 24 AND bucket < {day} * 24 + 24 GROUP BY 1, 3 ORDER BY 1, 3 \
+               ON CONFLICT (dimension, key, bucket) DO UPDATE SET count = rollup_span.count + excluded.count; \
+             UPDATE rollup_folded SET until_day = {day} + 1"
         ))?;
     } else {
         return Ok(false);
@@ -79,9 +82,13 @@ fn count_hour(session: &mut Session) -> Result<bool, Failure> {
     let hour = at.div_euclid(60);
     transaction.batch_execute(&forget_sql(hour))?;
     let minute = "floor(extract(epoch FROM event_time) / 60)::int8";
-    let time = |hour: i64| Timestamp::from_millisecond(hour * HOUR_MS).unwrap_or(Timestamp::MAX);
-    let during = format!("event_time >= '{}' AND event_time < '{}'", time(hour), time(hour + 1));
-    transaction.batch_execute(&minutes_sql(minute, &during))?;
+    let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
+    // Some minutes at a time: users are told apart by sorting them, and each statement has its own time.
+    for begin in (hour * HOUR_MS..(hour + 1) * HOUR_MS).step_by(COUNTED_AT_ONCE_MS) {
+        let during =
+            format!("event_time >= '{}' AND event_time < '{}'", time(begin), time(begin + COUNTED_AT_ONCE_MS as i64));
+        transaction.batch_execute(&minutes_sql(minute, &during))?;
+    }
     write_points(&mut transaction, hour * HOUR_MS, (hour + 1) * HOUR_MS, Interval::Hour)?;
     transaction.commit()?;
     Ok(true)

@@ -129,7 +129,7 @@ impl PostgresWriter {
         let users = erased_users(draft);
         let first = format!(
             "SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
-            (deadline + erasing_time(draft)).saturating_duration_since(Instant::now()).as_millis()
+            deadline.saturating_duration_since(Instant::now()).as_millis()
         );
         self.call(deadline, move |session| {
             transaction::begin(session, fence, &first)?;
