@@ -110,7 +110,7 @@ pub struct LikeFold<'a> {
     pub clearings: Vec<Clearing<'a>>,
     /// Changes by users that the batch names, in journal order.
     pub log: Vec<LogRow<'a>>,
-    /// Rows that `post_like` gains: user, post, when. In the order of (post, user).
+    /// Rows that `post_like` gains, or that get another time: user, post, when. In the order of (post, user).
     pub added: Vec<(&'a str, &'a str, i64)>,
     /// Rows that it loses beside the clearings: user, post. In the order of (post, user).
     pub removed: Vec<(&'a str, &'a str)>,
@@ -130,6 +130,8 @@ struct Switch {
     before: bool,
     now: bool,
     at_ms: i64,
+    /// It was switched since the batch began, so where it is on, it is on since another time.
+    is_newer: bool,
 }
 
 /// A post on its way through the batch.
@@ -208,7 +210,7 @@ impl<'a> Folding<'a> {
         };
         let changed = wanted != switch.now;
         if changed {
-            (switch.now, switch.at_ms) = (wanted, action.at_ms);
+            (switch.now, switch.at_ms, switch.is_newer) = (wanted, action.at_ms, true);
             self.step(if wanted { 1 } else { -1 });
         }
         let outcome = LikeOutcome { liked: wanted, changed, like_count: self.like_count, version: self.version };
@@ -262,7 +264,7 @@ impl<'a> Folding<'a> {
     fn switch_off(&mut self, user: &'a str, action: &Action<'a>, fold: &mut LikeFold<'a>) {
         let Action { index, post, at_ms, .. } = *action;
         let switch = self.switches.entry(user).or_default();
-        (switch.now, switch.at_ms) = (false, at_ms);
+        (switch.now, switch.at_ms, switch.is_newer) = (false, at_ms, true);
         self.step(-1);
         let outcome = LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
         fold.log.push(LogRow { index, user, post, at_ms, outcome });
@@ -278,7 +280,7 @@ impl<'a> Folding<'a> {
     fn end(self, name: &'a str, fold: &mut LikeFold<'a>) {
         for (user, switch) in &self.switches {
             match (switch.before, switch.now) {
-                (false, true) => fold.added.push((user, name, switch.at_ms)),
+                (before, true) if !before || switch.is_newer => fold.added.push((user, name, switch.at_ms)),
                 (true, false) => fold.removed.push((user, name)),
                 _ => {}
             }

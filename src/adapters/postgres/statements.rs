@@ -159,7 +159,8 @@ pub(super) const ADD_HOURS: &str = "INSERT INTO rollup_hour (dimension, bucket, 
 
 pub(super) const WRITE_LIKES: &str = "WITH \
      added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[])), \
+                 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]) \
+                 ON CONFLICT (post_id, user_id) DO UPDATE SET liked_at = excluded.liked_at), \
      removed AS (DELETE FROM post_like USING unnest($4::text[], $5::text[]) AS gone(u, p) \
                  WHERE user_id = gone.u AND post_id = gone.p), \
      stat AS (UPDATE post_stat SET like_count = new.n, version = new.v \

@@ -380,8 +380,10 @@ fn write_likes(
         let (name, count) = (outcome.stored_type().name(), outcome.like_count);
         log.execute(params![stream, position, row.post, row.user, name, count, outcome.version, row.at_ms])?;
     }
-    let mut add =
-        transaction.prepare_cached("INSERT INTO post_like (user_id, post_id, liked_at) VALUES (?1, ?2, ?3)")?;
+    let mut add = transaction.prepare_cached(
+        "INSERT INTO post_like (user_id, post_id, liked_at) VALUES (?1, ?2, ?3) \
+             ON CONFLICT DO UPDATE SET liked_at = excluded.liked_at",
+    )?;
     for (user, post, at_ms) in &fold.added {
         add.execute(params![user, post, at_ms])?;
     }
