@@ -67,10 +67,12 @@ pub fn sums(hours: &Range<i64>, folded: Folded) -> Sums {
         sums.hours.extend((begins..first).map(|hour| (hour, -1)));
     }
     let tail = end_day * DAY_HOURS..end;
+    // Behind the frontier a day holds nothing that would have to be taken off.
+    let rest = end..(tail.start + DAY_HOURS).min(folded.until_hour);
     if end == folded.until_hour {
         end_day += i64::from(!tail.is_empty());
-    } else if tail.end - tail.start > DAY_HOURS / 2 && folded.until_hour >= tail.start + DAY_HOURS {
-        sums.hours.extend((tail.end..tail.start + DAY_HOURS).map(|hour| (hour, -1)));
+    } else if tail.end - tail.start > rest.end - rest.start {
+        sums.hours.extend(rest.map(|hour| (hour, -1)));
         end_day += 1;
     } else {
         sums.hours.extend(tail.map(|hour| (hour, 1)));
