@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS post (
     -- The content as keywords are compared with it, in lower case and NFC by the program; null where it is the content.
     folded     text,
     -- What a search looks up: numbers of the characters of the folded content, and of each two side by side.
-    grams      int4[] NOT NULL DEFAULT '{}'
+    grams      int4[] NOT NULL DEFAULT '{}',
+    -- When what it says was written, by which an erasure takes it or not; null where that is created_at.
+    written_at timestamptz
 );
 -- Without a list of what is to be added, which every search would have to read.
 CREATE INDEX IF NOT EXISTS post_search ON post USING gin (grams, hashtags) WITH (fastupdate = off);
@@ -53,6 +55,7 @@ CREATE INDEX IF NOT EXISTS post_stat_rank ON post_stat (like_count DESC, made_at
 CREATE TABLE IF NOT EXISTS post_like (
     user_id  text COLLATE "C" NOT NULL,
     post_id  text COLLATE "C" NOT NULL,
+    -- By the event's time or its receipt, whichever is earlier: an erasure takes the like or not by it.
     liked_at timestamptz NOT NULL,
     -- The post first: a post that goes takes its likes with it.
     PRIMARY KEY (post_id, user_id)
@@ -69,7 +72,11 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     action     text NOT NULL CHECK (action IN ('LIKE', 'UNLIKE')),
     like_count bigint NOT NULL CHECK (like_count >= 0),
     version    bigint NOT NULL,
+    -- Where the change counts.
     changed_at timestamptz NOT NULL,
+    -- When what it tells of the user happened, by which an erasure takes the name or not; null where that is changed_at. A
+    -- like that went with its post tells of the like.
+    happened_at timestamptz,
     PRIMARY KEY (stream, position, seq)
 );
 
@@ -101,8 +108,12 @@ CREATE TABLE IF NOT EXISTS dead_letter (
     reason   text NOT NULL,
     record   bytea NOT NULL,
     at       timestamptz NOT NULL DEFAULT now(),
+    -- Whose it is, and when it happened, in milliseconds: for erasures. What is refused may have any time.
+    user_id     text COLLATE "C",
+    happened_ms bigint,
     PRIMARY KEY (stream, position)
 );
+CREATE INDEX IF NOT EXISTS dead_letter_user ON dead_letter (user_id) WHERE user_id IS NOT NULL;
 
 -- How far each journal is applied, and the checksum of the frame that ends there.
 CREATE TABLE IF NOT EXISTS watermark (

@@ -336,7 +336,8 @@ pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
 /// … which is this much for each like; measured: 4 µs, its row of the log included.
 pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
 /// Erasures of one batch may take this long beyond what a batch usually does: no index serves them, so that no event has to
-/// pay for one; the ledger waits meanwhile, and journals hold what comes.
+/// pay for one; the ledger waits meanwhile, and journals hold what comes. Each table is read once for all of them, so their
+/// number needs no bound of its own beside the batch's, which is halved where even this is not enough.
 pub const POSTGRES_ERASE_MS_MAX: u64 = 300_000;
 /// Posts of one person whose cached answers go with an erasure; what is cached of more runs out by itself.
 pub const ERASED_POSTS_CACHED_MAX: usize = 100;

@@ -151,8 +151,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   and beside its calls; days and spans are the sums of their folded hours.
 /// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
 ///   url, referrer and properties; likes are undone through the log, which forgets whose they were; posts, forgotten
-///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`.
-///   Erasing again changes nothing.
+///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`;
+///   what happened behind it stays, also where the erasure comes in later. Erasing again changes nothing.
 /// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
 ///   journal; `count`, `ranking` and all sums keep what was counted.
 /// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its

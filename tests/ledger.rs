@@ -5,6 +5,8 @@
 
 #[path = "ledger/erasing.rs"]
 mod erasing;
+#[path = "ledger/erasing_many.rs"]
+mod erasing_many;
 #[path = "ledger/exporting.rs"]
 mod exporting;
 #[path = "ledger/failing.rs"]

@@ -53,6 +53,13 @@ pub struct PostPut<'a> {
     pub at_ms: i64,
 }
 
+impl PostPut<'_> {
+    /// When it counts as having happened: what is said to have been made earlier is as old as that.
+    pub fn happened_ms(&self) -> i64 {
+        self.at_ms.min(self.created_at_ms.unwrap_or(self.at_ms))
+    }
+}
+
 /// Removes a post, if it is there, and its likes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PostDelete<'a> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use uuid::Uuid;
 
-use super::erasing::{Erased, erase_actions, person_of};
+use super::erasing::{Belonging, Erased, erase_actions, person_of};
 use super::likes::{Action, Deed, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
@@ -167,9 +167,9 @@ impl<'b> Draft<'b> {
         });
     }
 
-    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order. `belongings`: user and
-    /// post, of those whom the batch erases.
-    pub fn actions<'x>(&self, belongings: &'x [(String, String)]) -> Vec<Action<'x>>
+    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order. `belongings` are
+    /// of those whom the batch erases.
+    pub fn actions<'x>(&self, belongings: &'x [Belonging]) -> Vec<Action<'x>>
     where
         'b: 'x,
     {
@@ -177,8 +177,8 @@ impl<'b> Draft<'b> {
         let mut actions: Vec<Action<'x>> = likes.chain(self.posts.iter().copied()).collect();
         if !self.erases.is_empty() {
             let named = actions.iter().filter_map(|action| match action.deed {
-                Deed::Like(_, user) => Some((action.index, user, action.post)),
-                Deed::Put(put) => Some((action.index, &*put.user_id, action.post)),
+                Deed::Like(_, user) => Some((action.index, user, action.post, action.happened_ms)),
+                Deed::Put(put) => Some((action.index, &*put.user_id, action.post, action.happened_ms)),
                 _ => None,
             });
             let erasing = erase_actions(&self.erases, belongings, named);
@@ -195,11 +195,13 @@ impl<'b> Draft<'b> {
         self.batch.position(index)
     }
 
-    /// A dead record as the journal holds it, for its row in `dead_letter`.
-    pub fn record_bytes(&self, position: Position) -> Vec<u8> {
+    /// A dead record as the journal holds it, and whose it is and when it happened, for its row in `dead_letter`.
+    pub fn letter(&self, position: Position) -> (Vec<u8>, Option<(&'b str, i64)>) {
+        let record = &self.batch.records[(position - self.batch.from.position - 1) as usize];
         let mut bytes = Vec::new();
-        encode_record(&self.batch.records[(position - self.batch.from.position - 1) as usize], &mut bytes);
-        bytes
+        encode_record(record, &mut bytes);
+        // No table keeps a name with U+0000, and nobody of that name can be erased.
+        (bytes, person_of(record).filter(|(user, _)| !user.contains('\0')))
     }
 
     /// Decides everything else, now that duplicates are out and likes are folded.

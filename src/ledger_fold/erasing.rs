@@ -15,46 +15,52 @@ pub type Erased = HashMap<Box<str>, i64>;
 pub fn person_of<'a>(record: &'a Record<'_>) -> Option<(&'a str, i64)> {
     match record {
         Record::Event(event) => Some((event.user_id.as_deref()?, event.happened_ms())),
-        Record::PostPut(put) => Some((&put.user_id, put.at_ms.min(put.created_at_ms.unwrap_or(put.at_ms)))),
+        Record::PostPut(put) => Some((&put.user_id, put.happened_ms())),
         Record::Forget(forget) => Some((&forget.user_id, forget.at_ms)),
         Record::PostDelete(_) | Record::Erase(_) | Record::Lost => None,
     }
 }
 
+/// A post that a person likes or made: user, post, and when the like or what the post says happened.
+pub type Belonging = (String, String, i64);
+
 /// What the erasures of a batch do to posts: of each person those that the ledger knows, and those that records of the
-/// batch before the erasure name (`named`: index, user, post).
+/// batch name (`named`: index, user, post, when it happened). Each goes with the first erasure that stands behind it and
+/// reaches it, so that erasing somebody a thousand times costs what once does.
 pub(super) fn erase_actions<'a>(
     erases: &[(usize, &'a Erase<'a>)],
-    belongings: &'a [(String, String)],
-    named: impl Iterator<Item = (usize, &'a str, &'a str)>,
+    belongings: &'a [Belonging],
+    named: impl Iterator<Item = (usize, &'a str, &'a str, i64)>,
 ) -> Vec<Action<'a>> {
-    // Of each person: the posts, each with the first record that names it (none: the ledger).
-    let mut posts: BTreeMap<&str, BTreeMap<&'a str, Option<usize>>> =
-        erases.iter().map(|(_, erase)| (&*erase.user_id, BTreeMap::new())).collect();
-    for (user, post) in belongings {
-        posts.entry(user).or_default().insert(post, None);
+    // Of each person: index, up to when this one and those before it reach.
+    let mut rounds: HashMap<&str, Vec<(usize, i64, &'a Erase<'a>)>> = HashMap::new();
+    for (index, erase) in erases {
+        let rounds = rounds.entry(&erase.user_id).or_default();
+        let up_to = rounds.last().map_or(erase.at_ms, |(_, before, _)| erase.at_ms.max(*before));
+        rounds.push((*index, up_to, erase));
     }
-    for (index, user, post) in named {
-        if let Some(posts) = posts.get_mut(user) {
-            posts.entry(post).or_insert(Some(index));
+    let known = belongings.iter().map(|(user, post, at_ms)| (None, user.as_str(), post.as_str(), *at_ms));
+    let named = named.map(|(index, user, post, at_ms)| (Some(index), user, post, at_ms));
+    let mut gone: BTreeMap<(usize, &'a str), &'a Erase<'a>> = BTreeMap::new();
+    for (behind, user, post, happened_ms) in known.chain(named) {
+        let Some(rounds) = rounds.get(user) else { continue };
+        let is_before =
+            |(index, up_to, _): &(usize, i64, _)| behind.is_some_and(|at| *index <= at) || *up_to < happened_ms;
+        if let Some((index, _, erase)) = rounds.get(rounds.partition_point(is_before)) {
+            gone.insert((*index, post), erase);
         }
     }
-    let of_erase = |(index, erase): &(usize, &'a Erase<'a>)| {
-        let (index, erase) = (*index, *erase);
-        let before = posts[&*erase.user_id].iter().filter(move |(_, first)| first.is_none_or(|first| first < index));
-        before.map(|(post, _)| Action::of_erase(index, post, erase)).collect::<Vec<_>>()
-    };
-    erases.iter().flat_map(of_erase).collect()
+    gone.into_iter().map(|((index, post), erase)| Action::of_erase(index, post, erase)).collect()
 }
 
-/// The last erasure of each person in a batch: user, up to when, index. In the order of the user.
-pub fn last_erasures<'a>(erases: &[(usize, &'a Erase<'a>)]) -> Vec<(&'a str, i64, usize)> {
-    let mut last: BTreeMap<&str, (i64, usize)> = BTreeMap::new();
-    for (index, erase) in erases {
-        let (at_ms, at) = last.entry(&erase.user_id).or_insert((erase.at_ms, *index));
-        (*at_ms, *at) = (erase.at_ms.max(*at_ms), *index);
+/// Whom a batch erases, each once, and up to when.
+pub fn erased_users<'a>(erases: &[(usize, &'a Erase<'a>)]) -> BTreeMap<&'a str, i64> {
+    let mut users: BTreeMap<&str, i64> = BTreeMap::new();
+    for (_, erase) in erases {
+        let up_to = users.entry(&erase.user_id).or_insert(erase.at_ms);
+        *up_to = erase.at_ms.max(*up_to);
     }
-    last.into_iter().map(|(user, (at_ms, index))| (user, at_ms, index)).collect()
+    users
 }
 
 /// Hours in which a person did something, as ranges without a gap.
@@ -72,7 +78,23 @@ pub fn hour_ranges(hours: impl IntoIterator<Item = i64>) -> Vec<std::ops::Range<
 
 #[cfg(test)]
 mod tests {
-    use super::hour_ranges;
+    use super::*;
+    use crate::ledger_fold::likes::Deed;
+
+    #[test]
+    fn what_a_person_has_goes_once_with_the_first_erasure_that_reaches_it() {
+        let erase = |at_ms| Erase { user_id: "u".into(), at_ms };
+        let (first, second, third) = (erase(10), erase(20), erase(15));
+        let erases = [(2, &first), (4, &second), (6, &third)];
+        let belongings =
+            [("old", 10), ("new", 11), ("newest", 21)].map(|(post, at_ms)| ("u".into(), post.into(), at_ms));
+        let named = [(1, "u", "old", 3), (1, "u", "before", 7), (3, "u", "between", 12), (5, "u", "behind", 25)];
+        let named = named.into_iter().chain([(1, "somebody else", "theirs", 1)]);
+        let actions = erase_actions(&erases, &belongings, named);
+        let gone: Vec<(usize, &str)> = actions.iter().map(|action| (action.index, action.post)).collect();
+        assert_eq!(gone, [(2, "before"), (2, "old"), (4, "between"), (4, "new")]);
+        assert!(actions.iter().all(|action| matches!(action.deed, Deed::Erase(_))));
+    }
 
     #[test]
     fn hours_that_follow_each_other_are_one_range() {

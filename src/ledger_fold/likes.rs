@@ -16,7 +16,10 @@ pub struct Action<'a> {
     /// Its index in the batch.
     pub index: usize,
     pub post: &'a str,
+    /// When it counts.
     pub at_ms: i64,
+    /// When it happened, for an erasure: a client's clock may be ahead of ours.
+    pub happened_ms: i64,
     pub deed: Deed<'a>,
 }
 
@@ -38,19 +41,21 @@ impl<'a> Action<'a> {
             return None;
         }
         let (user, post) = (event.user_id.as_deref()?, event.post_id.as_deref()?);
-        Some(Action { index, post, at_ms: event.event_time_ms, deed: Deed::Like(event.event_type, user) })
+        let (at_ms, happened_ms) = (event.event_time_ms, event.happened_ms());
+        Some(Action { index, post, at_ms, happened_ms, deed: Deed::Like(event.event_type, user) })
     }
 
     pub fn of_put(index: usize, put: &'a PostPut<'_>) -> Action<'a> {
-        Action { index, post: &put.post_id, at_ms: put.at_ms, deed: Deed::Put(put) }
+        Action { index, post: &put.post_id, at_ms: put.at_ms, happened_ms: put.happened_ms(), deed: Deed::Put(put) }
     }
 
     pub fn of_delete(index: usize, delete: &'a PostDelete<'_>) -> Action<'a> {
-        Action { index, post: &delete.post_id, at_ms: delete.at_ms, deed: Deed::Delete(delete) }
+        let (post, at_ms) = (&delete.post_id, delete.at_ms);
+        Action { index, post, at_ms, happened_ms: at_ms, deed: Deed::Delete(delete) }
     }
 
     pub fn of_erase(index: usize, post: &'a str, erase: &'a Erase<'_>) -> Action<'a> {
-        Action { index, post, at_ms: erase.at_ms, deed: Deed::Erase(erase) }
+        Action { index, post, at_ms: erase.at_ms, happened_ms: erase.at_ms, deed: Deed::Erase(erase) }
     }
 
     /// The (user, post) whose switch it is about, where it is one.
@@ -73,10 +78,20 @@ impl<'a> Action<'a> {
 pub struct LikeState {
     /// Post, likes, version; a post that is missing has none.
     pub posts: Vec<(String, i64, i64)>,
-    /// (user, post) that are liked.
-    pub liked: Vec<(String, String)>,
-    /// Of the posts that the batch puts or deletes, those that are there: post, when it was made, by whom.
-    pub kept: Vec<(String, i64, String)>,
+    /// (user, post) that are liked, and since when.
+    pub liked: Vec<(String, String, i64)>,
+    /// Of the posts that the batch puts or deletes, those that are there.
+    pub kept: Vec<KeptPost>,
+}
+
+/// A post as the store has it.
+#[derive(Clone, Debug)]
+pub struct KeptPost {
+    pub post: String,
+    pub made_at_ms: i64,
+    pub owner: String,
+    /// When what it says happened; it may have been made earlier.
+    pub written_at_ms: i64,
 }
 
 /// A change, as `post_like_log` keeps it.
@@ -87,7 +102,16 @@ pub struct LogRow<'a> {
     pub user: &'a str,
     pub post: &'a str,
     pub at_ms: i64,
+    /// Of what it tells of the user: the like or unlike; where a like went with its post or its user, that like.
+    pub happened_ms: i64,
     pub outcome: LikeOutcome,
+}
+
+impl LogRow<'_> {
+    /// When it happened, where that is another time than the one it counts at.
+    pub fn happened_if_not_then(&self) -> Option<i64> {
+        Some(self.happened_ms).filter(|ms| *ms != self.at_ms)
+    }
 }
 
 /// Likes of a deleted post that no record of the batch names: all rows of the post but those of `spared`. They are
@@ -110,7 +134,7 @@ pub struct LikeFold<'a> {
     pub clearings: Vec<Clearing<'a>>,
     /// Changes by users that the batch names, in journal order.
     pub log: Vec<LogRow<'a>>,
-    /// Rows that `post_like` gains, or that get another time: user, post, when. In the order of (post, user).
+    /// Rows that `post_like` gains, or that get another time: user, post, when it happened. In the order of (post, user).
     pub added: Vec<(&'a str, &'a str, i64)>,
     /// Rows that it loses beside the clearings: user, post. In the order of (post, user).
     pub removed: Vec<(&'a str, &'a str)>,
@@ -129,7 +153,8 @@ pub struct LikeFold<'a> {
 struct Switch {
     before: bool,
     now: bool,
-    at_ms: i64,
+    /// When the like happened, where it is on.
+    since_ms: i64,
     /// It was switched since the batch began, so where it is on, it is on since another time.
     is_newer: bool,
 }
@@ -145,8 +170,8 @@ struct Folding<'a> {
     /// The post was there before the batch, made then.
     was_made_at: Option<i64>,
     is_made_at: Option<i64>,
-    /// Whose it was before the batch.
-    owner: Option<&'a str>,
+    /// Whose it is, if it is there, and when they wrote what it says.
+    owner: Option<(&'a str, i64)>,
     put: Option<&'a PostPut<'a>>,
 }
 
@@ -158,9 +183,9 @@ pub fn fold_likes<'a>(actions: &[Action<'a>], state: &'a LikeState) -> LikeFold<
         let post = posts.get_mut(action.post).expect("every post of the batch was begun with");
         let outcome = match action.deed {
             Deed::Like(event_type, user) => Verdict::Like(post.like(action, event_type, user, &mut fold)),
-            Deed::Put(put) => Verdict::Post(post.put(put)),
+            Deed::Put(put) => Verdict::Post(post.put(action, put)),
             Deed::Delete(_) => Verdict::Post(post.delete(action, &mut fold)),
-            Deed::Erase(erase) => Verdict::Post(post.erase(action, &erase.user_id, &mut fold)),
+            Deed::Erase(erase) => Verdict::Post(post.erase(action, erase, &mut fold)),
         };
         fold.outcomes.push(outcome);
     }
@@ -172,23 +197,24 @@ pub fn fold_likes<'a>(actions: &[Action<'a>], state: &'a LikeState) -> LikeFold<
 
 fn begin<'a>(actions: &[Action<'a>], state: &'a LikeState) -> BTreeMap<&'a str, Folding<'a>> {
     let stats: HashMap<&str, (i64, i64)> = state.posts.iter().map(|(p, n, v)| (p.as_str(), (*n, *v))).collect();
-    let kept = state.kept.iter().map(|(post, at_ms, owner)| (post.as_str(), (*at_ms, owner.as_str())));
-    let made: HashMap<&str, (i64, &str)> = kept.collect();
+    let kept: HashMap<&str, &KeptPost> = state.kept.iter().map(|kept| (kept.post.as_str(), kept)).collect();
     let mut posts: BTreeMap<&str, Folding<'_>> = BTreeMap::new();
     for action in actions {
         let post = posts.entry(action.post).or_insert_with(|| {
             let (like_count, version) = stats.get(action.post).copied().unwrap_or_default();
-            let (made_at, owner) = made.get(action.post).copied().unzip();
+            let kept = kept.get(action.post);
+            let made_at = kept.map(|kept| kept.made_at_ms);
+            let owner = kept.map(|kept| (kept.owner.as_str(), kept.written_at_ms));
             Folding { like_count, version, was_made_at: made_at, is_made_at: made_at, owner, ..Folding::default() }
         });
         if let Some((user, _)) = action.pair() {
             post.switches.entry(user).or_default();
         }
     }
-    for (user, name) in &state.liked {
+    for (user, name, since_ms) in &state.liked {
         let switch = posts.get_mut(name.as_str()).and_then(|post| post.switches.get_mut(user.as_str()));
         if let Some(switch) = switch {
-            (switch.before, switch.now) = (true, true);
+            (switch.before, switch.now, switch.since_ms) = (true, true, *since_ms);
         }
     }
     posts
@@ -210,22 +236,23 @@ impl<'a> Folding<'a> {
         };
         let changed = wanted != switch.now;
         if changed {
-            (switch.now, switch.at_ms, switch.is_newer) = (wanted, action.at_ms, true);
+            (switch.now, switch.since_ms, switch.is_newer) = (wanted, action.happened_ms, true);
             self.step(if wanted { 1 } else { -1 });
         }
         let outcome = LikeOutcome { liked: wanted, changed, like_count: self.like_count, version: self.version };
         if changed {
-            let Action { index, post, at_ms, .. } = *action;
-            fold.log.push(LogRow { index, user, post, at_ms, outcome });
+            let Action { index, post, at_ms, happened_ms, .. } = *action;
+            fold.log.push(LogRow { index, user, post, at_ms, happened_ms, outcome });
         }
         outcome
     }
 
-    fn put(&mut self, put: &'a PostPut<'a>) -> PostOutcome {
+    fn put(&mut self, action: &Action<'a>, put: &'a PostPut<'a>) -> PostOutcome {
         let replaced = self.is_made_at.is_some();
         let created_at_ms = put.created_at_ms.or(self.is_made_at).unwrap_or(put.at_ms);
         self.is_made_at = Some(created_at_ms);
         self.put = Some(put);
+        self.owner = Some((&put.user_id, action.happened_ms));
         PostOutcome::Put { replaced, created_at_ms, like_count: self.like_count }
     }
 
@@ -248,13 +275,15 @@ impl<'a> Folding<'a> {
         PostOutcome::Deleted { existed, likes_removed }
     }
 
-    /// The person's part of a post: all of it, or a like.
-    fn erase(&mut self, action: &Action<'a>, user: &'a str, fold: &mut LikeFold<'a>) -> PostOutcome {
-        let owner = self.put.map_or(self.owner, |put| Some(&*put.user_id));
-        if self.is_made_at.is_some() && owner == Some(user) {
+    /// The person's part of a post: all of it, or a like. What happened behind the erasure is of somebody who came back,
+    /// whenever the ledger gets to know of the erasure.
+    fn erase(&mut self, action: &Action<'a>, erase: &'a Erase<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
+        let (user, up_to_ms) = (&*erase.user_id, erase.at_ms);
+        let is_theirs = self.owner.is_some_and(|(owner, written_ms)| owner == user && written_ms <= up_to_ms);
+        if self.is_made_at.is_some() && is_theirs {
             return self.delete(action, fold);
         }
-        let is_liked = self.switches.get(user).is_some_and(|switch| switch.now);
+        let is_liked = self.switches.get(user).is_some_and(|switch| switch.now && switch.since_ms <= up_to_ms);
         if is_liked {
             self.switch_off(user, action, fold);
         }
@@ -264,10 +293,11 @@ impl<'a> Folding<'a> {
     fn switch_off(&mut self, user: &'a str, action: &Action<'a>, fold: &mut LikeFold<'a>) {
         let Action { index, post, at_ms, .. } = *action;
         let switch = self.switches.entry(user).or_default();
-        (switch.now, switch.at_ms, switch.is_newer) = (false, at_ms, true);
+        (switch.now, switch.is_newer) = (false, true);
+        let happened_ms = switch.since_ms;
         self.step(-1);
         let outcome = LikeOutcome { liked: false, changed: true, like_count: self.like_count, version: self.version };
-        fold.log.push(LogRow { index, user, post, at_ms, outcome });
+        fold.log.push(LogRow { index, user, post, at_ms, happened_ms, outcome });
     }
 
     fn step(&mut self, by: i64) {
@@ -280,7 +310,7 @@ impl<'a> Folding<'a> {
     fn end(self, name: &'a str, fold: &mut LikeFold<'a>) {
         for (user, switch) in &self.switches {
             match (switch.before, switch.now) {
-                (before, true) if !before || switch.is_newer => fold.added.push((user, name, switch.at_ms)),
+                (before, true) if !before || switch.is_newer => fold.added.push((user, name, switch.since_ms)),
                 (true, false) => fold.removed.push((user, name)),
                 _ => {}
             }

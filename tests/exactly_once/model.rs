@@ -28,11 +28,8 @@ pub(crate) struct Stored {
     pub(crate) net: i64,
 }
 
-/// A row of `post_like_log`: stream, position, post, user, action, likes, version, when.
+/// A row of `post_like_log`: stream, position, post, user, action, likes, version, when it happened.
 pub(crate) type Change = (Uuid, Position, String, String, &'static str, i64, i64, i64);
-
-/// How far ahead of ours a client's clock may be.
-const AHEAD_MS: i64 = 60_000;
 
 /// Client ids live in two tables that take turns once a day.
 #[derive(Default)]
@@ -66,9 +63,7 @@ impl Model {
     /// The ledger has taken the record at a position of a journal.
     pub(crate) fn take(&mut self, stream: Uuid, position: Position, record: &Record<'static>) {
         let of = match record {
-            Record::Event(event) => {
-                event.user_id.as_deref().map(|u| (u, event.event_time_ms.min(event.received_at_ms)))
-            }
+            Record::Event(event) => event.user_id.as_deref().map(|u| (u, happened_ms(event))),
             Record::Forget(forget) => Some((&*forget.user_id, forget.at_ms)),
             _ => None,
         };
@@ -89,8 +84,7 @@ impl Model {
             _ => panic!("none is written"),
         };
         if event.keyword.as_deref().is_some_and(|keyword| keyword.contains('\0')) {
-            let happened_ms = event.event_time_ms.min(event.received_at_ms);
-            self.letters.insert((stream, position), (text(&event.user_id), happened_ms));
+            self.letters.insert((stream, position), (text(&event.user_id), happened_ms(&event)));
             self.verdicts.insert((stream, position), Verdict::Dead);
             return;
         }
@@ -128,13 +122,13 @@ impl Model {
         }
         let (count, version) = (count + if liked { 1 } else { -1 }, version + 1);
         if liked {
-            self.liked.insert(pair, event.event_time_ms)
+            self.liked.insert(pair, happened_ms(event))
         } else {
             self.liked.remove(&pair)
         };
         self.posts.insert(post.clone(), (count, version));
         let action = if liked { "LIKE" } else { "UNLIKE" };
-        self.log.push((stream, position, post, user, action, count, version, event.event_time_ms));
+        self.log.push((stream, position, post, user, action, count, version, happened_ms(event)));
         LikeOutcome { liked, changed, like_count: count, version }
     }
 
@@ -144,14 +138,13 @@ impl Model {
         *up_to = at_ms.max(*up_to);
         for stored in &mut self.stored {
             let event = &mut stored.event;
-            if event.user_id.as_deref() == Some(user) && event.event_time_ms.min(event.received_at_ms) <= at_ms {
+            if event.user_id.as_deref() == Some(user) && happened_ms(event) <= at_ms {
                 event.user_id = None;
             }
         }
         self.letters.retain(|_, (whose, happened_ms)| whose != user || *happened_ms > at_ms);
-        let theirs = |(pair, since): (&(String, String), &i64)| {
-            (pair.0 == user && *since <= at_ms + AHEAD_MS).then(|| pair.1.clone())
-        };
+        let theirs =
+            |(pair, since): (&(String, String), &i64)| (pair.0 == user && *since <= at_ms).then(|| pair.1.clone());
         let posts: Vec<String> = self.liked.iter().filter_map(theirs).collect();
         for post in posts {
             self.liked.remove(&(user.to_owned(), post.clone()));
@@ -160,7 +153,7 @@ impl Model {
             self.log.push((stream, position, post.clone(), String::new(), "UNLIKE", count - 1, version + 1, at_ms));
             self.unliked.push((stream, at_ms, post));
         }
-        for change in self.log.iter_mut().filter(|change| change.3 == user && change.7 <= at_ms + AHEAD_MS) {
+        for change in self.log.iter_mut().filter(|change| change.3 == user && change.7 <= at_ms) {
             change.3.clear();
         }
     }
@@ -251,7 +244,7 @@ impl Model {
         let searches = self.stored.iter().filter_map(|stored| {
             let event = &stored.event;
             let keyword = event.keyword.as_deref().filter(|_| event.event_type == EventType::Search)?;
-            (event.user_id.as_deref()? == user).then_some((event.event_time_ms.min(event.received_at_ms), keyword))
+            (event.user_id.as_deref()? == user).then_some((happened_ms(event), keyword))
         });
         let is_forgotten = |at_ms: i64, keyword: &str| {
             let folded = fold_keyword(keyword);
@@ -273,6 +266,11 @@ impl Model {
         let of_the_hour = searches.iter().copied().filter(|(at_ms, _)| *at_ms > now_ms - RECENT_SEARCHES_MS).collect();
         (newest(of_the_hour), newest(searches))
     }
+}
+
+/// A client's clock may be ahead of ours.
+fn happened_ms(event: &Event<'_>) -> i64 {
+    event.event_time_ms.min(event.received_at_ms)
 }
 
 fn text(value: &Option<std::borrow::Cow<'_, str>>) -> String {

@@ -204,3 +204,65 @@ fn a_deleted_post_has_no_place_in_lists_but_by_what_comes_behind_its_deletion() 
         assert_eq!(fixture.number("SELECT sum(count) FROM rollup_total WHERE dimension = 4"), 6);
     });
 }
+
+// claims: L23
+#[test]
+fn who_comes_back_through_another_journal_keeps_what_they_did_since_whenever_the_erasure_comes() {
+    let received = |record: Record<'static>, at_ms: i64| match record {
+        Record::Event(event) => Record::Event(Event { received_at_ms: at_ms, ..event }),
+        other => other,
+    };
+    let made = |post: &str, at_ms: i64, created_at_ms: i64| match put("zoe", post, at_ms) {
+        Record::PostPut(put) => Record::PostPut(PostPut { created_at_ms: Some(created_at_ms), ..put }),
+        other => other,
+    };
+    let removed = |post: &str, at_ms: i64| Record::PostDelete(PostDelete { post_id: post.to_owned().into(), at_ms });
+    let (before, erased, after) = (NOW - 1, NOW, NOW + 1);
+    let of_zoe = vec![
+        // By a clock that is ahead, but received before the erasure.
+        received(like(EventType::Like, "zoe", "ahead", NOW + 50_000), before),
+        received(like(EventType::Like, "zoe", "old", before), before),
+        received(like(EventType::Like, "zoe", "back", after), after),
+        received(like(EventType::Like, "zoe", "taken back", before), before),
+        received(like(EventType::Unlike, "zoe", "taken back", after), after),
+        // Likes that went with their posts behind the erasure.
+        received(like(EventType::Like, "zoe", "removed", before), before),
+        received(like(EventType::Like, "zoe", "removed later", after), after),
+        removed("removed", NOW + 2),
+        removed("removed later", NOW + 2),
+        made("made ahead", before, NOW + 50_000),
+        put("zoe", "made before", before),
+        put("zoe", "written anew", before),
+        put("zoe", "written anew", after),
+        put("zoe", "made since", after),
+        put("zoe", "ann's by now", before),
+        put("ann", "ann's by now", after),
+        search("zoe", before),
+        search("zoe", after),
+    ];
+    let dead = [(17, "refused"), (18, "refused")];
+    let check = |fixture: &Fixture| {
+        let of = |sql: &str| fixture.rows(sql).concat();
+        assert_eq!(of("SELECT post_id FROM post_like WHERE user_id = 'zoe'"), ["back"]);
+        assert_eq!(of("SELECT post_id FROM post ORDER BY 1"), ["ann's by now", "made since", "written anew"]);
+        let log = "SELECT post_id || ' ' || action FROM post_like_log WHERE user_id = 'zoe' ORDER BY seq";
+        let named = ["back LIKE", "taken back UNLIKE", "removed later LIKE", "removed later UNLIKE"];
+        assert_eq!(of(log), named, "what happened before the erasure names nobody");
+        assert_eq!(of("SELECT position FROM dead_letter"), ["18"]);
+        assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 3);
+        for post in ["ahead", "old", "taken back", "removed"] {
+            assert_eq!(fixture.ledger.likes(post, None).expect("answers").like_count, 0, "{post}");
+        }
+    };
+    each_ledger(|fixture| {
+        fixture.feed().try_apply(of_zoe.clone(), &dead).expect("applies");
+        fixture.feed().apply(vec![erase("zoe", erased)]);
+        check(fixture);
+    });
+    // In one batch as well, for an instance's clock that was set back.
+    each_ledger(|fixture| {
+        let all = [of_zoe.clone(), vec![erase("zoe", erased)]].concat();
+        fixture.feed().try_apply(all, &dead).expect("applies");
+        check(fixture);
+    });
+}

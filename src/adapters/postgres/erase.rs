@@ -2,24 +2,23 @@
 //!
 //! Every batch moves its stream's watermark, so a lock on that table waits for all that are under way and keeps out those
 //! that come: they see the erasure and drop what they hold of the person. A person's rows are found by the hours that
-//! `user_hour` names, so that an index on users, which every event would pay for, is not needed.
+//! `user_hour` names, so that an index on users, which every event would pay for, is not needed. Each table is read once
+//! for all whom a batch erases: the lock is held for about as long for a thousand of them as for one.
 
-use postgres::types::ToSql;
+use postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::encode::Array;
+use super::encode::{Array, Field};
 use super::rankings::literal;
-use crate::events::{Record, decode_record};
-use crate::ledger_fold::{Erased, HOUR_MS, hour_ranges, person_of};
-use crate::limits::EVENT_FUTURE_MS_MAX;
+use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges};
 use crate::ports::{Belongings, Erasure, Position};
 
 /// What an erasure writes at the end of its transaction.
 pub(super) struct Erasing {
     pub(super) stream: Uuid,
-    /// User, up to when, position of the record; each user once.
-    pub(super) users: Vec<(String, i64, i64)>,
+    /// User and up to when; each user once.
+    pub(super) users: Vec<(String, i64)>,
     /// Posts that went with them, by the position of the record.
     pub(super) posts: Vec<(i64, String)>,
 }
@@ -32,94 +31,119 @@ pub(super) fn known(session: &mut Session, known: i64) -> Result<(Erased, i64), 
     Ok((rows.iter().map(|row| (row.get::<_, &str>(0).into(), row.get(1))).collect(), newest))
 }
 
-/// User and post: what the users like and made up to their times, as far as a client's clock may be ahead.
-pub(super) fn belongings(
-    session: &mut Session,
-    users: &[(String, i64, i64)],
-) -> Result<Vec<(String, String)>, Failure> {
-    let sql = "WITH gone AS (SELECT u, 'epoch'::timestamptz + interval '1 millisecond' * (at + $3::int8) AS up_to \
-                             FROM unnest($1::text[], $2::int8[]) AS g(u, at)) \
-               SELECT u, post_id FROM gone JOIN post_like ON user_id = u AND liked_at <= up_to UNION \
-               SELECT u, post_id FROM gone JOIN post ON user_id = u AND created_at <= up_to";
-    let (names, times) = columns(users);
-    let rows = session.client.query(sql, &[&names, &times, &EVENT_FUTURE_MS_MAX])?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+/// Those who go, as parameters.
+struct Gone {
+    users: Array,
+    /// Up to when, in milliseconds and as times.
+    up_to_ms: Array,
+    up_to: Array,
+    /// The first hour in which anybody may have something left.
+    cut_hour: i64,
 }
 
-fn columns(users: &[(String, i64, i64)]) -> (Array, Array) {
-    (Array::texts(users.iter().map(|(user, ..)| user.as_str())), Array::bigs(users.iter().map(|(_, at_ms, _)| *at_ms)))
+impl Gone {
+    fn new(users: &[(String, i64)]) -> Gone {
+        let times = || users.iter().map(|(_, up_to_ms)| *up_to_ms);
+        Gone {
+            users: Array::texts(users.iter().map(|(user, _)| user.as_str())),
+            up_to_ms: Array::bigs(times()),
+            up_to: Array::of(&Type::TIMESTAMPTZ, times().map(Field::time)),
+            cut_hour: times().min().unwrap_or_default().div_euclid(HOUR_MS),
+        }
+    }
+}
+
+/// What the users like and made up to their times.
+pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Result<Vec<Belonging>, Failure> {
+    let sql = "WITH gone AS (SELECT * FROM unnest($1::text[], $2::timestamptz[]) AS g(u, up_to)) \
+               SELECT u, post_id, (extract(epoch FROM liked_at) * 1000)::int8 \
+                 FROM gone JOIN post_like ON user_id = u AND liked_at <= up_to UNION ALL \
+               SELECT u, post_id, (extract(epoch FROM coalesce(written_at, created_at)) * 1000)::int8 \
+                 FROM gone JOIN post ON user_id = u AND coalesce(written_at, created_at) <= up_to";
+    let gone = Gone::new(users);
+    let rows = session.client.query(sql, &[&gone.users, &gone.up_to])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
 /// Everything that names the persons; behind the rest of the batch.
 pub(super) fn erase(session: &mut Session, erasing: &Erasing) -> Result<(), Failure> {
+    let gone = Gone::new(&erasing.users);
+    remember(session, erasing, &gone)?;
+    let (hours, cut) = forget_hours(session, &gone)?;
+    for range in hour_ranges(hours) {
+        strip_events(session, &gone, range)?;
+    }
+    for range in hour_ranges(cut) {
+        forget_emptied(session, &gone, range)?;
+    }
+    let by_ms = [
+        "DELETE FROM recent_forgotten USING unnest($1::text[], $2::int8[]) AS g(u, up_to) WHERE user_id = u AND at <= up_to",
+        "DELETE FROM dead_letter USING unnest($1::text[], $2::int8[]) AS g(u, up_to) \
+         WHERE user_id = u AND happened_ms <= up_to",
+    ];
+    for sql in by_ms {
+        session.client.execute(sql, &[&gone.users, &gone.up_to_ms])?;
+    }
+    let log = "UPDATE post_like_log SET user_id = '' FROM unnest($1::text[], $2::timestamptz[]) AS g(u, up_to) \
+         WHERE user_id = u AND coalesce(happened_at, changed_at) <= up_to";
+    session.client.execute(log, &[&gone.users, &gone.up_to])?;
+    Ok(())
+}
+
+fn remember(session: &mut Session, erasing: &Erasing, gone: &Gone) -> Result<(), Failure> {
     let remember = "INSERT INTO erased (user_id, at, seq) \
          SELECT u, t, n + (SELECT coalesce(max(seq), 0) FROM erased) \
            FROM unnest($1::text[], $2::int8[]) WITH ORDINALITY AS g(u, t, n) \
          ON CONFLICT (user_id) DO UPDATE SET at = greatest(erased.at, excluded.at), seq = excluded.seq";
-    let (names, times) = columns(&erasing.users);
-    session.client.execute(remember, &[&names, &times])?;
+    session.client.execute(remember, &[&gone.users, &gone.up_to_ms])?;
     let posts = "INSERT INTO erased_post SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[])";
     let positions = Array::bigs(erasing.posts.iter().map(|(position, _)| *position));
     let names = Array::texts(erasing.posts.iter().map(|(_, post)| post.as_str()));
     session.client.execute(posts, &[&erasing.stream, &positions, &names])?;
-    for (user, at_ms, position) in &erasing.users {
-        erase_one(session, user, *at_ms)?;
-        // What the batch holds behind it is of somebody who came back.
-        let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = $1 \
-             AND changed_at <= 'epoch'::timestamptz + interval '1 millisecond' * $2::int8 \
-             AND NOT (stream = $3 AND position > $4)";
-        session.client.execute(log, &[user, &(at_ms + EVENT_FUTURE_MS_MAX), &erasing.stream, position])?;
-    }
     Ok(())
 }
 
-fn erase_one(session: &mut Session, user: &str, at_ms: i64) -> Result<(), Failure> {
-    let hours = session.client.query("SELECT DISTINCT hour FROM user_hour WHERE user_id = $1", &[&user])?;
-    let hours: Vec<i64> = hours.iter().map(|row| row.get(0)).collect();
-    for range in hour_ranges(hours) {
-        // Times as constants, so that only the partitions of those hours are planned for.
-        let (from, to) = (range.start * HOUR_MS, range.end * HOUR_MS);
-        let sql = format!(
-            "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
-             WHERE user_id = $1 AND event_time >= {} AND event_time < {} AND least(event_time, received_at) <= {}",
-            literal(from),
-            literal(to),
-            literal(at_ms)
-        );
-        session.client.execute(&sql, &[&user])?;
-    }
-    let hour = at_ms.div_euclid(HOUR_MS);
-    session.client.execute("DELETE FROM user_hour WHERE user_id = $1 AND hour < $2", &[&user, &hour])?;
-    // Of an hour that the erasure cuts, what happened behind it stays.
-    let emptied = "DELETE FROM user_hour AS h WHERE user_id = $1 AND hour >= $2 AND NOT EXISTS \
-         (SELECT FROM events AS e WHERE e.user_id = $1 \
-            AND e.event_time >= 'epoch'::timestamptz + interval '1 hour' * h.hour \
-            AND e.event_time < 'epoch'::timestamptz + interval '1 hour' * (h.hour + 1) \
-            AND e.event_type = (ARRAY['CLICK', 'PAGE_VIEW', 'SEARCH', 'LIKE', 'UNLIKE'])[h.event_type])";
-    session.client.execute(emptied, &[&user, &hour])?;
-    let forgotten = "DELETE FROM recent_forgotten WHERE user_id = $1 AND at <= $2";
-    session.client.execute(forgotten, &[&user, &at_ms])?;
-    erase_letters(session, user, at_ms)
+/// Takes the hours that end before the erasure; answers all in which they did something, and those that may stay.
+fn forget_hours(session: &mut Session, gone: &Gone) -> Result<(Vec<i64>, Vec<i64>), Failure> {
+    let sql = "WITH gone AS (SELECT u, t / 3600000 AS h FROM unnest($1::text[], $2::int8[]) AS g(u, t)), \
+           past AS (DELETE FROM user_hour USING gone WHERE user_id = u AND hour < h RETURNING hour) \
+         SELECT hour, false FROM past UNION \
+         SELECT hour, true FROM user_hour JOIN gone ON user_id = u WHERE hour >= $3 AND hour >= h";
+    let rows = session.client.query(sql, &[&gone.users, &gone.up_to_ms, &gone.cut_hour])?;
+    let hours = rows.iter().map(|row| row.get(0)).collect();
+    let cut = rows.iter().filter(|row| row.get(1)).map(|row| row.get(0)).collect();
+    Ok((hours, cut))
 }
 
-/// Letters hold records as the journal does: those that hold the name at all are read, and say whose they are.
-fn erase_letters(session: &mut Session, user: &str, at_ms: i64) -> Result<(), Failure> {
-    let find = "SELECT stream, position, record FROM dead_letter WHERE position($1::bytea IN record) > 0";
-    for row in session.client.query(find, &[&user.as_bytes()])? {
-        let (stream, position, bytes): (Uuid, i64, &[u8]) = (row.get(0), row.get(1), row.get(2));
-        if is_of(bytes, user, at_ms) {
-            let delete = "DELETE FROM dead_letter WHERE stream = $1 AND position = $2";
-            session.client.execute(delete, &[&stream, &position])?;
-        }
-    }
+/// Rows stay for the counts. Times as constants, so that only the partitions of those hours are planned for.
+fn strip_events(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64>) -> Result<(), Failure> {
+    let sql = format!(
+        "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
+           FROM unnest($1::text[], $2::timestamptz[]) AS g(u, up_to) \
+         WHERE user_id = u AND event_time >= {} AND event_time < {} AND least(event_time, received_at) <= up_to",
+        literal(hours.start * HOUR_MS),
+        literal(hours.end * HOUR_MS)
+    );
+    session.client.execute(&sql, &[&gone.users, &gone.up_to])?;
     Ok(())
 }
 
-fn is_of(mut bytes: &[u8], user: &str, at_ms: i64) -> bool {
-    let record: Result<Record<'_>, _> = decode_record(&mut bytes);
-    record.is_ok_and(|record| person_of(&record).is_some_and(|(whose, happened)| whose == user && happened <= at_ms))
+/// Of hours that an erasure cuts, what happened behind it stays: only those without a row are forgotten.
+fn forget_emptied(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64>) -> Result<(), Failure> {
+    let sql = format!(
+        "DELETE FROM user_hour AS h USING unnest($1::text[], $2::int8[]) AS g(u, t) \
+         WHERE h.hour >= {0} AND h.hour < {1} AND h.user_id = u AND h.hour >= t / 3600000 AND NOT EXISTS \
+           (SELECT FROM events AS e WHERE e.event_time >= {2} AND e.event_time < {3} AND e.user_id = ANY ($1::text[]) \
+              AND e.user_id = h.user_id AND floor(extract(epoch FROM e.event_time) / 3600)::int8 = h.hour \
+              AND e.event_type = (ARRAY['CLICK', 'PAGE_VIEW', 'SEARCH', 'LIKE', 'UNLIKE'])[h.event_type])",
+        hours.start,
+        hours.end,
+        literal(hours.start * HOUR_MS),
+        literal(hours.end * HOUR_MS)
+    );
+    session.client.execute(&sql, &[&gone.users, &gone.up_to_ms])?;
+    Ok(())
 }
-
 /// What an erasure took from posts.
 pub(super) fn erasure(session: &mut Session, stream: Uuid, position: Position) -> Result<Erasure, Failure> {
     let position = i64::try_from(position).unwrap_or(i64::MAX);

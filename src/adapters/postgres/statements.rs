@@ -99,36 +99,39 @@ pub(super) const ENSURE_POSTS: &str =
 pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM post_stat WHERE post_id = ANY ($1) \
      ORDER BY post_id FOR UPDATE";
 /// A new statement, so that it sees what the last holder of the lock committed.
-pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
-     JOIN post_like l ON l.user_id = pair.u AND l.post_id = pair.p";
+pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 \
+     FROM unnest($1::text[], $2::text[]) AS pair(u, p) JOIN post_like l ON l.user_id = pair.u AND l.post_id = pair.p";
 
-/// When the posts that are there were made, in milliseconds, and by whom; behind the lock as well.
-pub(super) const READ_POSTS: &str = "SELECT post_id, (extract(epoch FROM created_at) * 1000)::int8, user_id FROM post \
-     WHERE post_id = ANY ($1)";
+/// When the posts that are there were made, in milliseconds, by whom, and when what they say was written; behind the lock as
+/// well.
+pub(super) const READ_POSTS: &str = "SELECT post_id, (extract(epoch FROM created_at) * 1000)::int8, user_id, \
+     (extract(epoch FROM coalesce(written_at, created_at)) * 1000)::int8 FROM post WHERE post_id = ANY ($1)";
 
 /// For the rest of the transaction; milliseconds as a text.
 pub(super) const ALLOW_TIME: &str = "SELECT set_config('statement_timeout', $1::text, true)";
 
 /// Undoes the likes of a post by all but the named users: post, spared, stream, position, likes, version, time.
 pub(super) const CLEAR_LIKES: &str = "WITH \
-     gone AS (DELETE FROM post_like WHERE post_id = $1 AND user_id <> ALL ($2::text[]) RETURNING user_id), \
-     ranked AS (SELECT user_id, row_number() OVER (ORDER BY user_id) AS n FROM gone) \
-     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
+     gone AS (DELETE FROM post_like WHERE post_id = $1 AND user_id <> ALL ($2::text[]) \
+               RETURNING user_id, liked_at), \
+     ranked AS (SELECT user_id, liked_at, row_number() OVER (ORDER BY user_id) AS n FROM gone) \
+     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, happened_at) \
        SELECT $3::uuid, $4::int8, $1, user_id, 'UNLIKE', greatest($5::int8 - n, 0), $6::int8 + n, \
-              'epoch'::timestamptz + interval '1 millisecond' * $7::int8 FROM ranked ORDER BY n";
+              'epoch'::timestamptz + interval '1 millisecond' * $7::int8, liked_at FROM ranked ORDER BY n";
 
 /// Lists of texts come as JSON, lists of numbers as the server writes them: arrays of arrays of different lengths have
 /// no type.
 pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_at = t \
        FROM unnest($1::text[], $6::timestamptz[]) AS made(p, t) WHERE post_id = p) \
-     INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams) \
+     INSERT INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, grams, written_at) \
      SELECT p, u, c, ARRAY(SELECT jsonb_array_elements_text(h::jsonb)), ARRAY(SELECT jsonb_array_elements_text(i::jsonb)), \
-            t, f, g::int4[] \
-       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[]) \
-         AS new(p, u, c, h, i, t, f, g) \
+            t, f, g::int4[], w \
+       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::text[], \
+                   $9::timestamptz[]) AS new(p, u, c, h, i, t, f, g, w) \
      ON CONFLICT (post_id) DO UPDATE SET user_id = excluded.user_id, content = excluded.content, \
        hashtags = excluded.hashtags, image_urls = excluded.image_urls, created_at = excluded.created_at, \
-       folded = excluded.folded, grams = excluded.grams";
+       folded = excluded.folded, grams = excluded.grams, \
+       written_at = excluded.written_at";
 pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
      DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
@@ -165,14 +168,15 @@ pub(super) const WRITE_LIKES: &str = "WITH \
                  WHERE user_id = gone.u AND post_id = gone.p), \
      stat AS (UPDATE post_stat SET like_count = new.n, version = new.v \
                  FROM unnest($6::text[], $7::int8[], $8::int8[]) AS new(p, n, v) WHERE post_id = new.p) \
-     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
+     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
+                                happened_at) \
        SELECT $9::uuid, * FROM unnest($10::int8[], $11::text[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
-                                      $16::timestamptz[])";
+                                      $16::timestamptz[], $17::timestamptz[])";
 
 pub(super) const WRITE_VERDICTS: &str = "INSERT INTO verdict (stream, position, kind, created_at_ms, likes) \
      SELECT $1::uuid, * FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[])";
-pub(super) const WRITE_LETTERS: &str = "INSERT INTO dead_letter (stream, position, reason, record) \
-     SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[], $4::bytea[])";
+pub(super) const WRITE_LETTERS: &str = "INSERT INTO dead_letter (stream, position, reason, record, user_id, happened_ms) \
+     SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[], $4::bytea[], $5::text[], $6::int8[])";
 pub(super) const WRITE_FORGETS: &str = "INSERT INTO recent_forgotten (user_id, keyword, at) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::int8[]) \
      ON CONFLICT (user_id, keyword) DO UPDATE SET at = greatest(recent_forgotten.at, excluded.at)";

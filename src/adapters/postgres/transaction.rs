@@ -10,7 +10,7 @@ use super::connect::{Failure, Session};
 use super::encode::Array;
 use super::erase::{self, Erasing};
 use super::statements as sql;
-use crate::ledger_fold::LikeState;
+use crate::ledger_fold::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
 
@@ -154,12 +154,17 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
     let posts = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let read = session.prepared(sql::READ_LIKES)?;
     let rows = session.client.query(&read, &[&claim.pair_users, &claim.pair_posts])?;
-    let liked = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let liked = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
     let mut kept = Vec::new();
     if !claim.named_posts.is_empty() {
         let read = session.prepared(sql::READ_POSTS)?;
         let rows = session.client.query(&read, &[&claim.named_posts])?;
-        kept.extend(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))));
+        kept.extend(rows.iter().map(|row| KeptPost {
+            post: row.get(0),
+            made_at_ms: row.get(1),
+            owner: row.get(2),
+            written_at_ms: row.get(3),
+        }));
     }
     Ok(LikeState { posts, liked, kept })
 }

@@ -19,8 +19,8 @@ use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writ
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams, fold_likes,
-    folded_content, last_erasures,
+    Action, Belonging, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams,
+    erased_users, fold_likes, folded_content,
 };
 use crate::limits::{
     EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
@@ -116,17 +116,12 @@ impl PostgresWriter {
     }
 
     /// Opens the transaction; what those whom the batch erases made and like.
-    fn begin(
-        &mut self,
-        draft: &Draft<'_>,
-        fence: Option<Fence>,
-        deadline: Instant,
-    ) -> Result<Vec<(String, String)>, Failure> {
+    fn begin(&mut self, draft: &Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Vec<Belonging>, Failure> {
         if draft.erases.is_empty() {
             self.call(deadline, move |session| transaction::begin(session, fence, ""))?;
             return Ok(Vec::new());
         }
-        let users = erased_users(draft);
+        let users = going(draft);
         let first = format!(
             "SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
             deadline.saturating_duration_since(Instant::now()).as_millis()
@@ -270,15 +265,14 @@ fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects:
     }
 }
 
-fn erased_users(draft: &Draft<'_>) -> Vec<(String, i64, i64)> {
-    let owned = |(user, at_ms, index): (&str, _, _)| (user.to_owned(), at_ms, draft.position(index).cast_signed());
-    last_erasures(&draft.erases).into_iter().map(owned).collect()
+fn going(draft: &Draft<'_>) -> Vec<(String, i64)> {
+    erased_users(&draft.erases).into_iter().map(|(user, up_to_ms)| (user.to_owned(), up_to_ms)).collect()
 }
 
 fn erasing(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Erasing> {
     let posts = fold.gone.iter().filter(|(.., is_erased)| *is_erased);
     let posts = posts.map(|(index, post, _)| (draft.position(*index).cast_signed(), (*post).to_owned())).collect();
-    (!draft.erases.is_empty()).then(|| Erasing { stream, users: erased_users(draft), posts })
+    (!draft.erases.is_empty()).then(|| Erasing { stream, users: going(draft), posts })
 }
 
 /// What erasures may take beyond what a batch usually does.
@@ -394,6 +388,8 @@ fn write_posts(fold: &LikeFold<'_>) -> Option<Statement> {
     let folded: Vec<Option<String>> = fold.put.iter().map(|(put, _)| folded_content(&put.content)).collect();
     let texts = fold.put.iter().zip(&folded).map(|((put, _), folded)| folded.as_deref().unwrap_or(&put.content));
     let grams: Vec<String> = texts.map(|text| array_text(&content_grams(text))).collect();
+    let written =
+        fold.put.iter().map(|(put, made_at_ms)| Some(put.happened_ms()).filter(|written_ms| written_ms != made_at_ms));
     let values = boxed(
         None,
         vec![
@@ -405,9 +401,14 @@ fn write_posts(fold: &LikeFold<'_>) -> Option<Statement> {
             Array::of(&Type::TIMESTAMPTZ, fold.put.iter().map(|(_, made_at_ms)| Field::time(*made_at_ms))),
             Array::of(&Type::TEXT, folded.iter().map(|folded| Field::text_or_null(folded.as_deref()))),
             Array::texts(grams.iter().map(String::as_str)),
+            Array::of(&Type::TIMESTAMPTZ, written.map(time_or_null)),
         ],
     );
     (!fold.put.is_empty()).then_some(Statement { sql: sql::WRITE_POSTS, values })
+}
+
+fn time_or_null(ms: Option<i64>) -> Field<'static> {
+    ms.map_or(Field::Null, Field::time)
 }
 
 /// An array as the server reads it from a text.
@@ -450,6 +451,7 @@ fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<S
             Array::bigs(log.iter().map(|row| row.outcome.like_count)),
             Array::bigs(log.iter().map(|row| row.outcome.version)),
             times(&mut log.iter().map(|row| row.at_ms)),
+            Array::of(&Type::TIMESTAMPTZ, log.iter().map(|row| time_or_null(row.happened_if_not_then()))),
         ],
     ));
     Some(Statement { sql: sql::WRITE_LIKES, values })
@@ -473,13 +475,17 @@ fn write_verdicts(stream: Uuid, verdicts: &Verdicts) -> Option<Statement> {
 
 fn write_letters(stream: Uuid, draft: &Draft<'_>) -> Option<Statement> {
     let dead = &draft.dead;
-    let records: Vec<Vec<u8>> = dead.iter().map(|(position, _)| draft.record_bytes(*position)).collect();
+    let letters: Vec<_> = dead.iter().map(|(position, _)| draft.letter(*position)).collect();
+    let users = letters.iter().map(|(_, person)| Field::text_or_null(person.map(|(user, _)| user)));
+    let happened = letters.iter().map(|(_, person)| person.map_or(Field::Null, |(_, ms)| Field::Big(ms)));
     let values = boxed(
         Some(stream),
         vec![
             Array::bigs(dead.iter().map(|(position, _)| position.cast_signed())),
             Array::texts(dead.iter().map(|(_, reason)| reason.split('\0').next().unwrap_or_default())),
-            Array::of(&Type::BYTEA, records.iter().map(|record| Field::Bytes(record))),
+            Array::of(&Type::BYTEA, letters.iter().map(|(record, _)| Field::Bytes(record))),
+            Array::of(&Type::TEXT, users),
+            Array::of(&Type::INT8, happened),
         ],
     );
     (!dead.is_empty()).then_some(Statement { sql: sql::WRITE_LETTERS, values })

@@ -1,11 +1,12 @@
 //! Erasures: nothing of a person is left. A batch is the only writer, so nothing of theirs can come in between.
+//!
+//! Those who go stand in a table of the connection's own while their batch is under way: every other table is then read
+//! once, however many they are.
 
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use crate::events::decode_record;
-use crate::ledger_fold::{Draft, Erased, HOUR_MS, LikeFold, hour_ranges, last_erasures, person_of};
-use crate::limits::EVENT_FUTURE_MS_MAX;
+use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, LikeFold, erased_users, hour_ranges, person_of};
 use crate::ports::{Batch, Belongings, Erasure};
 
 /// Those of a batch's users that were erased.
@@ -30,87 +31,120 @@ pub(super) fn count(transaction: &Transaction<'_>) -> Result<i64> {
     transaction.prepare_cached("SELECT coalesce(max(seq), 0) FROM erased")?.query_row([], |row| row.get(0))
 }
 
-/// User and post: what those whom a batch erases like and made up to then, as far as a client's clock may be ahead.
-pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<Vec<(String, String)>> {
-    let mut found = Vec::new();
-    let sql = "SELECT post_id FROM post_like WHERE user_id = ?1 AND liked_at <= ?2 UNION \
-               SELECT post_id FROM post WHERE user_id = ?1 AND created_at <= ?2";
-    for (user, at_ms, _) in last_erasures(&draft.erases) {
-        let mut statement = transaction.prepare_cached(sql)?;
-        let rows = statement.query_map(params![user, at_ms + EVENT_FUTURE_MS_MAX], |row| row.get(0))?;
-        for post in rows {
-            found.push((user.to_owned(), post?));
-        }
+/// What those whom a batch erases like and made up to then; notes who they are for [`erase`].
+pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<Vec<Belonging>> {
+    if draft.erases.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(found)
+    transaction.execute_batch(
+        "CREATE TEMP TABLE IF NOT EXISTS going (user_id TEXT PRIMARY KEY, up_to INTEGER NOT NULL) WITHOUT ROWID; \
+         DELETE FROM going",
+    )?;
+    let mut note = transaction.prepare_cached("INSERT INTO going VALUES (?1, ?2)")?;
+    for (user, up_to_ms) in erased_users(&draft.erases) {
+        note.execute(params![user, up_to_ms])?;
+    }
+    // The order of the tables is that of the loops.
+    let sql = "SELECT user_id, post_id, liked_at FROM post_like CROSS JOIN going USING (user_id) WHERE liked_at <= up_to \
+               UNION ALL SELECT user_id, post_id, coalesce(written_at, created_at) FROM post CROSS JOIN going USING (user_id) \
+               WHERE coalesce(written_at, created_at) <= up_to";
+    let mut statement = transaction.prepare_cached(sql)?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
 /// Everything that names the persons; behind the rest of the batch.
 pub(super) fn erase(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Result<()> {
-    for (user, at_ms, index) in last_erasures(&draft.erases) {
-        erase_one(transaction, user, at_ms)?;
-        // What the batch holds behind it is of somebody who came back.
-        let position = draft.position(index).cast_signed();
-        let log = "UPDATE post_like_log SET user_id = '' WHERE user_id = ?1 AND changed_at <= ?2 \
-                   AND NOT (stream = ?3 AND position > ?4)";
-        transaction.execute(log, params![user, at_ms + EVENT_FUTURE_MS_MAX, stream.to_string(), position])?;
+    if draft.erases.is_empty() {
+        return Ok(());
     }
-    for (index, post, _) in fold.gone.iter().filter(|(.., is_erased)| *is_erased) {
-        let position = draft.position(*index).cast_signed();
-        transaction.prepare_cached("INSERT INTO erased_post VALUES (?1, ?2, ?3)")?.execute(params![
-            stream.to_string(),
-            position,
-            post
-        ])?;
+    remember(transaction, stream, draft, fold)?;
+    let cut_hour = erased_users(&draft.erases).values().min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
+    let (hours, cut) = forget_hours(transaction, cut_hour)?;
+    for range in hour_ranges(hours) {
+        strip_events(transaction, range)?;
+    }
+    for range in hour_ranges(cut) {
+        forget_emptied(transaction, range)?;
+    }
+    let up_to = |table: &str| format!("(SELECT up_to FROM going WHERE going.user_id = {table}.user_id)");
+    for sql in [
+        format!("DELETE FROM recent_forgotten WHERE {GOES} AND at <= {}", up_to("recent_forgotten")),
+        format!("DELETE FROM dead_letter WHERE {GOES} AND happened_ms <= {}", up_to("dead_letter")),
+        format!(
+            "UPDATE post_like_log SET user_id = '' WHERE {GOES} AND coalesce(happened_at, changed_at) <= {}",
+            up_to("post_like_log")
+        ),
+        // Nothing of the connection's own names them either.
+        "DELETE FROM going".to_owned(),
+    ] {
+        transaction.execute(&sql, [])?;
     }
     Ok(())
 }
 
-fn erase_one(transaction: &Transaction<'_>, user: &str, at_ms: i64) -> Result<()> {
-    let remember = "INSERT INTO erased VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) + 1 FROM erased)) \
-                    ON CONFLICT DO UPDATE SET at = max(at, excluded.at), seq = excluded.seq";
-    transaction.execute(remember, params![user, at_ms])?;
-    let mut hours = transaction.prepare("SELECT DISTINCT hour FROM user_hour WHERE user_id = ?1")?;
-    let hours = hours.query_map([user], |row| row.get(0))?.collect::<Result<Vec<i64>>>()?;
-    for range in hour_ranges(hours) {
-        transaction.execute(
-            "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
-             WHERE user_id = ?1 AND event_time >= ?2 AND event_time < ?3 AND min(event_time, received_at) <= ?4",
-            params![user, range.start * HOUR_MS, range.end * HOUR_MS, at_ms],
-        )?;
-    }
-    // Of an hour that the erasure cuts, what happened behind it stays.
-    transaction.execute(
-        "DELETE FROM user_hour AS h WHERE user_id = ?1 AND (hour < ?2 OR NOT EXISTS \
-           (SELECT 1 FROM events AS e WHERE e.event_time >= h.hour * 3600000 AND e.event_time < (h.hour + 1) * 3600000 \
-              AND e.user_id = ?1 AND e.event_type = CASE h.event_type WHEN 1 THEN 'CLICK' WHEN 2 THEN 'PAGE_VIEW' \
-                WHEN 3 THEN 'SEARCH' WHEN 4 THEN 'LIKE' ELSE 'UNLIKE' END))",
-        params![user, at_ms.div_euclid(HOUR_MS)],
+/// Of a table with users.
+const GOES: &str = "user_id IN (SELECT user_id FROM going)";
+
+fn remember(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Result<()> {
+    let mut remember = transaction.prepare_cached(
+        "INSERT INTO erased VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) + 1 FROM erased)) \
+         ON CONFLICT DO UPDATE SET at = max(at, excluded.at), seq = excluded.seq",
     )?;
-    transaction.execute("DELETE FROM recent_forgotten WHERE user_id = ?1 AND at <= ?2", params![user, at_ms])?;
-    erase_letters(transaction, user, at_ms)
+    for (user, up_to_ms) in erased_users(&draft.erases) {
+        remember.execute(params![user, up_to_ms])?;
+    }
+    let stream = stream.to_string();
+    let mut posts = transaction.prepare_cached("INSERT INTO erased_post VALUES (?1, ?2, ?3)")?;
+    for (index, post, _) in fold.gone.iter().filter(|(.., is_erased)| *is_erased) {
+        posts.execute(params![stream, draft.position(*index).cast_signed(), post])?;
+    }
+    Ok(())
 }
 
-/// Letters hold records as the journal does: those that hold the name at all are read, and say whose they are.
-fn erase_letters(transaction: &Transaction<'_>, user: &str, at_ms: i64) -> Result<()> {
-    let mut find = transaction.prepare("SELECT rowid, record FROM dead_letter WHERE instr(record, ?1) > 0")?;
-    let mut rows = find.query([user.as_bytes()])?;
-    let mut letters: Vec<i64> = Vec::new();
+/// Takes the hours that end before the erasure; answers all in which they did something, and those that may stay.
+fn forget_hours(transaction: &Transaction<'_>, cut_hour: i64) -> Result<(Vec<i64>, Vec<i64>)> {
+    let cut = "(SELECT up_to / 3600000 FROM going WHERE going.user_id = user_hour.user_id)";
+    let past = format!("DELETE FROM user_hour WHERE {GOES} AND hour < {cut} RETURNING hour");
+    let stay = format!("SELECT DISTINCT hour FROM user_hour WHERE hour >= ?1 AND {GOES} AND hour >= {cut}");
+    let mut hours: Vec<i64> = Vec::new();
+    let mut past = transaction.prepare(&past)?;
+    let mut rows = past.query([])?;
     while let Some(row) = rows.next()? {
-        let mut bytes = row.get_ref(1)?.as_blob()?;
-        let is_theirs = decode_record(&mut bytes).is_ok_and(|record| {
-            person_of(&record).is_some_and(|(whose, happened_ms)| whose == user && happened_ms <= at_ms)
-        });
-        if is_theirs {
-            letters.push(row.get(0)?);
+        let hour = row.get(0)?;
+        // Rows come in the order of the hour.
+        if hours.last() != Some(&hour) {
+            hours.push(hour);
         }
     }
-    for letter in letters {
-        transaction.execute("DELETE FROM dead_letter WHERE rowid = ?1", [letter])?;
-    }
+    let stay: Vec<i64> =
+        transaction.prepare(&stay)?.query_map([cut_hour], |row| row.get(0))?.collect::<Result<Vec<i64>>>()?;
+    Ok((hours.into_iter().chain(stay.iter().copied()).collect(), stay))
+}
+
+/// Rows stay for the counts.
+fn strip_events(transaction: &Transaction<'_>, hours: std::ops::Range<i64>) -> Result<()> {
+    let sql = format!(
+        "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
+         WHERE event_time >= ?1 AND event_time < ?2 AND {GOES} \
+           AND min(event_time, received_at) <= (SELECT up_to FROM going WHERE going.user_id = events.user_id)"
+    );
+    transaction.prepare_cached(&sql)?.execute([hours.start * HOUR_MS, hours.end * HOUR_MS])?;
     Ok(())
 }
 
+/// Of hours that an erasure cuts, what happened behind it stays: only those without a row are forgotten.
+fn forget_emptied(transaction: &Transaction<'_>, hours: std::ops::Range<i64>) -> Result<()> {
+    let sql = format!(
+        "DELETE FROM user_hour WHERE hour >= ?1 AND hour < ?2 AND {GOES} \
+           AND hour >= (SELECT up_to / 3600000 FROM going WHERE going.user_id = user_hour.user_id) \
+           AND (hour, event_type, user_id) NOT IN \
+             (SELECT event_time / 3600000, CASE event_type WHEN 'CLICK' THEN 1 WHEN 'PAGE_VIEW' THEN 2 \
+                WHEN 'SEARCH' THEN 3 WHEN 'LIKE' THEN 4 ELSE 5 END, user_id FROM events \
+              WHERE event_time >= ?3 AND event_time < ?4 AND {GOES})"
+    );
+    transaction.prepare_cached(&sql)?.execute([hours.start, hours.end, hours.start * HOUR_MS, hours.end * HOUR_MS])?;
+    Ok(())
+}
 /// What an erasure took from posts.
 pub(super) fn erasure(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Erasure> {
     let unliked = transaction

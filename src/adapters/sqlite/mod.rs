@@ -30,7 +30,7 @@ use crate::ports::{
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 3;
+const SCHEMA_VERSION: i64 = 4;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.

@@ -27,7 +27,9 @@ CREATE TABLE IF NOT EXISTS post (
     image_urls TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(image_urls)),
     created_at INTEGER NOT NULL,
     -- The content in lower case and NFC, by the program; null where it is the content.
-    folded     TEXT
+    folded     TEXT,
+    -- When what it says was written, by which an erasure takes it or not; null where that is created_at.
+    written_at INTEGER
 ) WITHOUT ROWID;
 
 -- What a search looks up: hashtags, and numbers of the characters of the folded content and of each two side by side.
@@ -69,6 +71,7 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     like_count INTEGER NOT NULL CHECK (like_count >= 0),
     version    INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
+    happened_at INTEGER,
     UNIQUE (stream, position, seq)
 );
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log (changed_at);
@@ -93,8 +96,11 @@ CREATE TABLE IF NOT EXISTS dead_letter (
     reason   TEXT NOT NULL,
     record   BLOB NOT NULL,
     at       INTEGER NOT NULL,
+    user_id     TEXT,
+    happened_ms INTEGER,
     PRIMARY KEY (stream, position)
 );
+CREATE INDEX IF NOT EXISTS dead_letter_user ON dead_letter (user_id) WHERE user_id IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS watermark (
     stream   TEXT PRIMARY KEY,

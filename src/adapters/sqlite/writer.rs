@@ -12,7 +12,7 @@ use uuid::fmt::Hyphenated;
 use super::{erase, fold, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
-    Action, Draft, Effects, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
+    Action, Draft, Effects, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
     folded_content, minutes_gone_sql,
 };
 use crate::limits::{EVENT_FUTURE_MS_MAX, ID_MEMORY_MS, LIVE_DAYS_KEPT, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
@@ -201,7 +201,7 @@ fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite
         return Ok(state);
     }
     let mut stat = transaction.prepare_cached("SELECT like_count, version FROM post_stat WHERE post_id = ?1")?;
-    let mut like = transaction.prepare_cached("SELECT 1 FROM post_like WHERE user_id = ?1 AND post_id = ?2")?;
+    let mut like = transaction.prepare_cached("SELECT liked_at FROM post_like WHERE user_id = ?1 AND post_id = ?2")?;
     let (mut posts, mut pairs) = (HashSet::new(), HashSet::new());
     for action in actions {
         if posts.insert(action.post)
@@ -212,17 +212,20 @@ fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite
         }
         if let Some((user, post)) = action.pair()
             && pairs.insert((user, post))
-            && like.exists([user, post])?
+            && let Some(since_ms) = like.query_row([user, post], |row| row.get(0)).optional()?
         {
-            state.liked.push((user.to_owned(), post.to_owned()));
+            state.liked.push((user.to_owned(), post.to_owned(), since_ms));
         }
     }
-    let mut kept = transaction.prepare_cached("SELECT created_at, user_id FROM post WHERE post_id = ?1")?;
+    let mut kept = transaction
+        .prepare_cached("SELECT created_at, user_id, coalesce(written_at, created_at) FROM post WHERE post_id = ?1")?;
     let named: HashSet<&str> = actions.iter().filter(|action| action.is_of_post()).map(|action| action.post).collect();
     for post in named {
-        if let Some((made_at_ms, owner)) = kept.query_row([post], |row| Ok((row.get(0)?, row.get(1)?))).optional()? {
-            state.kept.push((post.to_owned(), made_at_ms, owner));
-        }
+        let of_row = |row: &rusqlite::Row<'_>| {
+            let (made_at_ms, owner, written_at_ms) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            Ok(KeptPost { post: post.to_owned(), made_at_ms, owner, written_at_ms })
+        };
+        state.kept.extend(kept.query_row([post], of_row).optional()?);
     }
     Ok(state)
 }
@@ -317,9 +320,10 @@ fn clear_likes(
         let (post, count, version) = (clearing.post, clearing.like_count, clearing.version);
         transaction
             .prepare_cached(
-                "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
-                 SELECT ?3, ?4, post_id, user_id, 'UNLIKE', max(?5 - n, 0), ?6 + n, ?7 FROM \
-                   (SELECT post_id, user_id, row_number() OVER (ORDER BY user_id) AS n FROM post_like \
+                "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
+                   happened_at) \
+                 SELECT ?3, ?4, post_id, user_id, 'UNLIKE', max(?5 - n, 0), ?6 + n, ?7, liked_at FROM \
+                   (SELECT post_id, user_id, liked_at, row_number() OVER (ORDER BY user_id) AS n FROM post_like \
                     WHERE post_id = ?1 AND user_id NOT IN (SELECT value FROM json_each(?2))) ORDER BY n",
             )?
             .execute(params![post, spared, stream.to_string(), position, count, version, clearing.at_ms])?;
@@ -340,10 +344,19 @@ fn write_posts(transaction: &Transaction<'_>, fold: &LikeFold<'_>) -> rusqlite::
         let (hashtags, image_urls) = (list(&put.hashtags), list(&put.image_urls));
         transaction
             .prepare_cached(
-                "INSERT OR REPLACE INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                "INSERT OR REPLACE INTO post (post_id, user_id, content, hashtags, image_urls, created_at, folded, written_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, nullif(?8, ?6))",
             )?
-            .execute(params![put.post_id, put.user_id, put.content, hashtags, image_urls, made_at_ms, folded])?;
+            .execute(params![
+                put.post_id,
+                put.user_id,
+                put.content,
+                hashtags,
+                image_urls,
+                made_at_ms,
+                folded,
+                put.happened_ms()
+            ])?;
         transaction
             .prepare_cached(
                 "INSERT INTO post_stat (post_id, made_at) VALUES (?1, ?2) \
@@ -371,14 +384,15 @@ fn write_likes(
     }
     let stream = stream.to_string();
     let mut log = transaction.prepare_cached(
-        "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        "INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
+                                    happened_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
     for row in &fold.log {
         let outcome = &row.outcome;
         let position = draft.position(row.index).cast_signed();
         let (name, count) = (outcome.stored_type().name(), outcome.like_count);
-        log.execute(params![stream, position, row.post, row.user, name, count, outcome.version, row.at_ms])?;
+        let (version, happened_ms) = (outcome.version, row.happened_if_not_then());
+        log.execute(params![stream, position, row.post, row.user, name, count, version, row.at_ms, happened_ms])?;
     }
     let mut add = transaction.prepare_cached(
         "INSERT INTO post_like (user_id, post_id, liked_at) VALUES (?1, ?2, ?3) \
@@ -417,10 +431,13 @@ fn write_exceptions(
         }
     }
     let mut letter = transaction.prepare_cached(
-        "INSERT INTO dead_letter VALUES (?1, ?2, ?3, ?4, CAST(unixepoch('subsec') * 1000 AS INTEGER))",
+        "INSERT INTO dead_letter (stream, position, reason, record, at, user_id, happened_ms) \
+         VALUES (?1, ?2, ?3, ?4, CAST(unixepoch('subsec') * 1000 AS INTEGER), ?5, ?6)",
     )?;
     for (position, reason) in &draft.dead {
-        letter.execute(params![stream, position.cast_signed(), reason, draft.record_bytes(*position)])?;
+        let (record, person) = draft.letter(*position);
+        let (user, happened_ms) = person.unzip();
+        letter.execute(params![stream, position.cast_signed(), reason, record, user, happened_ms])?;
     }
     Ok(())
 }
