@@ -37,6 +37,10 @@ const ARROWS: &[(&str, &[&str])] = &[
 const LINES_MAX: usize = 600;
 
 fn sources() -> BTreeMap<PathBuf, String> {
+    sources_in(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("src")])
+}
+
+fn sources_in(directories: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     fn collect(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -49,7 +53,7 @@ fn sources() -> BTreeMap<PathBuf, String> {
         }
     }
     let mut found = BTreeMap::new();
-    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    directories.iter().for_each(|directory| collect(directory, &mut found));
     found
 }
 
@@ -95,6 +99,19 @@ fn every_file_says_what_it_owns_and_stays_small() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What a failing property writes beside the sources is in nobody's repository: the smallest input is in the output.
+#[test]
+fn properties_keep_no_files() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let properties = concat!("proptest", "! {");
+    let keeps: Vec<PathBuf> = sources_in(&[root.join("src"), root.join("tests")])
+        .into_iter()
+        .filter(|(_, text)| text.contains(properties) && !text.contains("failure_persistence: None"))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(keeps.is_empty(), "{keeps:?}");
 }
 
 /// The fuzz targets are a workspace of their own, which nothing but `make fuzz` builds.

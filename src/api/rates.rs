@@ -133,6 +133,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
         /// In no window of any length pass more than a second's worth and what the window brings.
         #[test]
         fn no_window_lets_more_through(per_second in 1u64..50, gaps in proptest::collection::vec(0u64..200_000, 1..200)) {

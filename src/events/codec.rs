@@ -312,6 +312,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
         #[test]
         fn an_event_reads_back_as_it_was_written(
             id in any::<u128>(), client in any::<bool>(), code in 1u8..=6,

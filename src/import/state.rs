@@ -153,6 +153,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
         #[test]
         fn confirmed_rows_are_those_that_were_added(cuts in prop::collection::btree_set(1u64..60, 0..12), order in any::<u64>()) {
             let edges: Vec<u64> = [0].into_iter().chain(cuts).chain([60]).collect();

@@ -72,6 +72,7 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
         #[test]
         fn parts_are_the_range_without_gap_or_overlap(
             start in 0..20 * HOUR_MS, length in 0..5 * HOUR_MS, since in proptest::option::of(0..1_500i64),

@@ -129,6 +129,7 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
         #[test]
         fn every_hour_of_the_range_counts_once_and_no_other_does(
             start in 0..2_400i64, length in 1..2_400i64, until_hour in 0..5_000i64, behind in 0..70i64,
