@@ -68,7 +68,7 @@ perf-card: ## the design card taken literally beside the tracker (ARGS=--quick)
 bench-cache: ## the read path: queries a generation at PostgreSQL, killed holders, a cached list beside the trivial GET (12 min)
 	perf/cache $(ARGS)
 
-perf-scale: services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]': 1000000; 100 million need 45 GB)
+perf-scale: services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]': 1000000; 100 million need 50 GB; LEDGER=sqlite)
 	perf/scale/run $(or $(ARGS),1000000)
 
 seed-posts: ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')

@@ -1,12 +1,16 @@
 //! Times of every statistics query on a ledger that is there already: for `perf/scale`, which makes and fills one.
-//! Environment: SCALE_LEDGER (a `postgres://` URL or a file of SQLite), SCALE_NOW (milliseconds: the end of its events).
+//! Environment: SCALE_LEDGER (a `postgres://` URL or a file of SQLite), SCALE_NOW (milliseconds: the end of its events);
+//! SCALE_PLANS has each query run once, its name in the server's log before it.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
+
+#[path = "scale/copying.rs"]
+mod copying;
 
 use std::path::Path;
 use std::time::Instant;
 
-use event_tracker::adapters::postgres::PostgresLedger;
+use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::events::{Dimension, EventType, TallyKey};
 use event_tracker::ports::{
@@ -24,8 +28,25 @@ struct Scale {
     now: i64,
 }
 
+/// Has the server say in its log what comes next; its plans are read from there.
+fn announce(what: &str) {
+    thread_local! {
+        static LINK: std::cell::RefCell<Option<::postgres::Client>> = const { std::cell::RefCell::new(None) };
+    }
+    let place = std::env::var("SCALE_LEDGER").expect("SCALE_LEDGER");
+    LINK.with_borrow_mut(|link| {
+        let link = link.get_or_insert_with(|| postgres::connect(&place).expect("connects"));
+        link.batch_execute(&format!("DO $$ BEGIN RAISE LOG 'scale: {what}'; END $$")).expect("writes to its log");
+    });
+}
+
 /// The median and the longest of some runs, and the first, which may read from the disk.
 fn time<T>(what: &str, mut run: impl FnMut() -> Result<T, StoreError>, said: impl Fn(&T) -> String) {
+    if std::env::var_os("SCALE_PLANS").is_some() {
+        announce(what);
+        let _ = run();
+        return;
+    }
     let mut once = || {
         let begun = Instant::now();
         let answer = run();

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::body::{Advance, Body};
 use super::exchange::{Exchange, Outlet, REQUEST_ID, Watch};
-use super::head::{Framing, Head, Search, parse};
+use super::head::{Framing, Head, Search};
 use super::input::Input;
 use super::refusal::Refusal;
 use super::registry::Entry;
@@ -299,8 +299,8 @@ impl Connection {
         if search.is_fresh() && self.input.skip_line_end() {
             return Ok(false);
         }
-        let bytes = self.input.bytes_mut();
-        let Some(length) = search.advance(bytes, config)? else {
+        let (bytes, head) = (self.input.bytes_mut(), &mut self.head);
+        let Some(length) = head.read(search, bytes, config)? else {
             if self.phase != Phase::Head {
                 self.phase = Phase::Head;
                 self.outlet.watch.arm(Fired::Read, config.head_ms);
@@ -308,8 +308,6 @@ impl Connection {
             self.input.make_room(config.head_bytes_max, &self.shared)?;
             return Ok(false);
         };
-        let head = &mut self.head;
-        parse(head, &bytes[..length], config)?;
         self.stage = Stage::Body(Body::new(length, head.framing));
         if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);

@@ -1,9 +1,10 @@
 //! The head of a request: where it ends, what it says, and everything that makes it unacceptable.
 //!
 //! `httparse` splits and checks characters; the rules on top are ours, and stricter where two readers of the same bytes
-//! could disagree about where a request ends. The search for the end goes on where it stopped, so a head that comes a
-//! byte at a time costs its length, and it is parsed once, when it is whole. What was found is kept as offsets: they
-//! stay true when the buffer moves or grows under a body.
+//! could disagree about where a request ends. A head that came in one piece is parsed at once. Of one that did not, the end
+//! is searched for, from where the search stopped the last time, so that a byte at a time costs its length, and it is
+//! parsed again when it is whole. What was found is kept as offsets: they stay true when the buffer moves or grows under
+//! a body.
 
 use std::mem::MaybeUninit;
 
@@ -135,6 +136,24 @@ impl Head {
         }
     }
 
+    /// Takes the head at the start of the bytes that have come: its length, once it is whole. `search` remembers how far
+    /// earlier calls came.
+    pub(super) fn read(
+        &mut self,
+        search: &mut Search,
+        bytes: &[u8],
+        config: &Config,
+    ) -> Result<Option<usize>, Refusal> {
+        if search.is_fresh()
+            && let Some(length) = parse_at_once(self, bytes, config)?
+        {
+            return Ok(Some(length));
+        }
+        let Some(length) = search.advance(bytes, config)? else { return Ok(None) };
+        parse(self, &bytes[..length], config)?;
+        Ok(Some(length))
+    }
+
     /// The path as sent. ASCII: the parser has seen to it.
     pub(super) fn path<'a>(&self, request: &'a [u8]) -> &'a str {
         match self.path.text(request) {
@@ -199,7 +218,7 @@ impl Search {
     }
 
     /// Looks at what has come since: the length of the head once it is whole.
-    pub(super) fn advance(&mut self, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
+    fn advance(&mut self, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
         while let Some(end) = line_end(bytes, self.scanned) {
             let text_end = end - 1;
             if text_end == 0 || bytes[text_end - 1] != b'\r' {
@@ -232,22 +251,68 @@ pub(super) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1)
 }
 
-/// Parses a whole head into the connection's own and checks what frames the body.
-pub(super) fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> {
+/// A head that came in one piece, as nearly all do: parsed without a search for its end first. None: the search has to
+/// look, because it is not whole, or to say what is wrong.
+fn parse_at_once(head: &mut Head, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
+    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        return Ok(None);
+    }
+    parsed(bytes, config, |length, parsed| {
+        let Ok(httparse::Status::Complete(length)) = length else { return Ok(None) };
+        let bytes = &bytes[..length];
+        if length > config.head_bytes_max || !has_strict_lines(parsed, bytes, config) {
+            return Ok(None);
+        }
+        take(head, parsed, bytes)?;
+        Ok(Some(length))
+    })
+}
+
+/// Each line of a parsed head ends with CR LF, where the parser would take a line feed alone, and the first one is
+/// within its bound.
+fn has_strict_lines(parsed: &httparse::Request<'_, '_>, bytes: &[u8], config: &Config) -> bool {
+    const VERSION: &str = " HTTP/1.1";
+    let offset = |part: &str| (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+    // The parser saw a line feed before each start of a line; what stands before that is left to look at.
+    let ends_strictly = |start: usize| start >= 2 && bytes.get(start - 2) == Some(&b'\r');
+    let target = parsed.path.unwrap_or_default();
+    let line = offset(target).wrapping_add(target.len() + VERSION.len());
+    line <= config.request_line_bytes_max
+        && bytes.get(line) == Some(&b'\r')
+        && parsed.headers.iter().skip(1).all(|header| ends_strictly(offset(header.name)))
+        && ends_strictly(bytes.len())
+        && ends_strictly(bytes.len() - 2)
+}
+
+/// A whole head: the connection's own from here on, if it breaks no rule.
+fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> {
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(Refusal::RequestLine);
     }
+    parsed(bytes, config, |length, parsed| match length {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => take(head, parsed, bytes),
+        Ok(_) => Err(Refusal::LineEnding),
+        Err(httparse::Error::Version) => Err(wrong_version(bytes)),
+        Err(httparse::Error::TooManyHeaders) => Err(Refusal::HeadTooLarge),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => Err(Refusal::Field),
+        Err(_) => Err(Refusal::RequestLine),
+    })
+}
+
+/// What `httparse` makes of the bytes, for as long as `then` looks at it.
+fn parsed<'b, T>(
+    bytes: &'b [u8],
+    config: &Config,
+    then: impl FnOnce(httparse::Result<usize>, &httparse::Request<'_, 'b>) -> T,
+) -> T {
     let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_MAX];
-    let mut parsed = httparse::Request::new(&mut []);
-    let room = &mut room[..config.headers_max.min(HEADERS_MAX)];
-    match parsed.parse_with_uninit_headers(bytes, room) {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(Refusal::LineEnding),
-        Err(httparse::Error::Version) => return Err(wrong_version(bytes)),
-        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
-        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => return Err(Refusal::Field),
-        Err(_) => return Err(Refusal::RequestLine),
-    }
+    let mut request = httparse::Request::new(&mut []);
+    let length = request.parse_with_uninit_headers(bytes, &mut room[..config.headers_max.min(HEADERS_MAX)]);
+    then(length, &request)
+}
+
+/// What was parsed becomes the connection's head, if it breaks no rule.
+fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Result<(), Refusal> {
     let method = Method::of(parsed.method.unwrap_or_default()).ok_or(Refusal::Method)?;
     let (path, query) = split_target(method, parsed.path.unwrap_or_default())?;
     head.method = method;
@@ -407,41 +472,42 @@ fn is_only_chunked(value: &[u8]) -> Result<(), Refusal> {
 
 /// `host`, `host:port`, `[ipv6]` or `[ipv6]:port` (RFC 3986, 3.2).
 fn is_host(value: &[u8]) -> bool {
-    let (host, port) = match value.strip_prefix(b"[") {
+    let port = match value.strip_prefix(b"[") {
         Some(literal) => {
             let Some(end) = literal.iter().position(|&byte| byte == b']') else { return false };
             if end == 0 || !literal[..end].iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte)) {
                 return false;
             }
-            (&b"literal"[..], &literal[end + 1..])
+            &literal[end + 1..]
         }
-        None => value.split_at(value.iter().position(|&byte| byte == b':').unwrap_or(value.len())),
+        None => {
+            let end = value.iter().position(|&byte| !IS_OF_NAME[usize::from(byte)]).unwrap_or(value.len());
+            if end == 0 {
+                return false;
+            }
+            &value[end..]
+        }
     };
-    let is_name = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'.' | b'-'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-            )
-    };
-    let is_port = match port {
+    match port {
         [] => true,
         [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
         _ => false,
-    };
-    !host.is_empty() && host.iter().all(is_name) && is_port
+    }
 }
+
+/// The bytes of a registered name: unreserved, sub-delims and the percent sign.
+const IS_OF_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b".-_~%!$&'()*+,;=";
+    let mut mark = 0;
+    while mark < marks.len() {
+        table[marks[mark] as usize] = true;
+        mark += 1;
+    }
+    table
+};

@@ -3,7 +3,7 @@
 
 use super::Config;
 use super::body::{Advance, Body};
-use super::head::{Framing, Head, Method, Search, parse};
+use super::head::{Framing, Head, Method, Search};
 use super::refusal::Refusal;
 
 /// Status and tag of a refusal.
@@ -30,11 +30,9 @@ pub type SeenBody = (Vec<u8>, usize);
 
 /// The head at the start of `bytes`, which come in pieces that end at `cuts` and at the end. `None`: not whole.
 pub fn read_head(bytes: &[u8], cuts: &[usize], config: &Config) -> Result<Option<SeenHead>, Refused> {
-    let mut search = Search::default();
+    let (mut search, mut head) = (Search::default(), Head::new());
     for end in ends(bytes, cuts) {
-        if let Some(length) = search.advance(&bytes[..end], config).map_err(told)? {
-            let mut head = Head::new();
-            parse(&mut head, &bytes[..length], config).map_err(told)?;
+        if let Some(length) = head.read(&mut search, &bytes[..end], config).map_err(told)? {
             return Ok(Some(seen(&head, &bytes[..length])));
         }
     }
