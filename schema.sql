@@ -93,12 +93,17 @@ CREATE TABLE IF NOT EXISTS erased (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
--- Posts that went with the person whose erasure is the record at a position; kept as long as its verdict would be.
-CREATE TABLE IF NOT EXISTS erased_post (
-    stream   uuid NOT NULL,
-    position bigint NOT NULL,
-    post_id  text COLLATE "C" NOT NULL,
-    PRIMARY KEY (stream, position, post_id)
+-- What lists leave out since the deletion at a position, by bucket of so many minutes (1, 60) and dimension (4 to 6):
+-- negative; for those who follow the ledger, kept as long as its verdict.
+CREATE TABLE IF NOT EXISTS left_out (
+    stream    uuid NOT NULL,
+    position  bigint NOT NULL,
+    post_id   text COLLATE "C" NOT NULL,
+    dimension smallint NOT NULL,
+    minutes   smallint NOT NULL,
+    bucket    bigint NOT NULL,
+    count     bigint NOT NULL,
+    PRIMARY KEY (stream, position, post_id, dimension, minutes, bucket)
 );
 
 -- Records that the ledger refuses, as the journal holds them.

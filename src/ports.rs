@@ -153,8 +153,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   url, referrer and properties; likes are undone through the log, which forgets whose they were; posts, forgotten
 ///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`;
 ///   what happened behind it stays, also where the erasure comes in later. Erasing again changes nothing.
-/// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion in the
-///   journal; `count`, `ranking` and all sums keep what was counted.
+/// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion, in its
+///   journal or into the ledger; `left_out` says what lists leave out; `count`, `ranking` and all sums keep what was counted.
 /// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
 ///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
 ///   `Poison`: kept as a dead letter, counted nowhere.
@@ -173,8 +173,12 @@ pub trait Ledger: Send + Sync {
     /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
 
-    /// What the erasure at a position took from posts: read by those who follow the ledger.
-    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError>;
+    /// Likes that went with the person whose erasure is at a position, by post: read by those who follow the ledger.
+    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError>;
+
+    /// What lists leave out since the deletions and erasures of `after < position <= up_to`, negative, and sorted as a tally.
+    /// Kept as verdicts are: to be asked for together with those.
+    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError>;
 
     /// The posts that a person made or likes, at most `limit` of them each: what is cached of them goes with the person.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
@@ -258,15 +262,6 @@ pub trait LedgerWriter: Send {
     /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
     /// come. Everything summed up stays. To be called while nothing waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
-}
-
-/// What [`Ledger::erasure`] answers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Erasure {
-    /// Likes that went, by post.
-    pub unliked: Vec<(String, i64)>,
-    /// The person's posts, which are gone.
-    pub posts: Vec<String>,
 }
 
 /// What [`Ledger::belongings`] answers.
@@ -434,8 +429,8 @@ pub struct ExportPage {
 /// - **V17** A server that is away, hangs or is full ends a call in `Retry`, within a bound; the next call finds it
 ///   again. A store in this process is never away, and lets readers in while it is rebuilt.
 ///
-/// - **V18** A post that is gone has no place in any list but by what the batch counts as regained and by later batches;
-///   totals keep what was counted.
+/// - **V18** What lists leave out of a post that was deleted is taken from its buckets, whether it was counted before or
+///   comes in later, from whatever stream; totals keep what was counted.
 ///
 /// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed total for each
 /// dimension (and each event type), recent searches, and a watermark for each stream, changed atomically with the
@@ -524,10 +519,8 @@ pub struct LiveBatch {
     pub users: Vec<(i64, Box<str>)>,
     /// In journal order.
     pub recent: Vec<RecentChange>,
-    /// Posts that lose their places in all buckets, once `counts` are in them; each once.
-    pub gone: Vec<Box<str>>,
-    /// What they are given back then, which happened behind their deletion: part of `counts`, and sorted as they are.
-    pub regained: Vec<(TallyKey, i64)>,
+    /// What buckets, but not totals, count less since posts were deleted: negative, and sorted as `counts` are.
+    pub left_out: Vec<(TallyKey, i64)>,
 }
 
 /// A change of one user's recent searches.

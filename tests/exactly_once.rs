@@ -15,6 +15,8 @@ mod instance;
 mod ledgers;
 #[path = "exactly_once/model.rs"]
 mod model;
+#[path = "exactly_once/places.rs"]
+mod places;
 #[path = "exactly_once/records.rs"]
 mod records;
 #[path = "support/redis.rs"]
@@ -110,6 +112,17 @@ fn rage(ledger: LedgerKind, live: LiveKind, storms: u64) {
 #[test]
 fn a_storm_over_sinks_on_their_threads_leaves_every_effect_once() {
     PAIRS.into_iter().for_each(|(ledger, live)| rage(ledger, live, STORMS));
+}
+
+#[test]
+fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
+    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    for (ledger, live) in PAIRS {
+        let Some(mut stores) = Stores::new(ledger, live) else { continue };
+        places::late_views(&mut stores);
+        let iterations = setting("ITERATIONS").unwrap_or(if ledger == LedgerKind::Sqlite { 6 } else { 3 });
+        (first..first + iterations).for_each(|seed| places::explore(&mut stores, seed, STEPS as usize));
+    }
 }
 
 /// `ITERATIONS` and `STORMS` say how long.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::{Dimension, Sketch, fold_keyword};
+use crate::events::{Dimension, Sketch, TallyKey, fold_keyword};
 use crate::limits::{
     FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
     LIVE_UNION_KEPT_MS,
@@ -232,14 +232,11 @@ impl Generation {
     }
 
     fn apply(&mut self, batch: &LiveBatch, calendar: &Calendar) {
-        self.add_counts(batch, calendar);
-        for post in &batch.gone {
-            self.remove(post);
+        for group in groups(&batch.counts) {
+            self.add_totals(group[0].0.dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
         }
-        for (key, count) in &batch.regained {
-            for bucket in self.targets(key.minute, batch.now_ms, calendar) {
-                self.counts(bucket, key.dimension).add(&key.key, *count);
-            }
+        for group in groups(&batch.counts).chain(groups(&batch.left_out)) {
+            self.add_to_buckets(group, batch.now_ms, calendar);
         }
         self.add_users(batch, calendar);
         for change in &batch.recent {
@@ -247,29 +244,18 @@ impl Generation {
         }
     }
 
-    /// A post leaves all buckets; totals keep what it counted.
-    fn remove(&mut self, post: &str) {
-        for (dimension, counts) in self.buckets.values_mut().flatten() {
-            if dimension.gone().is_some() && counts.by_name.contains_key(post) {
-                Arc::make_mut(counts).by_name.remove(post);
-            }
+    /// Counts of one dimension and minute.
+    fn add_to_buckets(&mut self, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
+        let (dimension, minute) = (group[0].0.dimension, group[0].0.minute);
+        if dimension == Dimension::Type {
+            return;
         }
-    }
-
-    fn add_counts(&mut self, batch: &LiveBatch, calendar: &Calendar) {
-        for group in batch.counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute)) {
-            let (dimension, minute) = (group[0].0.dimension, group[0].0.minute);
-            self.add_totals(dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
-            if dimension == Dimension::Type {
-                continue;
+        for bucket in self.targets(minute, now_ms, calendar) {
+            let counts = self.counts(bucket, dimension);
+            for (key, count) in group {
+                counts.add(&key.key, *count);
             }
-            for bucket in self.targets(minute, batch.now_ms, calendar) {
-                let counts = self.counts(bucket, dimension);
-                for (key, count) in group {
-                    counts.add(&key.key, *count);
-                }
-                counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
-            }
+            counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
         }
     }
 
@@ -381,6 +367,11 @@ impl Generation {
         self.recent.retain(|_, list| list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)));
         self.forgotten.retain(|_, forgotten| forgotten.is_needed(now_ms));
     }
+}
+
+/// Counts of one dimension and minute: they are sorted.
+fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {
+    counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute))
 }
 
 impl Counts {

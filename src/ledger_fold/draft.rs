@@ -1,6 +1,6 @@
 //! A batch on its way into a ledger: which records are stored, and all that follows from them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
 
@@ -57,8 +57,8 @@ pub struct Effects<'b> {
 /// Posts that were deleted, and so lose their places in lists; and what they got back since.
 #[derive(Clone, Debug, Default)]
 pub struct Places<'b> {
-    /// Each once, in their order.
-    pub gone: Vec<&'b str>,
+    /// Each once, in their order, with the position of its last deletion.
+    pub gone: BTreeMap<&'b str, Position>,
     /// Under [`crate::events::Dimension::gone`].
     pub since: Rollups,
 }
@@ -211,7 +211,7 @@ impl<'b> Draft<'b> {
     {
         let (mut tally, mut since) = (Tally::default(), Tally::default());
         // The last deletion of each post.
-        let gone: HashMap<&str, usize> = fold.gone.iter().map(|(index, post, _)| (*post, *index)).collect();
+        let gone: HashMap<&str, usize> = fold.gone.iter().map(|(index, post)| (*post, *index)).collect();
         let mut verdicts = self.verdicts.clone();
         for (action, verdict) in actions.iter().zip(&fold.outcomes) {
             if let (true, Verdict::Post(PostOutcome::Deleted { likes_removed, .. })) = (action.is_of_post(), verdict) {
@@ -233,8 +233,8 @@ impl<'b> Draft<'b> {
             let user = row.event.user_id.as_deref()?;
             Some((row.event.minute().div_euclid(60), row.event_type, user))
         }));
-        let posts: BTreeSet<&str> = fold.gone.iter().map(|(_, post, _)| *post).collect();
-        let places = Places { gone: posts.into_iter().collect(), since: split_rollups(since, self.now_ms) };
+        let gone = gone.into_iter().map(|(post, index)| (post, self.batch.position(index))).collect();
+        let places = Places { gone, since: split_rollups(since, self.now_ms) };
         let rollups = split_rollups(tally, self.now_ms);
         Effects { rows, rollups, users, verdicts, places }
     }

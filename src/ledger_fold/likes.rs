@@ -144,8 +144,8 @@ pub struct LikeFold<'a> {
     pub put: Vec<(&'a PostPut<'a>, i64)>,
     /// Posts that are there and go. In their order.
     pub deleted: Vec<&'a str>,
-    /// Every deletion, of posts that were there or not, by record and in journal order; and whether it was an erasure's.
-    pub gone: Vec<(usize, &'a str, bool)>,
+    /// Every deletion, of posts that were there or not, by record and in journal order; those of erasures too.
+    pub gone: Vec<(usize, &'a str)>,
 }
 
 /// A pair's switch.
@@ -257,7 +257,7 @@ impl<'a> Folding<'a> {
     }
 
     fn delete(&mut self, action: &Action<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
-        fold.gone.push((action.index, action.post, matches!(action.deed, Deed::Erase(_))));
+        fold.gone.push((action.index, action.post));
         let existed = self.is_made_at.take().is_some();
         self.put = None;
         let likes_removed = self.like_count;

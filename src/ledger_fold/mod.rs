@@ -12,6 +12,7 @@ mod exact;
 mod export;
 mod leaders;
 mod likes;
+mod places;
 mod points;
 mod ranking;
 mod recent;
@@ -30,6 +31,7 @@ pub use exact::{has_many_open, listed, name_sum_sql, open_sql, raw_name, raw_sql
 pub use export::{page_rows, row_bytes};
 pub use leaders::{Counts, Heads, List, Terms, leaders, lists};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
+pub use places::{LeftOutRow, left_out};
 pub use points::{forget_sql, kinds, known_points, local_days, minutes_sql, points_sql, runs, series_code};
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};

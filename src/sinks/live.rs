@@ -1,6 +1,6 @@
 //! The live store's sink: journal, up to the ledger's watermark and with its verdicts → live store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,8 +12,8 @@ use crate::events::{Erase, Event, Record, Tally, tally_event, tally_like, tally_
 use crate::journal::{Frames, Journal, ReadError, Reader, Until};
 use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
-    Erasure, Ledger, LikeOutcome, LiveBatch, LiveState, LiveStore, LiveWriter, Position, PostOutcome, RecentChange,
-    StoreError, Verdict, Watermark,
+    Ledger, LikeOutcome, LiveBatch, LiveState, LiveStore, LiveWriter, Position, PostOutcome, RecentChange, StoreError,
+    Verdict, Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
@@ -154,20 +154,22 @@ impl LiveSink {
             now_ms: self.clock.now_ms(),
             ..LiveBatch::default()
         };
-        let mut counts = Counts::default();
+        let (mut counts, mut is_any_gone) = (Tally::default(), false);
         for (position, record) in (frames.from.position + 1..).zip(&records) {
             let verdict = verdicts.get(&position);
             match record {
                 Record::Erase(erase) if verdict == Some(&Verdict::Erasure) => {
-                    let erasure = self.ledger.erasure(batch.stream, position)?;
-                    add_erasure(erase, &erasure, &mut counts, &mut batch);
+                    let unliked = self.ledger.unliked(batch.stream, position)?;
+                    add_erasure(erase, &unliked, &mut counts, &mut batch);
                 }
                 _ => add_effects(record, verdict, &mut counts, &mut batch),
             }
+            is_any_gone |= matches!(record, Record::PostDelete(_) | Record::Erase(_));
         }
-        batch.counts = counts.all.into_sorted();
-        batch.gone = counts.gone.into_iter().collect();
-        batch.regained = counts.since.into_sorted();
+        batch.counts = counts.into_sorted();
+        if is_any_gone {
+            batch.left_out = self.ledger.left_out(batch.stream, frames.from.position, frames.to.position)?;
+        }
         batch.users.sort_unstable();
         batch.users.dedup();
         writer.apply(&batch)?;
@@ -243,64 +245,33 @@ impl LiveFollower {
     }
 }
 
-/// What a batch counts: everything; and, of posts that were deleted on the way, what came behind that.
-#[derive(Default)]
-struct Counts {
-    all: Tally,
-    gone: BTreeSet<Box<str>>,
-    since: Tally,
-}
-
-impl Counts {
-    fn event(&mut self, event: &Event<'_>, verdict: Option<&Verdict>) {
-        let outcome = match verdict {
-            Some(Verdict::Like(outcome)) => Some(outcome),
-            _ => None,
-        };
-        let event_type = outcome.map_or(event.event_type, LikeOutcome::stored_type);
-        let is_back = event.post_id.as_deref().is_some_and(|post| self.gone.contains(post));
-        tally_event(&mut self.all, event, event_type);
-        if is_back {
-            let (since, minute) = (&mut self.since, event.minute());
-            event_type.strategy().counts(event, &mut |dimension, key| {
-                if dimension.gone().is_some() {
-                    since.add(dimension, minute, key, 1);
-                }
-            });
-        }
-        if let Some(outcome) = outcome.filter(|outcome| outcome.changed) {
-            tally_like(&mut self.all, event, outcome.liked);
-            if is_back {
-                tally_like(&mut self.since, event, outcome.liked);
-            }
-        }
-    }
-
-    fn post_gone(&mut self, post: &str) {
-        self.since.forget(post);
-        self.gone.insert(post.into());
+/// A stored event, as the ledger decided.
+fn count_event(counts: &mut Tally, event: &Event<'_>, verdict: Option<&Verdict>) {
+    let outcome = match verdict {
+        Some(Verdict::Like(outcome)) => Some(outcome),
+        _ => None,
+    };
+    tally_event(counts, event, outcome.map_or(event.event_type, LikeOutcome::stored_type));
+    if let Some(outcome) = outcome.filter(|outcome| outcome.changed) {
+        tally_like(counts, event, outcome.liked);
     }
 }
 
-/// A person goes: what they liked counts less, what they made has no place, their searches are forgotten.
-fn add_erasure(erase: &Erase<'_>, erasure: &Erasure, counts: &mut Counts, batch: &mut LiveBatch) {
-    for (post, likes) in &erasure.unliked {
-        tally_unliked(&mut counts.all, post, erase.at_ms, *likes);
-        if counts.gone.contains(&**post) {
-            tally_unliked(&mut counts.since, post, erase.at_ms, *likes);
-        }
+/// A person goes: what they liked counts less, their searches are forgotten.
+fn add_erasure(erase: &Erase<'_>, unliked: &[(String, i64)], counts: &mut Tally, batch: &mut LiveBatch) {
+    for (post, likes) in unliked {
+        tally_unliked(counts, post, erase.at_ms, *likes);
     }
-    erasure.posts.iter().for_each(|post| counts.post_gone(post));
     let user_id = erase.user_id.clone().into_owned();
     batch.recent.push(RecentChange::Forget { user_id, keyword: None, at_ms: erase.at_ms });
 }
 
 /// What a record does to the live store, given the ledger's verdict on it.
-fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Counts, batch: &mut LiveBatch) {
+fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Tally, batch: &mut LiveBatch) {
     match (record, verdict) {
         (_, Some(Verdict::Duplicate | Verdict::Dead | Verdict::Erased)) => {}
         (Record::Event(event), verdict) => {
-            counts.event(event, verdict);
+            count_event(counts, event, verdict);
             if let Some(user) = &event.user_id {
                 batch.users.push((event.minute(), (&**user).into()));
             }
@@ -312,8 +283,7 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Coun
             }
         }
         (Record::PostDelete(delete), Some(Verdict::Post(PostOutcome::Deleted { likes_removed, .. }))) => {
-            tally_unliked(&mut counts.all, &delete.post_id, delete.at_ms, *likes_removed);
-            counts.post_gone(&delete.post_id);
+            tally_unliked(counts, &delete.post_id, delete.at_ms, *likes_removed);
         }
         (Record::PostPut(_) | Record::PostDelete(_) | Record::Erase(_), _) => {}
         (Record::Forget(forget), _) => batch.recent.push(RecentChange::Forget {

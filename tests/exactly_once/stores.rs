@@ -49,7 +49,7 @@ const TABLES: [&str; 18] = [
     "post_like_log",
     "dead_letter",
     "erased",
-    "erased_post",
+    "left_out",
     "watermark",
     "verdict",
     "rollup_minute",

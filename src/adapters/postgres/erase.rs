@@ -5,23 +5,15 @@
 //! `user_hour` names, so that an index on users, which every event would pay for, is not needed. Each table is read once
 //! for all whom a batch erases: the lock is held for about as long for a thousand of them as for one.
 
-use postgres::types::{ToSql, Type};
+use postgres::types::Type;
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
 use super::rankings::literal;
-use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges};
-use crate::ports::{Belongings, Erasure, Position};
-
-/// What an erasure writes at the end of its transaction.
-pub(super) struct Erasing {
-    pub(super) stream: Uuid,
-    /// User and up to when; each user once.
-    pub(super) users: Vec<(String, i64)>,
-    /// Posts that went with them, by the position of the record.
-    pub(super) posts: Vec<(i64, String)>,
-}
+use crate::events::TallyKey;
+use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges, left_out as summed};
+use crate::ports::{Belongings, Position};
 
 /// Everybody who was erased behind `known`, and how far that goes.
 pub(super) fn known(session: &mut Session, known: i64) -> Result<(Erased, i64), Failure> {
@@ -66,9 +58,9 @@ pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Resu
 }
 
 /// Everything that names the persons; behind the rest of the batch.
-pub(super) fn erase(session: &mut Session, erasing: &Erasing) -> Result<(), Failure> {
-    let gone = Gone::new(&erasing.users);
-    remember(session, erasing, &gone)?;
+pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<(), Failure> {
+    let gone = Gone::new(users);
+    remember(session, &gone)?;
     let (hours, cut) = forget_hours(session, &gone)?;
     for range in hour_ranges(hours) {
         strip_events(session, &gone, range)?;
@@ -90,16 +82,12 @@ pub(super) fn erase(session: &mut Session, erasing: &Erasing) -> Result<(), Fail
     Ok(())
 }
 
-fn remember(session: &mut Session, erasing: &Erasing, gone: &Gone) -> Result<(), Failure> {
+fn remember(session: &mut Session, gone: &Gone) -> Result<(), Failure> {
     let remember = "INSERT INTO erased (user_id, at, seq) \
          SELECT u, t, n + (SELECT coalesce(max(seq), 0) FROM erased) \
            FROM unnest($1::text[], $2::int8[]) WITH ORDINALITY AS g(u, t, n) \
          ON CONFLICT (user_id) DO UPDATE SET at = greatest(erased.at, excluded.at), seq = excluded.seq";
     session.client.execute(remember, &[&gone.users, &gone.up_to_ms])?;
-    let posts = "INSERT INTO erased_post SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[])";
-    let positions = Array::bigs(erasing.posts.iter().map(|(position, _)| *position));
-    let names = Array::texts(erasing.posts.iter().map(|(_, post)| post.as_str()));
-    session.client.execute(posts, &[&erasing.stream, &positions, &names])?;
     Ok(())
 }
 
@@ -144,19 +132,26 @@ fn forget_emptied(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64
     session.client.execute(&sql, &[&gone.users, &gone.up_to_ms])?;
     Ok(())
 }
-/// What an erasure took from posts.
-pub(super) fn erasure(session: &mut Session, stream: Uuid, position: Position) -> Result<Erasure, Failure> {
-    let position = i64::try_from(position).unwrap_or(i64::MAX);
-    let values: [&(dyn ToSql + Sync); 2] = [&stream, &position];
-    let unliked =
-        "SELECT post_id, count(*) FROM post_like_log WHERE stream = $1 AND position = $2 GROUP BY 1 ORDER BY 1";
-    let unliked = session.client.query(unliked, &values)?;
-    let posts = "SELECT post_id FROM erased_post WHERE stream = $1 AND position = $2 ORDER BY 1";
-    let posts = session.client.query(posts, &values)?;
-    Ok(Erasure {
-        unliked: unliked.iter().map(|row| (row.get(0), row.get(1))).collect(),
-        posts: posts.iter().map(|row| row.get(0)).collect(),
-    })
+/// Likes that went with a person, by post.
+pub(super) fn unliked(session: &mut Session, stream: Uuid, at: Position) -> Result<Vec<(String, i64)>, Failure> {
+    let sql = "SELECT post_id, count(*) FROM post_like_log WHERE stream = $1 AND position = $2 GROUP BY 1 ORDER BY 1";
+    let rows = session.client.query(sql, &[&stream, &at.cast_signed()])?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// What lists leave out of posts since they were deleted.
+pub(super) fn left_out(
+    session: &mut Session,
+    stream: Uuid,
+    (after, up_to): (Position, Position),
+) -> Result<Vec<(TallyKey, i64)>, Failure> {
+    let sql = "SELECT post_id, dimension, minutes, bucket, count FROM left_out \
+               WHERE stream = $1 AND position > $2 AND position <= $3";
+    let rows = session.client.query(sql, &[&stream, &after.cast_signed(), &up_to.cast_signed()])?;
+    let of_row = |row: &postgres::Row| {
+        (row.get(0), row.get::<_, i16>(1).into(), row.get::<_, i16>(2).into(), row.get(3), row.get(4))
+    };
+    Ok(summed(rows.iter().map(of_row)))
 }
 
 /// The posts that a person made or likes.

@@ -25,13 +25,13 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::events::TallyKey;
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
-    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
-    Watermark,
+    Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
+    PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -110,8 +110,12 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
     }
 
-    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
-        self.read(READ_MS_MAX, move |session| erase::erasure(session, stream, position))
+    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError> {
+        self.read(READ_MS_MAX, move |session| erase::unliked(session, stream, position))
+    }
+
+    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError> {
+        self.read(READ_MS_MAX, move |session| erase::left_out(session, stream, (after, up_to)))
     }
 
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {

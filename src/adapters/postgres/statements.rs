@@ -135,30 +135,42 @@ pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_
 pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
      DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
-/// Places of deleted posts in lists: what the buckets $2 to $3 hold of them is left out from now on.
-pub(super) static GIVE_UP_MINUTES: LazyLock<String> = LazyLock::new(|| give_up("rollup_minute"));
-pub(super) static GIVE_UP_HOURS: LazyLock<String> = LazyLock::new(|| give_up("rollup_hour"));
+/// Places of deleted posts in lists: what the buckets $4 to $5 hold of them is left out from now on, and noted.
+pub(super) static GIVE_UP_MINUTES: LazyLock<String> = LazyLock::new(|| give_up("rollup_minute", 1));
+pub(super) static GIVE_UP_HOURS: LazyLock<String> = LazyLock::new(|| give_up("rollup_hour", 60));
 
-/// Bucket by bucket through the key: no table is read as a whole.
-fn give_up(table: &str) -> String {
+const LEFT_OUT: &str = "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count)";
+
+/// Bucket by bucket through the key: no table is read as a whole. Posts, positions, stream, buckets.
+fn give_up(table: &str, minutes: u8) -> String {
     format!(
-        "INSERT INTO {table} (dimension, bucket, key, count) \
-           SELECT d + 10, b, p, -sum(r.count) FROM unnest($1::text[]) AS p CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
-             CROSS JOIN generate_series($2::int8, $3::int8) AS b \
+        "WITH gone AS MATERIALIZED (SELECT p, at, d, b, -sum(r.count) AS n \
+             FROM unnest($1::text[], $2::int8[]) AS g(p, at) CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
+             CROSS JOIN generate_series($4::int8, $5::int8) AS b \
              CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = b AND key = p UNION ALL \
                                  SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = b AND key = p) AS r \
-           GROUP BY p, d, b HAVING sum(r.count) <> 0 ORDER BY 1, 2, 3 \
+             GROUP BY p, at, d, b HAVING sum(r.count) <> 0), \
+           noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, {minutes}, b, n FROM gone) \
+         INSERT INTO {table} (dimension, bucket, key, count) SELECT d + 10, b, p, n FROM gone ORDER BY 1, 2, 3 \
          ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
     )
 }
 
-/// Rows of rollups alone.
-pub(super) const ADD_MINUTES: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) \
-     SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) \
-     ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count";
-pub(super) const ADD_HOURS: &str = "INSERT INTO rollup_hour (dimension, bucket, key, count) \
-     SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) \
-     ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count";
+/// What deleted posts got back within their batch: dimensions, buckets, names, counts, positions, stream.
+pub(super) static REGAIN_MINUTES: LazyLock<String> = LazyLock::new(|| regain("rollup_minute", 1));
+pub(super) static REGAIN_HOURS: LazyLock<String> = LazyLock::new(|| regain("rollup_hour", 60));
+
+fn regain(table: &str, minutes: u8) -> String {
+    format!(
+        "WITH since AS MATERIALIZED (SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[], $5::int8[]) \
+             AS s(d, b, p, n, at)), \
+           noted AS ({LEFT_OUT} SELECT $6::uuid, at, p, d - 10, {minutes}, b, n FROM since \
+             ON CONFLICT (stream, position, post_id, dimension, minutes, bucket) \
+               DO UPDATE SET count = left_out.count + excluded.count) \
+         INSERT INTO {table} (dimension, bucket, key, count) SELECT d, b, p, n FROM since \
+         ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
+    )
+}
 
 pub(super) const WRITE_LIKES: &str = "WITH \
      added AS (INSERT INTO post_like (user_id, post_id, liked_at) \

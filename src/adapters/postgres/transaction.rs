@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
-use super::erase::{self, Erasing};
+use super::erase;
 use super::statements as sql;
 use crate::ledger_fold::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
@@ -63,7 +63,8 @@ pub(super) struct Writes {
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
     pub(super) others: Vec<Statement>,
-    pub(super) erasing: Option<Erasing>,
+    /// Whom the batch erases, each once, and up to when.
+    pub(super) erasing: Vec<(String, i64)>,
     /// A probe rolls back.
     pub(super) commit: bool,
 }
@@ -187,8 +188,8 @@ pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failu
         let values: Vec<&(dyn ToSql + Sync)> = write.values.iter().map(|value| value.as_ref() as _).collect();
         session.client.execute(&statement, &values)?;
     }
-    if let Some(erasing) = &writes.erasing {
-        erase::erase(session, erasing)?;
+    if !writes.erasing.is_empty() {
+        erase::erase(session, &writes.erasing)?;
     }
     session.client.batch_execute(if writes.commit { "COMMIT" } else { "ROLLBACK" })?;
     Ok(())

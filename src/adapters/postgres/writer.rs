@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Failure, Link, Session};
 use super::encode::{Array, Field, arrays_of, copy_of};
-use super::erase::{self, Erasing};
+use super::erase;
 use super::statements as sql;
 use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use super::{fold, maintain, retire};
@@ -211,7 +211,7 @@ impl LedgerWriter for PostgresWriter {
         let up_to = up_to.cast_signed();
         let prune = move |session: &mut Session| {
             let prune = "WITH gone AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2), \
-                 posts AS (DELETE FROM erased_post WHERE stream = $1 AND position <= $2) \
+                 places AS (DELETE FROM left_out WHERE stream = $1 AND position <= $2) \
                  UPDATE watermark SET pruned = greatest(pruned, $2) WHERE stream = $1";
             Ok(session.client.execute(prune, &[&stream, &up_to]).map(|_| ())?)
         };
@@ -254,25 +254,19 @@ fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects:
         write_letters(stream, draft),
         write_forgets(draft),
     ];
-    let places = give_up_places(draft, effects);
+    let places = give_up_places(stream, draft, effects);
     let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).flatten().chain(places);
     Writes {
         events,
         rollups: rollup_arrays(stream, effects),
         others: others.collect(),
-        erasing: erasing(stream, draft, fold),
+        erasing: going(draft),
         commit: fence.is_some(),
     }
 }
 
 fn going(draft: &Draft<'_>) -> Vec<(String, i64)> {
     erased_users(&draft.erases).into_iter().map(|(user, up_to_ms)| (user.to_owned(), up_to_ms)).collect()
-}
-
-fn erasing(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<Erasing> {
-    let posts = fold.gone.iter().filter(|(.., is_erased)| *is_erased);
-    let posts = posts.map(|(index, post, _)| (draft.position(*index).cast_signed(), (*post).to_owned())).collect();
-    (!draft.erases.is_empty()).then(|| Erasing { stream, users: going(draft), posts })
 }
 
 /// What erasures may take beyond what a batch usually does.
@@ -284,7 +278,7 @@ fn erasing_time(draft: &Draft<'_>) -> Duration {
 }
 
 /// Posts that were deleted leave the lists, and come back with what happened since.
-fn give_up_places(draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
+fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
     let places = &effects.places;
     if places.gone.is_empty() {
         return Vec::new();
@@ -293,10 +287,20 @@ fn give_up_places(draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
     let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
     let give_up = |sql: &'static str, from: i64, to: i64| Statement {
         sql,
-        values: vec![Box::new(Array::texts(places.gone.iter().copied())), Box::new(from), Box::new(to)],
+        values: vec![
+            Box::new(Array::texts(places.gone.keys().copied())),
+            Box::new(Array::bigs(places.gone.values().map(|position| position.cast_signed()))),
+            Box::new(stream),
+            Box::new(from),
+            Box::new(to),
+        ],
     };
-    let add = |sql: &'static str, rows: &[RollupRow]| {
-        (!rows.is_empty()).then(|| Statement { sql, values: boxed(None, columns(rows).into()) })
+    let regain = |sql: &'static str, rows: &[RollupRow]| {
+        let positions = rows.iter().map(|row| places.gone.get(&*row.key).map_or(0, |position| position.cast_signed()));
+        let [dimensions, buckets, keys, counts] = columns(rows);
+        let mut values = boxed(None, vec![dimensions, buckets, keys, counts, Array::bigs(positions)]);
+        values.push(Box::new(stream));
+        (!rows.is_empty()).then_some(Statement { sql, values })
     };
     let hour = minute.div_euclid(60);
     let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
@@ -304,7 +308,10 @@ fn give_up_places(draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
         give_up(sql::GIVE_UP_MINUTES.as_str(), minute - ROLLUP_MINUTES_KEPT, minute + ahead),
         give_up(sql::GIVE_UP_HOURS.as_str(), hours, hour + ahead),
     ];
-    let since = [add(sql::ADD_MINUTES, &places.since.minutes), add(sql::ADD_HOURS, &places.since.hours)];
+    let since = [
+        regain(sql::REGAIN_MINUTES.as_str(), &places.since.minutes),
+        regain(sql::REGAIN_HOURS.as_str(), &places.since.hours),
+    ];
     gone.into_iter().chain(since.into_iter().flatten()).collect()
 }
 

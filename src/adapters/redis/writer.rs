@@ -151,49 +151,13 @@ fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
         let day = Bucket::Day(calendar.day(key.minute));
         key.dimension != Dimension::Type && calendar.is_kept(day, batch.now_ms)
     };
-    command.arg(groups(&batch.counts).filter(live).count());
-    for group in groups(&batch.counts).filter(live) {
+    let in_buckets = || groups(&batch.counts).chain(groups(&batch.left_out)).filter(live);
+    command.arg(in_buckets().count());
+    for group in in_buckets() {
         group_arguments(command, group, batch.now_ms, calendar);
     }
-    gone_arguments(command, batch, calendar);
     user_arguments(command, batch, calendar);
     recent_arguments(command, batch);
-}
-
-/// Posts that lose their places, and what they are given back.
-fn gone_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
-    command.arg(batch.gone.len());
-    batch.gone.iter().for_each(|post| _ = command.arg(&**post));
-    if batch.gone.is_empty() {
-        return;
-    }
-    let places = places(batch.now_ms, calendar);
-    command.arg(places.len());
-    places.iter().for_each(|place| _ = command.arg(place));
-    let live =
-        |group: &&[(TallyKey, i64)]| calendar.is_kept(Bucket::Day(calendar.day(group[0].0.minute)), batch.now_ms);
-    command.arg(groups(&batch.regained).filter(live).count());
-    for group in groups(&batch.regained).filter(live) {
-        group_arguments(command, group, batch.now_ms, calendar);
-    }
-}
-
-/// Every bucket that may hold a post, but for minutes that are not folded yet.
-fn places(now_ms: i64, calendar: &Calendar) -> Vec<String> {
-    // A client's clock may be a minute ahead, and a folded minute is kept for an hour.
-    let (minute, ahead) = (Calendar::minute(now_ms), 2);
-    let hour = minute.div_euclid(60);
-    let minutes = (minute - LIVE_MINUTES_KEPT - 1..=minute + ahead).map(Bucket::Minute);
-    let hours = (hour - LIVE_HOURS_KEPT - 1..=hour + 1).map(Bucket::Hour);
-    let day = calendar.day(minute);
-    let days = (day - LIVE_DAYS_KEPT..=day + 1).map(Bucket::Day);
-    let posts = Dimension::ALL.into_iter().filter(|dimension| dimension.gone().is_some());
-    let buckets: Vec<Bucket> = minutes.chain(hours).chain(days).collect();
-    let name = |dimension: Dimension, bucket: Bucket| {
-        let (kind, number) = bucket_name(bucket);
-        format!("{kind}{}:{number}", dimension as u8)
-    };
-    posts.flat_map(|dimension| buckets.iter().map(move |bucket| name(dimension, *bucket))).collect()
 }
 
 fn user_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {

@@ -6,8 +6,9 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, LikeFold, erased_users, hour_ranges, person_of};
-use crate::ports::{Batch, Belongings, Erasure};
+use crate::events::TallyKey;
+use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, left_out as summed, person_of};
+use crate::ports::{Batch, Belongings};
 
 /// Those of a batch's users that were erased.
 pub(super) fn known(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<Erased> {
@@ -53,11 +54,11 @@ pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Re
 }
 
 /// Everything that names the persons; behind the rest of the batch.
-pub(super) fn erase(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Result<()> {
+pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<()> {
     if draft.erases.is_empty() {
         return Ok(());
     }
-    remember(transaction, stream, draft, fold)?;
+    remember(transaction, draft)?;
     let cut_hour = erased_users(&draft.erases).values().min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
     let (hours, cut) = forget_hours(transaction, cut_hour)?;
     for range in hour_ranges(hours) {
@@ -85,18 +86,13 @@ pub(super) fn erase(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'
 /// Of a table with users.
 const GOES: &str = "user_id IN (SELECT user_id FROM going)";
 
-fn remember(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Result<()> {
+fn remember(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<()> {
     let mut remember = transaction.prepare_cached(
         "INSERT INTO erased VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) + 1 FROM erased)) \
          ON CONFLICT DO UPDATE SET at = max(at, excluded.at), seq = excluded.seq",
     )?;
     for (user, up_to_ms) in erased_users(&draft.erases) {
         remember.execute(params![user, up_to_ms])?;
-    }
-    let stream = stream.to_string();
-    let mut posts = transaction.prepare_cached("INSERT INTO erased_post VALUES (?1, ?2, ?3)")?;
-    for (index, post, _) in fold.gone.iter().filter(|(.., is_erased)| *is_erased) {
-        posts.execute(params![stream, draft.position(*index).cast_signed(), post])?;
     }
     Ok(())
 }
@@ -145,19 +141,33 @@ fn forget_emptied(transaction: &Transaction<'_>, hours: std::ops::Range<i64>) ->
     transaction.prepare_cached(&sql)?.execute([hours.start, hours.end, hours.start * HOUR_MS, hours.end * HOUR_MS])?;
     Ok(())
 }
-/// What an erasure took from posts.
-pub(super) fn erasure(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Erasure> {
-    let unliked = transaction
+/// Likes that went with a person, by post.
+pub(super) fn unliked(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Vec<(String, i64)>> {
+    transaction
         .prepare_cached(
             "SELECT post_id, count(*) FROM post_like_log WHERE stream = ?1 AND position = ?2 GROUP BY 1 ORDER BY 1",
         )?
         .query_map(params![stream.to_string(), position], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}
+
+/// What lists leave out of posts since they were deleted.
+pub(super) fn left_out(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    after: i64,
+    up_to: i64,
+) -> Result<Vec<(TallyKey, i64)>> {
+    let rows = transaction
+        .prepare_cached(
+            "SELECT post_id, dimension, minutes, bucket, count FROM left_out \
+             WHERE stream = ?1 AND position > ?2 AND position <= ?3",
+        )?
+        .query_map(params![stream.to_string(), after, up_to], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
+        })?
         .collect::<Result<Vec<_>>>()?;
-    let posts = transaction
-        .prepare_cached("SELECT post_id FROM erased_post WHERE stream = ?1 AND position = ?2 ORDER BY 1")?
-        .query_map(params![stream.to_string(), position], |row| row.get(0))?
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Erasure { unliked, posts })
+    Ok(summed(rows.into_iter()))
 }
 
 /// The posts that a person made or likes.

@@ -21,11 +21,11 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
+use crate::events::TallyKey;
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
-    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
-    Watermark,
+    Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
+    PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
 use watch::Watch;
 
@@ -119,9 +119,13 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
     }
 
-    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
-        let position = i64::try_from(position).unwrap_or(i64::MAX);
-        self.read(READ_MS_MAX, |transaction| erase::erasure(transaction, stream, position))
+    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError> {
+        self.read(READ_MS_MAX, |transaction| erase::unliked(transaction, stream, position.cast_signed()))
+    }
+
+    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError> {
+        let (after, up_to) = (after.cast_signed(), up_to.cast_signed());
+        self.read(READ_MS_MAX, |transaction| erase::left_out(transaction, stream, after, up_to))
     }
 
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {

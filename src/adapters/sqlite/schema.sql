@@ -83,11 +83,15 @@ CREATE TABLE IF NOT EXISTS erased (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
-CREATE TABLE IF NOT EXISTS erased_post (
-    stream   TEXT NOT NULL,
-    position INTEGER NOT NULL,
-    post_id  TEXT NOT NULL,
-    PRIMARY KEY (stream, position, post_id)
+CREATE TABLE IF NOT EXISTS left_out (
+    stream    TEXT NOT NULL,
+    position  INTEGER NOT NULL,
+    post_id   TEXT NOT NULL,
+    dimension INTEGER NOT NULL,
+    minutes   INTEGER NOT NULL,
+    bucket    INTEGER NOT NULL,
+    count     INTEGER NOT NULL,
+    PRIMARY KEY (stream, position, post_id, dimension, minutes, bucket)
 ) WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS dead_letter (

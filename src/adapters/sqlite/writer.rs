@@ -86,8 +86,8 @@ impl LedgerWriter for SqliteWriter {
         let prune = || {
             let remember = "UPDATE watermark SET pruned = max(pruned, ?2) WHERE stream = ?1";
             transaction.execute(remember, params![stream, up_to])?;
-            let posts = "DELETE FROM erased_post WHERE stream = ?1 AND position <= ?2";
-            transaction.execute(posts, params![stream, up_to])?;
+            let places = "DELETE FROM left_out WHERE stream = ?1 AND position <= ?2";
+            transaction.execute(places, params![stream, up_to])?;
             transaction.execute("DELETE FROM verdict WHERE stream = ?1 AND position <= ?2", params![stream, up_to])
         };
         prune().map_err(store_error)?;
@@ -152,8 +152,8 @@ fn write(
         write_posts(transaction, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
         write_forgets(transaction, &draft)?;
-        give_up_places(transaction, &draft, &effects)?;
-        erase::erase(transaction, stream, &draft, &fold)
+        give_up_places(transaction, stream, &draft, &effects)?;
+        erase::erase(transaction, &draft)
     };
     write_all().map_err(store_error)?;
     Ok(effects.verdicts)
@@ -264,31 +264,66 @@ fn add_rows(transaction: &Transaction<'_>, sql: &str, rows: &[RollupRow]) -> rus
 }
 
 /// Posts that were deleted leave the lists, and come back with what happened since.
-fn give_up_places(transaction: &Transaction<'_>, draft: &Draft<'_>, effects: &Effects<'_>) -> rusqlite::Result<()> {
+fn give_up_places(
+    transaction: &Transaction<'_>,
+    stream: Uuid,
+    draft: &Draft<'_>,
+    effects: &Effects<'_>,
+) -> rusqlite::Result<()> {
     let places = &effects.places;
-    let minute = draft.now_ms.div_euclid(60_000);
+    let (stream, minute) = (stream.to_string(), draft.now_ms.div_euclid(60_000));
     let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
     let hour = minute.div_euclid(60);
     let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
-    for post in &places.gone {
-        for (table, from, to) in
-            [("rollup_minute", minute - ROLLUP_MINUTES_KEPT, minute + ahead), ("rollup_hour", hours, hour + ahead)]
-        {
-            transaction.prepare_cached(&give_up(table))?.execute(params![post, from, to])?;
+    for (post, position) in &places.gone {
+        for (table, minutes, from, to) in [
+            ("rollup_minute", 1, minute - ROLLUP_MINUTES_KEPT, minute + ahead),
+            ("rollup_hour", 60, hours, hour + ahead),
+        ] {
+            let noted = params![post, from, to, stream, position.cast_signed(), minutes];
+            transaction.prepare_cached(&note_left_out(table))?.execute(noted)?;
+            let given_up = params![post, stream, position.cast_signed(), minutes];
+            transaction.prepare_cached(&give_up(table))?.execute(given_up)?;
         }
     }
     add_rows(transaction, ADD_MINUTE, &places.since.minutes)?;
-    add_rows(transaction, ADD_HOUR, &places.since.hours)
+    add_rows(transaction, ADD_HOUR, &places.since.hours)?;
+    let mut regain = transaction.prepare_cached(
+        "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count) \
+         VALUES (?1, ?2, ?3, ?4 - 10, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+    )?;
+    for (minutes, rows) in [(1, &places.since.minutes), (60, &places.since.hours)] {
+        for row in rows {
+            let position = places.gone.get(&*row.key).map(|position| position.cast_signed());
+            regain.execute(params![
+                stream,
+                position,
+                &*row.key,
+                row.dimension as i64,
+                minutes,
+                row.bucket,
+                row.count
+            ])?;
+        }
+    }
+    Ok(())
 }
 
 /// Bucket by bucket through the key: no table is read as a whole.
-fn give_up(table: &str) -> String {
+fn note_left_out(table: &str) -> String {
     format!(
         "WITH RECURSIVE buckets (b) AS (VALUES (?2) UNION ALL SELECT b + 1 FROM buckets WHERE b < ?3) \
-         INSERT INTO {table} (dimension, bucket, key, count) \
-           SELECT d + 10, b, ?1, -sum(count) FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6) CROSS JOIN buckets \
-             CROSS JOIN {table} ON dimension IN (d, d + 10) AND bucket = b AND key = ?1 \
-           WHERE true GROUP BY d, b HAVING sum(count) <> 0 \
+         INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count) \
+           SELECT ?4, ?5, ?1, d, ?6, b, -sum(count) FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6) \
+             CROSS JOIN buckets CROSS JOIN {table} ON dimension IN (d, d + 10) AND bucket = b AND key = ?1 \
+           GROUP BY d, b HAVING sum(count) <> 0"
+    )
+}
+
+fn give_up(table: &str) -> String {
+    format!(
+        "INSERT INTO {table} (dimension, bucket, key, count) SELECT dimension + 10, bucket, post_id, count FROM left_out \
+         WHERE stream = ?2 AND position = ?3 AND post_id = ?1 AND minutes = ?4 \
          ON CONFLICT DO UPDATE SET count = count + excluded.count"
     )
 }

@@ -1,7 +1,6 @@
 -- Applies a batch and moves the watermark with it. Arguments: stream, from, to; bound of an open bucket, members kept;
--- totals (field, delta); groups of counts of one dimension and minute; posts that are gone and, if there are any, the
--- buckets that may hold them (kind, number), then groups that they get back; users of a minute; changes of recent searches
--- by user.
+-- totals (field, delta); groups of counts of one dimension and minute, some of them negative; users of a minute; changes of
+-- recent searches by user.
 local stream, from, to = take(), take(), take()
 local found = redis.call('HGET', base .. 'wm', stream)
 if found ~= from then return {'fenced', found} end
@@ -44,23 +43,6 @@ local function add_group()
 end
 
 for _ = 1, tonumber(take()) do add_group() end
-
-local gone = {}
-for at = 1, tonumber(take()) do gone[at] = take() end
-if #gone > 0 then
-  local places = {}
-  for at = 1, tonumber(take()) do places[at] = take() end
-  -- Minutes that were never folded stay longer than others.
-  for _, minute in ipairs(redis.call('ZRANGE', base .. 'open', 0, -1)) do
-    for _, dimension in ipairs({'4', '5', '6'}) do places[#places + 1] = 'm:' .. dimension .. ':' .. minute end
-  end
-  for _, place in ipairs(places) do
-    for first = 1, #gone, 1000 do
-      redis.call('ZREM', base .. place, unpack(gone, first, math.min(first + 999, #gone)))
-    end
-  end
-  for _ = 1, tonumber(take()) do add_group() end
-end
 
 -- Users of one minute: one PFADD a bucket for all of them.
 local function add_users(bucket, expires, first, last)
