@@ -121,9 +121,8 @@ impl Collected {
         let stats = &self.http;
         let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
         counter(encoder, "http_requests", "Requests handled", [(NO_LABELS, stats.requests())])?;
-        let classes: Vec<([(&str, String); 1], u64)> = (1..=5)
-            .map(|class| ([("class", format!("{class}xx"))], stats.responses(class)))
-            .collect();
+        let classes: Vec<([(&str, String); 1], u64)> =
+            (1..=5).map(|class| ([("class", format!("{class}xx"))], stats.responses(class))).collect();
         let classes = classes.iter().map(|(labels, value)| (labels.as_slice(), *value));
         counter(encoder, "http_responses", "Responses by class of status", classes)?;
         let open = stats.connections_open.load(Ordering::Relaxed) as u64;
@@ -210,7 +209,14 @@ impl Collected {
         counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
         let lost = each(&|at| read(&sinks[at].lost));
         counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
-        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
+        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))?;
+        let failures = read(&self.app.ledger_status.housekeeping_failures);
+        counter(
+            encoder,
+            "housekeeping_failures",
+            "Steps of the ledger's housekeeping that failed",
+            [(NO_LABELS, failures)],
+        )
     }
 
     fn encode_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -5,12 +5,14 @@
 //! follows the ledger: it reads the same journal up to the ledger's watermark, with the ledger's verdicts.
 
 mod handover;
+mod housekeeping;
 mod ledger;
 mod live;
 mod status;
 mod steady;
 
 pub use handover::Handover;
+pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
