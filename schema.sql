@@ -236,6 +236,15 @@ CREATE TABLE IF NOT EXISTS user_hour (
     PRIMARY KEY (hour, event_type, user_id)
 );
 
+-- Users of the day that is not over (of TIME_ZONE; `at` as in series), by type, 0 for any; how many they are is a row of
+-- `series` whose minutes are the day's length below zero. Hours are counted once theirs are in here.
+CREATE TABLE IF NOT EXISTS user_day (
+    at         bigint NOT NULL,
+    event_type smallint NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    PRIMARY KEY (at, event_type, user_id)
+);
+
 -- Ids that clients chose, in two generations; `event_id_current` names the one that is written.
 CREATE TABLE IF NOT EXISTS event_id_a (event_id uuid PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS event_id_b (event_id uuid PRIMARY KEY);

@@ -19,6 +19,8 @@ mod folding;
 mod ledgers;
 #[path = "support/model.rs"]
 mod model;
+#[path = "ledger/open_day.rs"]
+mod open_day;
 #[path = "ledger/posting.rs"]
 mod posting;
 #[path = "ledger/products.rs"]

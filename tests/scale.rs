@@ -21,6 +21,7 @@ use std::time::Instant;
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::events::{Dimension, EventType, TallyKey};
+use event_tracker::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 use event_tracker::ports::{
     CountFilter, Interval, Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, RankingQuery, RecentChange,
     SeriesQuery, Snapshot, StoreError, TopQuery, Watermark, Window,
@@ -220,7 +221,11 @@ fn class_of(key: &str) -> String {
 #[ignore = "fills a Redis: perf/scale"]
 fn memory_of_redis_by_class_of_keys() {
     const USERS: usize = 1_000_000;
+    /// Of one batch: each of them searched for ten keywords.
+    const USERS_AT_ONCE: usize = 2_000;
     const NAMES: usize = 100_000;
+    /// A closed bucket keeps its highest, whatever else came: what it would not keep is not sent.
+    const NAMES_KEPT: usize = LIVE_BUCKET_MEMBERS_MAX + 2_000;
     let Ok(url) = std::env::var("SCALE_REDIS") else { return };
     let mut link = redis::Client::open(url.as_str()).and_then(|client| client.get_connection()).expect("Redis answers");
     redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
@@ -244,33 +249,34 @@ fn memory_of_redis_by_class_of_keys() {
         from = to;
     };
     // Each user searched for ten keywords within the last minutes: the most that is kept of anybody.
-    for first in (0..USERS).step_by(1_000) {
+    for first in (0..USERS).step_by(USERS_AT_ONCE) {
         let add = |n: usize, k: usize| RecentChange::Add {
             user_id: format!("u{}", first + n),
             keyword: format!("keyword {}", (first + n * 7 + k) % NAMES),
             at_ms: now_ms - 60_000 + k as i64,
         };
-        let recent = (0..1_000).flat_map(|n| (0..10).map(move |k| add(n, k))).collect();
+        let recent = (0..USERS_AT_ONCE).flat_map(|n| (0..10).map(move |k| add(n, k))).collect();
         let minute = now_ms.div_euclid(60_000) - 1;
-        let mut users: Vec<(i64, Box<str>)> = (0..1_000).map(|n| (minute, format!("u{}", first + n).into())).collect();
+        let user = |n: usize| (minute, format!("u{}", first + n).into());
+        let mut users: Vec<(i64, Box<str>)> = (0..USERS_AT_ONCE).map(user).collect();
         users.sort();
         apply(&mut writer, LiveBatch { now_ms, users, recent, ..LiveBatch::default() });
     }
-    // Every bucket of every kind gets all names, and keeps what it may.
+    // Closed buckets get what they keep; the open ones are as full as they may become.
     let hour = now_ms.div_euclid(3_600_000);
     let minutes = (hour - 7 * 24..hour - 47).step_by(24).chain(hour - 47..hour).map(|hour| hour * 60);
-    let recent_minutes = now_ms.div_euclid(60_000) - 59..now_ms.div_euclid(60_000);
-    for minute in minutes.chain(recent_minutes) {
-        // One of the seven kinds: the others are alike.
-        for dimension in [Dimension::Keyword] {
-            for first in [0, NAMES / 2] {
-                let key = |n: usize| TallyKey { dimension, minute, key: format!("keyword {:06}", first + n).into() };
-                let counts = (0..NAMES / 2).map(|n| (key(n), (n % 97) as i64 + 1)).collect();
-                apply(&mut writer, LiveBatch { now_ms, counts, ..LiveBatch::default() });
-            }
-        }
+    let this_minute = now_ms.div_euclid(60_000);
+    let all = minutes.chain(this_minute - 59..this_minute).map(|minute| (minute, NAMES_KEPT));
+    for (minute, names) in all.chain([(this_minute, LIVE_OPEN_BUCKET_MEMBERS_MAX)]) {
+        // One of the seven kinds: the others are alike. Names differ from minute to minute: longer buckets get more of them.
+        let dimension = Dimension::Keyword;
+        let name = |n: usize| format!("keyword {:06}", (n + minute as usize % 97 * 900) % NAMES);
+        let mut counts: Vec<_> =
+            (0..names).map(|n| (TallyKey { dimension, minute, key: name(n).into() }, (n % 97) as i64 + 1)).collect();
+        counts.sort();
+        apply(&mut writer, LiveBatch { now_ms, counts, ..LiveBatch::default() });
     }
-    writer.fold(now_ms + 600_000).expect("folds");
+    writer.fold(now_ms).expect("folds");
     let mut classes: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
     let mut cursor = 0u64;
     loop {

@@ -29,6 +29,11 @@ BEGIN
     END LOOP;
     -- The last day is not over.
     DELETE FROM series WHERE minutes = 1440 AND at + 1440 > until * 60;
+    -- Its users, as far as its hours are counted.
+    INSERT INTO user_day SELECT DISTINCT until / 24 * 1440, kind, user_id
+        FROM user_hour CROSS JOIN LATERAL (VALUES (0::smallint), (event_type)) AS kinds (kind)
+        WHERE hour >= until / 24 * 24 AND hour < until ORDER BY 1, 2, 3;
+    INSERT INTO series SELECT -1440, event_type, at, 0, count(*) FROM user_day GROUP BY event_type, at;
 END $$;
 SELECT max(bucket) AS until FROM rollup_hour WHERE dimension = 1 \gset
 CALL pg_temp.fold(:until, :'dimensions');

@@ -12,6 +12,7 @@ mod exact;
 mod export;
 mod leaders;
 mod likes;
+mod open_day;
 mod places;
 mod points;
 mod postponed;
@@ -32,6 +33,7 @@ pub use exact::{has_many_open, listed, name_sum_sql, open_sql, raw_name, raw_sql
 pub use export::{page_rows, row_bytes};
 pub use leaders::{Counts, Heads, List, Terms, leaders, lists};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
+pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
 pub use postponed::Postponed;

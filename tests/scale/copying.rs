@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 /// Tables and what is read for them, in the order of their keys: so that they are filled from end to end.
-const TABLES: [(&str, &str); 13] = [
+const TABLES: [(&str, &str); 14] = [
     (
         "events",
         "SELECT event_id::text, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, referrer, \
@@ -24,6 +24,7 @@ const TABLES: [(&str, &str); 13] = [
     ("rollup_span", "SELECT dimension, bucket, key, count FROM rollup_span ORDER BY 1, 3, 2"),
     ("rollup_total", "SELECT stream::text, dimension, key, count FROM rollup_total ORDER BY 1, 2, 3"),
     ("series", "SELECT minutes, event_type, at, count, users FROM series ORDER BY 1, 2, 3"),
+    ("user_day", "SELECT at, event_type, user_id FROM user_day ORDER BY 1, 2, 3"),
     ("user_hour", "SELECT hour, event_type, user_id FROM user_hour ORDER BY 1, 2, 3"),
     (
         "post_like",

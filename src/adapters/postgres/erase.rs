@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
+use super::open_day;
 use super::rankings::literal;
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges, left_out as summed};
@@ -60,6 +61,7 @@ pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Resu
 /// Everything that names the persons; behind the rest of the batch.
 pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<(), Failure> {
     let gone = Gone::new(users);
+    open_day::lock_for_erasure(session)?;
     remember(session, &gone)?;
     let (hours, cut) = forget_hours(session, &gone)?;
     for range in hour_ranges(hours) {
@@ -68,6 +70,7 @@ pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<()
     for range in hour_ranges(cut) {
         forget_emptied(session, &gone, range)?;
     }
+    open_day::erase(session, &gone.users)?;
     let by_ms = [
         "DELETE FROM recent_forgotten USING unnest($1::text[], $2::int8[]) AS g(u, up_to) WHERE user_id = u AND at <= up_to",
         "DELETE FROM dead_letter USING unnest($1::text[], $2::int8[]) AS g(u, up_to) \

@@ -11,8 +11,8 @@ use jiff::tz::TimeZone;
 use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
-use super::rankings;
 use super::writer::PostgresWriter;
+use super::{open_day, rankings};
 use crate::ledger_fold::{CountedPoint, HOUR_MS, Postponed, forget_sql, kinds, local_days, minutes_sql, points_of};
 use crate::limits::{
     COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
@@ -44,8 +44,10 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let has_time = || begun.elapsed() < Duration::from_millis(FOLD_MS_MAX);
     let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
     let folded = fold_all(writer, due_hour, &has_time);
+    let opened = open_day::keep(writer, zone);
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
+    opened?;
     Ok(folded? | hours? | days?)
 }
 
@@ -192,7 +194,7 @@ fn next_uncounted(session: &mut Session, waiting: &[i64]) -> Result<Option<i64>,
 }
 
 /// One snapshot of several statements, for somebody whose time is that of a writer.
-fn reading(session: &mut Session) -> Result<Transaction<'_>, Failure> {
+pub(super) fn reading(session: &mut Session) -> Result<Transaction<'_>, Failure> {
     Ok(session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true).start()?)
 }
 
@@ -209,8 +211,18 @@ fn count_hour(session: &mut Session, at: i64) -> Result<bool, Failure> {
     }
     let Some(mark) = snapshot.query_opt(MARK, &[&at])?.map(|row| row.get::<_, i64>(0)) else { return Ok(true) };
     let mut points = points_of_hour(&mut snapshot, hour)?;
+    let days = open_day::of_hour(&mut snapshot, hour)?;
     snapshot.commit()?;
+    if !open_day::add_users(session, &days, hour)? {
+        return Ok(false);
+    }
     let mut transaction = session.client.transaction()?;
+    if !days.is_empty() {
+        open_day::lock(&mut transaction)?;
+    }
+    if open_day::of_hour(&mut transaction, hour)? != days {
+        return Ok(false);
+    }
     // A batch that brings something late waits for the row, or is waited for; if one did, the mark is another.
     let now = transaction.query_opt(&format!("{MARK} FOR UPDATE"), &[&at])?;
     let Some(now) = now.map(|row| row.get::<_, i64>(0)) else { return Ok(true) };
@@ -219,6 +231,7 @@ fn count_hour(session: &mut Session, at: i64) -> Result<bool, Failure> {
             return Ok(false);
         }
         points = points_of_hour(&mut transaction, hour)?;
+        open_day::add_users_at_once(&mut transaction, &days, hour)?;
     }
     transaction.batch_execute(&forget_sql(hour))?;
     write_points(&mut transaction, &points)?;

@@ -10,6 +10,7 @@ mod export;
 mod fold;
 pub mod inspect;
 mod maintain;
+mod open_day;
 mod rankings;
 mod read;
 mod retire;

@@ -14,8 +14,9 @@ use postgres::{IsolationLevel, Row, Transaction};
 use super::connect::{Failure, Session};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, has_many_open, known_points, leaders, listed, lists,
-    name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, cover, has_many_open, known_points, known_sql, leaders,
+    listed, lists, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs,
+    with_gone,
 };
 use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -247,13 +248,39 @@ fn read_series(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesP
     let rows = rows
         .iter()
         .map(|row| (row.get::<_, i32>(0).into(), row.get::<_, i32>(1).into(), row.get(2), row.get(3), row.get(4)));
-    let (mut points, missing) = known_points(query, rows);
+    let (mut points, mut missing) = known_points(query, rows);
+    if query.interval == Interval::Day && !missing.is_empty() {
+        read_open_days(&mut reading, query, &mut points, &mut missing)?;
+    }
     for run in runs(&missing) {
         let edges_ms = query.edges_ms[run.start..=run.end].to_vec();
         let counted = count_in(&mut reading, &SeriesQuery { edges_ms, ..query.clone() })?;
         points[run].copy_from_slice(&counted);
     }
     Ok(points)
+}
+
+/// Days that are not over, as far as their users are known; they are missing no more.
+fn read_open_days(
+    reading: &mut Reading<'_>,
+    query: &SeriesQuery,
+    points: &mut [SeriesPoint],
+    missing: &mut Vec<usize>,
+) -> Result<(), postgres::Error> {
+    for row in reading.query(OPEN_DAYS, &[])? {
+        let day: Range<i64> = row.get(0)..row.get(1);
+        let is_it =
+            |number: &usize| query.edges_ms[*number..*number + 2] == [day.start * MINUTE_MS, day.end * MINUTE_MS];
+        let Some(place) = missing.iter().position(is_it) else { continue };
+        let known = reading.query(known_sql(&day, query.event_type).as_str(), &[])?;
+        let known: Vec<(i64, i64)> = known.iter().map(|row| (row.get::<_, i32>(0).into(), row.get(1))).collect();
+        let (sql, users) = rest_sql(&day, query.event_type, &known);
+        for row in reading.query(sql.as_str(), &[])? {
+            points[missing[place]] = SeriesPoint { count: number(&row, 0), users: users + number(&row, 1) };
+        }
+        missing.remove(place);
+    }
+    Ok(())
 }
 
 /// Counts every point of a series, whether or not it was counted before.

@@ -6,6 +6,7 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
+use super::open_day;
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, left_out as summed, person_of};
 use crate::ports::{Batch, Belongings};
@@ -67,6 +68,7 @@ pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<
     for range in hour_ranges(cut) {
         forget_emptied(transaction, range)?;
     }
+    open_day::erase(transaction, GOES)?;
     let up_to = |table: &str| format!("(SELECT up_to FROM going WHERE going.user_id = {table}.user_id)");
     for sql in [
         format!("DELETE FROM recent_forgotten WHERE {GOES} AND at <= {}", up_to("recent_forgotten")),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
-use super::rankings;
 use super::writer::SqliteWriter;
+use super::{open_day, rankings};
 use crate::ledger_fold::{
     CountedPoint, HOUR_MS, Postponed, RollupRow, forget_sql, kinds, local_days, minutes_sql, points_of,
 };
@@ -39,8 +39,10 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let has_time = || begun.elapsed() < Duration::from_millis(FOLD_MS_MAX);
     let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
     let folded = fold_all(writer, due_hour, &has_time);
+    let opened = open_day::keep(writer, zone);
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
+    opened?;
     Ok(folded? | hours? | days?)
 }
 
@@ -243,11 +245,17 @@ fn count_hour(writer: &mut SqliteWriter, at: i64) -> Result<bool> {
     let read = writer.look(|connection| {
         let snapshot = connection.transaction()?;
         let Some(mark) = mark_of(&snapshot, at)? else { return Ok(None) };
-        Ok(Some((mark, points_of_hour(&snapshot, at)?)))
+        Ok(Some((mark, points_of_hour(&snapshot, at)?, open_day::of_hour(&snapshot, at)?)))
     })?;
-    let Some((mark, mut points)) = read else { return Ok(true) };
+    let Some((mark, mut points, days)) = read else { return Ok(true) };
+    if !open_day::add_users(writer, &days, at)? {
+        return Ok(false);
+    }
     writer.step(|connection| {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if open_day::of_hour(&transaction, at)? != days {
+            return Ok(false);
+        }
         let Some(now) = mark_of(&transaction, at)? else { return Ok(true) };
         // It is another where a batch brought something since it was read.
         if now != mark {
@@ -255,6 +263,7 @@ fn count_hour(writer: &mut SqliteWriter, at: i64) -> Result<bool> {
                 return Ok(false);
             }
             points = points_of_hour(&transaction, at)?;
+            open_day::add_users_at_once(&transaction, &days, at)?;
         }
         transaction.execute_batch(&forget_sql(at.div_euclid(60)))?;
         write_points(&transaction, &points)?;

@@ -8,8 +8,9 @@ use rusqlite::{Result, Row, Transaction, params};
 
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, has_many_open, known_points, leaders, listed, lists,
-    name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, cover, has_many_open, known_points, known_sql, leaders,
+    listed, lists, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs,
+    with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -171,13 +172,38 @@ pub(super) fn series(transaction: &Transaction<'_>, query: &SeriesQuery) -> Resu
     let mut statement = transaction.prepare(&points_sql(query))?;
     let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
     let rows = statement.query_map([], of_row)?.collect::<Result<Vec<_>>>()?;
-    let (mut points, missing) = known_points(query, rows.into_iter());
+    let (mut points, mut missing) = known_points(query, rows.into_iter());
+    if query.interval == Interval::Day && !missing.is_empty() {
+        read_open_days(transaction, query, &mut points, &mut missing)?;
+    }
     for run in runs(&missing) {
         let edges_ms = query.edges_ms[run.start..=run.end].to_vec();
         let counted = count_points(transaction, &SeriesQuery { edges_ms, ..query.clone() })?;
         points[run].copy_from_slice(&counted);
     }
     Ok(points)
+}
+
+/// Days that are not over, as far as their users are known; they are missing no more.
+fn read_open_days(
+    transaction: &Transaction<'_>,
+    query: &SeriesQuery,
+    points: &mut [SeriesPoint],
+    missing: &mut Vec<usize>,
+) -> Result<()> {
+    let two = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let days = transaction.prepare_cached(OPEN_DAYS)?.query_map([], two)?.collect::<Result<Vec<(i64, i64)>>>()?;
+    for day in days.into_iter().map(|(at, end)| at..end) {
+        let is_it =
+            |number: &usize| query.edges_ms[*number..*number + 2] == [day.start * MINUTE_MS, day.end * MINUTE_MS];
+        let Some(place) = missing.iter().position(is_it) else { continue };
+        let mut known = transaction.prepare(&known_sql(&day, query.event_type))?;
+        let known = known.query_map([], two)?.collect::<Result<Vec<(i64, i64)>>>()?;
+        let (sql, users) = rest_sql(&day, query.event_type, &known);
+        let of_row = |row: &Row<'_>| Ok(SeriesPoint { count: number(row, 0)?, users: users + number(row, 1)? });
+        points[missing.remove(place)] = transaction.query_row(&sql, [], of_row)?;
+    }
+    Ok(())
 }
 
 /// Counts every point of a series, whether or not it was counted before.

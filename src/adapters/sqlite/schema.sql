@@ -204,6 +204,13 @@ CREATE TABLE IF NOT EXISTS user_hour (
     PRIMARY KEY (hour, event_type, user_id)
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS user_day (
+    at         INTEGER NOT NULL,
+    event_type INTEGER NOT NULL,
+    user_id    TEXT NOT NULL,
+    PRIMARY KEY (at, event_type, user_id)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_b (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_current (

@@ -1,0 +1,134 @@
+//! Keeps the users of the day that is not over: see `ledger_fold`. One writer at a time: no erasure comes in between.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, Result, Row, Transaction, TransactionBehavior, params};
+
+use super::rankings;
+use super::writer::SqliteWriter;
+use crate::ledger_fold::{OPEN_DAYS, begin_sql, day_of};
+use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP};
+
+/// Behind the hours of those that `gone`, a condition, names: what is left of those has to be counted again.
+pub(super) fn erase(transaction: &Transaction<'_>, gone: &str) -> Result<()> {
+    transaction.execute_batch(&format!(
+        "UPDATE series SET users = users - (SELECT count(*) FROM user_day AS d \
+             WHERE d.at = series.at AND d.event_type = series.event_type AND {gone}) WHERE minutes < 0; \
+         DELETE FROM user_day WHERE {gone}; \
+         UPDATE series SET users = NULL, count = count + 1 \
+           WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
+             AND at >= (SELECT min(at) FROM series WHERE minutes < 0) \
+             AND EXISTS (SELECT 1 FROM user_hour WHERE hour = series.at / 60 AND {gone})"
+    ))
+}
+
+/// Begins with the day of the frontier, and gives up those before it.
+pub(super) fn keep(writer: &mut SqliteWriter, zone: &TimeZone) -> Result<()> {
+    let is_kept = |connection: &mut Connection| {
+        let transaction = connection.transaction()?;
+        let day = day_of(rankings::folded(&transaction)?.until_hour, zone);
+        Ok(day.is_none_or(|day| days(&transaction, OPEN_DAYS).is_ok_and(|days| days.contains(&day))))
+    };
+    if !writer.look(is_kept)? {
+        writer.step(|connection| turn(connection, zone))?;
+    }
+    let left = "SELECT EXISTS (SELECT 1 FROM user_day WHERE at NOT IN (SELECT at FROM series WHERE minutes < 0))";
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(FOLD_MS_MAX / 2)
+        && writer.look(|connection| connection.query_row(left, [], |row| row.get(0)))?
+    {
+        let sql = "DELETE FROM user_day WHERE (at, event_type, user_id) IN (SELECT at, event_type, user_id FROM user_day \
+                   WHERE at NOT IN (SELECT at FROM series WHERE minutes < 0) LIMIT ?1)";
+        writer.step(|connection| connection.execute(sql, [OPEN_DAY_USERS_STEP]))?;
+    }
+    Ok(())
+}
+
+fn turn(connection: &mut Connection, zone: &TimeZone) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let Some(day) = day_of(rankings::folded(&transaction)?.until_hour, zone) else { return Ok(()) };
+    transaction.execute("DELETE FROM series WHERE minutes < 0 AND at - minutes <= ?1", [day.start])?;
+    // What is left of it goes first.
+    let left = transaction.prepare("SELECT 1 FROM user_day WHERE at = ?1")?.exists([day.start])?;
+    if !left && days(&transaction, OPEN_DAYS)?.len() < 2 {
+        transaction.execute_batch(&begin_sql(&day))?;
+    }
+    transaction.commit()
+}
+
+fn days(transaction: &Transaction<'_>, sql: &str) -> Result<Vec<Range<i64>>> {
+    let mut statement = transaction.prepare(sql)?;
+    statement.query_map([], |row| Ok(row.get(0)?..row.get(1)?))?.collect()
+}
+
+/// The days that keep an hour's users.
+pub(super) fn of_hour(transaction: &Transaction<'_>, at: i64) -> Result<Vec<Range<i64>>> {
+    days(transaction, &format!("{OPEN_DAYS} AND at <= {at} AND at - minutes > {at} ORDER BY 1, 2"))
+}
+
+/// Users of the hour that begins at a minute, some at a time; false where a day is kept no more.
+pub(super) fn add_users(writer: &mut SqliteWriter, days: &[Range<i64>], at: i64) -> Result<bool> {
+    for day in days {
+        let mut last = Some((0, String::new()));
+        while let Some(after) = last {
+            let added = writer.step(|connection| {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                if !of_hour(&transaction, at)?.contains(day) {
+                    return Ok(None);
+                }
+                let last = add_some(&transaction, day, at.div_euclid(60), after)?;
+                transaction.commit()?;
+                Ok(Some(last))
+            })?;
+            let Some(added) = added else { return Ok(false) };
+            last = added;
+        }
+    }
+    Ok(true)
+}
+
+/// All of them, of an hour that has few.
+pub(super) fn add_users_at_once(transaction: &Transaction<'_>, days: &[Range<i64>], at: i64) -> Result<()> {
+    for day in days {
+        let mut last = Some((0, String::new()));
+        while let Some(after) = last {
+            last = add_some(transaction, day, at.div_euclid(60), after)?;
+        }
+    }
+    Ok(())
+}
+
+/// The next ones behind a type and user; the last of them where there may be more.
+fn add_some(
+    transaction: &Transaction<'_>,
+    day: &Range<i64>,
+    hour: i64,
+    (kind, user): (i64, String),
+) -> Result<Option<(i64, String)>> {
+    let mut some = transaction.prepare_cached(
+        "SELECT event_type, user_id FROM user_hour WHERE hour = ?1 AND (event_type, user_id) > (?2, ?3) \
+         ORDER BY event_type, user_id LIMIT ?4",
+    )?;
+    let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let some = some
+        .query_map(params![hour, kind, user, OPEN_DAY_USERS_STEP], of_row)?
+        .collect::<Result<Vec<(i64, String)>>>()?;
+    let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO user_day VALUES (?1, ?2, ?3)")?;
+    let mut added = [0i64; 6];
+    for (kind, user) in &some {
+        for kind in [0, *kind] {
+            added[kind as usize % 6] += add.execute(params![day.start, kind, user])? as i64;
+        }
+    }
+    let mut count = transaction.prepare_cached(
+        "INSERT INTO series (minutes, event_type, at, count, users) VALUES (?1, ?2, ?3, 0, ?4) \
+         ON CONFLICT DO UPDATE SET users = users + excluded.users",
+    )?;
+    for (kind, users) in added.into_iter().enumerate().filter(|(_, users)| *users > 0) {
+        count.execute(params![day.start - day.end, kind as i64, day.start, users])?;
+    }
+    let is_full = some.len() as i64 == OPEN_DAY_USERS_STEP;
+    Ok(some.into_iter().next_back().filter(|_| is_full))
+}
