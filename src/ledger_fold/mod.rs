@@ -27,9 +27,9 @@ pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_cou
 pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, Places, StoredRow};
 pub use erasing::{Belonging, Erased, erased_users, hour_ranges, person_of};
-pub use exact::{has_many_open, listed, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
+pub use exact::{name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
-pub use leaders::{Counts, Heads, List, Terms, leaders, lists};
+pub use leaders::{Counts, Heads, List, Terms, besides, leaders, led_by};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
 pub use places::{LeftOutRow, left_out};
 pub use points::{forget_sql, kinds, known_points, local_days, minutes_sql, points_sql, runs, series_code};
