@@ -26,7 +26,7 @@ mod verdicts;
 pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
 pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, Places, StoredRow};
-pub use erasing::{Belonging, Erased, erased_users, hour_ranges, person_of};
+pub use erasing::{Belonging, Erased, MaybeErased, erased_users, hour_ranges, person_of};
 pub use exact::{name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use leaders::{Counts, Heads, List, Terms, besides, leaders, led_by};
