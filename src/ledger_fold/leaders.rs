@@ -73,8 +73,11 @@ fn lists(terms: &[Terms]) -> Vec<List> {
 /// The lists that a ranking's first names are read from, and the terms that a name's sum is then made of; `None` where all
 /// names have to be read: there are no lists, or so many hours that are in none.
 pub fn led_by(terms: &[Terms]) -> Option<(Vec<List>, Vec<Terms>)> {
+    if has_many_open(terms) {
+        return None;
+    }
     let lists = lists(terms);
-    (!lists.is_empty() && !has_many_open(terms)).then(|| (lists, listed(terms)))
+    (!lists.is_empty()).then(|| (lists, listed(terms)))
 }
 
 /// What names have besides the lists: by raw rows, and by what is open.
