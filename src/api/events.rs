@@ -226,7 +226,8 @@ impl Api {
                     settle_row(&mut body, rows[at], verdict);
                 }
                 body.results.sort_by_key(|row| row.index);
-                answer::json(exchange, 201, &body);
+                // As where each row was refused at the door.
+                answer::json(exchange, if body.accepted == 0 { 400 } else { 201 }, &body);
             }
             Some(_) => answer::json(exchange, 202, &body),
         }

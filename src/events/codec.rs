@@ -29,6 +29,20 @@ pub enum Record<'a> {
     Lost,
 }
 
+impl Record<'_> {
+    /// When it came in; milliseconds since the epoch.
+    pub fn received_ms(&self) -> Option<i64> {
+        match self {
+            Record::Event(event) => Some(event.received_at_ms),
+            Record::Forget(Forget { at_ms, .. })
+            | Record::PostPut(PostPut { at_ms, .. })
+            | Record::PostDelete(PostDelete { at_ms, .. })
+            | Record::Erase(Erase { at_ms, .. }) => Some(*at_ms),
+            Record::Lost => None,
+        }
+    }
+}
+
 /// Removes one or all of a user's recent searches that happened up to `at_ms`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forget<'a> {

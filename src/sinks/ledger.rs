@@ -251,8 +251,8 @@ impl LedgerSink {
         };
         self.status.applied(batch.records.len(), started.elapsed());
         self.status.passed_lost(batch.from.position, &batch.records);
-        if let Some(Record::Event(last)) = batch.records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
-            self.status.current_as_of(last.received_at_ms);
+        if let Some(last_ms) = batch.records.iter().rev().find_map(Record::received_ms) {
+            self.status.current_as_of(last_ms);
         }
         debug_assert!(verdicts.is_sorted_by_key(|(position, _)| *position));
         debug_assert!(verdicts.iter().filter(|(_, v)| *v == Verdict::Dead).count() <= batch.records.len());

@@ -175,8 +175,8 @@ impl LiveSink {
         writer.apply(&batch)?;
         self.status.applied(records.len(), started.elapsed());
         self.status.passed_lost(frames.from.position, &records);
-        if let Some(Record::Event(last)) = records.iter().rev().find(|r| matches!(r, Record::Event(_))) {
-            self.status.current_as_of(last.received_at_ms);
+        if let Some(last_ms) = records.iter().rev().find_map(Record::received_ms) {
+            self.status.current_as_of(last_ms);
         }
         Ok(())
     }

@@ -158,10 +158,30 @@ fn read_answer(stream: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<A
         headers.push((name.to_owned(), value.to_owned()));
     }
     let mut answer = Answer { status, headers, body: Vec::new() };
-    if !is_head {
+    let is_chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+    if is_chunked && !is_head {
+        answer.body = read_chunks(stream)?;
+    } else if !is_head {
         let length = answer.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
         answer.body = vec![0; length];
         stream.read_exact(&mut answer.body)?;
     }
     Ok(answer)
+}
+
+/// A body in chunks, its last one included: an error where that does not come.
+fn read_chunks(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim_end(), 16).map_err(|_| ErrorKind::UnexpectedEof)?;
+        let begin = body.len();
+        body.resize(begin + length + 2, 0);
+        stream.read_exact(&mut body[begin..])?;
+        body.truncate(begin + length);
+        if length == 0 {
+            return Ok(body);
+        }
+    }
 }

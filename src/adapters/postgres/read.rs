@@ -192,7 +192,7 @@ pub(super) fn recent(session: &mut Session, user_id: &str, now_ms: i64) -> Resul
 }
 
 /// Searches of the last hour, oldest first, those of one request in its order (rows of the same time are in one
-/// partition, and written one behind the other): of one user, or of all.
+/// partition, and written one behind the other, but where they fill the room that an erasure left): of one user, or of all.
 fn recent_rows(
     transaction: &mut Transaction<'_>,
     user_id: Option<&str>,
