@@ -121,9 +121,8 @@ impl Collected {
         let stats = &self.http;
         let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
         counter(encoder, "http_requests", "Requests handled", [(NO_LABELS, stats.requests())])?;
-        let classes: Vec<([(&str, String); 1], u64)> = (1..=5)
-            .map(|class| ([("class", format!("{class}xx"))], stats.responses(class)))
-            .collect();
+        let classes: Vec<([(&str, String); 1], u64)> =
+            (1..=5).map(|class| ([("class", format!("{class}xx"))], stats.responses(class))).collect();
         let classes = classes.iter().map(|(labels, value)| (labels.as_slice(), *value));
         counter(encoder, "http_responses", "Responses by class of status", classes)?;
         let open = stats.connections_open.load(Ordering::Relaxed) as u64;
