@@ -11,15 +11,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{LedgerSink, SinkState, Steady, Trust};
+use super::{LedgerSink, Level, SinkState, Steady, Trust};
 use crate::limits::JOURNAL_KEEP_MS;
 use crate::ports::{LedgerWriter, Position, StoreError};
 
 const EVERY: Duration = Duration::from_secs(60);
 /// How soon it is seen that the sink follows.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// A day goes only where everything that was durable so long ago is applied.
-const RETIRE_BEHIND: Duration = Duration::from_secs(120);
 
 /// What is to be remembered from one turn to the next.
 pub struct Housekeeping {
@@ -29,14 +27,13 @@ pub struct Housekeeping {
     /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
     /// long as the journal is kept for replays.
     passed: VecDeque<(Instant, Position)>,
-    /// Where the journal ended, and when.
-    ended: VecDeque<(Instant, Position)>,
+    level: Level,
 }
 
 impl Housekeeping {
     /// Nothing is done and nobody asked before the first turn.
     pub fn new(sink: Arc<LedgerSink>) -> Housekeeping {
-        Housekeeping { sink, writer: None, passed: VecDeque::new(), ended: VecDeque::new() }
+        Housekeeping { sink, writer: None, passed: VecDeque::new(), level: Level::default() }
     }
 
     /// Starts its thread, which ends when the sink is asked to.
@@ -53,8 +50,9 @@ impl Housekeeping {
                 status.sleep(LOOK_EVERY);
                 continue;
             }
-            let trust = steady.look(Instant::now(), self.sink.clock.now_ms());
-            if catch_unwind(AssertUnwindSafe(|| self.tend(trust))).is_err() {
+            let now = Instant::now();
+            let trust = steady.look(now, self.sink.clock.now_ms());
+            if catch_unwind(AssertUnwindSafe(|| self.tend(now, trust))).is_err() {
                 self.writer = None;
                 self.report::<()>(Err(StoreError::Fatal("it panicked; the log has the place".into())));
             }
@@ -63,36 +61,26 @@ impl Housekeeping {
     }
 
     /// One turn: all that is due.
-    pub fn tend(&mut self, trust: Trust) {
+    pub fn tend(&mut self, now: Instant, trust: Trust) {
         let sink = self.sink.clone();
-        self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
+        self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
         let now_ms = sink.clock.now_ms();
         if trust != Trust::None {
             self.call(|writer| writer.maintain(now_ms));
         }
         while self.call(|writer| writer.fold(now_ms, &sink.zone)).unwrap_or(false) && !sink.status.is_stopping() {}
-        let is_level = self.is_level();
+        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
+        let is_level = self.level.look(now, sink.journal.end_position(), applied);
         if trust == Trust::Full && is_level {
             self.call(|writer| writer.retire(now_ms, sink.retention_days));
         }
         while let Some((at, position)) = self.passed.front().copied() {
-            if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
+            if now.duration_since(at) < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
             }
             self.call(|writer| writer.prune_verdicts(sink.journal.stream(), position));
             self.passed.pop_front();
         }
-    }
-
-    /// Ledger and follower have applied what was durable a while ago. What came since may wait: a day that goes is older, by
-    /// more than that, than anything that is still taken.
-    fn is_level(&mut self) -> bool {
-        self.ended.push_back((Instant::now(), self.sink.journal.end_position()));
-        while self.ended.get(1).is_some_and(|(at, _)| at.elapsed() >= RETIRE_BEHIND) {
-            self.ended.pop_front();
-        }
-        let applied = self.sink.follower.load(Ordering::Acquire).min(self.sink.status.position());
-        self.ended.front().is_some_and(|(at, end)| at.elapsed() >= RETIRE_BEHIND && *end <= applied)
     }
 
     fn call<R>(&mut self, job: impl FnOnce(&mut dyn LedgerWriter) -> Result<R, StoreError>) -> Option<R> {

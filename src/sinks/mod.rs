@@ -7,6 +7,7 @@
 mod handover;
 mod housekeeping;
 mod ledger;
+mod level;
 mod live;
 mod status;
 mod steady;
@@ -14,6 +15,7 @@ mod steady;
 pub use handover::Handover;
 pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};
+pub use level::Level;
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
 pub use steady::{Steady, Trust};

@@ -174,8 +174,13 @@ impl Instance {
 
     /// Housekeeping, where the ledger's sink follows.
     pub(crate) fn keep_house(&mut self) {
+        self.keep_house_at(Instant::now(), Trust::First);
+    }
+
+    /// The same at a time, with a wall clock that is trusted so far.
+    pub(crate) fn keep_house_at(&mut self, now: Instant, trust: Trust) {
         if self.ledger.is_some() {
-            self.housekeeping.tend(Trust::First);
+            self.housekeeping.tend(now, trust);
         }
     }
 
