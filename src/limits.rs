@@ -335,6 +335,14 @@ pub const POSTGRES_WRITE_STATEMENT_MS_MAX: u64 = 20_000;
 pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
 /// … which is this much for each like; measured: 4 µs, its row of the log included.
 pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
+/// A day goes only where everything that was durable so long ago is applied, by the ledger and by who follows it.
+pub const RETIRE_BEHIND_MS: u64 = 120_000;
+/// What a writer remembers of who was erased, in bits: 8 MiB, as soon as anybody was. It says who may have been, and the ledger
+/// is asked about those of a batch: in vain for one of 90,000 users where a million were erased, for one of 25 of ten million.
+/// A list of them, about 100 bytes each, would grow for ever.
+pub const ERASED_FILTER_BITS: usize = 1 << 26;
+/// So many erased users are read at a time, to be remembered.
+pub const ERASED_READ_MAX: i64 = 50_000;
 /// Erasures of one batch may take this long beyond what a batch usually does: no index serves them, so that no event has to
 /// pay for one; the ledger waits meanwhile, and journals hold what comes. Each table is read once for all of them, so their
 /// number needs no bound of its own beside the batch's, which is halved where even this is not enough.

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::app::App;
 use crate::cache::WAIT_BOUNDS_MS;
 use crate::events::STRATEGIES;
-use crate::http::{Counter, DURATION_BOUNDS_US, Stats};
+use crate::http::{DURATION_BOUNDS_US, Stats};
 use crate::sinks::SinkState;
 
 /// The registry.
@@ -120,11 +120,9 @@ impl Collected {
     fn encode_http(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let stats = &self.http;
         let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
-        let sum = |value: &Counter| [(NO_LABELS, value.load(Ordering::Relaxed))];
-        counter(encoder, "http_requests", "Requests handled", sum(&stats.requests))?;
-        let classes: Vec<([(&str, String); 1], u64)> = (1..=5)
-            .map(|class| ([("class", format!("{class}xx"))], stats.responses[class].load(Ordering::Relaxed)))
-            .collect();
+        counter(encoder, "http_requests", "Requests handled", [(NO_LABELS, stats.requests())])?;
+        let classes: Vec<([(&str, String); 1], u64)> =
+            (1..=5).map(|class| ([("class", format!("{class}xx"))], stats.responses(class))).collect();
         let classes = classes.iter().map(|(labels, value)| (labels.as_slice(), *value));
         counter(encoder, "http_responses", "Responses by class of status", classes)?;
         let open = stats.connections_open.load(Ordering::Relaxed) as u64;
@@ -134,8 +132,8 @@ impl Collected {
         counter(encoder, "http_connections_shed", "Idle connections closed for others", one(&stats.connections_shed))?;
         counter(encoder, "http_timeouts", "Deadlines that ended a connection", one(&stats.timeouts))?;
         counter(encoder, "http_tls_failures", "TLS connections broken off", one(&stats.tls_failures))?;
-        counter(encoder, "http_received_bytes", "Bytes received", sum(&stats.bytes_in))?;
-        counter(encoder, "http_sent_bytes", "Bytes sent", sum(&stats.bytes_out))?;
+        counter(encoder, "http_received_bytes", "Bytes received", [(NO_LABELS, stats.bytes_in())])?;
+        counter(encoder, "http_sent_bytes", "Bytes sent", [(NO_LABELS, stats.bytes_out())])?;
         counter(encoder, "http_handler_panics", "Panics of handlers", one(&stats.handler_panics))?;
         let workers: Vec<([(&str, String); 1], u64)> = stats
             .connections_of_worker
@@ -149,7 +147,7 @@ impl Collected {
     }
 
     fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let spread = self.http.durations.read();
+        let spread = self.http.durations();
         let bounds = DURATION_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(spread.counts.iter().copied()).collect();
         let help = "From the first byte of a request to the write of its answer";

@@ -35,7 +35,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
-use event_tracker::sinks::SinkState;
+use event_tracker::sinks::{SinkState, Trust};
 use faulty::{Call, Fault};
 use instance::Instance;
 use ledgers::click;
@@ -156,6 +156,32 @@ fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
         assert!(instance.to_ledger.begun(Call::Maintain) > 0);
         assert_eq!(running.statuses[0].state(), SinkState::Following, "{fault:?}");
     }
+}
+
+#[test]
+fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_ago() {
+    let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory).expect("needs no server");
+    let mut instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+    instance.stand().expect("nothing fails");
+    let begun = Instant::now();
+    let house_at = |instance: &mut Instance, seconds: u64, trust: Trust| {
+        let before = instance.to_ledger.done(Call::Retire);
+        instance.keep_house_at(begun + Duration::from_secs(seconds), trust);
+        instance.to_ledger.done(Call::Retire) > before
+    };
+    assert!(!house_at(&mut instance, 0, Trust::Full), "nobody knows yet how it was");
+    instance.append(&[click(1, ledgers::NOW)]);
+    assert!(!house_at(&mut instance, 60, Trust::Full));
+    assert!(house_at(&mut instance, 120, Trust::Full), "what came since may wait");
+    assert!(!house_at(&mut instance, 179, Trust::First), "a clock that is not trusted");
+    assert!(!house_at(&mut instance, 180, Trust::Full), "the ledger has to apply it");
+    instance.step_ledger().expect("nothing fails");
+    assert!(!house_at(&mut instance, 190, Trust::Full), "so has the live store");
+    instance.step_live().expect("nothing fails");
+    assert!(house_at(&mut instance, 200, Trust::Full));
+    instance.append(&[click(1, ledgers::NOW)]);
+    assert!(house_at(&mut instance, 1_000, Trust::Full), "nobody looked meanwhile");
+    assert!(!house_at(&mut instance, 1_120, Trust::Full));
 }
 
 #[test]

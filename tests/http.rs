@@ -25,7 +25,7 @@ fn a_get_is_answered_wherever_it_is_cut() {
         assert_eq!(answer.status, 200, "cut at {cut}");
         assert_eq!(answer.text(), "Get /a%20b ?x=1&y=2 []", "cut at {cut}");
     }
-    assert_eq!(server.stats().requests.load(Ordering::Relaxed), request.len() as u64 + 1);
+    assert_eq!(server.stats().requests(), request.len() as u64 + 1);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn the_end_inside_a_request_reaches_no_handler() {
         stream.shutdown(Shutdown::Write).expect("shutdown");
         assert!(is_closed(&mut stream, 1_000), "{part}");
     }
-    assert_eq!(server.stats().requests.load(Ordering::Relaxed), 0);
+    assert_eq!(server.stats().requests(), 0);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_broken_request_is_refused_after_the_answers_before_it() {
         assert!(body["error"].is_string() && body["message"].is_string(), "{name}");
         assert!(is_closed(&mut stream, 2_000), "{name}");
     }
-    let handled = server.stats().requests.load(Ordering::Relaxed);
+    let handled = server.stats().requests();
     assert_eq!(handled, violations().len() as u64, "only those before were handled");
     let refused: u64 = server.stats().refusals.iter().map(|count| count.load(Ordering::Relaxed)).sum();
     assert_eq!(refused, violations().len() as u64);
@@ -424,8 +424,8 @@ fn durations_count_every_answer_from_its_first_byte_to_its_write() {
     stream.write_all(b"Host: h\r\n\r\n").expect("write");
     read_answer(&mut stream);
     // Counted right after the write that the client has seen.
-    wait_for(|| server.stats().durations.read().counts.iter().sum::<u64>() == 5);
-    let spread = server.stats().durations.read();
+    wait_for(|| server.stats().durations().counts.iter().sum::<u64>() == 5);
+    let spread = server.stats().durations();
     let from = |us: u64| {
         let slower = DURATION_BOUNDS_US.iter().zip(&spread.counts[1..]).filter(|(bound, _)| **bound >= us);
         slower.map(|(_, count)| count).sum::<u64>()
@@ -511,7 +511,7 @@ fn past_the_cap_with_nobody_idle_a_newcomer_gets_503() {
     for stream in &mut busy {
         stream.write_all(b"GET / HTTP/1.1\r\n").expect("write");
     }
-    wait_for(|| server.stats().bytes_in.load(Ordering::Relaxed) == 2 * 16);
+    wait_for(|| server.stats().bytes_in() == 2 * 16);
     let mut third = connect(&server);
     let answer = read_answer(&mut third);
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
@@ -571,7 +571,7 @@ fn a_stop_loses_no_request_under_load() {
     assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     let answered: u64 = clients.into_iter().map(|client| client.join().expect("client")).sum();
     assert!(answered > 0);
-    assert_eq!(answered, stats.requests.load(Ordering::Relaxed), "each request that was handled was answered");
+    assert_eq!(answered, stats.requests(), "each request that was handled was answered");
     assert!(TcpStream::connect(address).is_err(), "nobody listens");
 }
 
@@ -580,7 +580,7 @@ fn a_stop_cuts_what_outlasts_its_grace() {
     let server = echo(Config::default());
     let mut stream = connect(&server);
     stream.write_all(b"GET / HTTP/1.1\r\n").expect("write");
-    wait_for(|| server.stats().bytes_in.load(Ordering::Relaxed) == 16);
+    wait_for(|| server.stats().bytes_in() == 16);
     let since = Instant::now();
     assert!(!server.stop(Duration::from_millis(100)));
     assert!(since.elapsed() < Duration::from_millis(600));

@@ -191,7 +191,7 @@ impl Connection {
                         self.begun_us = self.now_us;
                     }
                     self.input.came(length);
-                    self.shared.stats.bytes_in.add(self.seat.worker, length as u64);
+                    self.shared.stats.of(self.seat.worker).came(length);
                     if let Stage::Body(body) = &mut self.stage {
                         body.received += length;
                     }
@@ -366,7 +366,7 @@ impl Connection {
             body: &bytes[body.range()],
             peer: self.peer,
         };
-        self.shared.stats.requests.add(self.seat.worker, 1);
+        self.shared.stats.of(self.seat.worker).request();
         let mut exchange = Exchange::new(&mut self.outlet, shape);
         if let Some(id) = &request_id {
             exchange.carry(&[(REQUEST_ID, id)]);
@@ -389,7 +389,7 @@ impl Connection {
             has_stalled = true;
             watch.arm(Fired::Both, self.shared.config.write_stall_ms);
         });
-        self.shared.stats.bytes_out.add(self.seat.worker, output.len() as u64);
+        self.shared.stats.of(self.seat.worker).went(output.len());
         output.clear();
         self.count_durations();
         if has_stalled {
@@ -404,7 +404,7 @@ impl Connection {
         self.now_us = now_us;
         let answers = std::mem::take(&mut self.outlet.unsent);
         if answers > 0 {
-            self.shared.stats.durations.add(self.seat.worker, now_us - self.begun_us, answers);
+            self.shared.stats.of(self.seat.worker).took(now_us - self.begun_us, answers);
         }
         if !self.outlet.log.is_empty() {
             let is_open = self.outlet.has_stream();

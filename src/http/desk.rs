@@ -1,9 +1,9 @@
 //! What the connections of one worker share: buffers to lend and the date of the second.
 //!
-//! A connection has buffers only while it has bytes, so ten thousand idle ones cost no buffers at all. The lock is
-//! one worker's own: it is never contended, and held for a few moves.
+//! A connection has buffers only while it has bytes, so ten thousand idle ones cost no buffers at all. Each worker has a
+//! desk of its own, in its thread: a connection never leaves its worker, and nothing here parks, so there is no lock.
 
-use std::sync::Mutex;
+use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exchange::Held;
@@ -21,54 +21,51 @@ pub(super) struct Lent {
     pub(super) held: Vec<Held>,
 }
 
-pub(super) struct Desk {
-    state: Mutex<State>,
-}
-
-struct State {
+struct Desk {
     spare: Vec<Lent>,
     date: DateLine,
     /// When the next second begins, in microseconds of the monotonic clock.
     date_until_us: u64,
 }
 
-impl Desk {
-    pub(super) fn new() -> Desk {
-        Desk { state: Mutex::new(State { spare: Vec::new(), date: [b' '; 37], date_until_us: 0 }) }
-    }
+thread_local! {
+    static DESK: RefCell<Desk> =
+        const { RefCell::new(Desk { spare: Vec::new(), date: [b' '; 37], date_until_us: 0 }) };
+}
 
-    /// Buffers for a connection that gets bytes.
-    pub(super) fn lend(&self) -> Lent {
-        let spare = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).spare.pop();
-        spare.unwrap_or_else(|| Lent {
-            input: vec![0; READ_BUFFER_BYTES],
-            output: Vec::with_capacity(READ_BUFFER_BYTES / 4),
-            held: Vec::new(),
-        })
-    }
+/// Buffers for a connection that gets bytes.
+pub(super) fn lend() -> Lent {
+    let spare = DESK.with_borrow_mut(|desk| desk.spare.pop());
+    spare.unwrap_or_else(|| Lent {
+        input: vec![0; READ_BUFFER_BYTES],
+        output: Vec::with_capacity(READ_BUFFER_BYTES / 4),
+        held: Vec::new(),
+    })
+}
 
-    /// Takes them back, empty.
-    pub(super) fn give_back(&self, lent: Lent) {
-        if lent.input.len() != READ_BUFFER_BYTES || lent.output.capacity() > OUTPUT_BYTES_KEPT {
-            return;
+/// Takes them back, empty.
+pub(super) fn give_back(lent: Lent) {
+    if lent.input.len() != READ_BUFFER_BYTES || lent.output.capacity() > OUTPUT_BYTES_KEPT {
+        return;
+    }
+    DESK.with_borrow_mut(|desk| {
+        if desk.spare.len() < LENT_BUFFERS_KEPT {
+            desk.spare.push(lent);
         }
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if state.spare.len() < LENT_BUFFERS_KEPT {
-            state.spare.push(lent);
-        }
-    }
+    });
+}
 
-    /// The `Date` line of this second, and until when it is that of `now_us` on the monotonic clock. The wall clock is
-    /// looked at once a second: one that was set shows in the next.
-    pub(super) fn date(&self, now_us: u64) -> (DateLine, u64) {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if now_us >= state.date_until_us {
+/// The `Date` line of this second, and until when it is that of `now_us` on the monotonic clock. The wall clock is looked
+/// at once a second: one that was set shows in the next.
+pub(super) fn date(now_us: u64) -> (DateLine, u64) {
+    DESK.with_borrow_mut(|desk| {
+        if now_us >= desk.date_until_us {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            state.date = date_line(since.as_secs());
-            state.date_until_us = now_us + 1_000_000 - u64::from(since.subsec_micros());
+            desk.date = date_line(since.as_secs());
+            desk.date_until_us = now_us + 1_000_000 - u64::from(since.subsec_micros());
         }
-        (state.date, state.date_until_us)
-    }
+        (desk.date, desk.date_until_us)
+    })
 }
 
 fn date_line(second: u64) -> DateLine {

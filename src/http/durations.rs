@@ -5,8 +5,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crossbeam::utils::CachePadded;
-
 use super::stats::add;
 
 /// Upper bounds of the buckets in microseconds, half to a third apart: a quantile read from them is at most that far off.
@@ -15,19 +13,18 @@ pub const DURATION_BOUNDS_US: [u64; 22] = [
     150_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
+const BUCKETS: usize = DURATION_BOUNDS_US.len() + 1;
+
+/// The histogram of one worker, which alone adds to it.
 #[derive(Default)]
-struct Shard {
-    // One more than bounds: longer than all of them.
-    counts: [AtomicU64; DURATION_BOUNDS_US.len() + 1],
+#[repr(C)]
+pub(super) struct Durations {
     sum_us: AtomicU64,
+    // One more than bounds: longer than all of them.
+    counts: [AtomicU64; BUCKETS],
 }
 
-/// A histogram, one shard a worker.
-pub struct Durations {
-    shards: Box<[CachePadded<Shard>]>,
-}
-
-/// What a histogram holds at one moment; shards are read one after another.
+/// What a histogram holds at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
     /// Requests by bucket, in the order of [`DURATION_BOUNDS_US`], then those that took longer.
@@ -35,29 +32,28 @@ pub struct Spread {
     pub sum_us: u64,
 }
 
+impl Default for Spread {
+    fn default() -> Spread {
+        Spread { counts: vec![0; BUCKETS], sum_us: 0 }
+    }
+}
+
 impl Durations {
-    pub(super) fn new(shards: usize) -> Durations {
-        Durations { shards: (0..shards.max(1)).map(|_| CachePadded::default()).collect() }
+    /// Adds `count` requests that took `us` microseconds.
+    pub(super) fn add(&self, us: u64, count: u64) {
+        // Nearly all are within the first bound.
+        let is_first = us <= DURATION_BOUNDS_US[0];
+        let bucket = if is_first { 0 } else { DURATION_BOUNDS_US.partition_point(|bound| *bound < us) };
+        add(&self.counts[bucket], count);
+        add(&self.sum_us, us * count);
     }
 
-    /// Adds `count` requests that took `us` microseconds; the worker itself calls.
-    pub(super) fn add(&self, worker: usize, us: u64, count: u64) {
-        let shard = &self.shards[worker];
-        let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < us);
-        add(&shard.counts[bucket], count);
-        add(&shard.sum_us, us * count);
-    }
-
-    /// The sum of all shards.
-    pub fn read(&self) -> Spread {
-        let mut spread = Spread { counts: vec![0; DURATION_BOUNDS_US.len() + 1], sum_us: 0 };
-        for shard in &self.shards {
-            for (sum, count) in spread.counts.iter_mut().zip(&shard.counts) {
-                *sum += count.load(Ordering::Relaxed);
-            }
-            spread.sum_us += shard.sum_us.load(Ordering::Relaxed);
+    /// Adds what it holds to a sum of several.
+    pub(super) fn add_to(&self, spread: &mut Spread) {
+        for (sum, count) in spread.counts.iter_mut().zip(&self.counts) {
+            *sum += count.load(Ordering::Relaxed);
         }
-        spread
+        spread.sum_us += self.sum_us.load(Ordering::Relaxed);
     }
 }
 
@@ -67,11 +63,13 @@ mod tests {
 
     #[test]
     fn a_duration_counts_in_the_first_bucket_that_is_not_below_it() {
-        let durations = Durations::new(2);
+        let durations = [Durations::default(), Durations::default()];
         for (worker, us) in [(0, 0), (1, 250), (0, 251), (1, 10_000_000), (0, 10_000_001)] {
-            durations.add(worker, us, 2);
+            durations[worker].add(us, 2);
         }
-        let Spread { counts, sum_us } = durations.read();
+        let mut spread = Spread::default();
+        durations.iter().for_each(|one| one.add_to(&mut spread));
+        let Spread { counts, sum_us } = spread;
         let filled: Vec<(usize, u64)> = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
         assert_eq!(filled, [(0, 4), (1, 2), (21, 2), (22, 2)]);
         assert_eq!(sum_us, 2 * (250 + 251 + 10_000_000 + 10_000_001));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::access_log::{Lines, new_id};
-use super::desk::Lent;
+use super::desk::{self, Lent};
 use super::head::Head;
 use super::refusal::Refusal;
 use super::response::{Answer, DateLine, Shape, error_body, header_lines, render, render_refusal, render_stream};
@@ -119,7 +119,7 @@ impl Outlet {
 
     /// Buffers for a turn; the input's goes to the caller.
     pub(super) fn lend(&mut self) -> Vec<u8> {
-        let Lent { input, output, held } = self.shared.desk(self.watch.worker).lend();
+        let Lent { input, output, held } = desk::lend();
         self.output = output;
         self.held = held;
         input
@@ -129,13 +129,13 @@ impl Outlet {
     pub(super) fn give_back(&mut self, input: Vec<u8>) {
         let output = std::mem::take(&mut self.output);
         let held = std::mem::take(&mut self.held);
-        self.shared.desk(self.watch.worker).give_back(Lent { input, output, held });
+        desk::give_back(Lent { input, output, held });
     }
 
     /// Answers from here on are dated with `now_us`.
     pub(super) fn date(&mut self, now_us: u64) {
         if now_us >= self.date_until_us {
-            (self.date, self.date_until_us) = self.shared.desk(self.watch.worker).date(now_us);
+            (self.date, self.date_until_us) = desk::date(now_us);
         }
     }
 
@@ -214,7 +214,7 @@ impl Outlet {
     }
 
     fn count(&self, status: u16) {
-        self.shared.stats.responses[usize::from(status / 100).min(5)].add(self.watch.worker, 1);
+        self.shared.stats.of(self.watch.worker).response(status);
     }
 }
 

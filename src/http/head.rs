@@ -12,6 +12,9 @@ use super::Config;
 use super::refusal::Refusal;
 use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 
+/// Browsers send up to twenty. Room for all that may come would put a page of unused stack between two used ones.
+const HEADERS_USUAL: usize = 32;
+
 /// A method that HTTP defines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -257,7 +260,7 @@ fn parse_at_once(head: &mut Head, bytes: &[u8], config: &Config) -> Result<Optio
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Ok(None);
     }
-    parsed(bytes, config, |length, parsed| {
+    parsed::<_, HEADERS_USUAL>(bytes, config, |length, parsed| {
         let Ok(httparse::Status::Complete(length)) = length else { return Ok(None) };
         let bytes = &bytes[..length];
         if length > config.head_bytes_max || !has_strict_lines(parsed, bytes, config) {
@@ -289,7 +292,7 @@ fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> 
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(Refusal::RequestLine);
     }
-    parsed(bytes, config, |length, parsed| match length {
+    parsed::<_, HEADERS_MAX>(bytes, config, |length, parsed| match length {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => take(head, parsed, bytes),
         Ok(_) => Err(Refusal::LineEnding),
         Err(httparse::Error::Version) => Err(wrong_version(bytes)),
@@ -299,15 +302,15 @@ fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> 
     })
 }
 
-/// What `httparse` makes of the bytes, for as long as `then` looks at it.
-fn parsed<'b, T>(
+/// What `httparse` makes of the bytes and at most `ROOM` headers, for as long as `then` looks at it.
+fn parsed<'b, T, const ROOM: usize>(
     bytes: &'b [u8],
     config: &Config,
     then: impl FnOnce(httparse::Result<usize>, &httparse::Request<'_, 'b>) -> T,
 ) -> T {
-    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_MAX];
+    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; ROOM];
     let mut request = httparse::Request::new(&mut []);
-    let length = request.parse_with_uninit_headers(bytes, &mut room[..config.headers_max.min(HEADERS_MAX)]);
+    let length = request.parse_with_uninit_headers(bytes, &mut room[..config.headers_max.min(ROOM)]);
     then(length, &request)
 }
 

@@ -34,12 +34,12 @@ mod stats;
 mod stream;
 mod tls;
 
-pub use durations::{DURATION_BOUNDS_US, Durations, Spread};
+pub use durations::{DURATION_BOUNDS_US, Spread};
 pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
 pub use server::{Config, Request, Running, Server, Trusted};
 pub use settings::RawLimits;
-pub use stats::{Counter, Stats};
+pub use stats::Stats;
 pub use stream::Stream;
 pub use tls::Tls;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::access_log::Sampling;
-use super::desk::Desk;
 use super::registry::Registry;
 use super::response::{self, Answer};
 use super::{Exchange, Headers, Method, Stats, Tls, acceptor};
@@ -153,15 +152,10 @@ pub(super) struct Shared {
     pub(super) stats: Arc<Stats>,
     pub(super) registry: Registry,
     pub(super) sampling: Sampling,
-    desks: Vec<Desk>,
     stopping: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn desk(&self, worker: usize) -> &Desk {
-        &self.desks[worker]
-    }
-
     /// Ordered with `Entry::idle`.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::SeqCst)
@@ -221,7 +215,6 @@ impl Server {
             stats: self.stats,
             registry: Registry::new(workers),
             sampling: Sampling::default(),
-            desks: (0..workers).map(|_| Desk::new()).collect(),
             stopping: AtomicBool::new(false),
         });
         let listener = Arc::new(self.listener);

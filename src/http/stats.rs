@@ -1,33 +1,49 @@
 //! What the server counts, one shard a worker, so that counting a request never moves a cache line between cores and,
-//! since no two threads write one shard, needs no locked instruction either.
+//! since no two threads write one shard, needs no locked instruction either. What every request counts lies side by side:
+//! it costs two cache lines, not one a number.
 //!
-//! Owns the numbers and nothing else: whoever shows them reads them with `load`.
+//! Owns the numbers and nothing else.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use super::durations::Durations;
+use super::durations::{Durations, Spread};
 use super::refusal::Refusal;
 
-/// A number that every worker adds to, in its own shard, and anybody reads.
-pub struct Counter {
-    shards: Box<[CachePadded<AtomicU64>]>,
+/// What one worker counts: it alone adds, anybody reads.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct Shard {
+    requests: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    responses: [AtomicU64; 6],
+    durations: Durations,
 }
 
-impl Counter {
-    fn new(shards: usize) -> Counter {
-        Counter { shards: (0..shards.max(1)).map(|_| CachePadded::default()).collect() }
+impl Shard {
+    /// One more request reached the handler.
+    pub(super) fn request(&self) {
+        add(&self.requests, 1);
     }
 
-    /// Adds to the shard of the worker that calls; from any other thread an addition of the worker's own could be lost.
-    pub(super) fn add(&self, worker: usize, count: u64) {
-        add(&self.shards[worker], count);
+    /// One more answer of that status.
+    pub(super) fn response(&self, status: u16) {
+        add(&self.responses[usize::from(status / 100).min(5)], 1);
     }
 
-    /// The sum of all shards. Each is read on its own: exact once nobody counts any more.
-    pub fn load(&self, ordering: Ordering) -> u64 {
-        self.shards.iter().map(|shard| shard.load(ordering)).sum()
+    pub(super) fn came(&self, bytes: usize) {
+        add(&self.bytes_in, bytes as u64);
+    }
+
+    pub(super) fn went(&self, bytes: usize) {
+        add(&self.bytes_out, bytes as u64);
+    }
+
+    /// `count` requests took `us` microseconds.
+    pub(super) fn took(&self, us: u64, count: u64) {
+        self.durations.add(us, count);
     }
 }
 
@@ -52,16 +68,7 @@ pub struct Stats {
     pub connections_of_worker: Vec<AtomicUsize>,
     /// Bodies that outgrew a lent buffer: bytes in memory now.
     pub bodies_bytes: AtomicUsize,
-    /// Requests that reached the handler.
-    pub requests: Counter,
-    /// Answers by class: `[2]` counts 2xx.
-    pub responses: [Counter; 6],
-    /// How long requests took.
-    pub durations: Durations,
-    /// Bytes read from clients.
-    pub bytes_in: Counter,
-    /// Bytes written to clients.
-    pub bytes_out: Counter,
+    shards: Box<[CachePadded<Shard>]>,
     /// Requests that broke a rule of the protocol, in the order of [`Stats::refusal_tags`].
     pub refusals: Vec<AtomicU64>,
     /// Connections ended by a deadline: silent first, idle, head, body, write.
@@ -82,16 +89,48 @@ impl Stats {
             accept_pauses: AtomicU64::new(0),
             connections_of_worker: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             bodies_bytes: AtomicUsize::new(0),
-            requests: Counter::new(workers),
-            responses: std::array::from_fn(|_| Counter::new(workers)),
-            durations: Durations::new(workers),
-            bytes_in: Counter::new(workers),
-            bytes_out: Counter::new(workers),
+            shards: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             refusals: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             timeouts: AtomicU64::new(0),
             tls_failures: AtomicU64::new(0),
             handler_panics: AtomicU64::new(0),
         }
+    }
+
+    /// The shard of the worker that calls; from any other thread an addition of the worker's own could be lost.
+    pub(super) fn of(&self, worker: usize) -> &Shard {
+        &self.shards[worker]
+    }
+
+    /// Requests that reached the handler. Here and below each shard is read on its own: exact once nobody counts.
+    pub fn requests(&self) -> u64 {
+        self.sum(|shard| &shard.requests)
+    }
+
+    /// Answers by class: 2 for 2xx.
+    pub fn responses(&self, class: usize) -> u64 {
+        self.sum(|shard| &shard.responses[class])
+    }
+
+    /// Bytes read from clients.
+    pub fn bytes_in(&self) -> u64 {
+        self.sum(|shard| &shard.bytes_in)
+    }
+
+    /// Bytes written to clients.
+    pub fn bytes_out(&self) -> u64 {
+        self.sum(|shard| &shard.bytes_out)
+    }
+
+    /// How long requests took.
+    pub fn durations(&self) -> Spread {
+        let mut spread = Spread::default();
+        self.shards.iter().for_each(|shard| shard.durations.add_to(&mut spread));
+        spread
+    }
+
+    fn sum(&self, number: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
     }
 
     /// The tag of each number in `refusals`.

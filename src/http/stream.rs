@@ -108,7 +108,7 @@ impl<'c> Stream<'c> {
     }
 
     fn sent(&mut self, length: usize) {
-        self.outlet.shared.stats.bytes_out.add(self.outlet.watch.worker, length as u64);
+        self.outlet.shared.stats.of(self.outlet.watch.worker).went(length);
         self.outlet.streamed += length as u64;
         self.outlet.output.drain(..length);
     }

@@ -117,7 +117,7 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
 }
 
 /// More hours are open than are read one by one.
-pub fn has_many_open(terms: &[Terms]) -> bool {
+pub(super) fn has_many_open(terms: &[Terms]) -> bool {
     terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX)
 }
 
@@ -138,7 +138,7 @@ pub fn with_gone(open: Option<String>, query: &TopQuery, now_ms: i64) -> Option<
 }
 
 /// Terms without the parts of days that [`open_sql`] reads whole.
-pub fn listed(terms: &[Terms]) -> Vec<Terms> {
+pub(super) fn listed(terms: &[Terms]) -> Vec<Terms> {
     let mut terms = terms.to_vec();
     for term in terms.iter_mut().filter(|term| term.dimension == Dimension::PostLikes) {
         term.sums.hours.clear();

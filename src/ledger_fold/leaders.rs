@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
 use super::Sums;
+use super::exact::{has_many_open, listed};
 use crate::events::Dimension;
 use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE, LEADERS_NAMES_MAX, LEADERS_STEP};
 
@@ -54,7 +55,7 @@ pub trait Counts {
 
 /// The lists of some terms, whose ranges of time share nothing. Counts that may be below zero are bound by no list of a
 /// longer bucket: their parts of days are read whole ([`super::open_sql`]).
-pub fn lists(terms: &[Terms]) -> Vec<List> {
+fn lists(terms: &[Terms]) -> Vec<List> {
     let mut lists: BTreeMap<(bool, u8, i64), List> = BTreeMap::new();
     for Terms { dimension, weight, sums } in terms {
         let of_hours = sums.hours.iter().filter(|(_, times)| *times > 0 && *dimension != Dimension::PostLikes);
@@ -67,6 +68,28 @@ pub fn lists(terms: &[Terms]) -> Vec<List> {
         }
     }
     lists.into_values().collect()
+}
+
+/// The lists that a ranking's first names are read from, and the terms that a name's sum is then made of; `None` where all
+/// names have to be read: there are no lists, or so many hours that are in none.
+pub fn led_by(terms: &[Terms]) -> Option<(Vec<List>, Vec<Terms>)> {
+    if has_many_open(terms) {
+        return None;
+    }
+    let lists = lists(terms);
+    (!lists.is_empty()).then(|| (lists, listed(terms)))
+}
+
+/// What names have besides the lists: by raw rows, and by what is open.
+pub fn besides<'a>(
+    raw: impl Iterator<Item = (&'a String, &'a i64)>,
+    open: impl Iterator<Item = (String, f64)>,
+) -> HashMap<String, f64> {
+    let mut known: HashMap<String, f64> = HashMap::new();
+    for (name, count) in raw.map(|(name, count)| (name.clone(), *count as f64)).chain(open) {
+        *known.entry(name).or_default() += count;
+    }
+    known
 }
 
 /// At most `limit` names behind `after` by score, then name. `known` is what names have besides the lists. `None`: the

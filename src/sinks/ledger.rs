@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, Steady, Trust, supervise};
+use super::{Ended, Handover, Level, Pace, SinkState, SinkStatus, Steady, Trust, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
@@ -20,8 +20,6 @@ use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, V
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
-/// A day goes only where everything that was durable so long ago is applied.
-const RETIRE_BEHIND: Duration = Duration::from_secs(120);
 
 /// What the sink works with.
 pub struct LedgerSink {
@@ -48,8 +46,7 @@ struct Housekeeping {
     /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
     /// long as the journal is kept for replays.
     passed: VecDeque<(Instant, Position)>,
-    /// Where the journal ended, and when.
-    ended: VecDeque<(Instant, Position)>,
+    level: Level,
 }
 
 impl Housekeeping {
@@ -57,31 +54,21 @@ impl Housekeeping {
         self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
     }
 
-    /// Ledger and follower have applied what was durable a while ago. What came since may wait: a day that goes is older, by
-    /// more than that, than anything that is still taken.
-    fn is_level(&mut self, sink: &LedgerSink) -> bool {
-        self.ended.push_back((Instant::now(), sink.journal.end_position()));
-        while self.ended.get(1).is_some_and(|(at, _)| at.elapsed() >= RETIRE_BEHIND) {
-            self.ended.pop_front();
-        }
-        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
-        self.ended.front().is_some_and(|(at, end)| at.elapsed() >= RETIRE_BEHIND && *end <= applied)
-    }
-
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, trust: Trust) {
-        self.last = Some(Instant::now());
-        self.passed.push_back((Instant::now(), sink.follower.load(Ordering::Acquire)));
+    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, now: Instant, trust: Trust) {
+        self.last = Some(now);
+        self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
         let now_ms = sink.clock.now_ms();
         if trust != Trust::None {
             report(writer.maintain(now_ms));
         }
         report(writer.fold(now_ms, &sink.zone));
-        let is_level = self.is_level(sink);
+        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
+        let is_level = self.level.look(now, sink.journal.end_position(), applied);
         if trust == Trust::Full && is_level {
             report(writer.retire(now_ms, sink.retention_days));
         }
         while let Some((at, position)) = self.passed.front().copied() {
-            if at.elapsed() < Duration::from_millis(JOURNAL_KEEP_MS) {
+            if now.duration_since(at) < Duration::from_millis(JOURNAL_KEEP_MS) {
                 break;
             }
             report(writer.prune_verdicts(sink.journal.stream(), position));
@@ -152,8 +139,9 @@ impl LedgerSink {
         let mut follower = self.stand(kept)?;
         while !self.status.is_stopping() {
             if follower.housekeeping.is_due() {
-                let trust = steady.look(Instant::now(), self.clock.now_ms());
-                follower.keep_house(trust);
+                let now = Instant::now();
+                let trust = steady.look(now, self.clock.now_ms());
+                follower.keep_house(now, trust);
             }
             follower.step(Pace::Patient)?;
         }
@@ -304,8 +292,8 @@ impl LedgerFollower {
     }
 
     /// What is done about once a minute; no failure of it ends the sink.
-    pub fn keep_house(&mut self, trust: Trust) {
-        self.housekeeping.tend(&self.sink, &mut *self.writer, trust);
+    pub fn keep_house(&mut self, now: Instant, trust: Trust) {
+        self.housekeeping.tend(&self.sink, &mut *self.writer, now, trust);
     }
 }
 

@@ -6,12 +6,14 @@
 
 mod handover;
 mod ledger;
+mod level;
 mod live;
 mod status;
 mod steady;
 
 pub use handover::Handover;
 pub use ledger::{LedgerFollower, LedgerSink};
+pub use level::Level;
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
 pub use steady::{Steady, Trust};

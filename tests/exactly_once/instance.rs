@@ -171,8 +171,13 @@ impl Instance {
 
     /// Housekeeping, where the ledger's sink follows.
     pub(crate) fn keep_house(&mut self) {
+        self.keep_house_at(Instant::now(), Trust::First);
+    }
+
+    /// The same at a time, with a wall clock that is trusted so far.
+    pub(crate) fn keep_house_at(&mut self, now: Instant, trust: Trust) {
         if let Some(follower) = &mut self.ledger {
-            follower.keep_house(Trust::First);
+            follower.keep_house(now, trust);
         }
     }
 

@@ -30,6 +30,7 @@ pub(crate) enum Call {
     Verdicts,
     Prune,
     Maintain,
+    Retire,
     Snapshot,
     State,
     Fold,
@@ -304,7 +305,7 @@ impl LedgerWriter for FaultyLedgerWriter {
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
-        self.inner.retire(now_ms, retention_days)
+        self.faults.pass(Call::Retire, || self.inner.retire(now_ms, retention_days))
     }
 }
 

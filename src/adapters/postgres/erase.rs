@@ -13,14 +13,22 @@ use super::encode::{Array, Field};
 use super::rankings::literal;
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges, left_out as summed};
+use crate::limits::ERASED_READ_MAX;
 use crate::ports::{Belongings, Position};
 
-/// Everybody who was erased behind `known`, and how far that goes.
-pub(super) fn known(session: &mut Session, known: i64) -> Result<(Erased, i64), Failure> {
-    let statement = session.prepared("SELECT user_id, at, seq FROM erased WHERE seq > $1")?;
-    let rows = session.client.query(&statement, &[&known])?;
-    let newest = rows.iter().map(|row| row.get(2)).max().unwrap_or(known);
-    Ok((rows.iter().map(|row| (row.get::<_, &str>(0).into(), row.get(1))).collect(), newest))
+/// Some who were erased behind `known`, and how far that goes: `known` where there is nobody.
+pub(super) fn behind(session: &mut Session, known: i64) -> Result<(Vec<String>, i64), Failure> {
+    let statement = session.prepared("SELECT user_id, seq FROM erased WHERE seq > $1 ORDER BY seq LIMIT $2")?;
+    let rows = session.client.query(&statement, &[&known, &ERASED_READ_MAX])?;
+    let newest = rows.last().map_or(known, |row| row.get(1));
+    Ok((rows.iter().map(|row| row.get(0)).collect(), newest))
+}
+
+/// Those of some users who were erased.
+pub(super) fn among(session: &mut Session, users: &Array) -> Result<Erased, Failure> {
+    let statement = session.prepared("SELECT user_id, at FROM erased WHERE user_id = ANY ($1::text[])")?;
+    let rows = session.client.query(&statement, &[users])?;
+    Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), row.get(1))).collect())
 }
 
 /// Those who go, as parameters.

@@ -2,7 +2,6 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -14,8 +13,8 @@ use postgres::{IsolationLevel, Row, Transaction};
 use super::connect::{Failure, Session};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, has_many_open, known_points, leaders, listed, lists,
-    name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, Sums, Terms, besides, cover, known_points, leaders, led_by, name_sum_sql,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -91,24 +90,17 @@ fn lead(
     after: Option<(f64, &str)>,
     limit: usize,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
-    if has_many_open(terms) {
-        return Ok(None);
-    }
-    let lists = lists(terms);
-    if lists.is_empty() {
-        return Ok(None);
-    }
-    let mut known: HashMap<String, f64> = HashMap::new();
-    for (name, count) in raw.0.iter().zip(&raw.1) {
-        *known.entry(name.clone()).or_default() += *count as f64;
-    }
-    if let Some(open) = open {
-        let sql = format!("SELECT key, CAST(count AS double precision) FROM ({open}) AS open");
-        for row in reading.query(sql.as_str(), &[])? {
-            *known.entry(row.get(0)).or_default() += row.get::<_, f64>(1);
+    let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
+    let open = match open {
+        Some(open) => {
+            let sql = format!("SELECT key, CAST(count AS double precision) FROM ({open}) AS open");
+            reading.query(sql.as_str(), &[])?
         }
-    }
-    leaders(&mut Lists { reading, lists, terms: listed(terms) }, &known, after, limit)
+        None => Vec::new(),
+    };
+    let open = open.iter().map(|row| (row.get(0), row.get(1)));
+    let known = besides(raw.0.iter().zip(&raw.1), open);
+    leaders(&mut Lists { reading, lists, terms }, &known, after, limit)
 }
 
 struct Lists<'r, 's> {

@@ -19,8 +19,8 @@ use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writ
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Belonging, Clearing, Draft, Effects, Erased, LikeFold, RollupRow, UserHours, VerdictRow, content_grams,
-    erased_users, fold_likes, folded_content,
+    Action, Belonging, Clearing, Draft, Effects, Erased, LikeFold, MaybeErased, RollupRow, UserHours, VerdictRow,
+    content_grams, erased_users, fold_likes, folded_content, person_of,
 };
 use crate::limits::{
     EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
@@ -35,8 +35,8 @@ pub(super) struct PostgresWriter {
     dialer: Arc<Dialer>,
     link: Option<Link>,
     users: UserHours,
-    /// Who was erased, and how far that is known; it grows with every erasure that the ledger has seen.
-    erased: Erased,
+    /// Who may have been erased, and how far that is known.
+    erased: MaybeErased,
     erased_known: i64,
     /// Days since the epoch whose partitions are known to be there.
     days: HashSet<i64>,
@@ -48,7 +48,7 @@ impl PostgresWriter {
             dialer,
             link: None,
             users: UserHours::default(),
-            erased: Erased::new(),
+            erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
         }
@@ -136,18 +136,35 @@ impl PostgresWriter {
     /// writer remembers.
     fn learn_erased(&mut self, deadline: Instant) -> Result<bool, Failure> {
         let known = self.erased_known;
-        let (erased, newest) = self.call(deadline, move |session| erase::known(session, known))?;
-        self.erased.extend(erased);
-        self.erased_known = newest;
+        loop {
+            let at = self.erased_known;
+            let (users, newest) = self.call(deadline, move |session| erase::behind(session, at))?;
+            users.iter().for_each(|user| self.erased.add(user));
+            self.erased_known = newest;
+            if newest == at {
+                break;
+            }
+        }
         self.users.forget();
-        Ok(newest > known)
+        Ok(self.erased_known > known)
+    }
+
+    /// Those of a batch's users that were erased, as far as is known: whoever was since keeps the batch out.
+    fn erased_of(&mut self, batch: &Batch<'_>, deadline: Instant) -> Result<Erased, Failure> {
+        let users = batch.records.iter().filter_map(person_of).map(|(user, _)| user);
+        let users: BTreeSet<&str> = users.filter(|user| self.erased.holds(user) && !user.contains('\0')).collect();
+        if users.is_empty() {
+            return Ok(Erased::new());
+        }
+        let users = Array::texts(users.into_iter());
+        self.call(deadline, move |session| erase::among(session, &users))
     }
 
     fn try_apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, Failure> {
         let deadline = deadline();
         loop {
             let fence = Fence { stream: batch.stream, from: batch.from, to: batch.to, erased: self.erased_known };
-            let draft = Draft::new(batch, dead, &self.erased)?;
+            let draft = Draft::new(batch, dead, &self.erased_of(batch, deadline)?)?;
             match self.run(draft, Some(fence), deadline) {
                 Err(Failure { error: StoreError::Fenced { found }, no_partition })
                     if found != Some(batch.from) || !self.learn_erased(deadline)? =>
@@ -202,9 +219,10 @@ impl LedgerWriter for PostgresWriter {
     fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
         let part = Batch { records: batch.records[range].to_vec(), ..*batch };
         let nothing_dead = BTreeMap::new();
-        self.run(Draft::new(&part, &nothing_dead, &self.erased)?, None, deadline())
-            .map(|_| ())
-            .map_err(|failure| failure.error)
+        let deadline = deadline();
+        let erased = self.erased_of(&part, deadline).map_err(|failure| failure.error)?;
+        let draft = Draft::new(&part, &nothing_dead, &erased)?;
+        self.run(draft, None, deadline).map(|_| ()).map_err(|failure| failure.error)
     }
 
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {

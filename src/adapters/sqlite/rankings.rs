@@ -1,15 +1,14 @@
 //! Exact rankings, series and users: rollups, and raw rows of the parts of hours at the edges. A read that takes too
 //! long is interrupted; the ledger answers that as "more than could be read".
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use rusqlite::{Result, Row, Transaction, params};
 
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, Sums, Terms, cover, has_many_open, known_points, leaders, listed, lists,
-    name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, Sums, Terms, besides, cover, known_points, leaders, led_by, name_sum_sql,
+    open_sql, plan_leaders, points_sql, raw_name, raw_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -45,25 +44,16 @@ fn lead(
     after: Option<(f64, &str)>,
     limit: usize,
 ) -> Result<Option<Vec<(String, f64)>>> {
-    if has_many_open(terms) {
-        return Ok(None);
-    }
-    let lists = lists(terms);
-    if lists.is_empty() {
-        return Ok(None);
-    }
-    let mut known: HashMap<String, f64> = HashMap::new();
-    for (name, count) in raw {
-        *known.entry(name.clone()).or_default() += *count as f64;
-    }
-    if let Some(open) = open {
-        let mut statement = transaction.prepare(&open)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            *known.entry(row.get(0)?).or_default() += row.get::<_, f64>(1)?;
+    let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
+    let open = match open {
+        Some(open) => {
+            let mut statement = transaction.prepare(&open)?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, f64)>>>()?
         }
-    }
-    leaders(&mut Lists { transaction, lists, terms: listed(terms) }, &known, after, limit)
+        None => Vec::new(),
+    };
+    let known = besides(raw.iter().map(|(name, count)| (name, count)), open.into_iter());
+    leaders(&mut Lists { transaction, lists, terms }, &known, after, limit)
 }
 
 struct Lists<'t> {
