@@ -161,8 +161,9 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     PRIMARY KEY (dimension, bucket, key)
 ) WITH (fillfactor = 70);
 
--- Hours, folded: by UTC day, and by span of 32 UTC days. They hold exactly the hours before `rollup_folded.until_hour`; a
--- record of such an hour that comes later is added here with its hour, in the same transaction. The key comes before the
+-- Hours, folded: by UTC day, and by span of 32 UTC days. They hold exactly the hours before `rollup_folded.until_hour`, and
+-- what is folded of that hour; a record of such an hour and name that comes later is added here with its hour, in the same
+-- transaction. The key comes before the
 -- bucket: a count of one name is a walk; the index by count: a ranking begins with the highest of each bucket.
 CREATE TABLE IF NOT EXISTS rollup_day (
     dimension smallint NOT NULL,
@@ -193,13 +194,20 @@ CREATE TABLE IF NOT EXISTS rollup_folded (
     -- Rows of days before this one are gone; what still comes for them is set aside.
     rows_since bigint NOT NULL DEFAULT 0,
     -- Minutes before this one may be missing from rollup_minute.
-    minutes_since bigint NOT NULL DEFAULT 0
+    minutes_since bigint NOT NULL DEFAULT 0,
+    -- An hour is folded in steps, in the order of dimension and name: of `until_hour`, dimensions before this one are in
+    -- their day, and of it the names up to the key (null: none). The same of `until_day` and its span.
+    hour_dimension smallint NOT NULL DEFAULT 0,
+    hour_key       text COLLATE "C",
+    day_dimension  smallint NOT NULL DEFAULT 0,
+    day_key        text COLLATE "C"
 );
 INSERT INTO rollup_folded (until_hour, until_day) VALUES (0, 0) ON CONFLICT DO NOTHING;
 
 -- Points of series, counted once: events and distinct users of `minutes` minutes from `at` (minutes since the epoch) on, by
 -- type (see user_hour; 0 is all together, and there for every point). Minutes and hours are of UTC, days those of TIME_ZONE.
--- An hour of type 0 whose users are null has to be counted again; till then nothing that it is part of is believed.
+-- An hour of type 0 whose users are null has to be counted again; till then nothing that it is part of is believed. Its
+-- count grows by one with each batch that says so: whoever counts it without a lock sees whether something came meanwhile.
 CREATE TABLE IF NOT EXISTS series (
     minutes    int NOT NULL,
     event_type smallint NOT NULL,

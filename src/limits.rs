@@ -175,8 +175,22 @@ pub const ROLLUP_MINUTES_KEPT: i64 = 180;
 pub const SPAN_DAYS: i64 = 32;
 /// An hour is folded into its day this long after it ended: what comes later adds to the day itself, which costs more.
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
-/// Folding and counting points ends after this; the rest waits a minute. A batch may wait for one step of it.
-pub const FOLD_MS_MAX: u64 = 5_000;
+/// A call that folds and counts ends after this, so that a stop is not kept waiting: what is left is done by the next one.
+pub const FOLD_MS_MAX: u64 = 2_000;
+/// Names that one step of folding adds to their day or span: a batch waits for one step at most.
+pub const FOLD_NAMES_MAX: i64 = 1_000;
+/// An hour that something came in for while it was counted is counted again at once, with batches that bring more of it kept
+/// waiting, if the first time took no longer than this.
+pub const COUNT_LOCKED_MS_MAX: u64 = 100;
+/// Between two steps of folding batches have as long as the step took, and this at most.
+pub const FOLD_PAUSE_MS_MAX: u64 = 50;
+/// A step of housekeeping on SQLite is broken off after this: none takes a tenth of it.
+pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
+/// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not
+/// keep the others from being counted.
+pub const POSTPONED_MS_MAX: u64 = 3_600_000;
+/// As many of them are remembered.
+pub const POSTPONED_MAX: usize = 1_000;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
 /// A ranking that is not decided by so many names of each bucket reads all of them.

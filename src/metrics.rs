@@ -209,7 +209,14 @@ impl Collected {
         counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
         let lost = each(&|at| read(&sinks[at].lost));
         counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
-        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))
+        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))?;
+        let failures = read(&self.app.ledger_status.housekeeping_failures);
+        counter(
+            encoder,
+            "housekeeping_failures",
+            "Steps of the ledger's housekeeping that failed",
+            [(NO_LABELS, failures)],
+        )
     }
 
     fn encode_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -255,12 +255,13 @@ pub trait LedgerWriter: Send {
 
     /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of
     /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
-    /// Bounded work: what is left is done by the next call.
-    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError>;
+    /// Bounded work, in steps each of which a batch of another writer waits for at most; true where something is left, for
+    /// the next call. What cannot be counted is an error and keeps nothing else from being counted.
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
     /// Removes rows and user hours of days that are over for `retention_days` and a little: some days of them, the oldest
     /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
-    /// come. Everything summed up stays. To be called while nothing waits to be applied. Bounded work.
+    /// come. Everything summed up stays. To be called while nothing old waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 

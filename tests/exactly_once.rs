@@ -32,6 +32,7 @@ mod tables;
 #[path = "exactly_once/world.rs"]
 mod world;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
@@ -147,14 +148,25 @@ fn append_and_wait(instance: &Instance) {
 
 #[test]
 fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
-    for fault in [Fault::Before, Fault::Poison, Fault::Fatal] {
+    for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
         let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory).expect("needs no server");
         let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
         instance.to_ledger.always(Call::Maintain, fault);
         let running = instance.spawn();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while instance.to_ledger.begun(Call::Maintain) == 0 {
+            assert!(Instant::now() < deadline, "housekeeping begins once the sink follows");
+            std::thread::sleep(Duration::from_millis(5));
+        }
         append_and_wait(&instance);
-        assert!(instance.to_ledger.begun(Call::Maintain) > 0);
         assert_eq!(running.statuses[0].state(), SinkState::Following, "{fault:?}");
+        // What hangs is let go, or its thread would be waited for.
+        instance.to_ledger.heal();
+        let failures = &running.statuses[0].housekeeping_failures;
+        while failures.load(Ordering::Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "{fault:?} is counted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -444,12 +444,12 @@ fn a_wait_ends_with_its_ticket_or_its_deadline() {
         }
         exchange.settle();
         let (after_ms, succeeds) = match request.path {
-            "/slow" => (400, true),
+            "/slow" => (900, true),
             "/fails" => (20, false),
             _ => (20, true),
         };
         finish_later(exchange, after_ms, succeeds);
-        let waited = exchange.wait(100);
+        let waited = exchange.wait(500);
         ok(exchange, format!("{waited:?}").as_bytes());
     });
     let mut stream = connect(&server);
@@ -457,7 +457,7 @@ fn a_wait_ends_with_its_ticket_or_its_deadline() {
         assert_eq!(get(&mut stream, path).text(), text, "{path}");
     }
     // What /slow had started ends now, on a ticket that nobody waits for.
-    std::thread::sleep(Duration::from_millis(450));
+    std::thread::sleep(Duration::from_millis(600));
     let requests: String =
         ["/held", "/slow", "/held", "/"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n")).concat();
     stream.write_all(requests.as_bytes()).expect("write");

@@ -3,7 +3,7 @@
 //!
 //! One sequence of requests, drawn by a seed, goes over HTTP to all of them: events of all types in all shapes, likes, posts,
 //! searches, erasures, every statistic, requests that are refused; and now and then a program dies or a live store is
-//! emptied. `SEED=… ITERATIONS=1` replays one; `ITERATIONS=…` says how many, `OPERATIONS=…` how long.
+//! emptied or away. `SEED=… ITERATIONS=1` replays one; `ITERATIONS=…` says how many, `OPERATIONS=…` how long.
 
 #![allow(clippy::print_stdout, reason = "what was run is for whoever reads the test's output")]
 
@@ -116,7 +116,8 @@ impl Run {
             174..178 => self.users(),
             178..182 => self.export(),
             182..186 => self.look(false),
-            186..198 => self.refused(),
+            186..197 => self.refused(),
+            197 => self.look_without_live(),
             _ => self.disturb(),
         }?;
         if self.model.is_blurred { Err(Ended::Blurred) } else { Ok(()) }

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -65,6 +66,18 @@ impl Drop for Seat {
 enum Stage {
     Head(Search),
     Body(Body),
+}
+
+/// What came of looking for a head.
+enum Taken {
+    /// It is not whole.
+    Nothing,
+    Head,
+    /// All of a request: the lengths of its head and of the whole.
+    Request {
+        head: usize,
+        end: usize,
+    },
 }
 
 /// What the armed deadline is about.
@@ -252,7 +265,7 @@ impl Connection {
             match self.next_body() {
                 Ok(None) => return Turn::Read,
                 Ok(Some((body, consumed))) => {
-                    if !self.dispatch(&body, consumed) {
+                    if !self.dispatch(body, consumed) {
                         return match self.head.close {
                             _ if self.outlet.has_stream() => Turn::Stream,
                             true => Turn::Close,
@@ -273,16 +286,20 @@ impl Connection {
     }
 
     /// The next request, once all of it is here: its body and where the one after it starts.
-    fn next_body(&mut self) -> Result<Option<(Body, usize)>, Refusal> {
-        if matches!(self.stage, Stage::Head(_)) && !self.take_head()? {
-            return Ok(None);
+    fn next_body(&mut self) -> Result<Option<(Range<usize>, usize)>, Refusal> {
+        if matches!(self.stage, Stage::Head(_)) {
+            match self.take_head()? {
+                Taken::Nothing => return Ok(None),
+                Taken::Head => {}
+                Taken::Request { head, end } => return Ok(Some((head..end, end))),
+            }
         }
         let Stage::Body(body) = &mut self.stage else { return Ok(None) };
         match body.advance(self.input.bytes_mut(), &self.shared.config)? {
             Advance::Whole { consumed } => {
-                let stage = std::mem::replace(&mut self.stage, Stage::Head(Search::default()));
-                let Stage::Body(body) = stage else { return Ok(None) };
-                Ok(Some((body, consumed)))
+                let range = body.range();
+                self.stage = Stage::Head(Search::default());
+                Ok(Some((range, consumed)))
             }
             Advance::More { kept } => {
                 self.input.keep(kept);
@@ -292,12 +309,12 @@ impl Connection {
         }
     }
 
-    /// From the head's stage to the body's; false: the head is not whole.
-    fn take_head(&mut self) -> Result<bool, Refusal> {
+    /// Takes the next head, if it is whole; what its body lacks is the next stage's business.
+    fn take_head(&mut self) -> Result<Taken, Refusal> {
         let config = &self.shared.config;
-        let Stage::Head(search) = &mut self.stage else { return Ok(true) };
+        let Stage::Head(search) = &mut self.stage else { return Ok(Taken::Head) };
         if search.is_fresh() && self.input.skip_line_end() {
-            return Ok(false);
+            return Ok(Taken::Nothing);
         }
         let (bytes, head) = (self.input.bytes_mut(), &mut self.head);
         let Some(length) = head.read(search, bytes, config)? else {
@@ -306,17 +323,24 @@ impl Connection {
                 self.outlet.watch.arm(Fired::Read, config.head_ms);
             }
             self.input.make_room(config.head_bytes_max, &self.shared)?;
-            return Ok(false);
+            return Ok(Taken::Nothing);
         };
+        // Nearly every body came with its head.
+        if let Framing::Length(body) = head.framing
+            && body <= config.body_bytes_max
+            && length + body <= bytes.len()
+        {
+            *search = Search::default();
+            return Ok(Taken::Request { head: length, end: length + body });
+        }
         self.stage = Stage::Body(Body::new(length, head.framing));
         if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        let has_body = head.framing != Framing::Length(0);
-        if head.expects_continue && has_body && bytes.len() == length {
+        if head.expects_continue && bytes.len() == length {
             self.outlet.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        Ok(true)
+        Ok(Taken::Head)
     }
 
     /// Room and time for the rest of a body. The time moves with what has come: the whole has its bound, and after a
@@ -335,7 +359,7 @@ impl Connection {
     }
 
     /// Hands one request to the handler. False: it is the connection's last.
-    fn dispatch(&mut self, body: &Body, consumed: usize) -> bool {
+    fn dispatch(&mut self, body: Range<usize>, consumed: usize) -> bool {
         let head = &self.head;
         if self.phase != Phase::Busy {
             self.phase = Phase::Busy;
@@ -363,7 +387,7 @@ impl Connection {
             path: head.path(bytes),
             query: head.query(bytes),
             headers: head.headers(bytes),
-            body: &bytes[body.range()],
+            body: &bytes[body],
             peer: self.peer,
         };
         self.shared.stats.of(self.seat.worker).request();

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::exchange::Held;
-use super::response::DateLine;
+use super::response::{DateLine, Dated};
 use crate::limits::{LENT_BUFFERS_KEPT, READ_BUFFER_BYTES};
 
 /// An output buffer that grew beyond this is not kept.
@@ -21,16 +21,19 @@ pub(super) struct Lent {
     pub(super) held: Vec<Held>,
 }
 
+/// Of no second yet: never sent.
+pub(super) const UNDATED: Dated = Dated::new(&[b' '; 37]);
+
 struct Desk {
     spare: Vec<Lent>,
-    date: DateLine,
+    date: Dated,
     /// When the next second begins, in microseconds of the monotonic clock.
     date_until_us: u64,
 }
 
 thread_local! {
     static DESK: RefCell<Desk> =
-        const { RefCell::new(Desk { spare: Vec::new(), date: [b' '; 37], date_until_us: 0 }) };
+        const { RefCell::new(Desk { spare: Vec::new(), date: UNDATED, date_until_us: 0 }) };
 }
 
 /// Buffers for a connection that gets bytes.
@@ -55,13 +58,13 @@ pub(super) fn give_back(lent: Lent) {
     });
 }
 
-/// The `Date` line of this second, and until when it is that of `now_us` on the monotonic clock. The wall clock is looked
+/// How answers of this second start, and until when it is that of `now_us` on the monotonic clock. The wall clock is looked
 /// at once a second: one that was set shows in the next.
-pub(super) fn date(now_us: u64) -> (DateLine, u64) {
+pub(super) fn date(now_us: u64) -> (Dated, u64) {
     DESK.with_borrow_mut(|desk| {
         if now_us >= desk.date_until_us {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            desk.date = date_line(since.as_secs());
+            desk.date = Dated::new(&date_line(since.as_secs()));
             desk.date_until_us = now_us + 1_000_000 - u64::from(since.subsec_micros());
         }
         (desk.date, desk.date_until_us)

@@ -12,7 +12,7 @@ use super::access_log::{Lines, new_id};
 use super::desk::{self, Lent};
 use super::head::Head;
 use super::refusal::Refusal;
-use super::response::{Answer, DateLine, Shape, error_body, header_lines, render, render_refusal, render_stream};
+use super::response::{Answer, Dated, Shape, error_body, header_lines, render, render_refusal, render_stream};
 use super::server::Shared;
 use super::stream::{Producer, Stream};
 use crate::runtime::{Deadline, Fired, Ticket, arm, arm_from, register, unregister};
@@ -88,7 +88,7 @@ impl Drop for Watch {
 /// Everything about a connection but its input and its socket.
 pub(super) struct Outlet {
     pub(super) output: Vec<u8>,
-    date: DateLine,
+    date: Dated,
     date_until_us: u64,
     pub(super) watch: Watch,
     pub(super) shared: Arc<Shared>,
@@ -105,7 +105,7 @@ impl Outlet {
     pub(super) fn new(shared: Arc<Shared>, watch: Watch) -> Outlet {
         Outlet {
             output: Vec::new(),
-            date: [b' '; 37],
+            date: desk::UNDATED,
             date_until_us: 0,
             watch,
             shared,

@@ -351,15 +351,11 @@ fn wrong_version(bytes: &[u8]) -> Refusal {
 
 /// Path and query of a target in any of its four forms.
 fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
-    let mut query = None;
-    for (at, byte) in target.bytes().enumerate() {
-        match byte {
-            b'?' => query = query.or(Some(at)),
-            b'#' => return Err(Refusal::Target),
-            0x21..0x7f => {}
-            _ => return Err(Refusal::Target),
-        }
+    let (is_clean, has_query) = look_over(target.as_bytes());
+    if !is_clean {
+        return Err(Refusal::Target);
     }
+    let query = if has_query { target.find('?') } else { None };
     let local = if target.starts_with('/') || (method == Method::Options && target == "*") || method == Method::Connect
     {
         target
@@ -377,6 +373,23 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
     // No authority has a question mark, so the first one is the path's end whatever was left out before it.
     let Some(query) = query.map(|at| at - (target.len() - local.len())) else { return Ok((local, "")) };
     Ok((&local[..query], &local[query + 1..]))
+}
+
+/// Whether a target is visible ASCII without a fragment, and whether it has a query: eight bytes at a time.
+fn look_over(target: &[u8]) -> (bool, bool) {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    // Of bytes below 128: the high bit where one is zero, or was less than what is taken away.
+    let below = |word: u64, least: u8| !((word | HIGHS) - ONES * u64::from(least)) & HIGHS;
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let (mut odd, mut query) = (0, 0);
+    let (words, rest) = target.as_chunks::<8>();
+    for word in words.iter().map(|bytes| u64::from_ne_bytes(*bytes)) {
+        odd |= word & HIGHS | below(word, 0x21) | is(word, 0x7f) | is(word, b'#');
+        query |= is(word, b'?');
+    }
+    let is_odd = |byte: &u8| !matches!(byte, 0x21..0x7f) || *byte == b'#';
+    (odd == 0 && !rest.iter().any(is_odd), query != 0 || rest.contains(&b'?'))
 }
 
 /// What the headers that frame a message said.
@@ -514,3 +527,24 @@ const IS_OF_NAME: [bool; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use super::look_over;
+
+    #[test]
+    fn a_look_at_eight_bytes_sees_what_a_look_at_each_sees() {
+        for length in 1..=17 {
+            for at in 0..length {
+                for byte in 0..=255 {
+                    let mut target = vec![b'a'; length];
+                    target[at] = byte;
+                    let is_clean = (0x21..0x7f).contains(&byte) && byte != b'#';
+                    let (seen_clean, seen_query) = look_over(&target);
+                    assert_eq!(seen_clean, is_clean, "{target:?}");
+                    assert!(!is_clean || seen_query == (byte == b'?'), "{target:?}");
+                }
+            }
+        }
+    }
+}

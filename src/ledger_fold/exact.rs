@@ -13,28 +13,33 @@ use crate::events::{Dimension, fold_keyword, page_key};
 use crate::limits::OPEN_HOURS_MAX;
 use crate::ports::TopQuery;
 
+/// Names of an hour that are in their day already: a condition.
+const IN_DAY: &str = "key <= (SELECT hour_key FROM rollup_folded)";
+
 /// `SELECT key, count` for all that a range has in rollups, each count times its weight; `None` where it has nothing.
-pub fn rollup_sql(parts: &[(Dimension, i64)], sums: &Sums, cover: &Cover) -> Option<String> {
+pub fn rollup_sql(terms: &[Terms], cover: &Cover) -> Option<String> {
+    let all: Vec<String> = terms.iter().flat_map(|term| rollups_of(term, cover)).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
+}
+
+fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<String> {
     let ranges = rollup_ranges(sums).chain(cover.minutes.iter().map(|range| ("rollup_minute", range)));
     let of_hours = [1, -1].into_iter().filter_map(|times| {
         let hours = sums.hours.iter().filter(|(_, found)| *found == times);
         let hours: Vec<String> = hours.map(|(hour, _)| hour.to_string()).collect();
         (!hours.is_empty()).then(|| ("rollup_hour", format!("bucket IN ({})", hours.join(", ")), times))
     });
-    let sources: Vec<(&str, String, i64)> = ranges
+    let begun = sums.begun.map(|hour| ("rollup_hour", format!("bucket = {hour} AND {IN_DAY}"), -1));
+    let (code, weight) = (*dimension as u8, *weight as i64);
+    ranges
         .map(|(table, Range { start, end })| (table, format!("bucket >= {start} AND bucket < {end}"), 1))
         .chain(of_hours)
-        .collect();
-    let all: Vec<String> = sources
-        .iter()
-        .flat_map(|(table, condition, times)| {
-            parts.iter().map(move |(dimension, weight)| {
-                let (code, factor) = (*dimension as u8, weight * times);
-                format!("SELECT key, count * {factor} AS count FROM {table} WHERE dimension = {code} AND {condition}")
-            })
+        .chain(begun)
+        .map(|(table, condition, times)| {
+            let factor = weight * times;
+            format!("SELECT key, count * {factor} AS count FROM {table} WHERE dimension = {code} AND {condition}")
         })
-        .collect();
-    (!all.is_empty()).then(|| all.join(" UNION ALL "))
+        .collect()
 }
 
 fn rollup_ranges(sums: &Sums) -> impl Iterator<Item = (&'static str, &Range<i64>)> {
@@ -56,6 +61,12 @@ pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
         if with_open && few {
             of_dimension.extend(sums.open.clone().map(|hour| (hour, *weight)));
         }
+        all.extend(sums.begun.map(|hour| {
+            format!(
+                "{weight:?} * coalesce((SELECT -count FROM rollup_hour \
+                 WHERE dimension = {code} AND bucket = {hour} AND key = {key} AND {IN_DAY}), 0)"
+            )
+        }));
         let ranges = rollup_ranges(sums).filter(|(table, _)| *table != "rollup_hour" || with_open && !few);
         all.extend(ranges.map(|(table, Range { start, end })| {
             format!(
@@ -103,6 +114,14 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
             values(hours)
         )
     });
+    let likes = terms.iter().filter(|term| term.dimension == Dimension::PostLikes);
+    let of_begun = likes.filter_map(|Terms { dimension, weight, sums }| {
+        let (code, hour) = (*dimension as u8, sums.begun?);
+        Some(format!(
+            "SELECT key, {weight:?} * -count AS count FROM rollup_hour \
+             WHERE dimension = {code} AND bucket = {hour} AND {IN_DAY}"
+        ))
+    });
     let of_minutes = cover.minutes.iter().flat_map(|Range { start, end }| {
         parts.iter().map(move |(dimension, weight)| {
             format!(
@@ -112,7 +131,7 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
             )
         })
     });
-    let all: Vec<String> = of_hours.chain(of_minutes).collect();
+    let all: Vec<String> = of_hours.chain(of_begun).chain(of_minutes).collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 
@@ -142,6 +161,7 @@ pub(super) fn listed(terms: &[Terms]) -> Vec<Terms> {
     let mut terms = terms.to_vec();
     for term in terms.iter_mut().filter(|term| term.dimension == Dimension::PostLikes) {
         term.sums.hours.clear();
+        term.sums.begun = None;
     }
     terms
 }

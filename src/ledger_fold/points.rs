@@ -24,7 +24,7 @@ const MARK: i64 = 1;
 const STALE: i64 = 2;
 
 /// The code that a type has in `series` and `user_hour`; 0 is all of them.
-pub fn series_code(kind: Option<EventType>) -> u8 {
+pub(super) fn series_code(kind: Option<EventType>) -> u8 {
     kind.map_or(0, |kind| kind as u8)
 }
 
@@ -105,18 +105,30 @@ fn code_sql(column: &str) -> String {
     format!("CASE {column} {} END", cases.join(" "))
 }
 
-/// A statement that counts an hour by minute, from raw rows: `minute` is the expression of a row's minute, `during` the
+/// A row of `series`: how long it is in minutes, its type, where it begins, count, users.
+pub type CountedPoint = (i64, i64, i64, i64, i64);
+
+/// Counts an hour by minute, from raw rows, as [`CountedPoint`]s: `minute` is the expression of a row's minute, `during` the
 /// condition that it lies in the hour.
 pub fn minutes_sql(minute: &str, during: &str) -> String {
     let code = code_sql("event_type");
     format!(
-        "INSERT INTO series (minutes, event_type, at, count, users) \
-         SELECT 1, {code}, {minute} AS at, count(*), count(DISTINCT user_id) FROM events WHERE {during} GROUP BY 2, 3 \
+        "SELECT 1, {code}, {minute} AS at, count(*), count(DISTINCT user_id) FROM events WHERE {during} GROUP BY 2, 3 \
          UNION ALL SELECT 1, 0, {minute} AS at, count(*), count(DISTINCT user_id) FROM events WHERE {during} GROUP BY 3"
     )
 }
 
-/// Takes away what an hour is part of, and its own points but the mark.
+/// The points of a range, one for each of [`kinds`]: all together always, of types those that are not nothing.
+pub fn points_of(from_ms: i64, to_ms: i64, counted: &[SeriesPoint]) -> Vec<CountedPoint> {
+    let (minutes, at) = ((to_ms - from_ms).div_euclid(MINUTE_MS), from_ms.div_euclid(MINUTE_MS));
+    let of_kind = |(kind, point): (Option<EventType>, &SeriesPoint)| {
+        let is_kept = kind.is_none() || *point != SeriesPoint::default();
+        is_kept.then(|| (minutes, series_code(kind).into(), at, point.count.cast_signed(), point.users.cast_signed()))
+    };
+    kinds().zip(counted).filter_map(of_kind).collect()
+}
+
+/// Takes away what an hour is part of, and its own points but that of all types, the mark.
 pub fn forget_sql(hour: i64) -> String {
     let (at, end) = (hour * HOUR_MINUTES, (hour + 1) * HOUR_MINUTES);
     format!(

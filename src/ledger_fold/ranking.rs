@@ -72,7 +72,7 @@ pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms>
         let term = |(hours, factor): &(std::ops::Range<i64>, f64)| Terms {
             dimension: *dimension,
             weight: factor * weight,
-            sums: sums(hours, folded),
+            sums: sums(hours, folded, *dimension),
         };
         ranges.iter().map(term).collect::<Vec<_>>()
     };

@@ -1,11 +1,13 @@
 //! The hours of a range as the fewest buckets whose sum they are: spans of 32 days, days, hours, some of them taken off.
 //!
 //! Hours are folded into days and spans up to a frontier; what lies behind it is read as hours. The day of the frontier
-//! holds its hours before it and no other.
+//! holds its hours before it and, of the hour at it, the names that are folded already: an hour is folded in steps, in the
+//! order of dimension and name. A day that is folded into its span is in no sum before it is there whole.
 
 use std::ops::Range;
 
 use super::Cover;
+use crate::events::Dimension;
 use crate::limits::SPAN_DAYS;
 
 /// How far hours are folded: see `rollup_folded` in schema.sql.
@@ -15,6 +17,17 @@ pub struct Folded {
     pub until_day: i64,
     /// Minutes before this one may be missing from `rollup_minute`.
     pub minutes_since: i64,
+    /// Of the hour `until_hour`, dimensions before this one are folded too, and of it names up to `rollup_folded.hour_key`.
+    pub hour_dimension: i64,
+}
+
+impl Folded {
+    /// As a dimension has it; and whether some names of the hour at the frontier may be in their day.
+    fn of(self, dimension: Dimension) -> (Folded, bool) {
+        let code = dimension as i64;
+        let is_over = i64::from(code < self.hour_dimension);
+        (Folded { until_hour: self.until_hour + is_over, ..self }, code == self.hour_dimension)
+    }
 }
 
 /// Buckets since the epoch, none of a kind twice.
@@ -28,6 +41,9 @@ pub struct Sums {
     pub hours: Vec<(i64, i64)>,
     /// Hours that are not folded.
     pub open: Range<i64>,
+    /// An hour whose names up to `rollup_folded.hour_key` are to be taken off once: they are in a day that is read, and the
+    /// hour is open or not in the range.
+    pub begun: Option<i64>,
 }
 
 const DAY_HOURS: i64 = 24;
@@ -42,8 +58,18 @@ pub fn minutes_gone_sql(oldest: i64, now: i64) -> String {
     )
 }
 
-/// Splits `hours`.
-pub fn sums(hours: &Range<i64>, folded: Folded) -> Sums {
+/// Splits `hours`, for one dimension.
+pub fn sums(hours: &Range<i64>, folded: Folded, dimension: Dimension) -> Sums {
+    let (folded, is_begun) = folded.of(dimension);
+    let mut sums = split(hours, folded);
+    let day = folded.until_hour.div_euclid(DAY_HOURS);
+    if is_begun && sums.days.iter().any(|days| days.contains(&day)) {
+        sums.begun = Some(folded.until_hour);
+    }
+    sums
+}
+
+fn split(hours: &Range<i64>, folded: Folded) -> Sums {
     let mut sums = Sums { open: hours.start.max(folded.until_hour)..hours.end, ..Sums::default() };
     if sums.open.is_empty() {
         sums.open = 0..0;
@@ -104,8 +130,8 @@ fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
 
 impl Sums {
     /// Those of what a cover reads as hours.
-    pub fn of(cover: &Cover, folded: Folded) -> Sums {
-        cover.hours.as_ref().map_or_else(Sums::default, |hours| sums(hours, folded))
+    pub fn of(cover: &Cover, folded: Folded, dimension: Dimension) -> Sums {
+        cover.hours.as_ref().map_or_else(Sums::default, |hours| sums(hours, folded, dimension))
     }
 }
 
@@ -114,16 +140,19 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// How often each hour counts.
-    fn hours_of(sums: &Sums, folded: Folded) -> BTreeMap<i64, i64> {
+    /// How often each hour counts, of names that are folded up to a frontier.
+    fn hours_of(sums: &Sums, until_hour: i64, is_begun: bool) -> BTreeMap<i64, i64> {
         let mut hours: BTreeMap<i64, i64> = BTreeMap::new();
         let mut add = |range: Range<i64>, times: i64| range.for_each(|hour| *hours.entry(hour).or_default() += times);
         add(sums.spans.start * SPAN_DAYS * 24..sums.spans.end * SPAN_DAYS * 24, 1);
         for days in &sums.days {
-            add(days.start * 24..(days.end * 24).min(folded.until_hour), 1);
+            add(days.start * 24..(days.end * 24).min(until_hour), 1);
         }
         sums.hours.iter().for_each(|(hour, times)| add(*hour..hour + 1, *times));
         add(sums.open.clone(), 1);
+        if let Some(hour) = sums.begun.filter(|_| is_begun) {
+            add(hour..hour + 1, -1);
+        }
         hours.retain(|_, times| *times != 0);
         hours
     }
@@ -133,12 +162,17 @@ mod tests {
         #[test]
         fn every_hour_of_the_range_counts_once_and_no_other_does(
             start in 0..2_400i64, length in 1..2_400i64, until_hour in 0..5_000i64, behind in 0..70i64,
+            hour_dimension in 0..4i64,
         ) {
             let until_day = (until_hour.div_euclid(24) - behind).max(0);
-            let folded = Folded { until_hour, until_day, minutes_since: 0 };
-            let sums = sums(&(start..start + length), folded);
+            let folded = Folded { until_hour, until_day, minutes_since: 0, hour_dimension };
+            let sums = sums(&(start..start + length), folded, Dimension::Keyword);
             let expected: BTreeMap<i64, i64> = (start..start + length).map(|hour| (hour, 1)).collect();
-            assert_eq!(hours_of(&sums, folded), expected, "{sums:?}");
+            // Keywords are the second dimension: their hour is not begun, begun, or over.
+            let is_begun = hour_dimension == 2;
+            let until_hour = until_hour + i64::from(hour_dimension > 2);
+            assert_eq!(hours_of(&sums, until_hour, false), expected, "{sums:?}");
+            assert_eq!(hours_of(&sums, until_hour + i64::from(is_begun), is_begun), expected, "{sums:?}");
             assert!(sums.hours.len() <= 24, "{sums:?}");
             assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
             assert!(sums.spans.end * SPAN_DAYS <= folded.until_day.max(0), "{sums:?}");

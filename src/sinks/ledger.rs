@@ -1,6 +1,6 @@
 //! The ledger's sink: journal → ledger, one transaction a batch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -8,18 +8,18 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Level, Pace, SinkState, SinkStatus, Steady, Trust, supervise};
+use super::housekeeping::Housekeeping;
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
 use crate::clock::Clock;
 use crate::events::Record;
 use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, JOURNAL_KEEP_MS, LINGER_BUSY_MS,
-    LINGER_BUSY_RECORDS, LINGER_MS, LINGER_WAITED_MS, LINGER_WAITED_RECORDS_MAX, LINGER_WAITED_RECORDS_MIN,
+    BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, LINGER_BUSY_MS, LINGER_BUSY_RECORDS,
+    LINGER_MS, LINGER_WAITED_MS, LINGER_WAITED_RECORDS_MAX, LINGER_WAITED_RECORDS_MIN,
 };
 use crate::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdict, Verdicts};
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
-const MAINTAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// What the sink works with.
 pub struct LedgerSink {
@@ -36,45 +36,6 @@ pub struct LedgerSink {
     pub follower: Arc<AtomicU64>,
     /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
     pub records_max: AtomicUsize,
-}
-
-/// What is done about once a minute. A failure of it, of whatever kind, is logged and never keeps a batch waiting: it
-/// comes round again, and a batch that needs what is missing says so itself.
-#[derive(Default)]
-struct Housekeeping {
-    last: Option<Instant>,
-    /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
-    /// long as the journal is kept for replays.
-    passed: VecDeque<(Instant, Position)>,
-    level: Level,
-}
-
-impl Housekeeping {
-    fn is_due(&self) -> bool {
-        self.last.is_none_or(|at| at.elapsed() >= MAINTAIN_EVERY)
-    }
-
-    fn tend(&mut self, sink: &LedgerSink, writer: &mut dyn LedgerWriter, now: Instant, trust: Trust) {
-        self.last = Some(now);
-        self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
-        let now_ms = sink.clock.now_ms();
-        if trust != Trust::None {
-            report(writer.maintain(now_ms));
-        }
-        report(writer.fold(now_ms, &sink.zone));
-        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
-        let is_level = self.level.look(now, sink.journal.end_position(), applied);
-        if trust == Trust::Full && is_level {
-            report(writer.retire(now_ms, sink.retention_days));
-        }
-        while let Some((at, position)) = self.passed.front().copied() {
-            if now.duration_since(at) < Duration::from_millis(JOURNAL_KEEP_MS) {
-                break;
-            }
-            report(writer.prune_verdicts(sink.journal.stream(), position));
-            self.passed.pop_front();
-        }
-    }
 }
 
 /// How fast records come in, and when the last batch was begun.
@@ -109,40 +70,29 @@ impl Pulse {
     }
 }
 
-fn report(done: Result<(), StoreError>) {
-    const WHAT: &str = "housekeeping failed; it is tried again in a minute";
-    match done {
-        Ok(()) => {}
-        Err(StoreError::Retry(why)) => tracing::warn!(sink = "ledger", error = why, "{WHAT}"),
-        Err(error) => tracing::error!(sink = "ledger", error = %error, "{WHAT}"),
-    }
-}
-
 impl LedgerSink {
-    /// Starts the sink's thread.
+    /// Starts the sink's thread, and that of its housekeeping, for which the first one waits at its end.
     pub fn spawn(self) -> JoinHandle<()> {
         let sink = Arc::new(self);
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
             let kept = sink.journal.follow(0, false);
             sink.journal.waiting().serve_ledger();
-            let mut steady = Steady::default();
-            supervise(&sink.status, || match sink.follow(&kept, &mut steady) {
+            let housekeeping = Housekeeping::spawn(sink.clone());
+            supervise(&sink.status, || match sink.follow(&kept) {
                 Ok(()) => Ended::Asked,
                 Err(ended) => ended,
             });
+            if housekeeping.join().is_err() {
+                tracing::error!(sink = "ledger", "the thread of housekeeping has panicked");
+            }
         };
         std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
     }
 
-    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>, steady: &mut Steady) -> Result<(), Ended> {
+    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
         let mut follower = self.stand(kept)?;
         while !self.status.is_stopping() {
-            if follower.housekeeping.is_due() {
-                let now = Instant::now();
-                let trust = steady.look(now, self.clock.now_ms());
-                follower.keep_house(now, trust);
-            }
             follower.step(Pace::Patient)?;
         }
         Ok(())
@@ -166,8 +116,8 @@ impl LedgerSink {
         let waiting = self.journal.waiting();
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
-        let (sink, kept, housekeeping) = (self.clone(), kept.clone(), Housekeeping::default());
-        Ok(LedgerFollower { sink, writer, reader, waiting, kept, housekeeping, pulse: Pulse::default() })
+        let (sink, kept) = (self.clone(), kept.clone());
+        Ok(LedgerFollower { sink, writer, reader, waiting, kept, pulse: Pulse::default() })
     }
 
     fn grow_batches(&self) {
@@ -267,7 +217,6 @@ pub struct LedgerFollower {
     reader: Reader,
     waiting: Arc<Waiting>,
     kept: Arc<AtomicU64>,
-    housekeeping: Housekeeping,
     pulse: Pulse,
 }
 
@@ -289,11 +238,6 @@ impl LedgerFollower {
         sink.handover.push(frames.to.position, verdicts);
         self.kept.store(frames.to.position, Ordering::Release);
         Ok(true)
-    }
-
-    /// What is done about once a minute; no failure of it ends the sink.
-    pub fn keep_house(&mut self, now: Instant, trust: Trust) {
-        self.housekeeping.tend(&self.sink, &mut *self.writer, now, trust);
     }
 }
 

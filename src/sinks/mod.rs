@@ -5,6 +5,7 @@
 //! follows the ledger: it reads the same journal up to the ledger's watermark, with the ledger's verdicts.
 
 mod handover;
+mod housekeeping;
 mod ledger;
 mod level;
 mod live;
@@ -12,6 +13,7 @@ mod status;
 mod steady;
 
 pub use handover::Handover;
+pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};
 pub use level::Level;
 pub use live::{LiveFollower, LiveSink};

@@ -52,6 +52,8 @@ pub struct SinkStatus {
     pub dead: AtomicU64,
     /// Positions passed whose records were lost to damage of the journal.
     pub lost: AtomicU64,
+    /// What housekeeping could not do, since the start.
+    pub housekeeping_failures: AtomicU64,
 }
 
 impl SinkStatus {
@@ -72,6 +74,7 @@ impl SinkStatus {
             retries: AtomicU64::new(0),
             dead: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            housekeeping_failures: AtomicU64::new(0),
         }
     }
 

@@ -14,7 +14,7 @@ use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position};
 use event_tracker::runtime::{self, Ticket};
 use event_tracker::sinks::{
-    Ended, Handover, LedgerFollower, LedgerSink, LiveFollower, LiveSink, Pace, SinkStatus, Trust,
+    Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, Pace, SinkStatus, Trust,
 };
 
 use crate::faulty::{Faults, FaultyLedger, FaultyLive};
@@ -43,6 +43,7 @@ pub(crate) struct Instance {
     ledger_sink: Arc<LedgerSink>,
     live_sink: Arc<LiveSink>,
     ledger: Option<LedgerFollower>,
+    housekeeping: Housekeeping,
     live: Option<LiveFollower>,
     kept: [Arc<AtomicU64>; 2],
     directory: tempfile::TempDir,
@@ -93,7 +94,9 @@ impl Instance {
         };
         let kept = [journal.follow(0, false), journal.follow(0, true)];
         let (ledger_sink, live_sink) = (Arc::new(ledger_sink), Arc::new(live_sink));
-        Instance { journal, to_ledger, to_live, ledger_sink, live_sink, ledger: None, live: None, kept, directory }
+        let housekeeping = Housekeeping::new(ledger_sink.clone());
+        let (ledger, live) = (None, None);
+        Instance { journal, to_ledger, to_live, ledger_sink, live_sink, ledger, housekeeping, live, kept, directory }
     }
 
     /// Appends records as one request does and waits until they are durable.
@@ -176,8 +179,8 @@ impl Instance {
 
     /// The same at a time, with a wall clock that is trusted so far.
     pub(crate) fn keep_house_at(&mut self, now: Instant, trust: Trust) {
-        if let Some(follower) = &mut self.ledger {
-            follower.keep_house(now, trust);
+        if self.ledger.is_some() {
+            self.housekeeping.tend(now, trust);
         }
     }
 

@@ -108,7 +108,13 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
             let attached = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
             assert_eq!(fixture.number(tables), fixture.number(attached), "what was detached was dropped");
         }
-        // What comes for a day whose rows are gone is set aside, and makes no partition.
+        // What comes for a day whose rows are gone is set aside, and makes no partition; also if the rows are still on their
+        // way out.
+        fixture.rows(&format!("UPDATE rollup_folded SET rows_since = {oldest} + 2"));
+        let on_its_way = feed.batch(vec![click(1, (oldest + 1) * DAY + HOUR)]);
+        let refused = feed.writer.apply(&on_its_way, &BTreeMap::new());
+        assert!(matches!(refused, Err(StoreError::Poison(_))), "{refused:?}");
+        fixture.rows(&format!("UPDATE rollup_folded SET rows_since = {oldest}"));
         let late = vec![click(1, NOW), click(1, TODAY - 40 * DAY), click(1, NOW)];
         let batch = feed.batch(late);
         let refused = feed.writer.apply(&batch, &BTreeMap::new());

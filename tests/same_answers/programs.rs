@@ -136,18 +136,25 @@ impl Programs {
     /// Sends a request to all at once.
     pub(crate) fn ask(&mut self, request: &Request) -> Answers {
         self.tell(&format!("{} {} {}", request.method, request.path, request.body));
+        self.gather(&vec![request; self.all.len()])
+    }
+
+    /// Sends each its own request: with what it made itself, such as a cursor.
+    pub(crate) fn ask_each(&mut self, requests: &[Request]) -> Answers {
+        self.tell(&format!("{} {} (and of the others their own)", requests[0].method, requests[0].path));
+        self.gather(&requests.iter().collect::<Vec<_>>())
+    }
+
+    fn gather(&mut self, requests: &[&Request]) -> Answers {
         let from = now_ms();
         let asked: Vec<(Answer, Duration)> = std::thread::scope(|scope| {
-            let ask = |program: &'_ mut Program| -> (Answer, Duration) { program.ask(request) };
-            let all: Vec<_> = self.all.iter_mut().map(|program| scope.spawn(move || ask(program))).collect();
+            let pairs = self.all.iter_mut().zip(requests);
+            let all: Vec<_> = pairs.map(|(program, request)| scope.spawn(|| program.ask(request))).collect();
             all.into_iter().map(|asked| asked.join().expect("every program answers")).collect()
         });
         let slowest = asked.iter().map(|(_, took)| *took).max().unwrap_or_default();
-        Answers {
-            span: When { from, to: now_ms() },
-            all: asked.into_iter().map(|(answer, _)| answer).collect(),
-            slowest,
-        }
+        let all = asked.into_iter().map(|(answer, _)| answer).collect();
+        Answers { span: When { from, to: now_ms() }, all, slowest }
     }
 
     /// Sends a request and compares what all of them answer.
@@ -178,21 +185,37 @@ impl Programs {
 
     /// What is wrong, where something is.
     fn judge(&self, answers: &Answers, expected: &Reply) -> Result<(), String> {
-        let mut said: Vec<Reply> =
-            self.all.iter().zip(&answers.all).map(|(program, answer)| program.reply(answer)).collect();
-        said.iter_mut().for_each(|said| accept_between(&mut said.body, &expected.body));
-        for (program, said) in self.all.iter().zip(&said) {
-            let plain = Reply { status: said.status, body: without_words(said.body.clone()) };
-            if plain != *expected {
-                return Err(format!("{} | the model: {}", program.bench.name, differences(&plain, expected)));
-            }
-        }
+        let judge_one = |(program, answer): (&Program, &Answer)| program.judge(answer, expected);
+        let said = self.all.iter().zip(&answers.all).map(judge_one).collect::<Result<Vec<Reply>, String>>()?;
         match self.all.iter().zip(&said).find(|(_, other)| **other != said[0]) {
             None => Ok(()),
             Some((program, other)) => {
                 let (one, first) = (&program.bench.name, &self.all[0].bench.name);
                 Err(format!("{one} | {first}: {}", differences(other, &said[0])))
             }
+        }
+    }
+
+    /// Asks one of them alone, within a minute.
+    #[track_caller]
+    pub(crate) fn expect_of(
+        &mut self,
+        which: usize,
+        request: &Request,
+        expected: impl Fn(i64) -> Reply,
+    ) -> Result<(), Ended> {
+        self.tell(&format!("{} {} (of {})", request.method, request.path, self.all[which].bench.name));
+        loop {
+            let from = now_ms();
+            let (answer, took) = self.all[which].ask(request);
+            if from.div_euclid(60_000) != now_ms().div_euclid(60_000) {
+                continue;
+            }
+            return match self.all[which].judge(&answer, &expected(from)) {
+                Ok(_) => Ok(()),
+                Err(why) if took >= SLOW => Err(Ended::Late(format!("after {took:?}: {why}"))),
+                Err(why) => panic!("{why}"),
+            };
         }
     }
 
@@ -215,20 +238,6 @@ impl Programs {
             }
         }
         Some(id)
-    }
-
-    /// The value of a field that each program made for itself, such as a cursor, to be sent back to it.
-    pub(crate) fn ask_each(&mut self, requests: &[Request]) -> Answers {
-        let from = now_ms();
-        self.tell(&format!("{} {} (and of the others their own)", requests[0].method, requests[0].path));
-        let asked: Vec<(Answer, Duration)> =
-            self.all.iter_mut().zip(requests).map(|(program, request)| program.ask(request)).collect();
-        let slowest = asked.iter().map(|(_, took)| *took).max().unwrap_or_default();
-        Answers {
-            span: When { from, to: now_ms() },
-            all: asked.into_iter().map(|(answer, _)| answer).collect(),
-            slowest,
-        }
     }
 
     /// Something else that was done, for the story that a failure tells.
@@ -281,6 +290,17 @@ impl Program {
     /// A text that was answered, with the ids that all know.
     pub(crate) fn common(&self, text: &str) -> String {
         self.ids.iter().fold(text.to_owned(), |text, (own, common)| text.replace(own, common))
+    }
+
+    /// An answer as all would give it, if it is what was expected.
+    fn judge(&self, answer: &Answer, expected: &Reply) -> Result<Reply, String> {
+        let mut said = self.reply(answer);
+        accept_between(&mut said.body, &expected.body);
+        let plain = Reply { status: said.status, body: without_words(said.body.clone()) };
+        if plain == *expected {
+            return Ok(said);
+        }
+        Err(format!("{} | the model: {}", self.bench.name, differences(&plain, expected)))
     }
 
     /// An answer as all would give it.

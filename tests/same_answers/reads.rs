@@ -303,6 +303,46 @@ impl Run {
         Ok(())
     }
 
+    /// While its live store is away, a program reads the same from the ledger, and says so.
+    pub(crate) fn look_without_live(&mut self) -> Result<(), Ended> {
+        self.reach_ledger()?;
+        let with_redis: Vec<usize> =
+            (0..self.programs.all.len()).filter(|at| self.programs.all[*at].bench.redis.is_some()).collect();
+        let which = with_redis[self.random.random_range(0..with_redis.len())];
+        self.programs.tell(&format!("Redis of {} is away", self.programs.all[which].bench.name));
+        self.programs.all[which].bench.redis.as_mut().expect("Redis").stop();
+        // Some: each waits half a second for a connection before the ledger is asked.
+        for _ in 0..4 {
+            let list = LISTS[self.random.random_range(0..LISTS.len())];
+            let (name, model, zone) = (WINDOWS[self.random.random_range(0..4)], &self.model, self.zone);
+            let request = Request::get(format!("/api/statistics/popular/{}&window={name}&limit=100", list.path));
+            self.programs.expect_of(which, &request, |now| {
+                let top = items(&model.top(&list, window(name, now, zone)), list.name, 0);
+                let body = json!({"window":name,"source":"ledger","stale":true,"approximate":false,"items":top});
+                Reply::new(200, body)
+            })?;
+        }
+        let (name, model, zone) = (WINDOWS[self.random.random_range(0..4)], &self.model, self.zone);
+        let request = Request::get(format!("/api/statistics/users?window={name}"));
+        self.programs.expect_of(which, &request, |now| {
+            let (from, to) = window(name, now, zone);
+            let users = model.users(from, to).body["users"].clone();
+            let body = json!({"window":name,"source":"ledger","stale":true,"approximate":false,"users":users});
+            Reply::new(200, body)
+        })?;
+        let (user, model) = (draw::user(&mut self.random), &self.model);
+        let request = Request::get(format!("/api/search/recent/{}", encoded(&user)));
+        self.programs.expect_of(which, &request, |now| {
+            let Reply { status, mut body } = model.recent(&user, 10, now);
+            (body["source"], body["stale"]) = (json!("ledger"), json!(true));
+            Reply::new(status, body)
+        })?;
+        let bench = &mut self.programs.all[which].bench;
+        bench.redis.as_mut().expect("Redis").spawn();
+        bench.settle();
+        Ok(())
+    }
+
     fn live_users(&mut self, name: &str) -> Result<(), Ended> {
         let answers = self.ask_in_a_minute(&format!("/api/statistics/users?window={name}"));
         let expected = self.model.live_users(name, window(name, answers.span.from, self.zone));

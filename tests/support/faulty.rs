@@ -72,6 +72,8 @@ pub(crate) enum Fault {
     Fatal,
     /// `Poison`, and the store never heard of it.
     Poison,
+    /// The adapter panics, and the store never heard of it.
+    Panic,
 }
 
 #[derive(Default)]
@@ -166,6 +168,7 @@ impl Faults {
         match fault {
             Some(Fault::Before) => return Err(StoreError::Retry(format!("fault: {call:?} was not sent"))),
             Some(Fault::Fatal) => return Err(StoreError::Fatal(format!("fault: {call:?}"))),
+            Some(Fault::Panic) => panic!("fault: {call:?}"),
             Some(Fault::Poison) => return Err(StoreError::Poison(format!("fault: {call:?}"))),
             Some(Fault::Hang(bound)) => {
                 self.hang(bound);
@@ -300,7 +303,7 @@ impl LedgerWriter for FaultyLedgerWriter {
         self.faults.pass(Call::Maintain, || self.inner.maintain(now_ms))
     }
 
-    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
         self.faults.pass(Call::Fold, || self.inner.fold(now_ms, zone))
     }
 

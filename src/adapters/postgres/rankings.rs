@@ -65,19 +65,18 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Rank
     let folded = folded(&mut reading.transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
-    let sums = Sums::of(&cover, folded);
     let raw = raw_counts(&mut reading, &query.parts, &cover)?;
     let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
         dimension: *dimension,
         weight: *weight as f64,
-        sums: sums.clone(),
+        sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
     let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
     let few = lead(&mut reading, &terms, open_sql(&terms, &query.parts, &cover), &raw, after, query.limit)?;
     match few {
         Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
-        None => rank_all(&mut reading, query, &sums, &cover, raw),
+        None => rank_all(&mut reading, query, &terms, &cover, raw),
     }
 }
 
@@ -167,11 +166,11 @@ const HEADS: &str = "WITH head AS MATERIALIZED (\
 fn rank_all(
     reading: &mut Reading<'_>,
     query: &RankingQuery,
-    sums: &Sums,
+    terms: &[Terms],
     cover: &Cover,
     (names, counts): (Vec<String>, Vec<i64>),
 ) -> Result<Ranked, postgres::Error> {
-    let rollups = rollup_sql(&query.parts, sums, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
+    let rollups = rollup_sql(terms, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
     let sql = format!(
         "SELECT key, sum(count)::int8 FROM ({rollups}SELECT key COLLATE \"C\", count FROM \
            unnest($1::text[], $2::int8[]) AS raw(key, count)) AS counted \
@@ -199,8 +198,10 @@ pub(super) fn top(
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &mut Transaction<'_>) -> Result<Folded, postgres::Error> {
-    let row = transaction.query_one("SELECT until_hour, until_day, minutes_since FROM rollup_folded", &[])?;
-    Ok(Folded { until_hour: row.get(0), until_day: row.get(1), minutes_since: row.get(2) })
+    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension::int8 FROM rollup_folded";
+    let row = transaction.query_one(sql, &[])?;
+    let (until_hour, until_day, minutes_since, hour_dimension) = (row.get(0), row.get(1), row.get(2), row.get(3));
+    Ok(Folded { until_hour, until_day, minutes_since, hour_dimension })
 }
 
 /// What raw rows add, by name.

@@ -80,7 +80,8 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
 }
 
 fn count_rollup(transaction: &mut Transaction<'_>, rollup: &RollupCount, folded: Folded) -> Result<i64, Failure> {
-    let terms = [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded) }];
+    let terms =
+        [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded, rollup.dimension) }];
     let sql = format!("SELECT CAST({} AS int8)", name_sum_sql(&terms, "$1::text", true));
     Ok(transaction.query_one(sql.as_str(), &[&rollup.key])?.get(0))
 }

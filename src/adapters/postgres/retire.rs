@@ -56,7 +56,9 @@ pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Re
 fn mark(session: &mut Session, until: i64) -> Result<i64, Failure> {
     let mut transaction = session.client.transaction()?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PARTITION_LOCK])?;
-    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded", &[])?.get(0);
+    // Batches hold the row: those under way are waited for, and whatever they brought late is seen below. Those that come
+    // find the rows gone.
+    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded FOR UPDATE", &[])?.get(0);
     let until = until.min(rankings::folded(&mut transaction)?.until_day);
     let first = "SELECT min(bucket) / 24 FROM rollup_hour WHERE dimension = 1 AND bucket >= $1::int8 * 24";
     let first: Option<i64> = transaction.query_one(first, &[&since])?.get(0);
@@ -66,7 +68,6 @@ fn mark(session: &mut Session, until: i64) -> Result<i64, Failure> {
     if until <= since {
         return Ok(since);
     }
-    // Batches hold the row: those under way are waited for.
     transaction.execute("UPDATE rollup_folded SET rows_since = $1", &[&until])?;
     transaction.commit()?;
     Ok(until)

@@ -11,7 +11,8 @@ use crate::limits::SPAN_DAYS;
 
 /// Arrays of rollups, users and totals come first in every statement that has them. Records of hours that are folded add to
 /// their day and span too, and have their hour's points counted again: the lock on `rollup_folded` tells them for sure, and
-/// what is added by conflict sees what others committed meanwhile.
+/// what is added by conflict sees what others committed meanwhile. It also tells whose rows are gone: a text that is no
+/// boolean is an error of the data (22), by which the record is found and set aside.
 fn rollups(gate: &str) -> String {
     let add = |table: &str| {
         format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
@@ -26,18 +27,25 @@ fn rollups(gate: &str) -> String {
          t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
                  SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) {gate} \
                  ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count), \
-         f AS MATERIALIZED (SELECT until_hour, until_day FROM rollup_folded FOR SHARE), \
-         late AS MATERIALIZED (SELECT n.*, f.until_day FROM f JOIN \
+         f AS MATERIALIZED (SELECT * FROM rollup_folded FOR SHARE), \
+         late AS MATERIALIZED (SELECT n.*, f.until_hour, f.until_day, f.day_dimension, f.day_key FROM f JOIN \
                  unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) AS n(dimension, bucket, key, count) \
-                 ON n.bucket < f.until_hour {gate}), \
+                 ON CASE WHEN n.dimension = 1 AND n.bucket < f.rows_since * 24 \
+                      THEN CAST('rows of days before ' || f.rows_since || ' are gone' AS boolean) \
+                      ELSE n.bucket < f.until_hour OR n.bucket = f.until_hour AND \
+                        (n.dimension < f.hour_dimension OR n.dimension = f.hour_dimension AND n.key <= f.hour_key) END \
+                 {gate}), \
          d AS (INSERT INTO rollup_day (dimension, bucket, key, count) \
                  SELECT dimension, bucket / 24, key, sum(count) FROM late GROUP BY 1, 2, 3 \
                  ORDER BY 1, key COLLATE \"C\", 2 {}), \
          s AS (INSERT INTO rollup_span (dimension, bucket, key, count) \
                  SELECT dimension, bucket / 24 / {SPAN_DAYS}, key, sum(count) FROM late WHERE bucket / 24 < until_day \
+                   OR bucket / 24 = until_day AND \
+                     (dimension < day_dimension OR dimension = day_dimension AND key <= day_key) \
                  GROUP BY 1, 2, 3 ORDER BY 1, key COLLATE \"C\", 2 {}), \
-         p AS (INSERT INTO series (minutes, event_type, at, count) SELECT DISTINCT 60, 0, bucket * 60, 0 FROM late ORDER BY 3 \
-                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL)",
+         p AS (INSERT INTO series (minutes, event_type, at, count) SELECT DISTINCT 60, 0, bucket * 60, 0 FROM late \
+                 WHERE bucket < until_hour ORDER BY 3 \
+                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL, count = series.count + 1)",
         add("rollup_minute"),
         add("rollup_hour"),
         add("rollup_day"),

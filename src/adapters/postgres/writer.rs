@@ -40,6 +40,7 @@ pub(super) struct PostgresWriter {
     erased_known: i64,
     /// Days since the epoch whose partitions are known to be there.
     days: HashSet<i64>,
+    pub(super) folding: fold::Folding,
 }
 
 impl PostgresWriter {
@@ -51,7 +52,16 @@ impl PostgresWriter {
             erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
+            folding: fold::Folding::default(),
         }
+    }
+
+    /// A step of housekeeping, with as much time as a batch has.
+    pub(super) fn step<R: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
+        self.call(deadline(), job)
     }
 
     /// Runs a job on the connection, dialling if there is none; drops it after an error that ends it.
@@ -244,9 +254,8 @@ impl LedgerWriter for PostgresWriter {
         Ok(())
     }
 
-    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
-        let zone = zone.clone();
-        self.call(deadline(), move |session| fold::run(session, now_ms, &zone)).map_err(|failure| failure.error)
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
+        fold::run(self, now_ms, zone).map_err(|failure| failure.error)
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {

@@ -1,52 +1,103 @@
-//! Folding: hours into days and spans, and the points of series, counted once. Steps of one hour or one day, each a
-//! transaction, so that batches get their turn.
+//! Folding: hours into days and spans, and the points of series, counted once.
+//!
+//! Whatever writes is a step of a bounded number of rows, so that a batch waits for no longer than that. Counting reads a
+//! snapshot, beside batches; what it has read is written if no batch has said meanwhile that the hour has changed.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
 use super::rankings;
-use crate::ledger_fold::{HOUR_MS, RollupRow, forget_sql, kinds, local_days, minutes_sql, series_code};
-use crate::limits::{FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, SPAN_DAYS};
-use crate::ports::{Interval, SeriesPoint, SeriesQuery};
+use super::writer::SqliteWriter;
+use crate::ledger_fold::{
+    CountedPoint, HOUR_MS, Postponed, RollupRow, forget_sql, kinds, local_days, minutes_sql, points_of,
+};
+use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, SPAN_DAYS};
+use crate::ports::{Interval, SeriesQuery};
 
 const ADD_DAY: &str = "INSERT INTO rollup_day (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET count = count + excluded.count";
 const ADD_SPAN: &str = "INSERT INTO rollup_span (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET count = count + excluded.count";
-const DIMENSIONS: &str = "dimension IN (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)";
+/// Dimensions that are folded: 1 to this one.
+const DIMENSIONS: i64 = 12;
+/// Names of one bucket that a step takes at least, however little is left of it.
+const NAMES_MIN: i64 = 16;
 
-/// Everything that is due, as far as the time goes.
-pub(super) fn run(connection: &mut Connection, now_ms: i64, zone: &TimeZone) -> Result<()> {
+/// What one housekeeper could not count lately.
+#[derive(Default)]
+pub(super) struct Folding {
+    hours: Postponed,
+    days: Postponed,
+}
+
+/// What is due, as far as the time goes; true where something is left. What fails does not keep the rest waiting.
+pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Result<bool> {
     let begun = Instant::now();
-    let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
     let has_time = || begun.elapsed() < Duration::from_millis(FOLD_MS_MAX);
-    while has_time() && fold(connection, due_hour)? {}
-    while has_time() && count_hour(connection)? {}
-    for (at, end) in missing_days(connection, zone)? {
-        if !has_time() {
-            break;
+    let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
+    let folded = fold_all(writer, due_hour, &has_time);
+    let hours = count_hours(writer, &has_time);
+    let days = count_days(writer, zone, &has_time);
+    Ok(folded? | hours? | days?)
+}
+
+fn fold_all(writer: &mut SqliteWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    while has_time() {
+        if !writer.step(|connection| fold(connection, due_hour))? {
+            return Ok(false);
         }
-        count_day(connection, at, end)?;
     }
-    Ok(())
+    Ok(true)
+}
+
+/// How far something is folded: what is before it; of it dimensions before the next one, and of that names up to the key.
+struct Frontier {
+    at: i64,
+    dimension: i64,
+    key: Option<String>,
+}
+
+impl Frontier {
+    fn begin(at: i64) -> Frontier {
+        Frontier { at, dimension: 0, key: None }
+    }
+
+    /// Goes on from here, if it is there.
+    fn of(self, at: i64) -> Frontier {
+        if at == self.at { self } else { Frontier::begin(at) }
+    }
+
+    fn is_behind(&self, at: i64, dimension: i64, key: &str) -> bool {
+        let key = || self.key.as_deref().is_some_and(|last| key <= last);
+        at < self.at || at == self.at && (dimension < self.dimension || dimension == self.dimension && key())
+    }
+}
+
+/// Of hours in days, and of days in spans.
+fn frontiers(transaction: &Transaction<'_>) -> Result<(Frontier, Frontier)> {
+    let sql = "SELECT until_hour, hour_dimension, hour_key, until_day, day_dimension, day_key FROM rollup_folded";
+    let of = |row: &Row<'_>, first: usize| -> Result<Frontier> {
+        Ok(Frontier { at: row.get(first)?, dimension: row.get(first + 1)?, key: row.get(first + 2)? })
+    };
+    transaction.prepare_cached(sql)?.query_row([], |row| Ok((of(row, 0)?, of(row, 3)?)))
 }
 
 /// What a batch brings for hours that are folded goes to their day and span too, and their points are counted again.
 pub(super) fn add_late(transaction: &Transaction<'_>, hours: &[RollupRow]) -> Result<()> {
-    let folded = rankings::folded(transaction)?;
+    let (in_days, in_spans) = frontiers(transaction)?;
     let mut again = HashSet::new();
-    for row in hours.iter().filter(|row| row.bucket < folded.until_hour) {
+    for row in hours.iter().filter(|row| in_days.is_behind(row.bucket, row.dimension as i64, &row.key)) {
         let day = row.bucket.div_euclid(24);
         let (dimension, key) = (row.dimension as i64, &*row.key);
         transaction.prepare_cached(ADD_DAY)?.execute(params![dimension, day, key, row.count])?;
-        if day < folded.until_day {
+        if in_spans.is_behind(day, dimension, key) {
             let span = day.div_euclid(SPAN_DAYS);
             transaction.prepare_cached(ADD_SPAN)?.execute(params![dimension, span, key, row.count])?;
         }
-        if again.insert(row.bucket) {
+        if row.bucket < in_days.at && again.insert(row.bucket) {
             count_again(transaction, row.bucket)?;
         }
     }
@@ -55,34 +106,29 @@ pub(super) fn add_late(transaction: &Transaction<'_>, hours: &[RollupRow]) -> Re
 
 fn count_again(transaction: &Transaction<'_>, hour: i64) -> Result<()> {
     let mark = "INSERT INTO series (minutes, event_type, at, count) VALUES (60, 0, ?1, 0) \
-         ON CONFLICT DO UPDATE SET users = NULL";
+         ON CONFLICT DO UPDATE SET users = NULL, count = count + 1";
     transaction.prepare_cached(mark)?.execute([hour * 60]).map(|_| ())
 }
 
-/// One hour into its day, or one day into its span; false where there is nothing to fold.
+/// Some names of one hour into its day, or of one day into its span; false where there is nothing to fold.
 fn fold(connection: &mut Connection, due_hour: i64) -> Result<bool> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let folded = rankings::folded(&transaction)?;
-    let whole_days = folded.until_hour.div_euclid(24);
-    if let Some(hour) = next_hour(&transaction, folded.until_day * 24, whole_days * 24)? {
+    let (in_days, in_spans) = frontiers(&transaction)?;
+    let (until_hour, until_day) = (in_days.at, in_spans.at);
+    // Hours first: a day that has very many names must not keep them.
+    if let Some(hour) = next_hour(&transaction, until_hour, due_hour)? {
+        let part = fold_names(&transaction, "rollup_day", hour.div_euclid(24), hour..hour + 1, in_days.of(hour))?;
+        if part.at > hour {
+            count_again(&transaction, hour)?;
+        }
+        let update = "UPDATE rollup_folded SET until_hour = ?1, hour_dimension = ?2, hour_key = ?3";
+        transaction.execute(update, params![part.at, part.dimension, part.key])?;
+    } else if let Some(hour) = next_hour(&transaction, until_day * 24, until_hour.div_euclid(24) * 24)? {
         let day = hour.div_euclid(24);
-        let span = day.div_euclid(SPAN_DAYS);
-        transaction.execute_batch(&format!(
-            "INSERT INTO rollup_span (dimension, bucket, key, count) \
-               SELECT dimension, {span}, key, sum(count) FROM rollup_hour \
-               WHERE {DIMENSIONS} AND bucket >= {day} * 24 AND bucket < {day} * 24 + 24 GROUP BY 1, 3 \
-               ON CONFLICT DO UPDATE SET count = count + excluded.count; \
-             UPDATE rollup_folded SET until_day = {day} + 1"
-        ))?;
-    } else if let Some(hour) = next_hour(&transaction, folded.until_hour, due_hour)? {
-        let day = hour.div_euclid(24);
-        transaction.execute_batch(&format!(
-            "INSERT INTO rollup_day (dimension, bucket, key, count) \
-               SELECT dimension, {day}, key, count FROM rollup_hour WHERE {DIMENSIONS} AND bucket = {hour} \
-               ON CONFLICT DO UPDATE SET count = count + excluded.count; \
-             UPDATE rollup_folded SET until_hour = {hour} + 1"
-        ))?;
-        count_again(&transaction, hour)?;
+        let (span, hours) = (day.div_euclid(SPAN_DAYS), day * 24..day * 24 + 24);
+        let part = fold_names(&transaction, "rollup_span", span, hours, in_spans.of(day))?;
+        let update = "UPDATE rollup_folded SET until_day = ?1, day_dimension = ?2, day_key = ?3";
+        transaction.execute(update, params![part.at, part.dimension, part.key])?;
     } else {
         return Ok(false);
     }
@@ -95,48 +141,182 @@ fn next_hour(transaction: &Transaction<'_>, from: i64, end: i64) -> Result<Optio
     let mut first = transaction
         .prepare_cached("SELECT min(bucket) FROM rollup_hour WHERE dimension = ?1 AND bucket >= ?2 AND bucket < ?3")?;
     let mut hours = Vec::new();
-    for dimension in 1..=12 {
+    for dimension in 1..=DIMENSIONS {
         hours.extend(first.query_row([dimension, from, end], |row| row.get::<_, Option<i64>>(0))?);
     }
     Ok(hours.into_iter().min())
 }
 
-/// Counts the points of an hour that has to be counted (again), the newest first; false where there is none.
-fn count_hour(connection: &mut Connection) -> Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let next = "SELECT at FROM series WHERE users IS NULL ORDER BY at DESC LIMIT 1";
-    let Some(at) = transaction.query_row(next, [], |row| row.get::<_, i64>(0)).optional()? else { return Ok(false) };
-    let (from_ms, to_ms) = (at * 60_000, at * 60_000 + HOUR_MS);
-    transaction.execute_batch(&forget_sql(at.div_euclid(60)))?;
-    let during = format!("event_time >= {from_ms} AND event_time < {to_ms}");
-    transaction.execute_batch(&minutes_sql("event_time / 60000", &during))?;
-    write_points(&transaction, from_ms, to_ms, Interval::Hour)?;
-    transaction.commit()?;
-    Ok(true)
+/// Adds the next names of some hours to a bucket of `table`; how far it is folded then.
+fn fold_names(
+    transaction: &Transaction<'_>,
+    table: &str,
+    bucket: i64,
+    hours: std::ops::Range<i64>,
+    from: Frontier,
+) -> Result<Frontier> {
+    let mut left = FOLD_NAMES_MAX;
+    let Frontier { at, mut dimension, mut key } = from;
+    dimension = dimension.max(1);
+    let buckets = hours.clone().map(|hour| hour.to_string()).collect::<Vec<_>>().join(", ");
+    while dimension <= DIMENSIONS {
+        let after = if key.is_some() { ">" } else { ">=" };
+        let beyond = key.take().unwrap_or_default();
+        // In no hour more than its share of what is left.
+        let names = (left / (hours.end - hours.start)).max(NAMES_MIN);
+        let nth = format!(
+            "SELECT key FROM rollup_hour WHERE dimension = ?1 AND bucket = ?2 AND key {after} ?3 ORDER BY key LIMIT 1 OFFSET ?4"
+        );
+        let mut nth = transaction.prepare_cached(&nth)?;
+        let mut last: Option<String> = None;
+        for hour in hours.clone() {
+            let found: Option<String> =
+                nth.query_row(params![dimension, hour, beyond, names], |row| row.get(0)).optional()?;
+            last = last.into_iter().chain(found).min();
+        }
+        let up_to = if last.is_some() { "AND key <= ?3" } else { "AND ?3 IS NULL" };
+        let sql = format!(
+            "INSERT INTO {table} (dimension, bucket, key, count) SELECT ?1, {bucket}, key, sum(count) FROM rollup_hour \
+             WHERE dimension = ?1 AND bucket IN ({buckets}) AND key {after} ?2 {up_to} GROUP BY key \
+             ON CONFLICT DO UPDATE SET count = count + excluded.count"
+        );
+        let added = transaction.execute(&sql, params![dimension, beyond, last])?;
+        left -= i64::try_from(added).unwrap_or(i64::MAX);
+        if last.is_some() {
+            return Ok(Frontier { at, dimension, key: last });
+        }
+        dimension += 1;
+        if left <= 0 && dimension <= DIMENSIONS {
+            return Ok(Frontier { at, dimension, key: None });
+        }
+    }
+    Ok(Frontier::begin(at + 1))
 }
 
-/// Counts a range and writes its points: all together always, types that are there.
-fn write_points(transaction: &Transaction<'_>, from_ms: i64, to_ms: i64, interval: Interval) -> Result<()> {
-    let (minutes, at) = ((to_ms - from_ms).div_euclid(60_000), from_ms.div_euclid(60_000));
+/// Counts the hours that have to be counted (again), the newest first.
+fn count_hours(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    let mut failed = None;
+    while has_time() {
+        let waiting = writer.folding.hours.waiting(Instant::now());
+        let Some(at) = writer.look(|connection| next_uncounted(connection, &waiting))? else {
+            return failed.map_or(Ok(false), Err);
+        };
+        let counted = count_hour(writer, at);
+        settle(&mut writer.folding.hours, at, counted, &mut failed);
+    }
+    failed.map_or(Ok(true), Err)
+}
+
+/// What failed, or was overtaken, waits.
+fn settle(postponed: &mut Postponed, at: i64, counted: Result<bool>, failed: &mut Option<rusqlite::Error>) {
+    match counted {
+        Ok(true) => postponed.done(at),
+        Ok(false) => postponed.put_off(at, Instant::now()),
+        Err(failure) => {
+            postponed.postpone(at, Instant::now());
+            failed.get_or_insert(failure);
+        }
+    }
+}
+
+/// Of an hour whose rows are gone nothing can be counted.
+fn next_uncounted(connection: &Connection, waiting: &[i64]) -> Result<Option<i64>> {
+    let waiting = serde_json::to_string(waiting).unwrap_or_default();
+    connection
+        .prepare_cached(
+            "SELECT at FROM series WHERE users IS NULL AND at NOT IN (SELECT value FROM json_each(?1)) \
+             AND at >= (SELECT rows_since * 1440 FROM rollup_folded) ORDER BY at DESC LIMIT 1",
+        )?
+        .query_row([waiting], |row| row.get(0))
+        .optional()
+}
+
+/// What the mark of an hour says that has to be counted.
+fn mark_of(transaction: &Transaction<'_>, at: i64) -> Result<Option<i64>> {
+    let mark = "SELECT count FROM series WHERE minutes = 60 AND event_type = 0 AND at = ?1 AND users IS NULL";
+    transaction.prepare_cached(mark)?.query_row([at], |row| row.get(0)).optional()
+}
+
+/// Counts the points of an hour; false where something came in meanwhile.
+fn count_hour(writer: &mut SqliteWriter, at: i64) -> Result<bool> {
+    let begun = Instant::now();
+    let read = writer.look(|connection| {
+        let snapshot = connection.transaction()?;
+        let Some(mark) = mark_of(&snapshot, at)? else { return Ok(None) };
+        Ok(Some((mark, points_of_hour(&snapshot, at)?)))
+    })?;
+    let Some((mark, mut points)) = read else { return Ok(true) };
+    writer.step(|connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let Some(now) = mark_of(&transaction, at)? else { return Ok(true) };
+        // It is another where a batch brought something since it was read.
+        if now != mark {
+            if begun.elapsed() > Duration::from_millis(COUNT_LOCKED_MS_MAX) {
+                return Ok(false);
+            }
+            points = points_of_hour(&transaction, at)?;
+        }
+        transaction.execute_batch(&forget_sql(at.div_euclid(60)))?;
+        write_points(&transaction, &points)?;
+        transaction.commit()?;
+        Ok(true)
+    })
+}
+
+/// Those of its minutes, and its own.
+fn points_of_hour(snapshot: &Transaction<'_>, at: i64) -> Result<Vec<CountedPoint>> {
+    let (from_ms, to_ms) = (at * 60_000, at * 60_000 + HOUR_MS);
+    let during = format!("event_time >= {from_ms} AND event_time < {to_ms}");
+    let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?));
+    let mut points = snapshot
+        .prepare(&minutes_sql("event_time / 60000", &during))?
+        .query_map([], of_row)?
+        .collect::<Result<Vec<CountedPoint>>>()?;
+    points.extend(count_kinds(snapshot, from_ms, to_ms, Interval::Hour)?);
+    Ok(points)
+}
+
+fn count_kinds(snapshot: &Transaction<'_>, from_ms: i64, to_ms: i64, interval: Interval) -> Result<Vec<CountedPoint>> {
+    let mut counted = Vec::new();
+    for event_type in kinds() {
+        let query = SeriesQuery { event_type, interval, edges_ms: vec![from_ms, to_ms] };
+        counted.extend(rankings::count_points(snapshot, &query)?);
+    }
+    Ok(points_of(from_ms, to_ms, &counted))
+}
+
+fn write_points(transaction: &Transaction<'_>, points: &[CountedPoint]) -> Result<()> {
     let mut write = transaction.prepare_cached(
         "INSERT INTO series (minutes, event_type, at, count, users) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT DO UPDATE SET count = excluded.count, users = excluded.users",
     )?;
-    for event_type in kinds() {
-        let query = SeriesQuery { event_type, interval, edges_ms: vec![from_ms, to_ms] };
-        let point = rankings::count_points(transaction, &query)?.first().copied().unwrap_or_default();
-        if event_type.is_none() || point != SeriesPoint::default() {
-            let (count, users) = (point.count.cast_signed(), point.users.cast_signed());
-            write.execute(params![minutes, series_code(event_type), at, count, users])?;
-        }
+    for (minutes, kind, at, count, users) in points {
+        write.execute([minutes, kind, at, count, users])?;
     }
     Ok(())
 }
 
-/// Local days that are folded and have no points.
+/// Counts the points of local days that are folded and have none, the newest first.
+fn count_days(writer: &mut SqliteWriter, zone: &TimeZone, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    let waiting = writer.folding.days.waiting(Instant::now());
+    let mut failed = None;
+    for (at, end) in writer.look(|connection| missing_days(connection, zone))? {
+        if !has_time() {
+            return failed.map_or(Ok(true), Err);
+        }
+        if !waiting.contains(&at) {
+            let counted = count_day(writer, at, end);
+            settle(&mut writer.folding.days, at, counted, &mut failed);
+        }
+    }
+    failed.map_or(Ok(false), Err)
+}
+
+/// Local days that are folded, have rows and no points.
 fn missing_days(connection: &mut Connection, zone: &TimeZone) -> Result<Vec<(i64, i64)>> {
     let transaction = connection.transaction()?;
     let folded = rankings::folded(&transaction)?;
+    let since = super::retire::rows_since(&transaction)? * 1_440;
     let ends = "SELECT min(at), max(at) FROM series WHERE minutes = 60 AND event_type = 0";
     let (first, last): (Option<i64>, Option<i64>) =
         transaction.query_row(ends, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -144,15 +324,36 @@ fn missing_days(connection: &mut Connection, zone: &TimeZone) -> Result<Vec<(i64
     let mut known = transaction.prepare("SELECT at FROM series WHERE minutes > 60 AND event_type = 0")?;
     let known = known.query_map([], |row| row.get(0))?.collect::<Result<HashSet<i64>>>()?;
     let days = local_days(zone, first, (last + 60).min(folded.until_hour * 60), &known);
-    Ok(days.into_iter().map(|day| (day.start, day.end)).collect())
+    Ok(days.into_iter().filter(|day| day.start >= since).map(|day| (day.start, day.end)).collect())
 }
 
-fn count_day(connection: &mut Connection, at: i64, end: i64) -> Result<()> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let stale = "SELECT count(*) FROM series WHERE users IS NULL AND at > ?1 - 60 AND at < ?2";
-    if transaction.query_row(stale, [at, end], |row| row.get::<_, i64>(0))? > 0 {
-        return Ok(());
-    }
-    write_points(&transaction, at * 60_000, end * 60_000, Interval::Day)?;
-    transaction.commit()
+/// What is known of the hours of a day; `None` where one has to be counted first.
+fn hours_of(transaction: &Transaction<'_>, at: i64, end: i64) -> Result<Option<Vec<(i64, i64)>>> {
+    let sql = "SELECT at, count, users IS NULL FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at > ?1 - 60 AND at < ?2 ORDER BY at";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?));
+    let hours = statement.query_map([at, end], of_row)?.collect::<Result<Vec<(i64, i64, bool)>>>()?;
+    let is_whole = hours.iter().all(|(.., is_stale)| !is_stale);
+    Ok(is_whole.then(|| hours.into_iter().map(|(at, count, _)| (at, count)).collect()))
+}
+
+/// Counts the points of a day; false where something came in meanwhile.
+fn count_day(writer: &mut SqliteWriter, at: i64, end: i64) -> Result<bool> {
+    let read = writer.look(|connection| {
+        let snapshot = connection.transaction()?;
+        let Some(hours) = hours_of(&snapshot, at, end)? else { return Ok(None) };
+        Ok(Some((hours, count_kinds(&snapshot, at * 60_000, end * 60_000, Interval::Day)?)))
+    })?;
+    let Some((before, points)) = read else { return Ok(true) };
+    writer.step(|connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Whatever came and was counted again has changed the hour's count.
+        if hours_of(&transaction, at, end)? != Some(before) {
+            return Ok(false);
+        }
+        write_points(&transaction, &points)?;
+        transaction.commit()?;
+        Ok(true)
+    })
 }

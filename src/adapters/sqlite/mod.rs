@@ -7,15 +7,17 @@ mod erase;
 mod export;
 mod fold;
 pub mod inspect;
+mod maintain;
 mod rankings;
 mod read;
 mod retire;
 mod search;
+mod turns;
 mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -27,6 +29,7 @@ use crate::ports::{
     Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
     PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
+use turns::Turns;
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -49,7 +52,8 @@ const READ_MS_MAX: u64 = READ_WAIT_MS - 200;
 pub struct SqliteLedger {
     path: PathBuf,
     readers: Mutex<Vec<Connection>>,
-    watch: Watch,
+    watch: Arc<Watch>,
+    turns: Arc<Turns>,
 }
 
 impl SqliteLedger {
@@ -58,7 +62,8 @@ impl SqliteLedger {
     pub fn open(path: &Path) -> Result<SqliteLedger, StoreError> {
         let mut connection = connect(path, READER_CACHE_KIB)?;
         prepare(&mut connection)?;
-        Ok(SqliteLedger { path: path.to_owned(), readers: Mutex::new(vec![connection]), watch: Watch::start()? })
+        let (readers, watch) = (Mutex::new(vec![connection]), Arc::new(Watch::start()?));
+        Ok(SqliteLedger { path: path.to_owned(), readers, watch, turns: Arc::default() })
     }
 
     /// Runs a read in one snapshot, interrupted when it takes too long.
@@ -108,7 +113,8 @@ impl SqliteLedger {
 
 impl Ledger for SqliteLedger {
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
-        Ok(Box::new(writer::SqliteWriter::new(connect(&self.path, WRITER_CACHE_KIB)?)))
+        let connection = connect(&self.path, WRITER_CACHE_KIB)?;
+        Ok(Box::new(writer::SqliteWriter::new(connection, self.turns.clone(), self.watch.clone())))
     }
 
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {

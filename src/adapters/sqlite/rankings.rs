@@ -19,19 +19,18 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
     let folded = folded(transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
-    let sums = Sums::of(&cover, folded);
     let raw = raw_counts(transaction, query, &cover)?;
     let of_part = |(dimension, weight): &(Dimension, i64)| Terms {
         dimension: *dimension,
         weight: *weight as f64,
-        sums: sums.clone(),
+        sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
     let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
     let open = open_sql(&terms, &query.parts, &cover);
     match lead(transaction, &terms, open, &raw, after, query.limit)? {
         Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
-        None => rank_all(transaction, query, &sums, &cover, &raw),
+        None => rank_all(transaction, query, &terms, &cover, &raw),
     }
 }
 
@@ -100,12 +99,12 @@ impl Counts for Lists<'_> {
 fn rank_all(
     transaction: &Transaction<'_>,
     query: &RankingQuery,
-    sums: &Sums,
+    terms: &[Terms],
     cover: &Cover,
     raw: &[(String, i64)],
 ) -> Result<Ranked> {
     let raw = serde_json::to_string(raw).unwrap_or_default();
-    let rollups = rollup_sql(&query.parts, sums, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
+    let rollups = rollup_sql(terms, cover).map_or(String::new(), |sql| format!("{sql} UNION ALL "));
     let sql = format!(
         "SELECT key, sum(count) AS total FROM ({rollups}SELECT value ->> 0 AS key, value ->> 1 AS count \
            FROM json_each(?1)) \
@@ -128,9 +127,12 @@ pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) 
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &Transaction<'_>) -> Result<Folded> {
-    let mut statement = transaction.prepare_cached("SELECT until_hour, until_day, minutes_since FROM rollup_folded")?;
-    let of_row =
-        |row: &Row<'_>| Ok(Folded { until_hour: row.get(0)?, until_day: row.get(1)?, minutes_since: row.get(2)? });
+    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension FROM rollup_folded";
+    let mut statement = transaction.prepare_cached(sql)?;
+    let of_row = |row: &Row<'_>| {
+        let (until_hour, until_day, minutes_since) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(Folded { until_hour, until_day, minutes_since, hour_dimension: row.get(3)? })
+    };
     statement.query_row([], of_row)
 }
 

@@ -83,7 +83,8 @@ pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Resu
 }
 
 fn count_rollup(transaction: &Transaction<'_>, rollup: &RollupCount, folded: Folded) -> Result<i64> {
-    let terms = [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded) }];
+    let terms =
+        [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded, rollup.dimension) }];
     let sql = format!("SELECT CAST({} AS INTEGER)", name_sum_sql(&terms, "?1", true));
     transaction.query_row(&sql, [&rollup.key], |row| row.get(0))
 }

@@ -1,12 +1,12 @@
 //! Retention: old rows go in small steps, each a transaction of its own, so that batches get their turn.
 
-use std::time::{Duration, Instant};
-
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
+use super::maintain::delete_in_steps;
 use super::rankings;
+use super::writer::SqliteWriter;
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
-use crate::limits::{MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, RETIRE_DAYS_MAX};
+use crate::limits::RETIRE_DAYS_MAX;
 
 const DAY_MS: i64 = 86_400_000;
 /// Days with events, the newest first, none later than a given hour.
@@ -21,22 +21,10 @@ pub(super) fn rows_since(transaction: &Transaction<'_>) -> Result<i64> {
     transaction.prepare_cached("SELECT rows_since FROM rollup_folded")?.query_row([], |row| row.get(0))
 }
 
-pub(super) fn run(connection: &mut Connection, now_ms: i64, retention_days: i64) -> Result<()> {
-    let since = mark(connection, now_ms, retention_days)?;
-    let begun = Instant::now();
-    for (table, condition, bound) in
-        [("events", "event_time < ?1", since * DAY_MS), ("user_hour", "hour < ?1", since * 24)]
-    {
-        let key = if table == "events" { "rowid" } else { "hour, event_type, user_id" };
-        let sql =
-            format!("DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table} WHERE {condition} LIMIT ?2)");
-        while begun.elapsed() < Duration::from_millis(MAINTAIN_MS_MAX) {
-            let deleted = connection.execute(&sql, [bound, MAINTAIN_ROWS_MAX])?;
-            if i64::try_from(deleted).unwrap_or(i64::MAX) < MAINTAIN_ROWS_MAX {
-                break;
-            }
-        }
-    }
+pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, retention_days: i64) -> Result<()> {
+    let since = writer.step(|connection| mark(connection, now_ms, retention_days))?;
+    delete_in_steps(writer, "events", "rowid", "event_time < ?1", since * DAY_MS)?;
+    delete_in_steps(writer, "user_hour", "hour, event_type, user_id", "hour < ?1", since * 24)?;
     Ok(())
 }
 

@@ -168,7 +168,11 @@ CREATE TABLE IF NOT EXISTS rollup_folded (
     until_hour INTEGER NOT NULL,
     until_day  INTEGER NOT NULL,
     rows_since INTEGER NOT NULL DEFAULT 0,
-    minutes_since INTEGER NOT NULL DEFAULT 0
+    minutes_since INTEGER NOT NULL DEFAULT 0,
+    hour_dimension INTEGER NOT NULL DEFAULT 0,
+    hour_key       TEXT,
+    day_dimension  INTEGER NOT NULL DEFAULT 0,
+    day_key        TEXT
 );
 INSERT OR IGNORE INTO rollup_folded (one, until_hour, until_day) VALUES (1, 0, 0);
 

@@ -3,19 +3,23 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
-use super::{erase, fold, read, retire, search, store_error};
+use super::turns::Turns;
+use super::watch::Watch;
+use super::{erase, fold, maintain, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
     Action, Draft, Effects, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
-    folded_content, minutes_gone_sql,
+    folded_content,
 };
-use crate::limits::{EVENT_FUTURE_MS_MAX, ID_MEMORY_MS, LIVE_DAYS_KEPT, RECENT_SEARCHES_MS, ROLLUP_MINUTES_KEPT};
+use crate::limits::{EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -32,11 +36,28 @@ pub(super) struct SqliteWriter {
     users: UserHours,
     /// How many were erased when `users` was last right: an erasure takes rows that it remembers.
     erased_seen: i64,
+    turns: Arc<Turns>,
+    watch: Arc<Watch>,
+    pub(super) folding: fold::Folding,
 }
 
 impl SqliteWriter {
-    pub(super) fn new(connection: Connection) -> SqliteWriter {
-        SqliteWriter { connection, users: UserHours::default(), erased_seen: 0 }
+    pub(super) fn new(connection: Connection, turns: Arc<Turns>, watch: Arc<Watch>) -> SqliteWriter {
+        let (users, folding) = (UserHours::default(), fold::Folding::default());
+        SqliteWriter { connection, users, erased_seen: 0, turns, watch, folding }
+    }
+
+    /// A step of housekeeping that writes: when no batch waits, and broken off if it takes too long.
+    pub(super) fn step<R>(&mut self, job: impl FnOnce(&mut Connection) -> rusqlite::Result<R>) -> rusqlite::Result<R> {
+        let _turn = self.turns.of_step();
+        let _guard = self.watch.guard(&self.connection, Duration::from_millis(SQLITE_STEP_MS_MAX));
+        job(&mut self.connection)
+    }
+
+    /// One that only reads, beside batches.
+    pub(super) fn look<R>(&mut self, job: impl FnOnce(&mut Connection) -> rusqlite::Result<R>) -> rusqlite::Result<R> {
+        let _guard = self.watch.guard(&self.connection, Duration::from_millis(STORE_CALL_MS_MAX));
+        job(&mut self.connection)
     }
 
     fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
@@ -51,11 +72,13 @@ impl LedgerWriter for SqliteWriter {
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
+        let _turn = self.turns.of_batch();
         let register = "INSERT INTO watermark (stream, position, crc) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
         self.connection.execute(register, [stream.to_string()]).map(|_| ()).map_err(store_error)
     }
 
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
+        let _turn = self.turns.of_batch();
         let transaction = Self::begin(&mut self.connection)?;
         move_watermark(&transaction, batch)?;
         let draft = Draft::new(batch, dead, &erase::known(&transaction, batch).map_err(store_error)?)?;
@@ -73,6 +96,7 @@ impl LedgerWriter for SqliteWriter {
     fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
         let part = Batch { records: batch.records[range].to_vec(), ..*batch };
         let nothing_dead = BTreeMap::new();
+        let _turn = self.turns.of_batch();
         let transaction = Self::begin(&mut self.connection)?;
         let draft = Draft::new(&part, &nothing_dead, &erase::known(&transaction, &part).map_err(store_error)?)?;
         // A stream of its own: the positions of a part are not the batch's.
@@ -82,30 +106,19 @@ impl LedgerWriter for SqliteWriter {
 
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
         let (stream, up_to) = (stream.to_string(), i64::try_from(up_to).unwrap_or(i64::MAX));
-        let transaction = Self::begin(&mut self.connection)?;
-        let prune = || {
-            let remember = "UPDATE watermark SET pruned = max(pruned, ?2) WHERE stream = ?1";
-            transaction.execute(remember, params![stream, up_to])?;
-            let places = "DELETE FROM left_out WHERE stream = ?1 AND position <= ?2";
-            transaction.execute(places, params![stream, up_to])?;
-            transaction.execute("DELETE FROM verdict WHERE stream = ?1 AND position <= ?2", params![stream, up_to])
-        };
-        prune().map_err(store_error)?;
-        transaction.commit().map_err(store_error)
+        maintain::prune(self, &stream, up_to).map_err(store_error)
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        let transaction = Self::begin(&mut self.connection)?;
-        maintain(&transaction, now_ms).map_err(store_error)?;
-        transaction.commit().map_err(store_error)
+        maintain::run(self, now_ms).map_err(store_error)
     }
 
-    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<(), StoreError> {
-        fold::run(&mut self.connection, now_ms, zone).map_err(store_error)
+    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
+        fold::run(self, now_ms, zone).map_err(store_error)
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
-        retire::run(&mut self.connection, now_ms, retention_days).map_err(store_error)
+        retire::run(self, now_ms, retention_days).map_err(store_error)
     }
 }
 
@@ -496,21 +509,6 @@ fn write_forgets(transaction: &Transaction<'_>, draft: &Draft<'_>) -> rusqlite::
     for forget in &draft.forgets {
         let keyword = forget.keyword.as_deref().map(fold_keyword).unwrap_or_default();
         insert.execute(params![forget.user_id, keyword, forget.at_ms])?;
-    }
-    Ok(())
-}
-
-fn maintain(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<()> {
-    let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
-    transaction.execute_batch(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;
-    transaction.execute("DELETE FROM rollup_minute WHERE dimension > 0 AND bucket <= ?1", [oldest_minute])?;
-    transaction.execute("DELETE FROM recent_forgotten WHERE at < ?1", [now_ms - RECENT_SEARCHES_MS])?;
-    let due = "SELECT name FROM event_id_current WHERE since_ms <= ?1";
-    let due = transaction.query_row(due, [now_ms - ID_MEMORY_MS], |row| row.get::<_, String>(0)).optional()?;
-    if let Some(current) = due {
-        let older = if current == "a" { "b" } else { "a" };
-        transaction.execute(&format!("DELETE FROM event_id_{older}"), [])?;
-        transaction.execute("UPDATE event_id_current SET name = ?1, since_ms = ?2", params![older, now_ms])?;
     }
     Ok(())
 }

@@ -1,0 +1,62 @@
+//! Points that could not be counted: they wait, longer each time, while others are counted.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::limits::{POSTPONED_MAX, POSTPONED_MS_MAX};
+
+const FIRST_MS: u64 = 55_000;
+
+/// What one housekeeper could not count, by where it begins.
+#[derive(Debug, Default)]
+pub struct Postponed {
+    until: HashMap<i64, (Instant, u64)>,
+}
+
+impl Postponed {
+    /// Those that are not due yet.
+    pub fn waiting(&self, now: Instant) -> Vec<i64> {
+        self.until.iter().filter(|(_, (until, _))| *until > now).map(|(at, _)| *at).collect()
+    }
+
+    /// It failed: not again soon.
+    pub fn postpone(&mut self, at: i64, now: Instant) {
+        if self.until.len() >= POSTPONED_MAX {
+            self.until.clear();
+        }
+        let pause_ms = self.until.get(&at).map_or(FIRST_MS, |(_, last_ms)| (last_ms * 2).min(POSTPONED_MS_MAX));
+        self.until.insert(at, (now + Duration::from_millis(pause_ms), pause_ms));
+    }
+
+    /// Something came in while it was counted, which is no failure: again with the next turn.
+    pub fn put_off(&mut self, at: i64, now: Instant) {
+        self.until.insert(at, (now + Duration::from_millis(FIRST_MS), FIRST_MS / 2));
+    }
+
+    /// It is counted.
+    pub fn done(&mut self, at: i64) {
+        self.until.remove(&at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_waits_longer_and_what_succeeds_is_forgotten() {
+        let (mut postponed, begun) = (Postponed::default(), Instant::now());
+        let after = |ms: u64| begun + Duration::from_millis(ms);
+        postponed.postpone(7, begun);
+        assert_eq!((postponed.waiting(begun), postponed.waiting(after(FIRST_MS))), (vec![7], vec![]));
+        postponed.postpone(7, after(FIRST_MS));
+        assert_eq!(postponed.waiting(after(3 * FIRST_MS - 1)), [7]);
+        for _ in 0..20 {
+            postponed.postpone(7, begun);
+        }
+        assert!(postponed.waiting(after(POSTPONED_MS_MAX)).is_empty());
+        postponed.done(7);
+        postponed.postpone(7, begun);
+        assert!(postponed.waiting(after(FIRST_MS)).is_empty());
+    }
+}

@@ -1,0 +1,107 @@
+//! Housekeeping of the ledger, about once a minute: on a thread and a connection of its own, beside the sink.
+//!
+//! No batch waits for more than one of its steps, and no failure of it, of whatever kind, reaches the sink: it is logged,
+//! counted, and comes round again; a batch that needs what is missing says so itself. It rests while the sink does not
+//! follow: then its store is away, or a person must look.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{LedgerSink, Level, SinkState, Steady, Trust};
+use crate::limits::JOURNAL_KEEP_MS;
+use crate::ports::{LedgerWriter, Position, StoreError};
+
+const EVERY: Duration = Duration::from_secs(60);
+/// How soon it is seen that the sink follows.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What is to be remembered from one turn to the next.
+pub struct Housekeeping {
+    sink: Arc<LedgerSink>,
+    /// Opened when it is needed, and anew after a panic.
+    writer: Option<Box<dyn LedgerWriter>>,
+    /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
+    /// long as the journal is kept for replays.
+    passed: VecDeque<(Instant, Position)>,
+    level: Level,
+}
+
+impl Housekeeping {
+    /// Nothing is done and nobody asked before the first turn.
+    pub fn new(sink: Arc<LedgerSink>) -> Housekeeping {
+        Housekeeping { sink, writer: None, passed: VecDeque::new(), level: Level::default() }
+    }
+
+    /// Starts its thread, which ends when the sink is asked to.
+    pub(super) fn spawn(sink: Arc<LedgerSink>) -> JoinHandle<()> {
+        let run = move || Housekeeping::new(sink).run();
+        std::thread::Builder::new().name("ledger-house".into()).spawn(run).expect("the system has a thread left")
+    }
+
+    fn run(&mut self) {
+        let status = self.sink.status.clone();
+        let mut steady = Steady::default();
+        while !status.is_stopping() {
+            if status.state() != SinkState::Following {
+                status.sleep(LOOK_EVERY);
+                continue;
+            }
+            let now = Instant::now();
+            let trust = steady.look(now, self.sink.clock.now_ms());
+            if catch_unwind(AssertUnwindSafe(|| self.tend(now, trust))).is_err() {
+                self.writer = None;
+                self.report::<()>(Err(StoreError::Fatal("it panicked; the log has the place".into())));
+            }
+            status.sleep(EVERY);
+        }
+    }
+
+    /// One turn: all that is due.
+    pub fn tend(&mut self, now: Instant, trust: Trust) {
+        let sink = self.sink.clone();
+        self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
+        let now_ms = sink.clock.now_ms();
+        if trust != Trust::None {
+            self.call(|writer| writer.maintain(now_ms));
+        }
+        while self.call(|writer| writer.fold(now_ms, &sink.zone)).unwrap_or(false) && !sink.status.is_stopping() {}
+        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
+        let is_level = self.level.look(now, sink.journal.end_position(), applied);
+        if trust == Trust::Full && is_level {
+            self.call(|writer| writer.retire(now_ms, sink.retention_days));
+        }
+        while let Some((at, position)) = self.passed.front().copied() {
+            if now.duration_since(at) < Duration::from_millis(JOURNAL_KEEP_MS) {
+                break;
+            }
+            self.call(|writer| writer.prune_verdicts(sink.journal.stream(), position));
+            self.passed.pop_front();
+        }
+    }
+
+    fn call<R>(&mut self, job: impl FnOnce(&mut dyn LedgerWriter) -> Result<R, StoreError>) -> Option<R> {
+        let done = match self.writer.take().map_or_else(|| self.sink.ledger.open_writer(), Ok) {
+            Ok(writer) => job(&mut **self.writer.insert(writer)),
+            Err(error) => Err(error),
+        };
+        self.report(done)
+    }
+
+    fn report<R>(&self, done: Result<R, StoreError>) -> Option<R> {
+        const WHAT: &str = "housekeeping failed; it is tried again in a minute";
+        let error = match done {
+            Ok(value) => return Some(value),
+            Err(error) => error,
+        };
+        self.sink.status.housekeeping_failures.fetch_add(1, Ordering::Relaxed);
+        match error {
+            StoreError::Retry(why) => tracing::warn!(sink = "ledger", error = why, "{WHAT}"),
+            error => tracing::error!(sink = "ledger", error = %error, "{WHAT}"),
+        }
+        None
+    }
+}
