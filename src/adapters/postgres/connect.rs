@@ -179,7 +179,7 @@ fn serve(
 /// for its commits would break "durable when `apply` returns"; a stricter setting than `on` stays.
 fn session_settings(statement_ms: u64) -> String {
     format!(
-        "SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
+        "SET jit = off; SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
          SET idle_in_transaction_session_timeout = 30000; SET TimeZone = 'UTC'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

@@ -143,26 +143,40 @@ pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_
 pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
      DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
-/// Places of deleted posts in lists: what the buckets $4 to $5 hold of them is left out from now on, and noted.
-pub(super) static GIVE_UP_MINUTES: LazyLock<String> = LazyLock::new(|| give_up("rollup_minute", 1));
-pub(super) static GIVE_UP_HOURS: LazyLock<String> = LazyLock::new(|| give_up("rollup_hour", 60));
-
 const LEFT_OUT: &str = "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count)";
 
-/// Bucket by bucket through the key: no table is read as a whole. Posts, positions, stream, buckets.
-fn give_up(table: &str, minutes: u8) -> String {
+/// Places of deleted posts in lists: what hours $4 to $5 and minutes $6 to $7 hold of posts $1, deleted at positions $2 of stream
+/// $3, is left out from now on, and noted. Bucket by bucket through the key: no table is read as a whole, and minutes are looked
+/// for only in hours that have any. One statement, so that both are of one state.
+pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
+    let rows = |table: &str, bucket: &str| {
+        format!(
+            "CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = {bucket} AND key = p UNION ALL \
+               SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = {bucket} AND key = p) AS r"
+        )
+    };
+    let give_up = |table: &str, gone: &str| {
+        format!(
+            "INSERT INTO {table} (dimension, bucket, key, count) SELECT d + 10, b, p, -n FROM {gone} WHERE n <> 0 \
+             ORDER BY 1, 2, 3 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
+        )
+    };
     format!(
-        "WITH gone AS MATERIALIZED (SELECT p, at, d, b, -sum(r.count) AS n \
+        "WITH hours AS MATERIALIZED (SELECT p, at, d, b, sum(r.count) AS n \
              FROM unnest($1::text[], $2::int8[]) AS g(p, at) CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
-             CROSS JOIN generate_series($4::int8, $5::int8) AS b \
-             CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = b AND key = p UNION ALL \
-                                 SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = b AND key = p) AS r \
-             GROUP BY p, at, d, b HAVING sum(r.count) <> 0), \
-           noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, {minutes}, b, n FROM gone) \
-         INSERT INTO {table} (dimension, bucket, key, count) SELECT d + 10, b, p, n FROM gone ORDER BY 1, 2, 3 \
-         ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
+             CROSS JOIN generate_series($4::int8, $5::int8) AS b {} GROUP BY p, at, d, b), \
+           minutes AS MATERIALIZED (SELECT p, at, d, m AS b, sum(r.count) AS n FROM hours AS h \
+             CROSS JOIN generate_series(greatest(h.b * 60, $6::int8), least(h.b * 60 + 59, $7::int8)) AS m {} \
+             WHERE h.b >= $6 / 60 GROUP BY p, at, d, m), \
+           noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, 60, b, -n FROM hours WHERE n <> 0 \
+             UNION ALL SELECT $3::uuid, at, p, d, 1, b, -n FROM minutes WHERE n <> 0), \
+           of_minutes AS ({}) {}",
+        rows("rollup_hour", "b"),
+        rows("rollup_minute", "m"),
+        give_up("rollup_minute", "minutes"),
+        give_up("rollup_hour", "hours"),
     )
-}
+});
 
 /// What deleted posts got back within their batch: dimensions, buckets, names, counts, positions, stream.
 pub(super) static REGAIN_MINUTES: LazyLock<String> = LazyLock::new(|| regain("rollup_minute", 1));

@@ -312,16 +312,6 @@ fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec
     }
     let minute = draft.now_ms.div_euclid(60_000);
     let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
-    let give_up = |sql: &'static str, from: i64, to: i64| Statement {
-        sql,
-        values: vec![
-            Box::new(Array::texts(places.gone.keys().copied())),
-            Box::new(Array::bigs(places.gone.values().map(|position| position.cast_signed()))),
-            Box::new(stream),
-            Box::new(from),
-            Box::new(to),
-        ],
-    };
     let regain = |sql: &'static str, rows: &[RollupRow]| {
         let positions = rows.iter().map(|row| places.gone.get(&*row.key).map_or(0, |position| position.cast_signed()));
         let [dimensions, buckets, keys, counts] = columns(rows);
@@ -331,15 +321,23 @@ fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec
     };
     let hour = minute.div_euclid(60);
     let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
-    let gone = [
-        give_up(sql::GIVE_UP_MINUTES.as_str(), minute - ROLLUP_MINUTES_KEPT, minute + ahead),
-        give_up(sql::GIVE_UP_HOURS.as_str(), hours, hour + ahead),
-    ];
+    let gone = Statement {
+        sql: sql::GIVE_UP.as_str(),
+        values: vec![
+            Box::new(Array::texts(places.gone.keys().copied())),
+            Box::new(Array::bigs(places.gone.values().map(|position| position.cast_signed()))),
+            Box::new(stream),
+            Box::new(hours),
+            Box::new(hour + ahead),
+            Box::new(minute - ROLLUP_MINUTES_KEPT),
+            Box::new(minute + ahead),
+        ],
+    };
     let since = [
         regain(sql::REGAIN_MINUTES.as_str(), &places.since.minutes),
         regain(sql::REGAIN_HOURS.as_str(), &places.since.hours),
     ];
-    gone.into_iter().chain(since.into_iter().flatten()).collect()
+    [gone].into_iter().chain(since.into_iter().flatten()).collect()
 }
 
 /// What a transaction must read and lock for a batch. Ids and posts sorted: every instance locks in one order.

@@ -288,11 +288,13 @@ fn give_up_places(
     let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
     let hour = minute.div_euclid(60);
     let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
+    let tables =
+        [("rollup_hour", 60, hours, hour + ahead), ("rollup_minute", 1, minute - ROLLUP_MINUTES_KEPT, minute + ahead)];
     for (post, position) in &places.gone {
-        for (table, minutes, from, to) in [
-            ("rollup_minute", 1, minute - ROLLUP_MINUTES_KEPT, minute + ahead),
-            ("rollup_hour", 60, hours, hour + ahead),
-        ] {
+        for (table, minutes, from, to) in tables {
+            if minutes == 1 && !has_hours(transaction, post, from.div_euclid(60), to.div_euclid(60))? {
+                continue;
+            }
             let noted = params![post, from, to, stream, position.cast_signed(), minutes];
             transaction.prepare_cached(&note_left_out(table))?.execute(noted)?;
             let given_up = params![post, stream, position.cast_signed(), minutes];
@@ -320,6 +322,13 @@ fn give_up_places(
         }
     }
     Ok(())
+}
+
+/// A post without an hour has no minutes in it, which are many more to look for.
+fn has_hours(transaction: &Transaction<'_>, post: &str, from: i64, to: i64) -> rusqlite::Result<bool> {
+    let find = "WITH RECURSIVE hours (h) AS (VALUES (?2) UNION ALL SELECT h + 1 FROM hours WHERE h < ?3) \
+         SELECT 1 FROM hours CROSS JOIN rollup_hour ON dimension IN (4, 5, 6) AND bucket = h AND key = ?1";
+    transaction.prepare_cached(find)?.exists(params![post, from, to])
 }
 
 /// Bucket by bucket through the key: no table is read as a whole.
