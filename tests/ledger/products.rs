@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Event, Record};
+use event_tracker::events::{Event, EventType, Record};
 use event_tracker::limits::STORE_CALL_MS_MAX;
 use event_tracker::ports::{Ledger, StoreError, Verdict};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use crate::ledgers::{DAY, Fixture, NOW, click, each_ledger, random_event, with_id};
+use crate::ledgers::{DAY, Fixture, NOW, click, each_ledger, like, random_event, with_id};
 use crate::server::Server;
 
 #[test]
@@ -34,6 +34,27 @@ fn postgres_makes_partitions_ahead_and_where_a_batch_needs_them() {
     feed.apply(vec![click(1, NOW - 30 * DAY)]);
     assert_eq!(fixture.number("SELECT count(*) FROM events_20261023"), 2);
     assert_eq!(fixture.number("SELECT count(*) FROM dead_letter"), 0);
+}
+
+#[test]
+fn postgres_reads_of_likes_and_posts_only_what_a_batch_names_however_they_have_grown() {
+    let Some(fixture) = Fixture::postgres() else { return };
+    let mut feed = fixture.feed();
+    feed.writer.maintain(NOW).expect("maintains");
+    let user = |i: usize| format!("u{i}");
+    // While the tables are small the server keeps plans; half of the later likes are taken back again.
+    for batch in 0..60 {
+        let toggles = (0..100).map(|i| {
+            let pair = if i % 2 == 0 { batch * 100 + i } else { batch * 50 + i };
+            like(EventType::Toggle, &user(pair), &format!("p{}", pair % 1_500), NOW)
+        });
+        feed.apply(toggles.collect());
+    }
+    drop(feed);
+    let read = "SELECT coalesce(sum(seq_tup_read), 0)::int8 FROM pg_stat_user_tables WHERE relname IN ('post_like', 'post_stat')";
+    let read = fixture.number(read);
+    // One look at all of them would be more than this; a batch that looks each time reads some 100,000.
+    assert!(read < 2_000, "{read} rows in passing");
 }
 
 // claims: L17

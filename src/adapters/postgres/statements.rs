@@ -107,8 +107,11 @@ pub(super) const ENSURE_POSTS: &str =
 pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM post_stat WHERE post_id = ANY ($1) \
      ORDER BY post_id FOR UPDATE";
 /// A new statement, so that it sees what the last holder of the lock committed.
+// Through the key, one pair after the other; OFFSET keeps it from becoming a join, whose plan would be kept while the table
+// grows, and reads all of it.
 pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 \
-     FROM unnest($1::text[], $2::text[]) AS pair(u, p) JOIN post_like l ON l.user_id = pair.u AND l.post_id = pair.p";
+     FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
+     CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l";
 
 /// When the posts that are there were made, in milliseconds, by whom, and when what they say was written; behind the lock as
 /// well.
@@ -198,10 +201,12 @@ pub(super) const WRITE_LIKES: &str = "WITH \
      added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
                  SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]) \
                  ON CONFLICT (post_id, user_id) DO UPDATE SET liked_at = excluded.liked_at), \
-     removed AS (DELETE FROM post_like USING unnest($4::text[], $5::text[]) AS gone(u, p) \
-                 WHERE user_id = gone.u AND post_id = gone.p), \
-     stat AS (UPDATE post_stat SET like_count = new.n, version = new.v \
-                 FROM unnest($6::text[], $7::int8[], $8::int8[]) AS new(p, n, v) WHERE post_id = new.p) \
+     removed AS (DELETE FROM post_like WHERE ctid = ANY (ARRAY(SELECT l.ctid \
+                 FROM unnest($4::text[], $5::text[]) AS gone(u, p) CROSS JOIN LATERAL \
+                   (SELECT ctid FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l))), \
+     stat AS (INSERT INTO post_stat (post_id, like_count, version) \
+                 SELECT * FROM unnest($6::text[], $7::int8[], $8::int8[]) \
+                 ON CONFLICT (post_id) DO UPDATE SET like_count = excluded.like_count, version = excluded.version) \
      INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
                                 happened_at) \
        SELECT $9::uuid, * FROM unnest($10::int8[], $11::text[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
