@@ -179,6 +179,8 @@ pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
 pub const FOLD_MS_MAX: u64 = 2_000;
 /// Names that one step of folding adds to their day or span: a batch waits for one step at most.
 pub const FOLD_NAMES_MAX: i64 = 1_000;
+/// … and of one bucket at least, however little of that is left, so that no step goes into looking alone.
+pub const FOLD_NAMES_MIN: i64 = 16;
 /// Users that one step adds to those of the day that is not over, or removes once it is.
 pub const OPEN_DAY_USERS_STEP: i64 = 2_000;
 /// An hour that something came in for while it was counted is counted again at once, with batches that bring more of it kept

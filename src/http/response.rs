@@ -64,16 +64,15 @@ pub(super) struct Shape {
 /// Appends an answer; `lines` are header lines that its request gets whatever the answer.
 pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &Dated) {
     let bodiless = matches!(answer.status, 204 | 304 | 100..=199);
-    let is_usual = answer.status == 200 && answer.content_type == JSON;
-    if is_usual {
+    if answer.status == 200 && answer.content_type == JSON {
         output.extend_from_slice(&date.0);
     } else {
         start(output, answer, bodiless, date);
-    }
-    if !bodiless {
-        if !is_usual {
+        if !bodiless {
             output.extend_from_slice(b"Content-Length: ");
         }
+    }
+    if !bodiless {
         number(output, answer.body.len());
         output.extend_from_slice(b"\r\n");
     }
@@ -192,7 +191,7 @@ fn number(output: &mut Vec<u8>, mut value: usize) {
 
 fn status_line(output: &mut Vec<u8>, status: u16) {
     let line: &[u8] = match status {
-        200 => b"HTTP/1.1 200 OK\r\n",
+        200 => OK_LINE,
         201 => b"HTTP/1.1 201 Created\r\n",
         202 => b"HTTP/1.1 202 Accepted\r\n",
         204 => b"HTTP/1.1 204 No Content\r\n",

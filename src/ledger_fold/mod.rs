@@ -36,7 +36,7 @@ pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_li
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
-pub use postponed::Postponed;
+pub use postponed::Folding;
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};

@@ -13,14 +13,33 @@ pub struct Postponed {
     until: HashMap<i64, (Instant, u64)>,
 }
 
+/// What one housekeeper could not count lately.
+#[derive(Debug, Default)]
+pub struct Folding {
+    pub hours: Postponed,
+    pub days: Postponed,
+}
+
 impl Postponed {
+    /// After a count: what failed, or was overtaken (false), waits. The first failure is kept.
+    pub fn settle<E>(&mut self, at: i64, counted: Result<bool, E>, failed: &mut Option<E>) {
+        match counted {
+            Ok(true) => self.done(at),
+            Ok(false) => self.put_off(at, Instant::now()),
+            Err(failure) => {
+                self.postpone(at, Instant::now());
+                failed.get_or_insert(failure);
+            }
+        }
+    }
+
     /// Those that are not due yet.
     pub fn waiting(&self, now: Instant) -> Vec<i64> {
         self.until.iter().filter(|(_, (until, _))| *until > now).map(|(at, _)| *at).collect()
     }
 
     /// It failed: not again soon.
-    pub fn postpone(&mut self, at: i64, now: Instant) {
+    fn postpone(&mut self, at: i64, now: Instant) {
         if self.until.len() >= POSTPONED_MAX {
             self.until.clear();
         }
@@ -29,12 +48,12 @@ impl Postponed {
     }
 
     /// Something came in while it was counted, which is no failure: again with the next turn.
-    pub fn put_off(&mut self, at: i64, now: Instant) {
+    fn put_off(&mut self, at: i64, now: Instant) {
         self.until.insert(at, (now + Duration::from_millis(FIRST_MS), FIRST_MS / 2));
     }
 
     /// It is counted.
-    pub fn done(&mut self, at: i64) {
+    fn done(&mut self, at: i64) {
         self.until.remove(&at);
     }
 }

@@ -13,9 +13,9 @@ use postgres::{IsolationLevel, Row, Transaction};
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
 use super::{open_day, rankings};
-use crate::ledger_fold::{CountedPoint, HOUR_MS, Postponed, forget_sql, kinds, local_days, minutes_sql, points_of};
+use crate::ledger_fold::{CountedPoint, HOUR_MS, forget_sql, kinds, local_days, minutes_sql, points_of};
 use crate::limits::{
-    COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
+    COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
 };
 use crate::ports::{Interval, SeriesQuery};
 
@@ -25,18 +25,9 @@ const POINTS_LOCK: i32 = 0x65_76_74_70;
 const COUNTED_AT_ONCE_MS: usize = 5 * 60_000;
 /// Dimensions that are folded: 1 to this one.
 const DIMENSIONS: i16 = 12;
-/// Names of one bucket that a step takes at least, however little is left of it.
-const NAMES_MIN: i64 = 16;
 /// Of every dimension: the first hour with a row, from one on.
 const NEXT_HOUR: &str = "SELECT min(hour) FROM (SELECT (SELECT min(bucket) FROM rollup_hour \
      WHERE dimension = number AND bucket >= $1 AND bucket < $2) AS hour FROM generate_series(1, 12) AS number) AS hours";
-
-/// What one housekeeper could not count lately.
-#[derive(Default)]
-pub(super) struct Folding {
-    hours: Postponed,
-    days: Postponed,
-}
 
 /// What is due, as far as the time goes; true where something is left. What fails does not keep the rest waiting.
 pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> Result<bool, Failure> {
@@ -132,7 +123,7 @@ fn fold_names(
         let after = if key.is_some() { ">" } else { ">=" };
         let beyond = key.take().unwrap_or_default();
         // In no hour more than its share of what is left.
-        let names = (left / (end - first)).max(NAMES_MIN);
+        let names = (left / (end - first)).max(FOLD_NAMES_MIN);
         let sql = format!(
             "SELECT min(key) FROM generate_series({first}::int8, {end} - 1) AS b CROSS JOIN LATERAL \
                (SELECT key FROM rollup_hour WHERE dimension = $1 AND bucket = b AND key {after} $2 \
@@ -169,21 +160,9 @@ fn count_hours(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Resu
             return failed.map_or(Ok(false), Err);
         };
         let counted = writer.step(move |session| count_hour(session, at));
-        settle(&mut writer.folding.hours, at, counted, &mut failed);
+        writer.folding.hours.settle(at, counted, &mut failed);
     }
     failed.map_or(Ok(true), Err)
-}
-
-/// What failed, or was overtaken, waits.
-fn settle(postponed: &mut Postponed, at: i64, counted: Result<bool, Failure>, failed: &mut Option<Failure>) {
-    match counted {
-        Ok(true) => postponed.done(at),
-        Ok(false) => postponed.put_off(at, Instant::now()),
-        Err(failure) => {
-            postponed.postpone(at, Instant::now());
-            failed.get_or_insert(failure);
-        }
-    }
 }
 
 /// Of an hour whose rows are gone nothing can be counted.
@@ -302,7 +281,7 @@ fn count_days(writer: &mut PostgresWriter, zone: &TimeZone, has_time: &dyn Fn() 
         }
         if !waiting.contains(&at) {
             let counted = writer.step(move |session| count_day(session, at, end));
-            settle(&mut writer.folding.days, at, counted, &mut failed);
+            writer.folding.days.settle(at, counted, &mut failed);
         }
     }
     failed.map_or(Ok(false), Err)

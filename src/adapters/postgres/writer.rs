@@ -19,8 +19,8 @@ use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writ
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Belonging, Clearing, Draft, Effects, Erased, LikeFold, MaybeErased, RollupRow, UserHours, VerdictRow,
-    content_grams, erased_users, fold_likes, folded_content, person_of,
+    Action, Belonging, Clearing, Draft, Effects, Erased, Folding, LikeFold, MaybeErased, RollupRow, UserHours,
+    VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
 };
 use crate::limits::{
     EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
@@ -44,7 +44,7 @@ pub(super) struct PostgresWriter {
     erased_known: i64,
     /// Days since the epoch whose partitions are known to be there.
     days: HashSet<i64>,
-    pub(super) folding: fold::Folding,
+    pub(super) folding: Folding,
 }
 
 impl PostgresWriter {
@@ -56,7 +56,7 @@ impl PostgresWriter {
             erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
-            folding: fold::Folding::default(),
+            folding: Folding::default(),
         }
     }
 

@@ -11,10 +11,8 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, Transact
 
 use super::writer::SqliteWriter;
 use super::{open_day, rankings};
-use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, Postponed, RollupRow, forget_sql, kinds, local_days, minutes_sql, points_of,
-};
-use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, SPAN_DAYS};
+use crate::ledger_fold::{CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, minutes_sql, points_of};
+use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, SPAN_DAYS};
 use crate::ports::{Interval, SeriesQuery};
 
 const ADD_DAY: &str = "INSERT INTO rollup_day (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -23,15 +21,6 @@ const ADD_SPAN: &str = "INSERT INTO rollup_span (dimension, bucket, key, count) 
      ON CONFLICT DO UPDATE SET count = count + excluded.count";
 /// Dimensions that are folded: 1 to this one.
 const DIMENSIONS: i64 = 12;
-/// Names of one bucket that a step takes at least, however little is left of it.
-const NAMES_MIN: i64 = 16;
-
-/// What one housekeeper could not count lately.
-#[derive(Default)]
-pub(super) struct Folding {
-    hours: Postponed,
-    days: Postponed,
-}
 
 /// What is due, as far as the time goes; true where something is left. What fails does not keep the rest waiting.
 pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Result<bool> {
@@ -165,7 +154,7 @@ fn fold_names(
         let after = if key.is_some() { ">" } else { ">=" };
         let beyond = key.take().unwrap_or_default();
         // In no hour more than its share of what is left.
-        let names = (left / (hours.end - hours.start)).max(NAMES_MIN);
+        let names = (left / (hours.end - hours.start)).max(FOLD_NAMES_MIN);
         let nth = format!(
             "SELECT key FROM rollup_hour WHERE dimension = ?1 AND bucket = ?2 AND key {after} ?3 ORDER BY key LIMIT 1 OFFSET ?4"
         );
@@ -204,21 +193,9 @@ fn count_hours(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result
             return failed.map_or(Ok(false), Err);
         };
         let counted = count_hour(writer, at);
-        settle(&mut writer.folding.hours, at, counted, &mut failed);
+        writer.folding.hours.settle(at, counted, &mut failed);
     }
     failed.map_or(Ok(true), Err)
-}
-
-/// What failed, or was overtaken, waits.
-fn settle(postponed: &mut Postponed, at: i64, counted: Result<bool>, failed: &mut Option<rusqlite::Error>) {
-    match counted {
-        Ok(true) => postponed.done(at),
-        Ok(false) => postponed.put_off(at, Instant::now()),
-        Err(failure) => {
-            postponed.postpone(at, Instant::now());
-            failed.get_or_insert(failure);
-        }
-    }
 }
 
 /// Of an hour whose rows are gone nothing can be counted.
@@ -315,7 +292,7 @@ fn count_days(writer: &mut SqliteWriter, zone: &TimeZone, has_time: &dyn Fn() ->
         }
         if !waiting.contains(&at) {
             let counted = count_day(writer, at, end);
-            settle(&mut writer.folding.days, at, counted, &mut failed);
+            writer.folding.days.settle(at, counted, &mut failed);
         }
     }
     failed.map_or(Ok(false), Err)

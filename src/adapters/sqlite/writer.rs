@@ -16,8 +16,8 @@ use super::watch::Watch;
 use super::{erase, fold, maintain, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
-    Action, Draft, Effects, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow, fold_likes,
-    folded_content,
+    Action, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow,
+    fold_likes, folded_content,
 };
 use crate::limits::{EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -38,12 +38,12 @@ pub(super) struct SqliteWriter {
     erased_seen: i64,
     turns: Arc<Turns>,
     watch: Arc<Watch>,
-    pub(super) folding: fold::Folding,
+    pub(super) folding: Folding,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Connection, turns: Arc<Turns>, watch: Arc<Watch>) -> SqliteWriter {
-        let (users, folding) = (UserHours::default(), fold::Folding::default());
+        let (users, folding) = (UserHours::default(), Folding::default());
         SqliteWriter { connection, users, erased_seen: 0, turns, watch, folding }
     }
 
