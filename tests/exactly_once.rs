@@ -121,6 +121,7 @@ fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
     for (ledger, live) in PAIRS {
         let Some(mut stores) = Stores::new(ledger, live) else { continue };
         places::late_views(&mut stores);
+        places::late_deletion(&mut stores);
         let iterations = setting("ITERATIONS").unwrap_or(if ledger == LedgerKind::Sqlite { 6 } else { 3 });
         (first..first + iterations).for_each(|seed| places::explore(&mut stores, seed, STEPS as usize));
     }

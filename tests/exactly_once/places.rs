@@ -104,6 +104,24 @@ pub(crate) fn late_views(stores: &mut Stores) {
     }
 }
 
+/// An instance that comes late deletes what others have counted since, minutes as well as hours.
+pub(crate) fn late_deletion(stores: &mut Stores) {
+    for late_ms in [20 * MINUTE, 7 * HOUR] {
+        let mut lists = Lists::new(stores, 2);
+        (0..2).for_each(|at| lists.live(at));
+        lists.instances[0].append(&[lists.delete("p")]);
+        lists.hand.fetch_add(late_ms, Ordering::Relaxed);
+        lists.instances[1].append(&[lists.view("p", 0), lists.view("q", 0)]);
+        lists.ledger(1);
+        lists.settle();
+        // A minute that would have been written into the future is there now.
+        lists.hand.fetch_add(10 * MINUTE, Ordering::Relaxed);
+        for list in lists.lists(Dimension::PostViews).into_iter().skip(1) {
+            assert_eq!(list, [("q".to_owned(), 1.0)], "{late_ms} ms late");
+        }
+    }
+}
+
 /// Anything by anybody in any order.
 pub(crate) fn explore(stores: &mut Stores, seed: u64, steps: usize) {
     println!("places: SEED={seed}");

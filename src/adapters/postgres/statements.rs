@@ -148,9 +148,10 @@ pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET ma
 
 const LEFT_OUT: &str = "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count)";
 
-/// Places of deleted posts in lists: what hours $4 to $5 and minutes $6 to $7 hold of posts $1, deleted at positions $2 of stream
-/// $3, is left out from now on, and noted. Bucket by bucket through the key: no table is read as a whole, and minutes are looked
-/// for only in hours that have any. One statement, so that both are of one state.
+/// Places of deleted posts in lists: what hours from $4 and minutes from $7 hold of posts $1, deleted at positions $2 of stream
+/// $3, is left out from now on, and noted: up to hour $5, or to the newest that another instance has written, which may be far
+/// ahead of a batch that comes late, but not behind $6. Bucket by bucket through the key: no table is read as a whole, and
+/// minutes are looked for only in hours that have any. One statement, so that both are of one state.
 pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
     let rows = |table: &str, bucket: &str| {
         format!(
@@ -164,16 +165,21 @@ pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
              ORDER BY 1, 2, 3 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
         )
     };
+    let newest = |dimension: u8| format!("(SELECT max(bucket) FROM rollup_hour WHERE dimension = {dimension})");
     format!(
         "WITH hours AS MATERIALIZED (SELECT p, at, d, b, sum(r.count) AS n \
              FROM unnest($1::text[], $2::int8[]) AS g(p, at) CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
-             CROSS JOIN generate_series($4::int8, $5::int8) AS b {} GROUP BY p, at, d, b), \
+             CROSS JOIN generate_series($4::int8, least($6::int8, greatest($5::int8, {}, {}, {}))) AS b {} \
+             GROUP BY p, at, d, b), \
            minutes AS MATERIALIZED (SELECT p, at, d, m AS b, sum(r.count) AS n FROM hours AS h \
-             CROSS JOIN generate_series(greatest(h.b * 60, $6::int8), least(h.b * 60 + 59, $7::int8)) AS m {} \
-             WHERE h.b >= $6 / 60 GROUP BY p, at, d, m), \
+             CROSS JOIN generate_series(greatest(h.b * 60, $7::int8), h.b * 60 + 59) AS m {} \
+             WHERE h.b >= $7 / 60 GROUP BY p, at, d, m), \
            noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, 60, b, -n FROM hours WHERE n <> 0 \
              UNION ALL SELECT $3::uuid, at, p, d, 1, b, -n FROM minutes WHERE n <> 0), \
            of_minutes AS ({}) {}",
+        newest(4),
+        newest(5),
+        newest(6),
         rows("rollup_hour", "b"),
         rows("rollup_minute", "m"),
         give_up("rollup_minute", "minutes"),

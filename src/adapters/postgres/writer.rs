@@ -23,8 +23,8 @@ use crate::ledger_fold::{
     VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
 };
 use crate::limits::{
-    EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
-    POSTGRES_ERASE_MS_MAX, POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
+    LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_ERASE_MS_MAX,
+    POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
 };
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
@@ -315,7 +315,6 @@ fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec
         return Vec::new();
     }
     let minute = draft.now_ms.div_euclid(60_000);
-    let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
     let regain = |sql: &'static str, rows: &[RollupRow]| {
         let positions = rows.iter().map(|row| places.gone.get(&*row.key).map_or(0, |position| position.cast_signed()));
         let [dimensions, buckets, keys, counts] = columns(rows);
@@ -323,18 +322,17 @@ fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec
         values.push(Box::new(stream));
         (!rows.is_empty()).then_some(Statement { sql, values })
     };
-    let hour = minute.div_euclid(60);
-    let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
+    let (hour, listed) = (minute.div_euclid(60), (LIVE_DAYS_KEPT + 1) * 24);
     let gone = Statement {
         sql: sql::GIVE_UP.as_str(),
         values: vec![
             Box::new(Array::texts(places.gone.keys().copied())),
             Box::new(Array::bigs(places.gone.values().map(|position| position.cast_signed()))),
             Box::new(stream),
-            Box::new(hours),
-            Box::new(hour + ahead),
+            Box::new(hour - listed),
+            Box::new(hour + 1),
+            Box::new(hour + listed),
             Box::new(minute - ROLLUP_MINUTES_KEPT),
-            Box::new(minute + ahead),
         ],
     };
     let since = [

@@ -19,7 +19,7 @@ use crate::ledger_fold::{
     Action, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow,
     fold_likes, folded_content,
 };
-use crate::limits::{EVENT_FUTURE_MS_MAX, LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
+use crate::limits::{LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -285,18 +285,19 @@ fn give_up_places(
 ) -> rusqlite::Result<()> {
     let places = &effects.places;
     let (stream, minute) = (stream.to_string(), draft.now_ms.div_euclid(60_000));
-    let ahead = EVENT_FUTURE_MS_MAX.div_euclid(60_000) + 1;
-    let hour = minute.div_euclid(60);
-    let hours = hour - (LIVE_DAYS_KEPT + 1) * 24;
-    let tables =
-        [("rollup_hour", 60, hours, hour + ahead), ("rollup_minute", 1, minute - ROLLUP_MINUTES_KEPT, minute + ahead)];
+    let from_minute = minute - ROLLUP_MINUTES_KEPT;
     for (post, position) in &places.gone {
-        for (table, minutes, from, to) in tables {
-            if minutes == 1 && !has_hours(transaction, post, from.div_euclid(60), to.div_euclid(60))? {
-                continue;
-            }
+        let leave_out = |table: &str, minutes: i64, from: i64, to: i64| {
             let noted = params![post, from, to, stream, position.cast_signed(), minutes];
-            transaction.prepare_cached(&note_left_out(table))?.execute(noted)?;
+            transaction.prepare_cached(&note_left_out(table))?.execute(noted)
+        };
+        for hour in hours_of(transaction, post, minute.div_euclid(60))? {
+            leave_out("rollup_hour", 60, hour, hour)?;
+            if hour * 60 + 59 >= from_minute {
+                leave_out("rollup_minute", 1, from_minute.max(hour * 60), hour * 60 + 59)?;
+            }
+        }
+        for (table, minutes) in [("rollup_hour", 60), ("rollup_minute", 1)] {
             let given_up = params![post, stream, position.cast_signed(), minutes];
             transaction.prepare_cached(&give_up(table))?.execute(given_up)?;
         }
@@ -324,11 +325,19 @@ fn give_up_places(
     Ok(())
 }
 
-/// A post without an hour has no minutes in it, which are many more to look for.
-fn has_hours(transaction: &Transaction<'_>, post: &str, from: i64, to: i64) -> rusqlite::Result<bool> {
-    let find = "WITH RECURSIVE hours (h) AS (VALUES (?2) UNION ALL SELECT h + 1 FROM hours WHERE h < ?3) \
-         SELECT 1 FROM hours CROSS JOIN rollup_hour ON dimension IN (4, 5, 6) AND bucket = h AND key = ?1";
-    transaction.prepare_cached(find)?.exists(params![post, from, to])
+/// Hours of lists in which a post has a place. The newest may be far ahead of `hour`, where a batch comes late. Without an hour
+/// there are no minutes in it, which are many more to look for.
+fn hours_of(transaction: &Transaction<'_>, post: &str, hour: i64) -> rusqlite::Result<Vec<i64>> {
+    let listed = (LIVE_DAYS_KEPT + 1) * 24;
+    let find = "WITH RECURSIVE newest (b) AS (SELECT min(?4, max(?3, \
+           (SELECT max(coalesce((SELECT max(bucket) FROM rollup_hour WHERE dimension = d), 0)) \
+             FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6))))), \
+         hours (h) AS (VALUES (?2) UNION ALL SELECT h + 1 FROM hours WHERE h < (SELECT b FROM newest)) \
+         SELECT h FROM hours WHERE EXISTS \
+           (SELECT 1 FROM rollup_hour WHERE dimension IN (4, 5, 6) AND bucket = h AND key = ?1)";
+    let mut find = transaction.prepare_cached(find)?;
+    let found = find.query_map(params![post, hour - listed, hour + 1, hour + listed], |row| row.get(0))?;
+    found.collect()
 }
 
 /// Bucket by bucket through the key: no table is read as a whole.
