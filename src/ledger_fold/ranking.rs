@@ -28,7 +28,8 @@ pub fn plan_rank(query: &TopQuery, now_ms: i64) -> RankPlan {
         Window::TenMinutes => ("rollup_minute", minute - 9, minute, 1, 10.0),
         Window::Hour => ("rollup_minute", minute - 59, minute, 1, 60.0),
         Window::Day => ("rollup_hour", hour - 23, hour, 1, 24.0),
-        Window::Week => ("rollup_hour", (day - 6) * 24, hour, 24, 7.0),
+        // To the end of today: what clients whose clocks are ahead date into its next hour is of today, as in the live store.
+        Window::Week => ("rollup_hour", (day - 6) * 24, day * 24 + 23, 24, 7.0),
     };
     let newest = last.div_euclid(unit);
     let factor = |bucket: i64| {
