@@ -53,7 +53,7 @@ impl Run {
         posts.truncate(limit.unwrap_or(20));
         self.record_search(keyword.clone(), user, posts.len(), &answers);
         let body = json!({"keyword":keyword,"posts":posts,"source":"ledger","stale":false});
-        self.programs.check(&answers, &Reply::new(200, body))
+        self.check(&answers, &Reply::new(200, body))
     }
 
     pub(crate) fn send_search(&mut self, typed: &str, user: Option<&str>, limit: Option<usize>) -> Answers {
@@ -173,7 +173,7 @@ impl Run {
             let (from, to) = (super::model::rfc3339(from), super::model::rfc3339(to));
             let body = json!({"from":from,"to":to,"source":"ledger","stale":false,
                 "items":items(page, list.name, before),"next":next});
-            self.programs.check(&answers, &Reply::new(200, body))?;
+            self.check(&answers, &Reply::new(200, body))?;
             if is_last {
                 return Ok(());
             }
@@ -272,7 +272,7 @@ impl Run {
         top.truncate(limit);
         let body = json!({"window":name,"source":"live","stale":false,"approximate":false,
             "items":items(&top, list.name, 0)});
-        self.programs.check(&answers, &Reply::new(200, body))
+        self.check(&answers, &Reply::new(200, body))
     }
 
     /// Decayed counts, as far as they are told; of long windows they depend on what is folded already.
@@ -346,7 +346,7 @@ impl Run {
     fn live_users(&mut self, name: &str) -> Result<(), Ended> {
         let answers = self.ask_in_a_minute(&format!("/api/statistics/users?window={name}"));
         let expected = self.model.live_users(name, window(name, answers.span.from, self.zone));
-        self.programs.check(&answers, &expected)
+        self.check(&answers, &expected)
     }
 }
 

@@ -61,7 +61,7 @@ impl Run {
             fate => Reply::new(201, json!({"eventId":id,"duplicate":fate == Fate::Duplicate})),
         };
         self.is_pending = !wait;
-        self.programs.check(&answers, &expected)
+        self.check(&answers, &expected)
     }
 
     pub(crate) fn write_refused_event(&mut self) -> Result<(), Ended> {
@@ -132,7 +132,7 @@ impl Run {
         let body = json!({"received":rows.len(),"accepted":accepted,"rejected":rows.len() - accepted,
             "duplicates":duplicates,"results":results});
         self.is_pending = if is_any_good { !wait } else { self.is_pending };
-        self.programs.check(&answers, &Reply::new(status, body))
+        self.check(&answers, &Reply::new(status, body))
     }
 
     /// A batch in any of its shapes.
@@ -174,7 +174,7 @@ impl Run {
         let answers = self.programs.ask(&request);
         let expected = self.model.like(&user, &post, &action.to_lowercase(), id, answers.span);
         self.is_pending = false;
-        self.programs.check(&answers, &expected)
+        self.check(&answers, &expected)
     }
 
     pub(crate) fn write_post(&mut self) -> Result<(), Ended> {
@@ -191,7 +191,7 @@ impl Run {
         let expected = self.model.put(&id, &body, answers.span, &name);
         self.is_pending = false;
         next_millisecond();
-        self.programs.check(&answers, &expected)
+        self.check(&answers, &expected)
     }
 
     pub(crate) fn delete_post(&mut self) -> Result<(), Ended> {
@@ -199,7 +199,7 @@ impl Run {
         let answers = self.programs.ask(&Request::delete(format!("/api/posts/{}", encoded(&post))));
         self.model.delete(&post, answers.span);
         self.is_pending = false;
-        self.programs.check(&answers, &Reply::new(204, Value::Null))
+        self.check(&answers, &Reply::new(204, Value::Null))
     }
 
     /// Forgets one search or all. Past ten it is not promised whether an eleventh comes back for one that is forgotten.
@@ -211,7 +211,7 @@ impl Run {
         let answers = self.programs.ask(&Request::delete(format!("/api/search/recent/{}{query}", encoded(&user))));
         self.model.forget(&user, typed.map(draw::kept).as_deref(), answers.span);
         self.is_pending = false;
-        self.programs.check(&answers, &Reply::new(204, Value::Null))
+        self.check(&answers, &Reply::new(204, Value::Null))
     }
 
     pub(crate) fn erase(&mut self, wait: bool) -> Result<(), Ended> {
@@ -222,7 +222,7 @@ impl Run {
         self.is_pending = !wait;
         next_millisecond();
         let (status, word) = if wait { (200, "erased") } else { (202, "queued") };
-        self.programs.check(&answers, &Reply::new(status, json!({"userId":user,"status":word})))
+        self.check(&answers, &Reply::new(status, json!({"userId":user,"status":word})))
     }
 
     fn draw_event(&mut self) -> (Value, Sent) {
