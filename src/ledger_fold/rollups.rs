@@ -24,7 +24,8 @@ pub struct Rollups {
     pub totals: Vec<(Dimension, Box<str>, i64)>,
 }
 
-/// Splits a tally; minutes that left what is kept at `now_ms` count in their hour only.
+/// Splits a tally; minutes that left what is kept at `now_ms` count in their hour only. An hour whose minutes cancel each other
+/// (a like and its undoing) has a row of nothing: by it a deleted post's minutes are found.
 pub fn split_rollups(tally: Tally, now_ms: i64) -> Rollups {
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
     let mut rollups = Rollups::default();
@@ -43,7 +44,6 @@ pub fn split_rollups(tally: Tally, now_ms: i64) -> Rollups {
         }
         same
     });
-    rollups.hours.retain(|row| row.count != 0);
     rollups.totals = totals(&rollups.hours);
     rollups
 }
@@ -55,4 +55,21 @@ fn totals(hours: &[RollupRow]) -> Vec<(Dimension, Box<str>, i64)> {
         *sums.entry((row.dimension, name)).or_default() += row.count;
     }
     sums.into_iter().map(|((dimension, name), count)| (dimension, name.into(), count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_whose_minutes_cancel_has_a_row_by_which_they_are_found() {
+        let mut tally = Tally::default();
+        tally.add(Dimension::PostLikes, 600, "p", 1);
+        tally.add(Dimension::PostLikes, 601, "p", -1);
+        tally.add(Dimension::PostLikes, 602, "p", 0);
+        let rollups = split_rollups(tally, 600 * 60_000);
+        let rows = |rows: &[RollupRow]| rows.iter().map(|row| (row.bucket, row.count)).collect::<Vec<_>>();
+        assert_eq!(rows(&rollups.minutes), [(600, 1), (601, -1)]);
+        assert_eq!(rows(&rollups.hours), [(10, 0)]);
+    }
 }
