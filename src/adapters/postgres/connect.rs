@@ -33,9 +33,21 @@ type Job = Box<dyn FnOnce(&mut Session) + Send>;
 pub(super) struct Session {
     pub(super) client: Client,
     statements: HashMap<&'static str, Statement>,
+    is_for_batches: bool,
 }
 
 impl Session {
+    /// From now on each statement is planned once, and through keys. A batch reads no table as a whole, but the server would
+    /// where a table is small, and keep that plan while the table grows. And left alone it plans every batch anew, which took a
+    /// fifth of its time: knowing how long the arrays of this one are, it takes that plan for a cheaper one.
+    pub(super) fn plan_for_batches(&mut self) -> Result<(), Error> {
+        if !self.is_for_batches {
+            self.client.batch_execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")?;
+            self.is_for_batches = true;
+        }
+        Ok(())
+    }
+
     /// Prepares a statement once a connection.
     pub(super) fn prepared(&mut self, sql: &'static str) -> Result<Statement, Error> {
         if let Some(statement) = self.statements.get(sql) {
@@ -166,7 +178,7 @@ fn serve(
     if greet.send(Ok(())).is_err() {
         return;
     }
-    let mut session = Session { client, statements: HashMap::new() };
+    let mut session = Session { client, statements: HashMap::new(), is_for_batches: false };
     while let Ok(job) = inbox.recv() {
         job(&mut session);
         if session.client.is_closed() {

@@ -72,13 +72,15 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
     let missing: Vec<String> = transaction.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect();
     for (day, name) in days.iter().zip(&names).filter(|(_, name)| missing.contains(name)) {
         let (from, to) = (date(*day)?, date(day + 1)?);
-        // Attached with a CHECK that says the same, so that neither rows are scanned nor inserts blocked. One that was
-        // detached and not dropped has it already.
+        // Attached with a CHECK that says the same, so that neither rows are scanned nor inserts blocked; one that was
+        // detached and not dropped was given it by the server. Attached it is the partition's bounds once more, which every
+        // statement would read and every row be held against.
         transaction.batch_execute(&format!(
             "CREATE TABLE IF NOT EXISTS {name} (LIKE events INCLUDING DEFAULTS, CONSTRAINT {name}_day \
                CHECK (event_time >= '{from} 00:00:00+00' AND event_time < '{to} 00:00:00+00')); \
              ALTER TABLE events ATTACH PARTITION {name} \
-               FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
+               FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00'); \
+             ALTER TABLE {name} DROP CONSTRAINT IF EXISTS {name}_day"
         ))?;
     }
     Ok(transaction.commit()?)

@@ -90,6 +90,7 @@ pub(super) fn apply_all(
     rollups: &[Array],
     events: &[Array],
 ) -> Result<(), Failure> {
+    session.plan_for_batches()?;
     let statement = session.prepared(sql::APPLY_ALL.as_str())?;
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
@@ -104,6 +105,7 @@ pub(super) fn apply_all(
 
 /// Opens a transaction and moves the watermark if there is one to move. `first` is done before that.
 pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) -> Result<(), Failure> {
+    session.plan_for_batches()?;
     match fence {
         None => session.client.batch_execute(&format!("BEGIN; {first}"))?,
         Some(fence) => {

@@ -30,10 +30,6 @@ use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermar
 
 const DAY_MS: i64 = 86_400_000;
 
-/// A batch that erases nobody reads no table as a whole. The server would, where a table is small, and keep that plan of a
-/// prepared statement while the table grows.
-const THROUGH_KEYS: &str = "SET LOCAL enable_seqscan = off; ";
-
 /// One sink's connection, dialled when it is needed.
 pub(super) struct PostgresWriter {
     dialer: Arc<Dialer>,
@@ -132,12 +128,12 @@ impl PostgresWriter {
     /// Opens the transaction; what those whom the batch erases made and like.
     fn begin(&mut self, draft: &Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Vec<Belonging>, Failure> {
         if draft.erases.is_empty() {
-            self.call(deadline, move |session| transaction::begin(session, fence, THROUGH_KEYS))?;
+            self.call(deadline, move |session| transaction::begin(session, fence, ""))?;
             return Ok(Vec::new());
         }
         let users = going(draft);
         let first = format!(
-            "SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
+            "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto; SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
             deadline.saturating_duration_since(Instant::now()).as_millis()
         );
         self.call(deadline, move |session| {
