@@ -24,6 +24,13 @@ pub struct Rollups {
     pub totals: Vec<(Dimension, Box<str>, i64)>,
 }
 
+impl Rollups {
+    /// The first hour that has a row; beyond all where none has.
+    pub fn first_hour(&self) -> i64 {
+        self.hours.iter().map(|row| row.bucket).min().unwrap_or(i64::MAX)
+    }
+}
+
 /// Splits a tally; minutes that left what is kept at `now_ms` count in their hour only. An hour whose minutes cancel each other
 /// (a like and its undoing) has a row of nothing: by it a deleted post's minutes are found.
 pub fn split_rollups(tally: Tally, now_ms: i64) -> Rollups {

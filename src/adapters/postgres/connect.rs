@@ -25,6 +25,8 @@ use crate::limits::{
 };
 use crate::ports::StoreError;
 
+use super::statements::PREPARE_MOVE;
+
 /// A pool of connections for reads.
 pub(super) type Pool = r2d2::Pool<Dialer>;
 type Job = Box<dyn FnOnce(&mut Session) + Send>;
@@ -42,7 +44,8 @@ impl Session {
     /// fifth of its time: knowing how long the arrays of this one are, it takes that plan for a cheaper one.
     pub(super) fn plan_for_batches(&mut self) -> Result<(), Error> {
         if !self.is_for_batches {
-            self.client.batch_execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")?;
+            let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+            self.client.batch_execute(&format!("{settings}; {PREPARE_MOVE}"))?;
             self.is_for_batches = true;
         }
         Ok(())

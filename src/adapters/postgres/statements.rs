@@ -9,14 +9,12 @@ use std::sync::LazyLock;
 use super::encode::EVENT_COLUMNS;
 use crate::limits::SPAN_DAYS;
 
-/// Arrays of rollups, users and totals come first in every statement that has them. Records of hours that are folded add to
-/// their day and span too, and have their hour's points counted again: the lock on `rollup_folded` tells them for sure, and
-/// what is added by conflict sees what others committed meanwhile. It also tells whose rows are gone: a text that is no
-/// boolean is an error of the data (22), by which the record is found and set aside.
+fn adding_to(table: &str) -> String {
+    format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
+}
+
+/// Arrays of rollups, users and totals come first in every statement that has them.
 fn rollups(gate: &str) -> String {
-    let add = |table: &str| {
-        format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
-    };
     format!(
         "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
                  SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {gate} {}), \
@@ -26,15 +24,27 @@ fn rollups(gate: &str) -> String {
                  SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING), \
          t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
                  SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) {gate} \
-                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count), \
-         f AS MATERIALIZED (SELECT * FROM rollup_folded FOR SHARE), \
+                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)",
+        adding_to("rollup_minute"),
+        adding_to("rollup_hour"),
+    )
+}
+
+/// The last hour that may be folded already. The lock keeps it from moving before the batch is committed.
+const FOLDED: &str = "f AS MATERIALIZED (SELECT until_hour FROM rollup_folded FOR SHARE)";
+
+/// Records of hours that are folded add to their day and span too, and have their hour's points counted again: hours as in
+/// [`STORE`]. What is added by conflict sees what others committed meanwhile. It also tells whose rows are gone: a text that is
+/// no boolean is an error of the data (22), by which the record is found and set aside.
+pub(super) static STORE_LATE: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "WITH f AS MATERIALIZED (SELECT * FROM rollup_folded FOR SHARE), \
          late AS MATERIALIZED (SELECT n.*, f.until_hour, f.until_day, f.day_dimension, f.day_key FROM f JOIN \
-                 unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) AS n(dimension, bucket, key, count) \
+                 unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) AS n(dimension, bucket, key, count) \
                  ON CASE WHEN n.dimension = 1 AND n.bucket < f.rows_since * 24 \
                       THEN CAST('rows of days before ' || f.rows_since || ' are gone' AS boolean) \
                       ELSE n.bucket < f.until_hour OR n.bucket = f.until_hour AND \
-                        (n.dimension < f.hour_dimension OR n.dimension = f.hour_dimension AND n.key <= f.hour_key) END \
-                 {gate}), \
+                        (n.dimension < f.hour_dimension OR n.dimension = f.hour_dimension AND n.key <= f.hour_key) END), \
          d AS (INSERT INTO rollup_day (dimension, bucket, key, count) \
                  SELECT dimension, bucket / 24, key, sum(count) FROM late GROUP BY 1, 2, 3 \
                  ORDER BY 1, key COLLATE \"C\", 2 {}), \
@@ -45,13 +55,12 @@ fn rollups(gate: &str) -> String {
                  GROUP BY 1, 2, 3 ORDER BY 1, key COLLATE \"C\", 2 {}), \
          p AS (INSERT INTO series (minutes, event_type, at, count) SELECT DISTINCT 60, 0, bucket * 60, 0 FROM late \
                  WHERE bucket < until_hour ORDER BY 3 \
-                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL, count = series.count + 1)",
-        add("rollup_minute"),
-        add("rollup_hour"),
-        add("rollup_day"),
-        add("rollup_span"),
+                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL, count = series.count + 1) \
+         SELECT 1",
+        adding_to("rollup_day"),
+        adding_to("rollup_span"),
     )
-}
+});
 
 fn events(gate: &str) -> String {
     format!(
@@ -61,22 +70,31 @@ fn events(gate: &str) -> String {
     )
 }
 
-/// A whole batch: answers 1, or 0 where the watermark is another or somebody was erased that the writer does not know of.
+/// A whole batch of hours from $36 on. Answers whether the watermark was moved, which it is not where it is another, or somebody
+/// was erased that the writer does not know of, or one of the hours may be folded; and the last hour that may be.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
     let gate = "WHERE EXISTS (SELECT FROM w)";
     format!(
-        "WITH w AS (UPDATE watermark SET position = $30, crc = $31 \
+        "WITH {FOLDED}, w AS (UPDATE watermark SET position = $30, crc = $31 \
                     WHERE stream = $32 AND position = $33 AND crc = $34 \
-                      AND NOT EXISTS (SELECT FROM erased WHERE seq > $35) RETURNING 1), \
-         {}, {} SELECT count(*) FROM w",
+                      AND NOT EXISTS (SELECT FROM erased WHERE seq > $35) \
+                      AND (SELECT until_hour FROM f) < $36 RETURNING 1), \
+         {}, {} SELECT EXISTS (SELECT FROM w), until_hour FROM f",
         events(gate),
         rollups(gate)
     )
 });
-/// Events, rollups and users of an open transaction.
-pub(super) static STORE: LazyLock<String> = LazyLock::new(|| format!("WITH {}, {} SELECT 1", events(""), rollups("")));
+/// [`APPLY_ALL`] where a transaction moves the watermark: a watermark's new position and checksum, its stream and what they were,
+/// and the latest known erasure. Prepared by name, so that the text that opens the transaction has it executed.
+pub(super) const PREPARE_MOVE: &str = "PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS \
+     UPDATE watermark SET position = $1, crc = $2 WHERE stream = $3 AND position = $4 AND crc = $5 \
+       AND NOT EXISTS (SELECT FROM erased WHERE seq > $6)";
+/// Events, rollups and users of an open transaction; answers the last hour that may be folded.
+pub(super) static STORE: LazyLock<String> =
+    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(""), rollups("")));
 /// Rollups and users, where the events went by COPY.
-pub(super) static STORE_ROLLUPS: LazyLock<String> = LazyLock::new(|| format!("WITH {} SELECT 1", rollups("")));
+pub(super) static STORE_ROLLUPS: LazyLock<String> =
+    LazyLock::new(|| format!("WITH {}, {FOLDED} SELECT until_hour FROM f", rollups("")));
 pub(super) static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY events ({EVENT_COLUMNS}) FROM STDIN (FORMAT binary)"));
 

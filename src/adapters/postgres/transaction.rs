@@ -1,6 +1,7 @@
 //! A batch on the connection's thread: owned parameters in, a result out.
 
 use std::io::Write;
+use std::ops::Range;
 
 use postgres::SimpleQueryMessage;
 use postgres::types::ToSql;
@@ -13,6 +14,9 @@ use super::statements as sql;
 use crate::ledger_fold::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
+
+/// Where the hours are among the arrays of rollups.
+const HOURS: Range<usize> = 4..8;
 
 /// Moves a stream's watermark.
 #[derive(Clone, Copy)]
@@ -62,6 +66,8 @@ pub(super) struct Writes {
     pub(super) events: EventRows,
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
+    /// The first hour that has a rollup.
+    pub(super) first_hour: i64,
     pub(super) others: Vec<Statement>,
     /// Whom the batch erases, each once, and up to when.
     pub(super) erasing: Vec<(String, i64)>,
@@ -83,22 +89,32 @@ pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Wa
     }))
 }
 
-/// A whole batch in one statement.
+/// A whole batch in one statement; false where one of its hours may be folded, and nothing was done.
 pub(super) fn apply_all(
     session: &mut Session,
     fence: Fence,
     rollups: &[Array],
     events: &[Array],
-) -> Result<(), Failure> {
+    first_hour: i64,
+) -> Result<bool, Failure> {
     session.plan_for_batches()?;
     let statement = session.prepared(sql::APPLY_ALL.as_str())?;
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
     let mut values = params(rollups.iter().chain(events));
-    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc, &fence.erased]);
-    let moved: i64 = session.client.query_one(&statement, &values)?.get(0);
-    if moved == 1 {
-        return Ok(());
+    values.extend([
+        &position as &(dyn ToSql + Sync),
+        &crc,
+        &fence.stream,
+        &from,
+        &from_crc,
+        &fence.erased,
+        &first_hour,
+    ]);
+    let row = session.client.query_one(&statement, &values)?;
+    let (is_moved, folded_hour): (bool, i64) = (row.get(0), row.get(1));
+    if is_moved || folded_hour >= first_hour {
+        return Ok(is_moved);
     }
     Err(StoreError::Fenced { found: watermark(session, fence.stream)? }.into())
 }
@@ -111,9 +127,7 @@ pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) ->
         Some(fence) => {
             let Fence { stream, from, to, erased } = fence;
             let moved = session.client.simple_query(&format!(
-                "BEGIN; {first}UPDATE watermark SET position = {}, crc = {} \
-                 WHERE stream = '{stream}' AND position = {} AND crc = {} \
-                   AND NOT EXISTS (SELECT FROM erased WHERE seq > {erased})",
+                "BEGIN; {first}EXECUTE move_watermark ({}, {}, '{stream}', {}, {}, {erased})",
                 to.position, to.crc, from.position, from.crc
             ))?;
             // The last completion is the UPDATE's.
@@ -174,16 +188,20 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
 
 /// Writes everything else and ends the transaction.
 pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failure> {
-    match &writes.events {
+    let row = match &writes.events {
         EventRows::Arrays(events) => {
             let statement = session.prepared(sql::STORE.as_str())?;
-            session.client.execute(&statement, &params(writes.rollups.iter().chain(events)))?;
+            session.client.query_one(&statement, &params(writes.rollups.iter().chain(events)))?
         }
         EventRows::Copy(bytes) => {
             copy(session, bytes)?;
             let statement = session.prepared(sql::STORE_ROLLUPS.as_str())?;
-            session.client.execute(&statement, &params(writes.rollups.iter()))?;
+            session.client.query_one(&statement, &params(writes.rollups.iter()))?
         }
+    };
+    if row.get::<_, i64>(0) >= writes.first_hour {
+        let statement = session.prepared(sql::STORE_LATE.as_str())?;
+        session.client.execute(&statement, &params(writes.rollups[HOURS].iter()))?;
     }
     for write in &writes.others {
         let statement = session.prepared(write.sql)?;

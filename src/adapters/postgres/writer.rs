@@ -90,17 +90,25 @@ impl PostgresWriter {
             && !draft.has_dropped()
             && draft.events().count() <= POSTGRES_UNNEST_ROWS_MAX;
         match fence {
-            Some(fence) if is_plain => self.run_at_once(&draft, fence, deadline),
+            Some(fence) if is_plain => match self.run_at_once(&draft, fence, deadline)? {
+                Some(verdicts) => Ok(verdicts),
+                None => self.run_in_steps(draft, Some(fence), deadline),
+            },
             _ => self.run_in_steps(draft, fence, deadline),
         }
     }
 
-    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Verdicts, Failure> {
+    /// Nothing where some of it is too late for that.
+    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Option<Verdicts>, Failure> {
         let effects = draft.effects(&[], &LikeFold::default(), &mut self.users);
         let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
-        self.call(deadline, move |session| transaction::apply_all(session, fence, &rollups, &events))?;
+        let first_hour = effects.rollups.first_hour();
+        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rollups, &events, first_hour);
+        if !self.call(deadline, apply)? {
+            return Ok(None);
+        }
         self.users.commit();
-        Ok(effects.verdicts)
+        Ok(Some(effects.verdicts))
     }
 
     fn run_in_steps(
@@ -110,9 +118,7 @@ impl PostgresWriter {
         deadline: Instant,
     ) -> Result<Verdicts, Failure> {
         let deadline = deadline + erasing_time(&draft);
-        let belongings = self.begin(&draft, fence, deadline)?;
-        let claim = claim_of(&draft, &draft.actions(&belongings));
-        let Claimed { new_ids, likes } = self.call(deadline, move |session| transaction::claim(session, &claim))?;
+        let (belongings, Claimed { new_ids, likes }) = self.begin(&draft, fence, deadline)?;
         draft.drop_known_ids(|id| new_ids.binary_search(id).is_ok());
         let actions = draft.actions(&belongings);
         let fold = fold_likes(&actions, &likes);
@@ -125,21 +131,33 @@ impl PostgresWriter {
         Ok(effects.verdicts)
     }
 
-    /// Opens the transaction; what those whom the batch erases made and like.
-    fn begin(&mut self, draft: &Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Vec<Belonging>, Failure> {
+    /// Opens the transaction: what those whom the batch erases made and like, and what it has locked and read.
+    fn begin(
+        &mut self,
+        draft: &Draft<'_>,
+        fence: Option<Fence>,
+        deadline: Instant,
+    ) -> Result<(Vec<Belonging>, Claimed), Failure> {
         if draft.erases.is_empty() {
-            self.call(deadline, move |session| transaction::begin(session, fence, ""))?;
-            return Ok(Vec::new());
+            let claim = claim_of(draft, &draft.actions(&[]));
+            let claimed = self.call(deadline, move |session| {
+                transaction::begin(session, fence, "")?;
+                transaction::claim(session, &claim)
+            })?;
+            return Ok((Vec::new(), claimed));
         }
         let users = going(draft);
         let first = format!(
-            "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto; SET LOCAL statement_timeout = {}; LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
+            "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto; SET LOCAL statement_timeout = {}; \
+             LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
             deadline.saturating_duration_since(Instant::now()).as_millis()
         );
-        self.call(deadline, move |session| {
+        let belongings = self.call(deadline, move |session| {
             transaction::begin(session, fence, &first)?;
             erase::belongings(session, &users)
-        })
+        })?;
+        let claim = claim_of(draft, &draft.actions(&belongings));
+        Ok((belongings, self.call(deadline, move |session| transaction::claim(session, &claim))?))
     }
 
     /// Learns who was erased since it looked; true where there was somebody. Their user hours are gone, whatever this
@@ -286,6 +304,7 @@ fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects:
     Writes {
         events,
         rollups: rollup_arrays(stream, effects),
+        first_hour: effects.rollups.first_hour(),
         others: others.collect(),
         erasing: going(draft),
         commit: fence.is_some(),
