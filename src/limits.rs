@@ -247,6 +247,8 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one request.
 pub const HEADERS_MAX: usize = 100;
+/// A head up to this length is remembered by its connection: clients that keep one often say the same again.
+pub const HEAD_BYTES_REMEMBERED_MAX: usize = 512;
 /// Digits of a chunk's size.
 pub const CHUNK_SIZE_DIGITS_MAX: usize = 8;
 /// Extensions of one chunk.

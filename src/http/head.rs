@@ -4,13 +4,13 @@
 //! could disagree about where a request ends. A head that came in one piece is parsed at once. Of one that did not, the end
 //! is searched for, from where the search stopped the last time, so that a byte at a time costs its length, and it is
 //! parsed again when it is whole. What was found is kept as offsets: they stay true when the buffer moves or grows under
-//! a body.
+//! a body. A head that is the connection's last one again, byte for byte, says the same and is not parsed at all.
 
 use std::mem::MaybeUninit;
 
 use super::Config;
 use super::refusal::Refusal;
-use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_REMEMBERED_MAX, HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 
 /// Browsers send up to twenty. Room for all that may come would put a page of unused stack between two used ones.
 const HEADERS_USUAL: usize = 32;
@@ -121,6 +121,10 @@ pub(super) struct Head {
     request_id: Span,
     fields: [Field; HEADERS_MAX],
     field_count: usize,
+    /// The bytes of the head that all of this is of; empty where it is none, or too long to be remembered.
+    said: Vec<u8>,
+    /// The value of its `Host`.
+    host: Span,
 }
 
 impl Head {
@@ -136,6 +140,8 @@ impl Head {
             request_id: Span::default(),
             fields: [Field::default(); HEADERS_MAX],
             field_count: 0,
+            said: Vec::new(),
+            host: Span::default(),
         }
     }
 
@@ -147,10 +153,13 @@ impl Head {
         bytes: &[u8],
         config: &Config,
     ) -> Result<Option<usize>, Refusal> {
-        if search.is_fresh()
-            && let Some(length) = parse_at_once(self, bytes, config)?
-        {
-            return Ok(Some(length));
+        if search.is_fresh() {
+            if !self.said.is_empty() && bytes.starts_with(&self.said) {
+                return Ok(Some(self.said.len()));
+            }
+            if let Some(length) = parse_at_once(self, bytes, config)? {
+                return Ok(Some(length));
+            }
         }
         let Some(length) = search.advance(bytes, config)? else { return Ok(None) };
         parse(self, &bytes[..length], config)?;
@@ -323,7 +332,9 @@ fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Re
     head.query = Span::of(bytes, query.as_bytes());
     head.is_old = parsed.version == Some(0);
     head.field_count = parsed.headers.len();
-    let mut rules = Rules::default();
+    // Nothing is remembered of one that breaks a rule.
+    let mut said = std::mem::take(&mut head.said);
+    let mut rules = Rules { known_host: std::mem::take(&mut head.host).text(&said), ..Rules::default() };
     for (field, header) in head.fields.iter_mut().zip(parsed.headers.iter()) {
         *field = Field { name: Span::of(bytes, header.name.as_bytes()), value: Span::of(bytes, header.value) };
         rules.see(header.name, header.value.trim_ascii())?;
@@ -332,6 +343,13 @@ fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Re
     head.framing = rules.framing(head.is_old)?;
     head.expects_continue = rules.expects_continue && !head.is_old;
     head.close = rules.close || (head.is_old && !rules.keep_alive);
+    let host = Span::of(bytes, rules.host);
+    said.clear();
+    if bytes.len() <= HEAD_BYTES_REMEMBERED_MAX {
+        said.extend_from_slice(bytes);
+        head.said = said;
+        head.host = host;
+    }
     Ok(())
 }
 
@@ -383,19 +401,33 @@ fn look_over(target: &[u8]) -> (bool, bool) {
     let below = |word: u64, least: u8| !((word | HIGHS) - ONES * u64::from(least)) & HIGHS;
     let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     let (mut odd, mut query) = (0, 0);
-    let (words, rest) = target.as_chunks::<8>();
-    for word in words.iter().map(|bytes| u64::from_ne_bytes(*bytes)) {
+    let mut look = |bytes: [u8; 8]| {
+        let word = u64::from_ne_bytes(bytes);
         odd |= word & HIGHS | below(word, 0x21) | is(word, 0x7f) | is(word, b'#');
         query |= is(word, b'?');
+    };
+    match target.last_chunk() {
+        Some(last) => {
+            target.as_chunks().0.iter().for_each(|bytes| look(*bytes));
+            // It has some bytes of the one before again.
+            look(*last);
+        }
+        None => {
+            let mut all = [b'/'; 8];
+            all[..target.len()].copy_from_slice(target);
+            look(all);
+        }
     }
-    let is_odd = |byte: &u8| !matches!(byte, 0x21..0x7f) || *byte == b'#';
-    (odd == 0 && !rest.iter().any(is_odd), query != 0 || rest.contains(&b'?'))
+    (odd == 0, query != 0)
 }
 
 /// What the headers that frame a message said.
 #[derive(Default)]
-struct Rules<'h> {
+struct Rules<'h, 'k> {
     request_id: &'h [u8],
+    host: &'h [u8],
+    /// A host that was seen to be one.
+    known_host: &'k [u8],
     hosts: usize,
     length: Option<usize>,
     is_chunked: bool,
@@ -404,15 +436,17 @@ struct Rules<'h> {
     keep_alive: bool,
 }
 
-impl<'h> Rules<'h> {
+impl<'h> Rules<'h, '_> {
     fn see(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refusal> {
         // The length first: most headers are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
                 self.hosts += 1;
-                if self.hosts > 1 || !is_host(value) {
+                let is_known = !value.is_empty() && value == self.known_host;
+                if self.hosts > 1 || !(is_known || is_host(value)) {
                     return Err(Refusal::Host);
                 }
+                self.host = value;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
