@@ -198,8 +198,8 @@ mod tests {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
         eprintln!("SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
-        for round in 0..63 {
-            let names = random.random_range(1..250);
+        for round in 0..200 {
+            let names = random.random_range(1..400);
             let spread = [3, 50, 5_000][round % 3];
             let mut list = |lowest: i64| -> HashMap<String, i64> {
                 let some = random.random_range(0..2 * names);
