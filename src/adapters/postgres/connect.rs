@@ -45,7 +45,7 @@ impl Session {
     pub(super) fn plan_for_batches(&mut self) -> Result<(), Error> {
         if !self.is_for_batches {
             let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
-            self.client.batch_execute(&format!("{settings}; {PREPARE_MOVE}"))?;
+            self.client.batch_execute(&format!("{settings}; {}", *PREPARE_MOVE))?;
             self.is_for_batches = true;
         }
         Ok(())

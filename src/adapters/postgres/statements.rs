@@ -70,25 +70,32 @@ fn events(gate: &str) -> String {
     )
 }
 
+/// From parameter `first` on: a watermark's new position and checksum, its stream and what they were, and the latest erasure that
+/// the writer knows of.
+fn move_watermark(first: usize) -> String {
+    let [position, crc, stream, from, from_crc, erased] = [0, 1, 2, 3, 4, 5].map(|at| format!("${}", first + at));
+    format!(
+        "UPDATE watermark SET position = {position}, crc = {crc} \
+         WHERE stream = {stream} AND position = {from} AND crc = {from_crc} \
+           AND NOT EXISTS (SELECT FROM erased WHERE seq > {erased})"
+    )
+}
+
 /// A whole batch of hours from $36 on. Answers whether the watermark was moved, which it is not where it is another, or somebody
 /// was erased that the writer does not know of, or one of the hours may be folded; and the last hour that may be.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
     let gate = "WHERE EXISTS (SELECT FROM w)";
     format!(
-        "WITH {FOLDED}, w AS (UPDATE watermark SET position = $30, crc = $31 \
-                    WHERE stream = $32 AND position = $33 AND crc = $34 \
-                      AND NOT EXISTS (SELECT FROM erased WHERE seq > $35) \
-                      AND (SELECT until_hour FROM f) < $36 RETURNING 1), \
+        "WITH {FOLDED}, w AS ({} AND (SELECT until_hour FROM f) < $36 RETURNING 1), \
          {}, {} SELECT EXISTS (SELECT FROM w), until_hour FROM f",
+        move_watermark(30),
         events(gate),
         rollups(gate)
     )
 });
-/// [`APPLY_ALL`] where a transaction moves the watermark: a watermark's new position and checksum, its stream and what they were,
-/// and the latest known erasure. Prepared by name, so that the text that opens the transaction has it executed.
-pub(super) const PREPARE_MOVE: &str = "PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS \
-     UPDATE watermark SET position = $1, crc = $2 WHERE stream = $3 AND position = $4 AND crc = $5 \
-       AND NOT EXISTS (SELECT FROM erased WHERE seq > $6)";
+/// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
+pub(super) static PREPARE_MOVE: LazyLock<String> =
+    LazyLock::new(|| format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS {}", move_watermark(1)));
 /// Events, rollups and users of an open transaction; answers the last hour that may be folded.
 pub(super) static STORE: LazyLock<String> =
     LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(""), rollups("")));
