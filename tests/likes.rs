@@ -316,12 +316,33 @@ impl Proxy {
     }
 }
 
+/// Whether a client's bytes commit a batch: by name, or as they execute a statement that is a batch on its own and so begins with
+/// the last folded hour. Their names are kept from where they are prepared.
+fn commits(bytes: &[u8], whole_batches: &mut Vec<Vec<u8>>) -> bool {
+    const WHOLE_BATCH: &[u8] = b"\0WITH f AS MATERIALIZED (SELECT until_hour";
+    for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(WHOLE_BATCH)) {
+        let name = bytes[..at].iter().rev().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        whole_batches.push(bytes[at - name..at].to_vec());
+    }
+    // Bind: its letter, four bytes of length, the portal's empty name, the statement's name.
+    let is_bind = |at: usize, name: &[u8]| {
+        bytes[at] == b'B'
+            && bytes[at + 5..]
+                .strip_prefix(b"\0")
+                .and_then(|rest| rest.strip_prefix(name))
+                .is_some_and(|rest| rest.starts_with(b"\0"))
+    };
+    let executes = |name: &Vec<u8>| (0..bytes.len().saturating_sub(5)).any(|at| is_bind(at, name));
+    bytes.windows(7).any(|window| window == b"COMMIT\0") || whole_batches.iter().any(executes)
+}
+
 fn pump(mut from: TcpStream, mut to: TcpStream, trigger: Option<&AtomicBool>) {
     let mut buffer = [0; 64 * 1024];
+    let mut whole_batches = Vec::new();
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let bytes = &buffer[..read];
-        let commits = bytes.windows(7).any(|window| window == b"COMMIT\0");
-        let cut = commits && trigger.is_some_and(|armed| armed.swap(false, Ordering::SeqCst));
+        let cut =
+            commits(bytes, &mut whole_batches) && trigger.is_some_and(|armed| armed.swap(false, Ordering::SeqCst));
         if cut {
             // The reply goes nowhere; the server commits all the same.
             let _ = from.shutdown(Shutdown::Both);

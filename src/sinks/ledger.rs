@@ -233,8 +233,9 @@ impl LedgerFollower {
         let applied = sink.apply(&mut *self.writer, &frames);
         let verdicts = applied.inspect_err(|ended| sink.shrink_batches(ended))?;
         sink.grow_batches();
-        self.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
+        // Before those who wait hear of it: whoever looks then sees it applied.
         sink.status.at(frames.to.position);
+        self.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
         sink.handover.push(frames.to.position, verdicts);
         self.kept.store(frames.to.position, Ordering::Release);
         Ok(true)

@@ -81,17 +81,29 @@ fn move_watermark(first: usize) -> String {
     )
 }
 
+const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
+
 /// A whole batch of hours from $36 on. Answers whether the watermark was moved, which it is not where it is another, or somebody
-/// was erased that the writer does not know of, or one of the hours may be folded; and the last hour that may be.
-pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| {
-    let gate = "WHERE EXISTS (SELECT FROM w)";
+/// was erased that the writer does not know of, or one of the hours may be folded, or likes are not as they were seen; the last
+/// hour that may be folded; and whether likes are as they were seen.
+fn apply_all(is_as_seen: &str, locked: &str, likes: &str) -> String {
     format!(
-        "WITH {FOLDED}, w AS ({} AND (SELECT until_hour FROM f) < $36 RETURNING 1), \
-         {}, {} SELECT EXISTS (SELECT FROM w), until_hour FROM f",
+        "WITH {FOLDED}, {locked}w AS ({} AND (SELECT until_hour FROM f) < $36 AND {is_as_seen} RETURNING 1), \
+         {}, {}{likes} SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
         move_watermark(30),
-        events(gate),
-        rollups(gate)
+        events(GATE),
+        rollups(GATE)
     )
+}
+
+/// A batch without likes.
+pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all("true", "", ""));
+/// A batch with likes of posts $37, which were seen at versions $38: whatever changes the likes of a post changes its version.
+pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
+    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $38::int8[]";
+    let locked = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($37::text[]) \
+         ORDER BY post_id FOR UPDATE), ";
+    apply_all(is_as_seen, locked, &format!(", {}", write_likes(GATE, "$32", 39)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
 pub(super) static PREPARE_MOVE: LazyLock<String> =
@@ -131,12 +143,19 @@ pub(super) const ENSURE_POSTS: &str =
     "INSERT INTO post_stat (post_id) SELECT * FROM unnest($1::text[]) ON CONFLICT DO NOTHING";
 pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM post_stat WHERE post_id = ANY ($1) \
      ORDER BY post_id FOR UPDATE";
-/// A new statement, so that it sees what the last holder of the lock committed.
+/// Behind the lock, a new statement: so that it sees what the last holder of the lock committed.
 // Through the key, one pair after the other; OFFSET keeps it from becoming a join, whose plan would be kept while the table
 // grows, and reads all of it.
-pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 \
+pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 AS ms \
      FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
      CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l";
+/// Without a lock: likes of pairs and, without a user, posts $3 with their likes and versions, all of one moment.
+pub(super) static SEE_LIKES: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "SELECT NULL, post_id, like_count, version FROM post_stat WHERE post_id = ANY ($3::text[]) \
+         UNION ALL SELECT user_id, post_id, ms, NULL FROM ({READ_LIKES}) AS pairs"
+    )
+});
 
 /// When the posts that are there were made, in milliseconds, by whom, and when what they say was written; behind the lock as
 /// well.
@@ -228,20 +247,44 @@ fn regain(table: &str, minutes: u8) -> String {
     )
 }
 
-pub(super) const WRITE_LIKES: &str = "WITH \
-     added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
-                 SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[]) \
+/// Likes and their log, from parameter `first` on; the posts have rows, and they are locked.
+fn write_likes(gate: &str, stream: &str, first: usize) -> String {
+    let p = |at: usize| format!("${}", first + at - 1);
+    let and = gate.replacen("WHERE", "AND", 1);
+    format!(
+        "added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
+                 SELECT * FROM unnest({}::text[], {}::text[], {}::timestamptz[]) {gate} \
                  ON CONFLICT (post_id, user_id) DO UPDATE SET liked_at = excluded.liked_at), \
-     removed AS (DELETE FROM post_like WHERE ctid = ANY (ARRAY(SELECT l.ctid \
-                 FROM unnest($4::text[], $5::text[]) AS gone(u, p) CROSS JOIN LATERAL \
-                   (SELECT ctid FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l))), \
-     stat AS (INSERT INTO post_stat (post_id, like_count, version) \
-                 SELECT * FROM unnest($6::text[], $7::int8[], $8::int8[]) \
-                 ON CONFLICT (post_id) DO UPDATE SET like_count = excluded.like_count, version = excluded.version) \
-     INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
+         removed AS (DELETE FROM post_like WHERE ctid = ANY (ARRAY(SELECT l.ctid \
+                 FROM unnest({}::text[], {}::text[]) AS gone(u, p) CROSS JOIN LATERAL \
+                   (SELECT ctid FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l)) {and}), \
+         stat AS (UPDATE post_stat SET like_count = n, version = v \
+                 FROM unnest({}::text[], {}::int8[], {}::int8[]) AS new(p, n, v) WHERE post_id = p {and}), \
+         log AS (INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
                                 happened_at) \
-       SELECT $9::uuid, * FROM unnest($10::int8[], $11::text[], $12::text[], $13::text[], $14::int8[], $15::int8[], \
-                                      $16::timestamptz[], $17::timestamptz[])";
+                 SELECT {stream}::uuid, * FROM unnest({}::int8[], {}::text[], {}::text[], {}::text[], {}::int8[], {}::int8[], \
+                                      {}::timestamptz[], {}::timestamptz[]) {gate})",
+        p(1),
+        p(2),
+        p(3),
+        p(4),
+        p(5),
+        p(6),
+        p(7),
+        p(8),
+        p(9),
+        p(10),
+        p(11),
+        p(12),
+        p(13),
+        p(14),
+        p(15),
+        p(16)
+    )
+}
+/// Of an open transaction; the stream is the last parameter.
+pub(super) static WRITE_LIKES: LazyLock<String> =
+    LazyLock::new(|| format!("WITH {} SELECT 1", write_likes("", "$17", 1)));
 
 pub(super) const WRITE_VERDICTS: &str = "INSERT INTO verdict (stream, position, kind, created_at_ms, likes) \
      SELECT $1::uuid, * FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[])";

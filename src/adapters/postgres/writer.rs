@@ -15,16 +15,16 @@ use super::connect::{Dialer, Failure, Link, Session};
 use super::encode::{Array, Field, arrays_of, copy_of};
 use super::erase;
 use super::statements as sql;
-use super::transaction::{self, Claim, Claimed, EventRows, Fence, Statement, Writes};
+use super::transaction::{self, Claim, Claimed, EventRows, Fence, Missed, SeenLikes, Statement, Writes};
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Belonging, Clearing, Draft, Effects, Erased, Folding, LikeFold, MaybeErased, RollupRow, UserHours,
-    VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
+    Action, Belonging, Clearing, Draft, Effects, Erased, Folding, LikeFold, LikeState, MaybeErased, RollupRow,
+    UserHours, VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
 };
 use crate::limits::{
-    LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_ERASE_MS_MAX,
-    POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
+    LIVE_DAYS_KEPT, POSTGRES_BATCHES_TO_LOCK, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
+    POSTGRES_ERASE_MS_MAX, POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
 };
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
@@ -40,6 +40,8 @@ pub(super) struct PostgresWriter {
     erased_known: i64,
     /// Days since the epoch whose partitions are known to be there.
     days: HashSet<i64>,
+    /// Batches that lock likes before they read them, as others were seen to change the same ones.
+    batches_to_lock: u32,
     pub(super) folding: Folding,
 }
 
@@ -52,6 +54,7 @@ impl PostgresWriter {
             erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
+            batches_to_lock: 0,
             folding: Folding::default(),
         }
     }
@@ -83,32 +86,62 @@ impl PostgresWriter {
     fn run(&mut self, draft: Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Verdicts, Failure> {
         self.ensure_days(&draft, deadline)?;
         let is_plain = draft.client_ids.is_empty()
-            && draft.actions(&[]).is_empty()
+            && !draft.actions(&[]).iter().any(Action::is_of_post)
             && draft.forgets.is_empty()
             && draft.erases.is_empty()
             && draft.dead.is_empty()
             && !draft.has_dropped()
             && draft.events().count() <= POSTGRES_UNNEST_ROWS_MAX;
-        match fence {
-            Some(fence) if is_plain => match self.run_at_once(&draft, fence, deadline)? {
-                Some(verdicts) => Ok(verdicts),
-                None => self.run_in_steps(draft, Some(fence), deadline),
-            },
-            _ => self.run_in_steps(draft, fence, deadline),
+        if let Some(fence) = fence.filter(|_| is_plain)
+            && let Some(verdicts) = self.run_at_once(&draft, fence, deadline)?
+        {
+            return Ok(verdicts);
+        }
+        self.run_in_steps(draft, fence, deadline)
+    }
+
+    /// Nothing where some of it is too late for that, or others change the same likes meanwhile: then only locks help.
+    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Option<Verdicts>, Failure> {
+        let actions = draft.actions(&[]);
+        let Some(seen) = self.see_likes(draft, &actions, deadline)? else { return Ok(None) };
+        let fold = fold_likes(&actions, &seen);
+        let effects = draft.effects(&actions, &fold, &mut self.users);
+        let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
+        let first_hour = effects.rollups.first_hour();
+        let likes = (!actions.is_empty()).then(|| SeenLikes::of(&seen, like_arrays(draft, &fold)));
+        let apply = move |session: &mut Session| {
+            transaction::apply_all(session, fence, &rollups, &events, first_hour, likes.as_ref())
+        };
+        match self.call(deadline, apply)? {
+            Ok(()) => {
+                self.users.commit();
+                Ok(Some(effects.verdicts))
+            }
+            Err(missed) => {
+                if missed == Missed::Changed {
+                    self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
+                }
+                Ok(None)
+            }
         }
     }
 
-    /// Nothing where some of it is too late for that.
-    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Option<Verdicts>, Failure> {
-        let effects = draft.effects(&[], &LikeFold::default(), &mut self.users);
-        let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
-        let first_hour = effects.rollups.first_hour();
-        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rollups, &events, first_hour);
-        if !self.call(deadline, apply)? {
+    /// The likes of a batch without locking them; nothing where that would be of no use.
+    fn see_likes(
+        &mut self,
+        draft: &Draft<'_>,
+        actions: &[Action<'_>],
+        deadline: Instant,
+    ) -> Result<Option<LikeState>, Failure> {
+        if actions.is_empty() {
+            return Ok(Some(LikeState::default()));
+        }
+        if self.batches_to_lock > 0 {
+            self.batches_to_lock -= 1;
             return Ok(None);
         }
-        self.users.commit();
-        Ok(Some(effects.verdicts))
+        let claim = claim_of(draft, actions);
+        self.call(deadline, move |session| transaction::see_likes(session, &claim))
     }
 
     fn run_in_steps(
@@ -475,35 +508,33 @@ fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<S
     if fold.posts.is_empty() {
         return None;
     }
+    let mut values = boxed(None, like_arrays(draft, fold));
+    values.push(Box::new(stream));
+    Some(Statement { sql: sql::WRITE_LIKES.as_str(), values })
+}
+
+/// Rows of likes, posts and the log, in the order of the statements' parameters.
+fn like_arrays(draft: &Draft<'_>, fold: &LikeFold<'_>) -> Vec<Array> {
     let times = |ms: &mut dyn Iterator<Item = i64>| Array::of(&Type::TIMESTAMPTZ, ms.map(Field::time));
     let log = &fold.log;
-    let mut values = boxed(
-        None,
-        vec![
-            Array::texts(fold.added.iter().map(|(user, ..)| *user)),
-            Array::texts(fold.added.iter().map(|(_, post, _)| *post)),
-            times(&mut fold.added.iter().map(|(.., at_ms)| *at_ms)),
-            Array::texts(fold.removed.iter().map(|(user, _)| *user)),
-            Array::texts(fold.removed.iter().map(|(_, post)| *post)),
-            Array::texts(fold.posts.iter().map(|(post, ..)| *post)),
-            Array::bigs(fold.posts.iter().map(|(_, count, _)| *count)),
-            Array::bigs(fold.posts.iter().map(|(.., version)| *version)),
-        ],
-    );
-    values.extend(boxed(
-        Some(stream),
-        vec![
-            Array::bigs(log.iter().map(|row| draft.position(row.index).cast_signed())),
-            Array::texts(log.iter().map(|row| row.post)),
-            Array::texts(log.iter().map(|row| row.user)),
-            Array::texts(log.iter().map(|row| row.outcome.stored_type().name())),
-            Array::bigs(log.iter().map(|row| row.outcome.like_count)),
-            Array::bigs(log.iter().map(|row| row.outcome.version)),
-            times(&mut log.iter().map(|row| row.at_ms)),
-            Array::of(&Type::TIMESTAMPTZ, log.iter().map(|row| time_or_null(row.happened_if_not_then()))),
-        ],
-    ));
-    Some(Statement { sql: sql::WRITE_LIKES, values })
+    vec![
+        Array::texts(fold.added.iter().map(|(user, ..)| *user)),
+        Array::texts(fold.added.iter().map(|(_, post, _)| *post)),
+        times(&mut fold.added.iter().map(|(.., at_ms)| *at_ms)),
+        Array::texts(fold.removed.iter().map(|(user, _)| *user)),
+        Array::texts(fold.removed.iter().map(|(_, post)| *post)),
+        Array::texts(fold.posts.iter().map(|(post, ..)| *post)),
+        Array::bigs(fold.posts.iter().map(|(_, count, _)| *count)),
+        Array::bigs(fold.posts.iter().map(|(.., version)| *version)),
+        Array::bigs(log.iter().map(|row| draft.position(row.index).cast_signed())),
+        Array::texts(log.iter().map(|row| row.post)),
+        Array::texts(log.iter().map(|row| row.user)),
+        Array::texts(log.iter().map(|row| row.outcome.stored_type().name())),
+        Array::bigs(log.iter().map(|row| row.outcome.like_count)),
+        Array::bigs(log.iter().map(|row| row.outcome.version)),
+        times(&mut log.iter().map(|row| row.at_ms)),
+        Array::of(&Type::TIMESTAMPTZ, log.iter().map(|row| time_or_null(row.happened_if_not_then()))),
+    ]
 }
 
 fn write_verdicts(stream: Uuid, verdicts: &Verdicts) -> Option<Statement> {
