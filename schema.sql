@@ -245,6 +245,25 @@ CREATE TABLE IF NOT EXISTS user_day (
     PRIMARY KEY (at, event_type, user_id)
 );
 
+-- Numbers that stand for users in sets; none is given twice. The last day (UTC) with an hour that has a set: whoever was not seen
+-- since rows went has none any more.
+CREATE TABLE IF NOT EXISTS user_number (
+    user_id text COLLATE "C" PRIMARY KEY,
+    number  int GENERATED ALWAYS AS IDENTITY,
+    day     int NOT NULL
+) WITH (fillfactor = 90);
+
+-- Users of so many hours (1, 24, 768) from `at` on, as a Roaring bitmap of their numbers: the union of a few says how many
+-- distinct ones a range has. The row of 0 hours has the numbers of those who were erased. See src/ledger_fold/user_sets.rs.
+CREATE TABLE IF NOT EXISTS user_set (
+    hours   bigint NOT NULL,
+    at      bigint NOT NULL,
+    members bytea NOT NULL,
+    PRIMARY KEY (hours, at)
+);
+-- They hardly get smaller.
+ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
+
 -- Ids that clients chose, in two generations; `event_id_current` names the one that is written.
 CREATE TABLE IF NOT EXISTS event_id_a (event_id uuid PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS event_id_b (event_id uuid PRIMARY KEY);

@@ -31,8 +31,12 @@ mod retiring;
 mod searching;
 #[path = "support/postgres.rs"]
 mod server;
+#[path = "support/sqlite_plans.rs"]
+mod sqlite_plans;
 #[path = "support/tables.rs"]
 mod tables;
+#[path = "ledger/user_sets.rs"]
+mod user_sets;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -1,6 +1,6 @@
 //! Times of every statistics query on a ledger that is there already: for `perf/scale`, which makes and fills one.
 //! Environment: SCALE_LEDGER (a `postgres://` URL or a file of SQLite), SCALE_NOW (milliseconds: the end of its events);
-//! SCALE_PLANS has each query run once, its name in the server's log before it.
+//! SCALE_PLANS has each query run once: PostgreSQL gets its name into the log, before the plans; those of SQLite are printed.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -10,6 +10,8 @@ mod copying;
 mod ledgers;
 #[path = "support/postgres.rs"]
 mod server;
+#[path = "support/sqlite_plans.rs"]
+mod sqlite_plans;
 #[path = "scale/stall.rs"]
 mod stall;
 #[path = "support/tables.rs"]
@@ -37,14 +39,28 @@ struct Scale {
     now: i64,
 }
 
+fn show_plans(what: &str, run: impl FnOnce()) {
+    let place = std::env::var("SCALE_LEDGER").expect("SCALE_LEDGER");
+    if is_postgres(&place) {
+        announce(what, &place);
+        return run();
+    }
+    sqlite_plans::taken();
+    run();
+    println!("\n## {what}\n\n{}", sqlite_plans::plans(Path::new(&place), &sqlite_plans::taken()));
+}
+
+fn is_postgres(place: &str) -> bool {
+    place.starts_with("postgres://")
+}
+
 /// Has the server say in its log what comes next; its plans are read from there.
-fn announce(what: &str) {
+fn announce(what: &str, place: &str) {
     thread_local! {
         static LINK: std::cell::RefCell<Option<::postgres::Client>> = const { std::cell::RefCell::new(None) };
     }
-    let place = std::env::var("SCALE_LEDGER").expect("SCALE_LEDGER");
     LINK.with_borrow_mut(|link| {
-        let link = link.get_or_insert_with(|| postgres::connect(&place).expect("connects"));
+        let link = link.get_or_insert_with(|| postgres::connect(place).expect("connects"));
         link.batch_execute(&format!("DO $$ BEGIN RAISE LOG 'scale: {what}'; END $$")).expect("writes to its log");
     });
 }
@@ -52,9 +68,7 @@ fn announce(what: &str) {
 /// The median and the longest of some runs, and the first, which may read from the disk.
 fn time<T>(what: &str, mut run: impl FnMut() -> Result<T, StoreError>, said: impl Fn(&T) -> String) {
     if std::env::var_os("SCALE_PLANS").is_some() {
-        announce(what);
-        let _ = run();
-        return;
+        return show_plans(what, || drop(run()));
     }
     let mut once = || {
         let begun = Instant::now();
@@ -193,16 +207,31 @@ impl Scale {
     }
 }
 
-#[test]
-#[ignore = "needs a ledger that is filled: perf/scale"]
-fn times_of_every_query() {
-    let Ok(place) = std::env::var("SCALE_LEDGER") else { return };
+fn given() -> Option<Scale> {
+    let place = std::env::var("SCALE_LEDGER").ok()?;
     let now = std::env::var("SCALE_NOW").ok().and_then(|now| now.parse().ok()).expect("SCALE_NOW");
-    let ledger: Box<dyn Ledger> = match place.starts_with("postgres://") {
+    let ledger: Box<dyn Ledger> = match is_postgres(&place) {
         true => Box::new(PostgresLedger::new(&place, 2).expect("a URL")),
         false => Box::new(SqliteLedger::open(Path::new(&place)).expect("opens")),
     };
-    let scale = Scale { ledger, now };
+    Some(Scale { ledger, now })
+}
+
+/// Whatever the program's own folding finds to do: sets of users, of a ledger that was filled by hand.
+#[test]
+#[ignore = "needs a ledger that is filled: perf/scale"]
+fn what_is_due_is_folded() {
+    let Some(scale) = given() else { return };
+    let (mut writer, begun) = (scale.ledger.open_writer().expect("a writer"), Instant::now());
+    while writer.fold(scale.now, &jiff::tz::TimeZone::UTC).expect("folds") {}
+    println!("folded in {:.0} s", begun.elapsed().as_secs_f64());
+}
+
+#[test]
+#[ignore = "needs a ledger that is filled: perf/scale"]
+fn times_of_every_query() {
+    sqlite_plans::watch();
+    let Some(scale) = given() else { return };
     println!("\n| query | median ms | longest ms | first ms | answer |\n|---|---|---|---|---|");
     scale.counts();
     scale.rankings();

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use event_tracker::adapters::postgres::PostgresLedger;
@@ -12,6 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::ledgers::{Fixture, NOW, each_ledger, like, seeded};
+use crate::sqlite_plans;
 
 /// Pieces of contents and of keywords: a few, so that they meet.
 const PIECES: [&str; 16] =
@@ -121,6 +123,7 @@ const SEARCHES: usize = 15;
 #[ignore = "a measurement, not a claim"]
 fn times_and_plans_of_search() {
     let posts = std::env::var("SEARCH_POSTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    sqlite_plans::watch();
     each_ledger(|fixture| {
         let filled = fill(fixture, posts);
         println!("\n{} with {posts} posts (filled in {:.0} s)\n", fixture.name, filled.as_secs_f64());
@@ -146,13 +149,16 @@ fn times_and_plans_of_search() {
 }
 
 fn print_plans(fixture: &Fixture) {
-    if fixture.name != "postgres" {
-        return;
-    }
-    let ledger = PostgresLedger::new(&fixture.url, 1).expect("the URL is one");
     for (word, _) in [WORDS[0], WORDS[4]] {
         let query = PostSearch { keyword: word.into(), hashtag: word.into(), limit: 20 };
-        let plans = ledger.search_plans(&query).map_or_else(|why| why.to_string(), |lines| lines.join("\n"));
+        let plans = if fixture.name == "postgres" {
+            let ledger = PostgresLedger::new(&fixture.url, 1).expect("the URL is one");
+            ledger.search_plans(&query).map_or_else(|why| why.to_string(), |lines| lines.join("\n"))
+        } else {
+            sqlite_plans::taken();
+            fixture.ledger.search(&query).expect("finds");
+            sqlite_plans::plans(Path::new(&fixture.url), &sqlite_plans::taken())
+        };
         println!("\nPlans for {word}:\n\n```\n{plans}\n```");
     }
 }

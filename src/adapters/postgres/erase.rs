@@ -12,6 +12,7 @@ use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
 use super::open_day;
 use super::rankings::literal;
+use super::user_sets;
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges, left_out as summed};
 use crate::limits::ERASED_READ_MAX;
@@ -79,6 +80,7 @@ pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<()
         forget_emptied(session, &gone, range)?;
     }
     open_day::erase(session, &gone.users)?;
+    user_sets::erase(session, &gone.users, gone.cut_hour)?;
     let by_ms = [
         "DELETE FROM recent_forgotten USING unnest($1::text[], $2::int8[]) AS g(u, up_to) WHERE user_id = u AND at <= up_to",
         "DELETE FROM dead_letter USING unnest($1::text[], $2::int8[]) AS g(u, up_to) \

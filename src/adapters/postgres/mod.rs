@@ -18,6 +18,7 @@ mod schema;
 mod search;
 mod statements;
 mod transaction;
+mod user_sets;
 mod writer;
 
 use std::sync::Arc;

@@ -11,6 +11,7 @@ use postgres::types::ToSql;
 use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
+use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, besides, cover, known_points, known_sql, leaders,
@@ -22,7 +23,7 @@ use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Top
 const MINUTE_MS: i64 = 60_000;
 
 /// One snapshot, all of whose statements share the time of one.
-struct Reading<'s> {
+pub(super) struct Reading<'s> {
     transaction: Transaction<'s>,
     begun: Instant,
     /// So far; not counted where a writer reads, which has more time.
@@ -36,7 +37,7 @@ impl<'s> Reading<'s> {
         Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: Some(0) })
     }
 
-    fn query(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
+    pub(super) fn query(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
         if self.statements.is_some_and(|before| before > 0) {
             let spent = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let left = POSTGRES_READ_STATEMENT_MS_MAX.saturating_sub(spent).max(1);
@@ -347,9 +348,18 @@ fn whole_hours(
 }
 
 pub(super) fn users(session: &mut Session, from_ms: i64, to_ms: i64) -> Result<Option<u64>, Failure> {
-    let sql = distinct_users(&cover(from_ms..to_ms, None), &of_type(None));
-    let count = |session| Reading::begin(session)?.query(&sql, &[]);
-    Ok(in_time(count(session))?.map(|rows| rows.first().map_or(0, |row| number(row, 0))))
+    in_time(count_users(session, &cover(from_ms..to_ms, None)))
+}
+
+fn count_users(session: &mut Session, cover: &Cover) -> Result<u64, postgres::Error> {
+    let (mut reading, kind) = (Reading::begin(session)?, of_type(None));
+    if let Some(hours) = &cover.hours {
+        let rest = |hours: &[Range<i64>]| seen_users(hours, &cover.raw, &kind);
+        if let Some(users) = user_sets::count(&mut reading, hours, rest)? {
+            return Ok(users);
+        }
+    }
+    Ok(reading.query(&distinct_users(cover, &kind), &[])?.first().map_or(0, |row| number(row, 0)))
 }
 
 /// The conditions of a type, each with its AND.
@@ -370,18 +380,21 @@ fn of_type(kind: Option<EventType>) -> OfType {
 
 fn distinct_users(cover: &Cover, kind: &OfType) -> String {
     let hours = cover.hours.clone().unwrap_or(0..0);
-    let mut sql = format!(
-        "SELECT user_id FROM user_hour WHERE hour >= {} AND hour < {}{}",
-        hours.start, hours.end, kind.of_users
-    );
-    for range in &cover.raw {
+    let seen = seen_users(std::slice::from_ref(&hours), &cover.raw, kind).unwrap_or_default();
+    format!("SELECT count(*) FROM (SELECT DISTINCT user_id FROM ({seen}) AS seen) AS u")
+}
+
+/// `SELECT user_id` of hours and of raw rows, some more than once; `None` where there are neither.
+fn seen_users(hours: &[Range<i64>], raw: &[Range<i64>], kind: &OfType) -> Option<String> {
+    let of_hours = hours.iter().map(|Range { start, end }| {
+        format!("SELECT user_id FROM user_hour WHERE hour >= {start} AND hour < {end}{}", kind.of_users)
+    });
+    let of_rows = raw.iter().map(|range| {
         let during = during("event_time", range);
-        sql.push_str(&format!(
-            " UNION SELECT user_id COLLATE \"C\" FROM events WHERE {during}{} AND user_id IS NOT NULL",
-            kind.of_rows
-        ));
-    }
-    format!("SELECT count(*) FROM (SELECT DISTINCT user_id FROM ({sql}) AS seen) AS u")
+        format!("SELECT user_id COLLATE \"C\" FROM events WHERE {during}{} AND user_id IS NOT NULL", kind.of_rows)
+    });
+    let all: Vec<String> = of_hours.chain(of_rows).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 
 fn number(row: &Row, column: usize) -> u64 {

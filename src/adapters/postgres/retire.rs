@@ -5,7 +5,7 @@
 
 use super::connect::{Failure, Session};
 use super::maintain::{PARTITION_LOCK, date, delete_in_steps};
-use super::rankings;
+use super::{rankings, user_sets};
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::{MAINTAIN_LOCK_MS_MAX, POSTGRES_LOCK_MS_MAX, RETIRE_DAYS_MAX};
 use crate::ports::StoreError;
@@ -49,7 +49,8 @@ pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Re
             drop_table(session, &name)?;
         }
     }
-    delete_in_steps(session, "user_hour", USER_HOURS_GONE, since * 24)
+    delete_in_steps(session, "user_hour", USER_HOURS_GONE, since * 24)?;
+    user_sets::retire(session, since * 24)
 }
 
 /// Writes down which rows are gone: days before `until` that are folded and counted, some at a time.

@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use super::open_day;
+use super::{open_day, user_sets};
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, left_out as summed, person_of};
 use crate::ports::{Batch, Belongings};
@@ -69,6 +69,7 @@ pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<
         forget_emptied(transaction, range)?;
     }
     open_day::erase(transaction, GOES)?;
+    user_sets::erase(transaction, GOES, cut_hour)?;
     let up_to = |table: &str| format!("(SELECT up_to FROM going WHERE going.user_id = {table}.user_id)");
     for sql in [
         format!("DELETE FROM recent_forgotten WHERE {GOES} AND at <= {}", up_to("recent_forgotten")),

@@ -14,6 +14,7 @@ mod read;
 mod retire;
 mod search;
 mod turns;
+mod user_sets;
 mod watch;
 mod writer;
 
@@ -34,7 +35,7 @@ use turns::Turns;
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 4;
+const SCHEMA_VERSION: i64 = 5;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use rusqlite::{Result, Row, Transaction, params};
 
+use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, besides, cover, known_points, known_sql, leaders,
@@ -245,7 +246,26 @@ fn bucket(transaction: &Transaction<'_>, kind: Option<EventType>, cover: &Cover)
 }
 
 pub(super) fn users(transaction: &Transaction<'_>, from_ms: i64, to_ms: i64) -> Result<u64> {
-    distinct_users(transaction, None, &cover(from_ms..to_ms, None))
+    let cover = cover(from_ms..to_ms, None);
+    if let Some(hours) = &cover.hours {
+        let rest = |hours: &[Range<i64>]| seen_users(hours, &cover.raw);
+        if let Some(users) = user_sets::count(transaction, hours, rest)? {
+            return Ok(users);
+        }
+    }
+    distinct_users(transaction, None, &cover)
+}
+
+/// `SELECT user_id` of hours and of raw rows, some more than once; `None` where there are neither.
+fn seen_users(hours: &[Range<i64>], raw: &[Range<i64>]) -> Option<String> {
+    let of_hours = hours
+        .iter()
+        .map(|Range { start, end }| format!("SELECT user_id FROM user_hour WHERE hour >= {start} AND hour < {end}"));
+    let of_rows = raw.iter().map(|Range { start, end }| {
+        format!("SELECT user_id FROM events WHERE event_time >= {start} AND event_time < {end} AND user_id IS NOT NULL")
+    });
+    let all: Vec<String> = of_hours.chain(of_rows).collect();
+    (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 
 fn distinct_users(transaction: &Transaction<'_>, kind: Option<EventType>, cover: &Cover) -> Result<u64> {

@@ -3,8 +3,8 @@
 use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
 use super::maintain::delete_in_steps;
-use super::rankings;
 use super::writer::SqliteWriter;
+use super::{rankings, user_sets};
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::RETIRE_DAYS_MAX;
 
@@ -25,7 +25,7 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, retention_days: i64) -
     let since = writer.step(|connection| mark(connection, now_ms, retention_days))?;
     delete_in_steps(writer, "events", "rowid", "event_time < ?1", since * DAY_MS)?;
     delete_in_steps(writer, "user_hour", "hour, event_type, user_id", "hour < ?1", since * 24)?;
-    Ok(())
+    user_sets::retire(writer, since * 24)
 }
 
 /// Writes down which rows are gone: days that are old enough, folded and counted, some at a time.

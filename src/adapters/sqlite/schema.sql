@@ -211,6 +211,19 @@ CREATE TABLE IF NOT EXISTS user_day (
     PRIMARY KEY (at, event_type, user_id)
 ) WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS user_number (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    user_id TEXT NOT NULL UNIQUE,
+    day     INTEGER NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS user_set (
+    hours   INTEGER NOT NULL,
+    at      INTEGER NOT NULL,
+    members BLOB NOT NULL,
+    PRIMARY KEY (hours, at)
+);
+
 CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_b (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_current (
