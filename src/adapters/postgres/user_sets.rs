@@ -9,9 +9,9 @@ use postgres::Transaction;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
-use super::open_day;
 use super::rankings::{self, Reading};
 use super::writer::PostgresWriter;
+use super::{fold, open_day};
 use crate::ledger_fold::{
     GONE, NEXT_HOUR_SET, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, members_sql,
     next_long_set_sql, parts_sql, set_of, union_of,
@@ -84,25 +84,34 @@ fn number_some(session: &mut Session, hour: i64, kind: i16, user: &str) -> Resul
 }
 
 fn is_counted(transaction: &mut Transaction<'_>, hour: i64) -> Result<bool, postgres::Error> {
-    let sql =
-        "SELECT EXISTS (SELECT FROM series WHERE minutes = 60 AND event_type = 0 AND at = $1 AND users IS NOT NULL)";
-    Ok(transaction.query_one(sql, &[&(hour * 60)])?.get(0))
+    Ok(state_of(transaction, hour)?.is_some())
+}
+
+/// By which it is seen whether an hour is as it was: what its points were counted of, and the last erasure. `None` while it
+/// has to be counted.
+fn state_of(transaction: &mut Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>, postgres::Error> {
+    let sql = "SELECT count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at = $1 AND users IS NOT NULL";
+    Ok(transaction.query_opt(sql, &[&(hour * 60)])?.map(|row| (row.get(0), row.get(1))))
 }
 
 /// False where something came in since its users got their numbers.
 fn keep_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
-    let mut transaction = session.client.transaction()?;
-    open_day::lock(&mut transaction)?;
-    if !is_counted(&mut transaction, hour)? {
-        return Ok(false);
-    }
+    let mut snapshot = fold::reading(session)?;
+    let Some(state) = state_of(&mut snapshot, hour)? else { return Ok(false) };
     // Through the key, one after the other: the table of numbers is not read as a whole.
     let sql = format!(
         "SELECT (SELECT number::int8 FROM user_number AS n WHERE n.user_id = u.user_id) \
            FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour = {hour}) AS u"
     );
-    let numbers: Option<Vec<i64>> = transaction.query(sql.as_str(), &[])?.iter().map(|row| row.get(0)).collect();
+    let numbers: Option<Vec<i64>> = snapshot.query(sql.as_str(), &[])?.iter().map(|row| row.get(0)).collect();
+    snapshot.commit()?;
     let Some(numbers) = numbers else { return Ok(false) };
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    if state_of(&mut transaction, hour)? != Some(state) {
+        return Ok(false);
+    }
     write(&mut transaction, (1, hour), &set_of(numbers))?;
     transaction.commit()?;
     Ok(true)

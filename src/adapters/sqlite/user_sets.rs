@@ -20,13 +20,15 @@ pub(super) fn keep(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Re
     while has_time() {
         let hour: Option<i64> = writer.look(|connection| connection.query_row(NEXT_HOUR_SET, [], |row| row.get(0)))?;
         let Some(hour) = hour else { break };
-        if !number_users(writer, hour)? || !writer.step(|connection| keep_hour(connection, hour))? {
+        if !number_users(writer, hour)? || !keep_hour(writer, hour)? {
             return Ok(true);
         }
     }
     for lengths in SET_LENGTHS.windows(2) {
         let (shorter, length) = (lengths[0], lengths[1]);
-        while has_time() {
+        // Looked for beside batches: there may be years of hours.
+        while has_time() && writer.look(|connection| next_long(&connection.transaction()?, shorter, length))?.is_some()
+        {
             match writer.step(|connection| keep_long(connection, shorter, length))? {
                 Made::Nothing => break,
                 Made::Set => {}
@@ -77,24 +79,43 @@ fn number_some(connection: &mut Connection, hour: i64, (kind, user): Last) -> Re
 }
 
 fn is_counted(transaction: &Transaction<'_>, hour: i64) -> Result<bool> {
-    let sql = "SELECT 1 FROM series WHERE minutes = 60 AND event_type = 0 AND at = ?1 AND users IS NOT NULL";
-    transaction.prepare_cached(sql)?.exists([hour * 60])
+    Ok(state_of(transaction, hour)?.is_some())
+}
+
+/// By which it is seen whether an hour is as it was: what its points were counted of, and the last erasure. `None` while it
+/// has to be counted.
+fn state_of(transaction: &Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>> {
+    let sql = "SELECT count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at = ?1 AND users IS NOT NULL";
+    transaction.prepare_cached(sql)?.query_row([hour * 60], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 
 /// False where something came in since its users got their numbers.
-fn keep_hour(connection: &mut Connection, hour: i64) -> Result<bool> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    if !is_counted(&transaction, hour)? {
-        return Ok(false);
-    }
-    let sql = "SELECT (SELECT number FROM user_number AS n WHERE n.user_id = u.user_id) \
-               FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour = ?1) AS u";
-    let numbers =
-        transaction.prepare_cached(sql)?.query_map([hour], |row| row.get(0))?.collect::<Result<Option<Vec<i64>>>>()?;
-    let Some(numbers) = numbers else { return Ok(false) };
-    transaction.prepare_cached(WRITE)?.execute(params![1, hour, set_of(numbers)])?;
-    transaction.commit()?;
-    Ok(true)
+fn keep_hour(writer: &mut SqliteWriter, hour: i64) -> Result<bool> {
+    let read = writer.look(|connection| {
+        let snapshot = connection.transaction()?;
+        let sql = "SELECT (SELECT number FROM user_number AS n WHERE n.user_id = u.user_id) \
+                   FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour = ?1) AS u";
+        let numbers =
+            snapshot.prepare_cached(sql)?.query_map([hour], |row| row.get(0))?.collect::<Result<Option<Vec<i64>>>>()?;
+        Ok(state_of(&snapshot, hour)?.zip(numbers))
+    })?;
+    let Some((state, numbers)) = read else { return Ok(false) };
+    writer.step(|connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if state_of(&transaction, hour)? != Some(state) {
+            return Ok(false);
+        }
+        transaction.prepare_cached(WRITE)?.execute(params![1, hour, set_of(numbers)])?;
+        transaction.commit()?;
+        Ok(true)
+    })
+}
+
+/// The first hour of what is due.
+fn next_long(transaction: &Transaction<'_>, shorter: i64, length: i64) -> Result<Option<i64>> {
+    let next = next_long_set_sql(shorter, length, rankings::folded(transaction)?.until_hour);
+    transaction.query_row(&next, [], |row| row.get(0))
 }
 
 enum Made {
@@ -107,9 +128,7 @@ enum Made {
 /// A set of shorter ones.
 fn keep_long(connection: &mut Connection, shorter: i64, length: i64) -> Result<Made> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let next = next_long_set_sql(shorter, length, rankings::folded(&transaction)?.until_hour);
-    let first: Option<i64> = transaction.query_row(&next, [], |row| row.get(0))?;
-    let Some(first) = first else { return Ok(Made::Nothing) };
+    let Some(first) = next_long(&transaction, shorter, length)? else { return Ok(Made::Nothing) };
     let parts = transaction
         .prepare(&parts_sql(shorter, length, first))?
         .query_map([], |row| row.get(0))?
