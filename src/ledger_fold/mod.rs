@@ -46,7 +46,7 @@ pub use search::{content_grams, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};
 pub use user_hours::UserHours;
 pub use user_sets::{
-    GONE, NEXT_HOUR_SET, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, forget_sets_sql, members_sql,
+    GONE, NEXT_HOUR_SETS, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, forget_sets_sql, members_sql,
     next_long_set_sql, parts_sql, set_of, union_of,
 };
 pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

@@ -123,11 +123,12 @@ fn bytes(set: &RoaringBitmap) -> Vec<u8> {
     bytes
 }
 
-/// The newest hour that was counted and has no set.
-pub const NEXT_HOUR_SET: &str = "SELECT max(at) / 60 FROM series AS s \
+/// The newest hours that were counted and have no set; some of them, as looking for them reads every hour.
+pub const NEXT_HOUR_SETS: &str = "SELECT at / 60 FROM series AS s \
      WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
        AND at >= (SELECT rows_since * 1440 FROM rollup_folded) \
-       AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60)";
+       AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60) \
+     ORDER BY at DESC LIMIT 100";
 
 /// The first hour of the newest set of `length` that is missing while all the shorter ones are there: of what is over.
 pub fn next_long_set_sql(shorter: i64, length: i64, until_hour: i64) -> String {

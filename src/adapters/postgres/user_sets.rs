@@ -13,18 +13,22 @@ use super::rankings::{self, Reading};
 use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::ledger_fold::{
-    GONE, NEXT_HOUR_SET, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, members_sql,
+    GONE, NEXT_HOUR_SETS, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, members_sql,
     next_long_set_sql, parts_sql, set_of, union_of,
 };
 use crate::limits::{MAINTAIN_ROWS_MAX, OPEN_DAY_USERS_STEP};
 
 /// Makes the sets that are due, hours first and the newest of each; true where something is left.
 pub(super) fn keep(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
-    while has_time() {
-        let hour: Option<i64> = writer.step(|session| Ok(session.client.query_one(NEXT_HOUR_SET, &[])?.get(0)))?;
-        let Some(hour) = hour else { break };
-        if !number_users(writer, hour)? || !writer.step(move |session| keep_hour(session, hour))? {
-            return Ok(true);
+    loop {
+        let hours = writer.step(|session| Ok(session.client.query(NEXT_HOUR_SETS, &[])?))?;
+        if hours.is_empty() {
+            break;
+        }
+        for hour in hours.iter().map(|row| row.get(0)) {
+            if !has_time() || !number_users(writer, hour)? || !writer.step(move |session| keep_hour(session, hour))? {
+                return Ok(true);
+            }
         }
     }
     for lengths in SET_LENGTHS.windows(2) {

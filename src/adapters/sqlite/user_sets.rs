@@ -8,7 +8,7 @@ use super::maintain::delete_in_steps;
 use super::rankings;
 use super::writer::SqliteWriter;
 use crate::ledger_fold::{
-    GONE, NEXT_HOUR_SET, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, members_sql,
+    GONE, NEXT_HOUR_SETS, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, members_sql,
     next_long_set_sql, parts_sql, set_of, union_of,
 };
 use crate::limits::OPEN_DAY_USERS_STEP;
@@ -17,11 +17,16 @@ const WRITE: &str = "INSERT OR REPLACE INTO user_set (hours, at, members) VALUES
 
 /// Makes the sets that are due, hours first and the newest of each; true where something is left.
 pub(super) fn keep(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result<bool> {
-    while has_time() {
-        let hour: Option<i64> = writer.look(|connection| connection.query_row(NEXT_HOUR_SET, [], |row| row.get(0)))?;
-        let Some(hour) = hour else { break };
-        if !number_users(writer, hour)? || !keep_hour(writer, hour)? {
-            return Ok(true);
+    loop {
+        let hours: Vec<i64> = writer
+            .look(|connection| connection.prepare_cached(NEXT_HOUR_SETS)?.query_map([], |row| row.get(0))?.collect())?;
+        if hours.is_empty() {
+            break;
+        }
+        for hour in hours {
+            if !has_time() || !number_users(writer, hour)? || !keep_hour(writer, hour)? {
+                return Ok(true);
+            }
         }
     }
     for lengths in SET_LENGTHS.windows(2) {
