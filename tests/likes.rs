@@ -316,13 +316,15 @@ impl Proxy {
     }
 }
 
-/// Whether a client's bytes commit a batch: by name, or as they execute a statement that is a batch on its own and so begins with
-/// the last folded hour. Their names are kept from where they are prepared.
+/// Whether a client's bytes commit a batch: by name, or as they execute a statement that is a batch on its own and so moves the
+/// watermark. Their names are kept from where they are prepared: a name and a text, each with a zero behind it.
 fn commits(bytes: &[u8], whole_batches: &mut Vec<Vec<u8>>) -> bool {
-    const WHOLE_BATCH: &[u8] = b"\0WITH f AS MATERIALIZED (SELECT until_hour";
-    for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(WHOLE_BATCH)) {
-        let name = bytes[..at].iter().rev().take_while(|byte| byte.is_ascii_alphanumeric()).count();
-        whole_batches.push(bytes[at - name..at].to_vec());
+    const MOVES: &[u8] = b" w AS (UPDATE watermark";
+    for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(MOVES)) {
+        let before = bytes[..at].rsplit(|byte| *byte == 0).nth(1).unwrap_or_default();
+        // The client calls them s and a number; in front of that is the message's length.
+        let name = before.iter().rposition(|byte| *byte == b's').map_or(before, |from| &before[from..]);
+        whole_batches.push(name.to_vec());
     }
     // Bind: its letter, four bytes of length, the portal's empty name, the statement's name.
     let is_bind = |at: usize, name: &[u8]| {

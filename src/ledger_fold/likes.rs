@@ -73,7 +73,8 @@ impl<'a> Action<'a> {
     }
 }
 
-/// What the store says about the posts and pairs of a batch, read under its locks.
+/// What the store says about the posts and pairs of a batch: under its locks, or of one moment, and written only if it is the
+/// same then.
 #[derive(Clone, Debug, Default)]
 pub struct LikeState {
     /// Post, likes, version; a post that is missing has none.

@@ -86,9 +86,9 @@ const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
 /// A whole batch of hours from $36 on. Answers whether the watermark was moved, which it is not where it is another, or somebody
 /// was erased that the writer does not know of, or one of the hours may be folded, or likes are not as they were seen; the last
 /// hour that may be folded; and whether likes are as they were seen.
-fn apply_all(is_as_seen: &str, locked: &str, likes: &str) -> String {
+fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
     format!(
-        "WITH {FOLDED}, {locked}w AS ({} AND (SELECT until_hour FROM f) < $36 AND {is_as_seen} RETURNING 1), \
+        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $36 AND {is_as_seen} RETURNING 1), \
          {}, {}{likes} SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
         move_watermark(30),
         events(GATE),
@@ -97,13 +97,15 @@ fn apply_all(is_as_seen: &str, locked: &str, likes: &str) -> String {
 }
 
 /// A batch without likes.
-pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all("true", "", ""));
+pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all(FOLDED, "true", ""));
 /// A batch with likes of posts $37, which were seen at versions $38: whatever changes the likes of a post changes its version.
 pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
     let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $38::int8[]";
-    let locked = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($37::text[]) \
-         ORDER BY post_id FOR UPDATE), ";
-    apply_all(is_as_seen, locked, &format!(", {}", write_likes(GATE, "$32", 39)))
+    // Posts before the folded hour, as in a transaction: whoever holds the one waits for the other, and none for both.
+    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($37::text[]) \
+           ORDER BY post_id FOR UPDATE), \
+         f AS MATERIALIZED (SELECT until_hour FROM rollup_folded WHERE (SELECT count(*) FROM l) >= 0 FOR SHARE)";
+    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$32", 39)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
 pub(super) static PREPARE_MOVE: LazyLock<String> =
