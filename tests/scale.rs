@@ -156,12 +156,12 @@ impl Scale {
     }
 
     fn series(&self) {
-        let day = self.now - self.now % DAY;
+        let (day, minute) = (self.now - self.now % DAY, self.now - self.now % MINUTE + MINUTE);
         let series = [
             ("a year by day", Interval::Day, DAY, day + DAY - 365 * DAY, 365),
             ("60 days by hour", Interval::Hour, HOUR, day - 60 * DAY, 1_440),
             ("a past day by minute", Interval::Minute, MINUTE, day - 100 * DAY, 1_440),
-            ("the last day by minute", Interval::Minute, MINUTE, self.now - DAY, 1_440),
+            ("the last day by minute", Interval::Minute, MINUTE, minute - DAY, 1_440),
         ];
         for (what, interval, unit, first, points) in series {
             for (of, event_type) in [("", None), (" of clicks", Some(EventType::Click))] {

@@ -50,11 +50,12 @@ fn listed((dimension, weight): &(Dimension, f64)) -> impl Iterator<Item = (Dimen
     [Some(*dimension), dimension.gone()].into_iter().flatten().map(move |dimension| (dimension, weight))
 }
 
-/// The same buckets for [`super::leaders`]; none where they are minutes, which are few.
+/// The same buckets for [`super::leaders`]; none where they are minutes, which are few, or hours each with a factor of its own:
+/// no list is in the order that those give, and adding up the names of 24 hours takes less than looking for it.
 pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms> {
     let plan = plan_rank(query, now_ms);
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else { return Vec::new() };
-    if plan.table != "rollup_hour" {
+    if plan.table != "rollup_hour" || (query.hot && query.window == Window::Day) {
         return Vec::new();
     }
     let mut ranges: Vec<(std::ops::Range<i64>, f64)> = Vec::new();
