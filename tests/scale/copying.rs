@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 /// Tables and what is read for them, in the order of their keys: so that they are filled from end to end.
-const TABLES: [(&str, &str); 14] = [
+const TABLES: [(&str, &str); 16] = [
     (
         "events",
         "SELECT event_id::text, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, referrer, \
@@ -33,14 +33,21 @@ const TABLES: [(&str, &str); 14] = [
     (
         "post_like_log",
         "SELECT seq, stream::text, position, post_id, user_id, action, like_count, version, \
-         (extract(epoch FROM changed_at) * 1000)::int8 FROM post_like_log ORDER BY seq",
+         (extract(epoch FROM changed_at) * 1000)::int8, (extract(epoch FROM happened_at) * 1000)::int8 \
+         FROM post_like_log ORDER BY seq",
     ),
     (
         "post_stat",
         "SELECT post_id, like_count, version, (extract(epoch FROM made_at) * 1000)::int8 FROM post_stat ORDER BY 1",
     ),
     ("watermark", "SELECT stream::text, position, crc, pruned FROM watermark"),
-    ("rollup_folded", "SELECT 1, until_hour, until_day, rows_since, minutes_since FROM rollup_folded"),
+    ("user_number", "SELECT number, user_id, day FROM user_number ORDER BY 1"),
+    ("user_set", "SELECT hours, at, members FROM user_set ORDER BY 1, 2"),
+    (
+        "rollup_folded",
+        "SELECT 1, until_hour, until_day, rows_since, minutes_since, hour_dimension, hour_key, day_dimension, day_key \
+         FROM rollup_folded",
+    ),
 ];
 
 fn value(row: &Row, column: usize) -> Value {
@@ -48,6 +55,7 @@ fn value(row: &Row, column: usize) -> Value {
         Type::INT2 => row.get::<_, Option<i16>>(column).map(i64::from),
         Type::INT4 => row.get::<_, Option<i32>>(column).map(i64::from),
         Type::INT8 => row.get(column),
+        Type::BYTEA => return row.get::<_, Option<Vec<u8>>>(column).map_or(Value::Null, Value::Blob),
         _ => return row.get::<_, Option<String>>(column).map_or(Value::Null, Value::Text),
     };
     number.map_or(Value::Null, Value::Integer)

@@ -1,6 +1,6 @@
 //! What SQLite runs and how: the statements of every connection that this process opens, and the plans of them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::sync::{Mutex, Once, PoisonError};
@@ -32,11 +32,13 @@ pub(crate) fn plans(file: &Path, statements: &[String]) -> String {
     let reads = ["SELECT", "WITH"];
     for sql in statements.iter().filter(|sql| reads.iter().any(|word| sql.starts_with(word)) && before.insert(*sql)) {
         let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("it has run before");
-        let rows = explain.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(3)?)));
-        let rows: Vec<(i64, i64, String)> = rows.expect("answers").collect::<Result<_, _>>().expect("rows");
         told.push_str(&format!("    {sql}\n"));
-        let mut depths = std::collections::HashMap::from([(0, 2)]);
-        for (id, parent, what) in rows {
+        let mut depths = HashMap::from([(0, 2)]);
+        // Parameters stay without values.
+        let mut rows = explain.raw_query();
+        while let Some(row) = rows.next().expect("answers") {
+            let (id, parent, what): (i64, i64, String) =
+                (row.get(0).expect("a number"), row.get(1).expect("a number"), row.get(3).expect("a text"));
             let depth = depths.get(&parent).copied().unwrap_or(2);
             depths.insert(id, depth + 1);
             told.push_str(&format!("    {}{what}\n", "  ".repeat(depth)));
