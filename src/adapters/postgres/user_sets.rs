@@ -20,14 +20,21 @@ use crate::limits::{MAINTAIN_ROWS_MAX, OPEN_DAY_USERS_STEP};
 
 /// Makes the sets that are due, hours first and the newest of each; true where something is left.
 pub(super) fn keep(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
+    // An hour that cannot be made keeps no other from it.
+    let mut failed = None;
     loop {
         let hours = writer.step(|session| Ok(session.client.query(NEXT_HOUR_SETS, &[])?))?;
-        if hours.is_empty() {
+        if hours.is_empty() || failed.is_some() {
             break;
         }
         for hour in hours.iter().map(|row| row.get(0)) {
-            if !has_time() || !number_users(writer, hour)? || !writer.step(move |session| keep_hour(session, hour))? {
-                return Ok(true);
+            if !has_time() {
+                return failed.map_or(Ok(true), Err);
+            }
+            match make_hour(writer, hour) {
+                Ok(true) => {}
+                Ok(false) => return Ok(true),
+                Err(why) => failed = failed.or(Some(why)),
             }
         }
     }
@@ -41,7 +48,11 @@ pub(super) fn keep(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> 
             }
         }
     }
-    Ok(!has_time())
+    failed.map_or(Ok(!has_time()), Err)
+}
+
+fn make_hour(writer: &mut PostgresWriter, hour: i64) -> Result<bool, Failure> {
+    Ok(number_users(writer, hour)? && writer.step(move |session| keep_hour(session, hour))?)
 }
 
 /// Gives the hour's users numbers, some at a time; false where it has to be counted again.

@@ -17,15 +17,22 @@ const WRITE: &str = "INSERT OR REPLACE INTO user_set (hours, at, members) VALUES
 
 /// Makes the sets that are due, hours first and the newest of each; true where something is left.
 pub(super) fn keep(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    // An hour that cannot be made keeps no other from it.
+    let mut failed = None;
     loop {
         let hours: Vec<i64> = writer
             .look(|connection| connection.prepare_cached(NEXT_HOUR_SETS)?.query_map([], |row| row.get(0))?.collect())?;
-        if hours.is_empty() {
+        if hours.is_empty() || failed.is_some() {
             break;
         }
         for hour in hours {
-            if !has_time() || !number_users(writer, hour)? || !keep_hour(writer, hour)? {
-                return Ok(true);
+            if !has_time() {
+                return failed.map_or(Ok(true), Err);
+            }
+            match make_hour(writer, hour) {
+                Ok(true) => {}
+                Ok(false) => return Ok(true),
+                Err(why) => failed = failed.or(Some(why)),
             }
         }
     }
@@ -41,7 +48,11 @@ pub(super) fn keep(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Re
             }
         }
     }
-    Ok(!has_time())
+    failed.map_or(Ok(!has_time()), Err)
+}
+
+fn make_hour(writer: &mut SqliteWriter, hour: i64) -> Result<bool> {
+    Ok(number_users(writer, hour)? && keep_hour(writer, hour)?)
 }
 
 /// Gives the hour's users numbers, some at a time; false where it has to be counted again.
