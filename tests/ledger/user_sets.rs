@@ -68,7 +68,7 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     each_ledger(|fixture| {
         let (mut past, mut feed, mut now) = (Past::default(), fixture.feed(), BEGIN);
         while now < NOW {
-            let span = [2 * HOUR, 20 * HOUR, 40 * HOUR][random.random_range(0..3)];
+            let span = [4 * HOUR, 40 * HOUR, 60 * HOUR][random.random_range(0..3)];
             now = (now + random.random_range(0..span)).min(NOW);
             feed.apply((0..random.random_range(1..5)).map(|_| past.event(now, &mut random)).collect());
             let back = [HOUR, DAY, 50 * DAY][random.random_range(0..3)];
