@@ -24,13 +24,14 @@ fn zones() -> [TimeZone; 3] {
 
 fn random_records(random: &mut StdRng, model: &mut Model) -> Vec<Record<'static>> {
     let some = 0..random.random_range(1..120);
-    let mut event = || {
-        let mut event = random_event(random);
-        event.event_time_ms = (event.event_time_ms - DAYS_AGO[random.random_range(0..DAYS_AGO.len())] * DAY).min(NOW);
-        model.take(&event);
-        Record::Event(event)
-    };
-    some.map(|_| event()).collect()
+    some.map(|_| record_of(DAYS_AGO[random.random_range(0..DAYS_AGO.len())], random, model)).collect()
+}
+
+fn record_of(days_ago: i64, random: &mut StdRng, model: &mut Model) -> Record<'static> {
+    let mut event = random_event(random);
+    event.event_time_ms = (event.event_time_ms - days_ago * DAY).min(NOW);
+    model.take(&event);
+    Record::Event(event)
 }
 
 /// Ends on days, on hours or anywhere.
@@ -203,6 +204,8 @@ fn folding_at_any_time_by_any_clock_changes_no_answer_and_late_records_land_in_t
         let mut model = Model::default();
         let mut feed = fixture.feed();
         let mut begun = 0;
+        // Something on each day: else a seed may begin with today, before which nothing is left to begin with.
+        feed.apply(DAYS_AGO.map(|days_ago| record_of(days_ago, &mut random, &mut model)).into());
         for round in 0..16 {
             feed.apply(random_records(&mut random, &mut model));
             if round % 2 == 0 {
@@ -221,8 +224,7 @@ fn folding_at_any_time_by_any_clock_changes_no_answer_and_late_records_land_in_t
             check_tops(fixture, &model);
             check_tables(fixture);
         }
-        // The first hour at the least: later ones only where a seed leaves an hour that was not begun yet.
-        assert!(begun > 0, "{}: no hour was folded in part", fixture.name);
+        assert!(begun > 3, "{}: {begun} hours and days were folded in part", fixture.name);
         while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
         let days = fixture.number("SELECT count(*) FROM series WHERE minutes = 1440 AND event_type = 0");
         assert!(days > 30, "{days} points of days were counted once");
