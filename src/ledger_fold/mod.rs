@@ -37,7 +37,7 @@ pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_li
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
-pub use postponed::Folding;
+pub use postponed::{Folding, Postponed};
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};
@@ -46,7 +46,7 @@ pub use search::{content_grams, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};
 pub use user_hours::UserHours;
 pub use user_sets::{
-    GONE, NEXT_HOUR_SETS, SET_LENGTHS, SetKey, UserUnion, believed_sets_sql, choose_sets, forget_sets_sql, members_sql,
-    next_long_set_sql, parts_sql, set_of, union_of,
+    GONE, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, make_sets, members_sql,
+    next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

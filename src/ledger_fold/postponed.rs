@@ -1,4 +1,4 @@
-//! Points that could not be counted: they wait, longer each time, while others are counted.
+//! Points that could not be counted, and sets that could not be made: they wait, longer each time, while others are.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::limits::{POSTPONED_MAX, POSTPONED_MS_MAX};
 
 const FIRST_MS: u64 = 55_000;
 
-/// What one housekeeper could not count, by where it begins.
+/// What one housekeeper could not count or make, by where it begins.
 #[derive(Debug, Default)]
 pub struct Postponed {
     until: HashMap<i64, (Instant, u64)>,
@@ -18,6 +18,8 @@ pub struct Postponed {
 pub struct Folding {
     pub hours: Postponed,
     pub days: Postponed,
+    /// Sets of users.
+    pub sets: Postponed,
 }
 
 impl Postponed {

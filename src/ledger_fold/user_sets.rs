@@ -10,21 +10,68 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Instant;
 
 use roaring::RoaringBitmap;
 
+use super::postponed::Postponed;
 use crate::limits::SPAN_DAYS;
 
 /// Hours of a set: those from which a longer one is made come right before it.
-pub const SET_LENGTHS: [i64; 3] = [1, 24, 24 * SPAN_DAYS];
+const SET_LENGTHS: [i64; 3] = [1, 24, 24 * SPAN_DAYS];
 /// The length that the set of those who are gone stands under; it begins at 0.
 pub const GONE: i64 = 0;
 
 /// A set: how many hours, and the first of them.
 pub type SetKey = (i64, i64);
 
+/// What makes sets in a store, each call a step of its own.
+pub trait SetMaker {
+    /// Why a step failed.
+    type Error;
+
+    /// Hours that could not be made lately.
+    fn postponed(&mut self) -> &mut Postponed;
+    /// What a statement answers: numbers, or none.
+    fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>, Self::Error>;
+    /// Makes an hour's set; false where something of it came in meanwhile.
+    fn make_hour(&mut self, hour: i64) -> Result<bool, Self::Error>;
+    /// Makes a set of shorter ones, if it is still due; false where these cannot be read: they are gone then.
+    fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool, Self::Error>;
+}
+
+/// Makes the sets that are due, hours first and the newest of each; true where something is left.
+pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Result<bool, M::Error> {
+    let mut failed = None;
+    loop {
+        let waiting = maker.postponed().waiting(Instant::now());
+        let hours: Vec<i64> = maker.numbers(next_hours_sql(&waiting))?.into_iter().flatten().collect();
+        if hours.is_empty() {
+            break;
+        }
+        for hour in hours {
+            if !has_time() {
+                return failed.map_or(Ok(true), Err);
+            }
+            let made = maker.make_hour(hour);
+            maker.postponed().settle(hour, made, &mut failed);
+        }
+    }
+    for lengths in SET_LENGTHS.windows(2) {
+        let (shorter, length) = (lengths[0], lengths[1]);
+        while has_time() {
+            let next = maker.numbers(next_long_sql(shorter, length, None))?.into_iter().flatten().next();
+            let Some(first) = next else { break };
+            if !maker.make_long(shorter, (length, first))? {
+                return failed.map_or(Ok(true), Err);
+            }
+        }
+    }
+    failed.map_or(Ok(!has_time()), Err)
+}
+
 /// Sets of some lengths that lie within hours and may be believed.
-pub fn believed_sets_sql(lengths: &[i64], ranges: &[Range<i64>]) -> String {
+fn believed_sets_sql(lengths: &[i64], ranges: &[Range<i64>]) -> String {
     let lengths: Vec<String> = lengths.iter().map(i64::to_string).collect();
     let within: Vec<String> = ranges
         .iter()
@@ -38,8 +85,25 @@ pub fn believed_sets_sql(lengths: &[i64], ranges: &[Range<i64>]) -> String {
     )
 }
 
-/// The longest sets first; and the hours that none of them has.
-pub fn choose_sets(hours: &Range<i64>, believed: &[SetKey]) -> (Vec<SetKey>, Vec<Range<i64>>) {
+/// Sets, the first hour first, and the hours that none of them has.
+type Chosen = (Vec<SetKey>, Vec<Range<i64>>);
+
+/// The sets that hours are read from, and what is left of these; `None` where no set of them is believed. `keys` reads sets'
+/// lengths and first hours.
+pub fn choose_sets<E>(
+    hours: &Range<i64>,
+    mut keys: impl FnMut(String) -> Result<Vec<SetKey>, E>,
+) -> Result<Option<Chosen>, E> {
+    let mut believed = keys(believed_sets_sql(&SET_LENGTHS[1..], std::slice::from_ref(hours)))?;
+    let (_, rest) = longest_of(hours, &believed);
+    // Hours only where no longer set is: a year has many.
+    if !rest.is_empty() {
+        believed.extend(keys(believed_sets_sql(&SET_LENGTHS[..1], &rest))?);
+    }
+    Ok((!believed.is_empty()).then(|| longest_of(hours, &believed)))
+}
+
+fn longest_of(hours: &Range<i64>, believed: &[SetKey]) -> Chosen {
     let mut believed = believed.to_vec();
     believed.sort_unstable_by_key(|(length, at)| (Reverse(*length), *at));
     let mut chosen: BTreeMap<i64, i64> = BTreeMap::new();
@@ -123,19 +187,26 @@ fn bytes(set: &RoaringBitmap) -> Vec<u8> {
     bytes
 }
 
-/// The newest hours that were counted and have no set; some of them, as looking for them reads every hour.
-pub const NEXT_HOUR_SETS: &str = "SELECT at / 60 FROM series AS s \
-     WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
-       AND at >= (SELECT rows_since * 1440 FROM rollup_folded) \
-       AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60) \
-     ORDER BY at DESC LIMIT 100";
+/// The newest hours that were counted, have no set and do not wait; some of them, as looking for them reads every hour.
+fn next_hours_sql(waiting: &[i64]) -> String {
+    let waiting: Vec<String> = [-1].iter().chain(waiting).map(i64::to_string).collect();
+    format!(
+        "SELECT at / 60 FROM series AS s WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
+           AND at >= (SELECT rows_since * 1440 FROM rollup_folded) AND at / 60 NOT IN ({}) \
+           AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60) \
+         ORDER BY at DESC LIMIT 100",
+        waiting.join(", ")
+    )
+}
 
-/// The first hour of the newest set of `length` that is missing while all the shorter ones are there: of what is over.
-pub fn next_long_set_sql(shorter: i64, length: i64, until_hour: i64) -> String {
-    let end = until_hour.div_euclid(length) * length;
+/// The first hour of the newest set of `length` that is missing while all the shorter ones are there, of what is over; only that
+/// from hour `of` on where it is given.
+pub fn next_long_sql(shorter: i64, length: i64, of: Option<i64>) -> String {
+    let only = of.map_or(String::new(), |hour| format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"));
     format!(
         "SELECT max(first) FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
-           WHERE minutes = 60 AND event_type = 0 AND s.at < {end} * 60 AND NOT EXISTS \
+           WHERE minutes = 60 AND event_type = 0 {only} \
+             AND s.at < (SELECT until_hour / {length} * {length} * 60 FROM rollup_folded) AND NOT EXISTS \
              (SELECT 1 FROM user_set WHERE hours = {length} AND user_set.at = s.at / 60 / {length} * {length}) \
            GROUP BY 1 HAVING min(CASE WHEN users IS NOT NULL AND EXISTS \
              (SELECT 1 FROM user_set WHERE hours = {shorter} AND user_set.at = s.at / 60 / {shorter} * {shorter}) \
@@ -143,14 +214,37 @@ pub fn next_long_set_sql(shorter: i64, length: i64, until_hour: i64) -> String {
     )
 }
 
-/// The sets that a longer one is made of.
-pub fn parts_sql(shorter: i64, length: i64, first: i64) -> String {
-    format!("SELECT members FROM user_set WHERE hours = {shorter} AND at >= {first} AND at < {}", first + length)
+/// The shorter sets that one is made of: a condition.
+pub fn parts_of(shorter: i64, (length, first): SetKey) -> String {
+    format!("hours = {shorter} AND at >= {first} AND at < {}", first + length)
+}
+
+/// The number of each user of `users`, a `SELECT user_id`; through the key, one after the other: numbers are not read as a whole.
+pub fn numbers_sql(users: &str) -> String {
+    format!(
+        "SELECT (SELECT CAST(number AS bigint) FROM user_number AS n WHERE n.user_id = u.user_id) \
+           FROM (SELECT DISTINCT user_id FROM ({users}) AS seen) AS u"
+    )
+}
+
+/// By which it is seen whether an hour's users are as they were: what its points were counted of, and the last erasure. No row
+/// while it has to be counted.
+pub fn hour_state_sql(hour: i64) -> String {
+    format!(
+        "SELECT count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at = {hour} * 60 AND users IS NOT NULL"
+    )
 }
 
 /// Takes away the sets that an hour is in.
-pub fn forget_sets_sql(hour: i64) -> String {
+pub(super) fn forget_sets_sql(hour: i64) -> String {
     let keys = SET_LENGTHS.map(|length| format!("hours = {length} AND at = {}", hour.div_euclid(length) * length));
+    format!("DELETE FROM user_set WHERE {}", keys.join(" OR "))
+}
+
+/// Takes away the sets with an hour from `hour` on.
+pub fn forget_sets_since_sql(hour: i64) -> String {
+    let keys = SET_LENGTHS.map(|length| format!("hours = {length} AND at > {}", hour - length));
     format!("DELETE FROM user_set WHERE {}", keys.join(" OR "))
 }
 
@@ -169,7 +263,7 @@ mod tests {
                 let within = (0..6_000 / length).map(|n| n * length).filter(|at| *at >= hours.start && at + length <= hours.end);
                 believed.extend(within.filter(|at| chances[(at / length) as usize] > 0).map(|at| (length, at)));
             }
-            let (sets, rest) = choose_sets(&hours, &believed);
+            let (sets, rest) = longest_of(&hours, &believed);
             let mut seen: Vec<i64> = sets.iter().flat_map(|(length, at)| *at..at + length).chain(rest.into_iter().flatten()).collect();
             seen.sort_unstable();
             assert_eq!(seen, hours.collect::<Vec<_>>());

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::ledgers::{DAY, Feed, Fixture, HOUR, NOW, each_ledger, event, seeded};
 
 const USERS: usize = 25;
 /// Two spans of 32 days are over by then, wherever they begin.
@@ -102,23 +102,73 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     });
 }
 
-/// A set that something else wrote over is not believed, and made anew.
+/// A set that something else wrote over is not believed, and made anew; those who are gone stay gone.
 #[test]
 fn a_set_that_cannot_be_read_changes_no_answer() {
     each_ledger(|fixture| {
         let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
         let at = NOW - 3 * DAY;
         feed.apply((0..40).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
         let range = at - DAY..NOW;
-        let users = || fixture.ledger.users(range.start, range.end).expect("answers");
-        assert_eq!(users(), Some(past.users(&range)), "{}", fixture.name);
+        let check = |past: &Past, of: &str| {
+            let users = fixture.ledger.users(range.start, range.end).expect("answers");
+            assert_eq!(users, Some(past.users(&range)), "{} {of}", fixture.name);
+        };
+        let fold = |feed: &mut Feed| while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {};
+        let days = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 24");
+        fold(&mut feed);
+        check(&past, "whole");
         let broken = if fixture.name == "postgres" { "'broken'::bytea" } else { "x'00'" };
         fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 1"));
         fixture.rows("DELETE FROM user_set WHERE hours > 1");
-        assert_eq!(users(), Some(past.users(&range)), "{}", fixture.name);
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
-        assert!(fixture.number("SELECT count(*) FROM user_set WHERE hours = 24") > 0, "{}", fixture.name);
-        assert_eq!(users(), Some(past.users(&range)), "{}", fixture.name);
+        check(&past, "broken");
+        fold(&mut feed);
+        assert!(days() > 0, "{}", fixture.name);
+        check(&past, "made anew");
+        let up_to = at + 20 * HOUR;
+        feed.apply(vec![past.erase(up_to, &mut random), past.erase(up_to, &mut random)]);
+        fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 0"));
+        check(&past, "who is gone is not known");
+        feed.apply((0..USERS).map(|_| past.erase(up_to, &mut random)).collect());
+        check(&past, "erased behind it");
+        fold(&mut feed);
+        assert!(days() > 0, "{}", fixture.name);
+        check(&past, "made anew once more");
+    });
+}
+
+#[test]
+fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
+    each_ledger(|fixture| {
+        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
+        let at = NOW - 2 * DAY;
+        let bad = (at + 5 * HOUR).div_euclid(HOUR);
+        feed.apply((0..10).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
+        let (refuse, allow) = match fixture.name {
+            "postgres" => (
+                format!("ALTER TABLE user_set ADD CONSTRAINT refused CHECK (hours <> 1 OR at <> {bad})"),
+                "ALTER TABLE user_set DROP CONSTRAINT refused",
+            ),
+            _ => (
+                format!(
+                    "CREATE TRIGGER refused BEFORE INSERT ON user_set WHEN NEW.hours = 1 AND NEW.at = {bad} \
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                ),
+                "DROP TRIGGER refused",
+            ),
+        };
+        fixture.rows(&refuse);
+        assert!(feed.writer.fold(NOW, &TimeZone::UTC).is_err(), "{}: it is said", fixture.name);
+        let hours = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 1");
+        assert_eq!(hours(), 9, "{}", fixture.name);
+        assert!(!feed.writer.fold(NOW, &TimeZone::UTC).expect("it waits"), "{}", fixture.name);
+        fixture.rows(allow);
+        // Another housekeeper does not wait for what this one could not do.
+        let mut other = fixture.feed();
+        while other.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        assert_eq!(hours(), 10, "{}", fixture.name);
+        let range = at - DAY..NOW;
+        let users = fixture.ledger.users(range.start, range.end).expect("answers");
+        assert_eq!(users, Some(past.users(&range)), "{}", fixture.name);
     });
 }

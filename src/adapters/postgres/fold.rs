@@ -12,10 +12,8 @@ use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
-use super::{open_day, rankings, user_sets};
-use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, forget_sets_sql, forget_sql, kinds, local_days, minutes_sql, points_of,
-};
+use super::{open_day, rankings};
+use crate::ledger_fold::{CountedPoint, HOUR_MS, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of};
 use crate::limits::{
     COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
 };
@@ -40,7 +38,7 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let opened = open_day::keep(writer, zone);
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
-    let sets = user_sets::keep(writer, &has_time);
+    let sets = make_sets(writer, &has_time);
     opened?;
     Ok(folded? | hours? | days? | sets?)
 }
@@ -214,7 +212,6 @@ fn count_hour(session: &mut Session, at: i64) -> Result<bool, Failure> {
         open_day::add_users_at_once(&mut transaction, &days, hour)?;
     }
     transaction.batch_execute(&forget_sql(hour))?;
-    transaction.batch_execute(&forget_sets_sql(hour))?;
     write_points(&mut transaction, &points)?;
     transaction.commit()?;
     Ok(true)

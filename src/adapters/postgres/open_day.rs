@@ -129,20 +129,33 @@ fn add_some(
     transaction: &mut Transaction<'_>,
     day: &Range<i64>,
     hour: i64,
-    (kind, user): (i16, String),
+    after: (i16, String),
 ) -> Result<Option<(i16, String)>, Failure> {
     let (at, minutes) = (day.start, day.start - day.end);
-    let sql = format!(
-        "WITH chosen AS MATERIALIZED (SELECT event_type, user_id FROM user_hour \
-                 WHERE hour = {hour} AND (event_type, user_id) > ($1::int2, $2::text) \
-                 ORDER BY event_type, user_id LIMIT {OPEN_DAY_USERS_STEP}), \
-           added AS (INSERT INTO user_day (at, event_type, user_id) \
+    let add = format!(
+        "added AS (INSERT INTO user_day (at, event_type, user_id) \
                  SELECT {at}, kind, user_id FROM (SELECT event_type AS kind, user_id FROM chosen \
                    UNION SELECT 0::int2, user_id FROM chosen) AS both_kinds ORDER BY 2, 3 \
                  ON CONFLICT DO NOTHING RETURNING event_type), \
            counted AS (INSERT INTO series (minutes, event_type, at, count, users) \
                  SELECT {minutes}, event_type, {at}, 0, count(*) FROM added GROUP BY event_type ORDER BY 2 \
-                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = series.users + excluded.users) \
+                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = series.users + excluded.users)"
+    );
+    with_some_users(transaction, hour, after, &add)
+}
+
+/// Does something, named statements of WITH, to `chosen`: the next users of an hour behind a type and user, each with a type.
+/// Answers the last of them where there may be more.
+pub(super) fn with_some_users(
+    transaction: &mut Transaction<'_>,
+    hour: i64,
+    (kind, user): (i16, String),
+    done: &str,
+) -> Result<Option<(i16, String)>, Failure> {
+    let sql = format!(
+        "WITH chosen AS MATERIALIZED (SELECT event_type, user_id FROM user_hour \
+                 WHERE hour = {hour} AND (event_type, user_id) > ($1::int2, $2::text) \
+                 ORDER BY event_type, user_id LIMIT {OPEN_DAY_USERS_STEP}), {done} \
          SELECT event_type, user_id, (SELECT count(*) FROM chosen) FROM chosen ORDER BY 1 DESC, 2 DESC LIMIT 1"
     );
     let row = transaction.query_opt(&sql, &[&kind, &user])?;

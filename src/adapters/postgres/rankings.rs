@@ -321,8 +321,7 @@ fn hours(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoi
         let ranges: Vec<String> = cover.raw.iter().map(|range| format!("({})", during("event_time", range))).collect();
         let raw = format!("SELECT count(*) FROM events WHERE ({}){}", ranges.join(" OR "), kind.of_rows);
         point.count += reading.query(&raw, &[])?.first().map_or(0, |row| number(row, 0));
-        let users = distinct_users(cover, &kind);
-        point.users = reading.query(&users, &[])?.first().map_or(0, |row| number(row, 0));
+        point.users = distinct_users(reading, cover, &kind)?;
     }
     Ok(points)
 }
@@ -359,7 +358,7 @@ fn count_users(session: &mut Session, cover: &Cover) -> Result<u64, postgres::Er
             return Ok(users);
         }
     }
-    Ok(reading.query(&distinct_users(cover, &kind), &[])?.first().map_or(0, |row| number(row, 0)))
+    distinct_users(&mut reading, cover, &kind)
 }
 
 /// The conditions of a type, each with its AND.
@@ -378,10 +377,10 @@ fn of_type(kind: Option<EventType>) -> OfType {
     }
 }
 
-fn distinct_users(cover: &Cover, kind: &OfType) -> String {
-    let hours = cover.hours.clone().unwrap_or(0..0);
-    let seen = seen_users(std::slice::from_ref(&hours), &cover.raw, kind).unwrap_or_default();
-    format!("SELECT count(*) FROM (SELECT DISTINCT user_id FROM ({seen}) AS seen) AS u")
+fn distinct_users(reading: &mut Reading<'_>, cover: &Cover, kind: &OfType) -> Result<u64, postgres::Error> {
+    let Some(seen) = seen_users(cover.hours.as_slice(), &cover.raw, kind) else { return Ok(0) };
+    let sql = format!("SELECT count(*) FROM (SELECT DISTINCT user_id FROM ({seen}) AS seen) AS u");
+    Ok(reading.query(&sql, &[])?.first().map_or(0, |row| number(row, 0)))
 }
 
 /// `SELECT user_id` of hours and of raw rows, some more than once; `None` where there are neither.

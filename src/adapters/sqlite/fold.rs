@@ -10,9 +10,9 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
 use super::writer::SqliteWriter;
-use super::{open_day, rankings, user_sets};
+use super::{open_day, rankings};
 use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, RollupRow, forget_sets_sql, forget_sql, kinds, local_days, minutes_sql, points_of,
+    CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of,
 };
 use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, SPAN_DAYS};
 use crate::ports::{Interval, SeriesQuery};
@@ -33,7 +33,7 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let opened = open_day::keep(writer, zone);
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
-    let sets = user_sets::keep(writer, &has_time);
+    let sets = make_sets(writer, &has_time);
     opened?;
     Ok(folded? | hours? | days? | sets?)
 }
@@ -246,7 +246,6 @@ fn count_hour(writer: &mut SqliteWriter, at: i64) -> Result<bool> {
             open_day::add_users_at_once(&transaction, &days, at)?;
         }
         transaction.execute_batch(&forget_sql(at.div_euclid(60)))?;
-        transaction.execute_batch(&forget_sets_sql(at.div_euclid(60)))?;
         write_points(&transaction, &points)?;
         transaction.commit()?;
         Ok(true)

@@ -100,21 +100,30 @@ pub(super) fn add_users_at_once(transaction: &Transaction<'_>, days: &[Range<i64
     Ok(())
 }
 
-/// The next ones behind a type and user; the last of them where there may be more.
-fn add_some(
+/// A user of an hour, with a type.
+pub(super) type OfHour = (i64, String);
+
+/// The next users of an hour behind one; and the last of them where there may be more.
+pub(super) fn some_users(
     transaction: &Transaction<'_>,
-    day: &Range<i64>,
     hour: i64,
-    (kind, user): (i64, String),
-) -> Result<Option<(i64, String)>> {
+    (kind, user): OfHour,
+) -> Result<(Vec<OfHour>, Option<OfHour>)> {
     let mut some = transaction.prepare_cached(
         "SELECT event_type, user_id FROM user_hour WHERE hour = ?1 AND (event_type, user_id) > (?2, ?3) \
          ORDER BY event_type, user_id LIMIT ?4",
     )?;
     let of_row = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    let some = some
-        .query_map(params![hour, kind, user, OPEN_DAY_USERS_STEP], of_row)?
-        .collect::<Result<Vec<(i64, String)>>>()?;
+    let some =
+        some.query_map(params![hour, kind, user, OPEN_DAY_USERS_STEP], of_row)?.collect::<Result<Vec<OfHour>>>()?;
+    let is_full = some.len() as i64 == OPEN_DAY_USERS_STEP;
+    let last = some.last().filter(|_| is_full).cloned();
+    Ok((some, last))
+}
+
+/// The next ones behind a type and user; the last of them where there may be more.
+fn add_some(transaction: &Transaction<'_>, day: &Range<i64>, hour: i64, after: OfHour) -> Result<Option<OfHour>> {
+    let (some, last) = some_users(transaction, hour, after)?;
     let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO user_day VALUES (?1, ?2, ?3)")?;
     let mut added = [0i64; 6];
     for (kind, user) in &some {
@@ -129,6 +138,5 @@ fn add_some(
     for (kind, users) in added.into_iter().enumerate().filter(|(_, users)| *users > 0) {
         count.execute(params![day.start - day.end, kind as i64, day.start, users])?;
     }
-    let is_full = some.len() as i64 == OPEN_DAY_USERS_STEP;
-    Ok(some.into_iter().next_back().filter(|_| is_full))
+    Ok(last)
 }

@@ -248,7 +248,7 @@ fn bucket(transaction: &Transaction<'_>, kind: Option<EventType>, cover: &Cover)
 pub(super) fn users(transaction: &Transaction<'_>, from_ms: i64, to_ms: i64) -> Result<u64> {
     let cover = cover(from_ms..to_ms, None);
     if let Some(hours) = &cover.hours {
-        let rest = |hours: &[Range<i64>]| seen_users(hours, &cover.raw);
+        let rest = |hours: &[Range<i64>]| seen_users(None, hours, &cover.raw);
         if let Some(users) = user_sets::count(transaction, hours, rest)? {
             return Ok(users);
         }
@@ -257,43 +257,25 @@ pub(super) fn users(transaction: &Transaction<'_>, from_ms: i64, to_ms: i64) -> 
 }
 
 /// `SELECT user_id` of hours and of raw rows, some more than once; `None` where there are neither.
-fn seen_users(hours: &[Range<i64>], raw: &[Range<i64>]) -> Option<String> {
-    let of_hours = hours
-        .iter()
-        .map(|Range { start, end }| format!("SELECT user_id FROM user_hour WHERE hour >= {start} AND hour < {end}"));
+fn seen_users(kind: Option<EventType>, hours: &[Range<i64>], raw: &[Range<i64>]) -> Option<String> {
+    let of_code = kind.map_or(String::new(), |kind| format!(" AND event_type = {}", kind as u8));
+    let of_name = kind.map_or(String::new(), |kind| format!(" AND event_type = '{}'", kind.name()));
+    let of_hours = hours.iter().map(|Range { start, end }| {
+        format!("SELECT user_id FROM user_hour WHERE hour >= {start} AND hour < {end}{of_code}")
+    });
     let of_rows = raw.iter().map(|Range { start, end }| {
-        format!("SELECT user_id FROM events WHERE event_time >= {start} AND event_time < {end} AND user_id IS NOT NULL")
+        format!(
+            "SELECT user_id FROM events \
+             WHERE event_time >= {start} AND event_time < {end}{of_name} AND user_id IS NOT NULL"
+        )
     });
     let all: Vec<String> = of_hours.chain(of_rows).collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 
 fn distinct_users(transaction: &Transaction<'_>, kind: Option<EventType>, cover: &Cover) -> Result<u64> {
-    let hours = cover.hours.clone().unwrap_or(0..0);
-    let mut ranges = cover.raw.iter().cloned().chain([0..0, 0..0]);
-    let (one, other) = (ranges.next().unwrap_or(0..0), ranges.next().unwrap_or(0..0));
-    transaction
-        .prepare_cached(
-            "SELECT count(*) FROM (\
-               SELECT user_id FROM user_hour WHERE hour >= ?1 AND hour < ?2 AND (?7 IS NULL OR event_type = ?7) \
-               UNION SELECT user_id FROM events WHERE event_time >= ?3 AND event_time < ?4 \
-                 AND (?8 IS NULL OR event_type = ?8) AND user_id IS NOT NULL \
-               UNION SELECT user_id FROM events WHERE event_time >= ?5 AND event_time < ?6 \
-                 AND (?8 IS NULL OR event_type = ?8) AND user_id IS NOT NULL)",
-        )?
-        .query_row(
-            params![
-                hours.start,
-                hours.end,
-                one.start,
-                one.end,
-                other.start,
-                other.end,
-                kind.map(|kind| kind as u8),
-                kind.map(EventType::name)
-            ],
-            |row| number(row, 0),
-        )
+    let Some(seen) = seen_users(kind, cover.hours.as_slice(), &cover.raw) else { return Ok(0) };
+    transaction.query_row(&format!("SELECT count(DISTINCT user_id) FROM ({seen})"), [], |row| number(row, 0))
 }
 
 fn number(row: &Row<'_>, column: usize) -> Result<u64> {
