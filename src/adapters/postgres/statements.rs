@@ -249,39 +249,27 @@ fn regain(table: &str, minutes: u8) -> String {
     )
 }
 
+/// `unnest` of the parameters from `first` on.
+fn unnest(first: usize, types: &[&str]) -> String {
+    let arrays: Vec<String> = (first..).zip(types).map(|(at, of)| format!("${at}::{of}[]")).collect();
+    format!("unnest({})", arrays.join(", "))
+}
+
 /// Likes and their log, from parameter `first` on; the posts have rows, and they are locked.
 fn write_likes(gate: &str, stream: &str, first: usize) -> String {
-    let p = |at: usize| format!("${}", first + at - 1);
     let and = gate.replacen("WHERE", "AND", 1);
+    let added = unnest(first, &["text", "text", "timestamptz"]);
+    let removed = unnest(first + 3, &["text", "text"]);
+    let posts = unnest(first + 5, &["text", "int8", "int8"]);
+    let log = unnest(first + 8, &["int8", "text", "text", "text", "int8", "int8", "timestamptz", "timestamptz"]);
     format!(
-        "added AS (INSERT INTO post_like (user_id, post_id, liked_at) \
-                 SELECT * FROM unnest({}::text[], {}::text[], {}::timestamptz[]) {gate} \
+        "added AS (INSERT INTO post_like (user_id, post_id, liked_at) SELECT * FROM {added} {gate} \
                  ON CONFLICT (post_id, user_id) DO UPDATE SET liked_at = excluded.liked_at), \
-         removed AS (DELETE FROM post_like WHERE ctid = ANY (ARRAY(SELECT l.ctid \
-                 FROM unnest({}::text[], {}::text[]) AS gone(u, p) CROSS JOIN LATERAL \
-                   (SELECT ctid FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l)) {and}), \
-         stat AS (UPDATE post_stat SET like_count = n, version = v \
-                 FROM unnest({}::text[], {}::int8[], {}::int8[]) AS new(p, n, v) WHERE post_id = p {and}), \
+         removed AS (DELETE FROM post_like WHERE ctid = ANY (ARRAY(SELECT l.ctid FROM {removed} AS gone(u, p) \
+                 CROSS JOIN LATERAL (SELECT ctid FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l)) {and}), \
+         stat AS (UPDATE post_stat SET like_count = n, version = v FROM {posts} AS new(p, n, v) WHERE post_id = p {and}), \
          log AS (INSERT INTO post_like_log (stream, position, post_id, user_id, action, like_count, version, changed_at, \
-                                happened_at) \
-                 SELECT {stream}::uuid, * FROM unnest({}::int8[], {}::text[], {}::text[], {}::text[], {}::int8[], {}::int8[], \
-                                      {}::timestamptz[], {}::timestamptz[]) {gate})",
-        p(1),
-        p(2),
-        p(3),
-        p(4),
-        p(5),
-        p(6),
-        p(7),
-        p(8),
-        p(9),
-        p(10),
-        p(11),
-        p(12),
-        p(13),
-        p(14),
-        p(15),
-        p(16)
+                                happened_at) SELECT {stream}::uuid, * FROM {log} {gate})"
     )
 }
 /// Of an open transaction; the stream is the last parameter.

@@ -89,33 +89,17 @@ pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Wa
     }))
 }
 
-/// Why a batch was not applied at once.
+/// What became of a batch that was to be applied at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Missed {
-    /// One of its hours may be folded.
+pub(super) enum AtOnce {
+    Applied,
+    /// One of its hours may be folded: nothing was done.
     Late,
-    /// Somebody else changed likes of its posts since they were seen.
+    /// Somebody else changed likes of its posts since they were seen: nothing was done.
     Changed,
 }
 
-/// What a batch writes beside rows, rollups and users where it has likes.
-pub(super) struct SeenLikes {
-    /// The posts, sorted, and the versions that they were seen at.
-    pub(super) posts: Vec<String>,
-    pub(super) versions: Vec<i64>,
-    pub(super) writes: Vec<Array>,
-}
-
-impl SeenLikes {
-    pub(super) fn of(state: &LikeState, writes: Vec<Array>) -> SeenLikes {
-        let mut seen: Vec<(&str, i64)> = state.posts.iter().map(|(post, _, version)| (&**post, *version)).collect();
-        seen.sort_unstable();
-        let (posts, versions) = seen.into_iter().map(|(post, version)| (post.to_owned(), version)).unzip();
-        SeenLikes { posts, versions, writes }
-    }
-}
-
-/// The likes of a batch as they are now, locking nothing; nothing where a post has no row.
+/// The likes of a batch as they are now, locking nothing, posts in their order; nothing where a post has no row.
 pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<LikeState>, Failure> {
     session.plan_for_batches()?;
     let see = session.prepared(sql::SEE_LIKES.as_str())?;
@@ -126,20 +110,22 @@ pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<L
             None => seen.posts.push((row.get(1), row.get(2), row.get(3))),
         }
     }
+    seen.posts.sort_unstable();
     Ok((seen.posts.len() == claim.posts.len()).then_some(seen))
 }
 
-/// A whole batch in one statement, or nothing of it.
+/// A whole batch in one statement, or nothing of it. `likes`: what follows the hour among the statement's parameters, none for a
+/// batch without likes.
 pub(super) fn apply_all(
     session: &mut Session,
     fence: Fence,
     rollups: &[Array],
     events: &[Array],
     first_hour: i64,
-    likes: Option<&SeenLikes>,
-) -> Result<Result<(), Missed>, Failure> {
+    likes: &[Array],
+) -> Result<AtOnce, Failure> {
     session.plan_for_batches()?;
-    let sql = if likes.is_some() { &sql::APPLY_LIKES } else { &sql::APPLY_ALL };
+    let sql = if likes.is_empty() { &sql::APPLY_ALL } else { &sql::APPLY_LIKES };
     let statement = session.prepared(sql.as_str())?;
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
@@ -153,20 +139,17 @@ pub(super) fn apply_all(
         &fence.erased,
         &first_hour,
     ]);
-    if let Some(likes) = likes {
-        values.extend([&likes.posts as &(dyn ToSql + Sync), &likes.versions]);
-        values.extend(params(likes.writes.iter()));
-    }
+    values.extend(params(likes.iter()));
     let row = session.client.query_one(&statement, &values)?;
     let (is_moved, folded_hour, is_as_seen): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
     if is_moved {
-        return Ok(Ok(()));
+        return Ok(AtOnce::Applied);
     }
     if !is_as_seen {
-        return Ok(Err(Missed::Changed));
+        return Ok(AtOnce::Changed);
     }
     if folded_hour >= first_hour {
-        return Ok(Err(Missed::Late));
+        return Ok(AtOnce::Late);
     }
     Err(StoreError::Fenced { found: watermark(session, fence.stream)? }.into())
 }

@@ -15,7 +15,7 @@ use super::connect::{Dialer, Failure, Link, Session};
 use super::encode::{Array, Field, arrays_of, copy_of};
 use super::erase;
 use super::statements as sql;
-use super::transaction::{self, Claim, Claimed, EventRows, Fence, Missed, SeenLikes, Statement, Writes};
+use super::transaction::{self, AtOnce, Claim, Claimed, EventRows, Fence, Statement, Writes};
 use super::{fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
@@ -85,15 +85,16 @@ impl PostgresWriter {
     /// Applies a batch, or tries it and rolls back.
     fn run(&mut self, draft: Draft<'_>, fence: Option<Fence>, deadline: Instant) -> Result<Verdicts, Failure> {
         self.ensure_days(&draft, deadline)?;
+        let actions = draft.actions(&[]);
         let is_plain = draft.client_ids.is_empty()
-            && !draft.actions(&[]).iter().any(Action::is_of_post)
+            && !actions.iter().any(Action::is_of_post)
             && draft.forgets.is_empty()
             && draft.erases.is_empty()
             && draft.dead.is_empty()
             && !draft.has_dropped()
             && draft.events().count() <= POSTGRES_UNNEST_ROWS_MAX;
         if let Some(fence) = fence.filter(|_| is_plain)
-            && let Some(verdicts) = self.run_at_once(&draft, fence, deadline)?
+            && let Some(verdicts) = self.run_at_once(&draft, &actions, fence, deadline)?
         {
             return Ok(verdicts);
         }
@@ -101,29 +102,30 @@ impl PostgresWriter {
     }
 
     /// Nothing where some of it is too late for that, or others change the same likes meanwhile: then only locks help.
-    fn run_at_once(&mut self, draft: &Draft<'_>, fence: Fence, deadline: Instant) -> Result<Option<Verdicts>, Failure> {
-        let actions = draft.actions(&[]);
-        let Some(seen) = self.see_likes(draft, &actions, deadline)? else { return Ok(None) };
-        let fold = fold_likes(&actions, &seen);
-        let effects = draft.effects(&actions, &fold, &mut self.users);
+    fn run_at_once(
+        &mut self,
+        draft: &Draft<'_>,
+        actions: &[Action<'_>],
+        fence: Fence,
+        deadline: Instant,
+    ) -> Result<Option<Verdicts>, Failure> {
+        let Some(seen) = self.see_likes(draft, actions, deadline)? else { return Ok(None) };
+        let fold = fold_likes(actions, &seen);
+        let effects = draft.effects(actions, &fold, &mut self.users);
         let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
         let first_hour = effects.rollups.first_hour();
-        let likes = (!actions.is_empty()).then(|| SeenLikes::of(&seen, like_arrays(draft, &fold)));
-        let apply = move |session: &mut Session| {
-            transaction::apply_all(session, fence, &rollups, &events, first_hour, likes.as_ref())
-        };
+        let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
+        let apply =
+            move |session: &mut Session| transaction::apply_all(session, fence, &rollups, &events, first_hour, &likes);
         match self.call(deadline, apply)? {
-            Ok(()) => {
+            AtOnce::Applied => {
                 self.users.commit();
-                Ok(Some(effects.verdicts))
+                return Ok(Some(effects.verdicts));
             }
-            Err(missed) => {
-                if missed == Missed::Changed {
-                    self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
-                }
-                Ok(None)
-            }
+            AtOnce::Changed => self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK,
+            AtOnce::Late => {}
         }
+        Ok(None)
     }
 
     /// The likes of a batch without locking them; nothing where that would be of no use.
@@ -511,6 +513,13 @@ fn write_likes(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> Option<S
     let mut values = boxed(None, like_arrays(draft, fold));
     values.push(Box::new(stream));
     Some(Statement { sql: sql::WRITE_LIKES.as_str(), values })
+}
+
+/// The posts as they were seen, by name and version, and what is written.
+fn seen_like_arrays(draft: &Draft<'_>, seen: &LikeState, fold: &LikeFold<'_>) -> Vec<Array> {
+    let posts = Array::texts(seen.posts.iter().map(|(post, ..)| post.as_str()));
+    let versions = Array::bigs(seen.posts.iter().map(|(.., version)| *version));
+    [posts, versions].into_iter().chain(like_arrays(draft, fold)).collect()
 }
 
 /// Rows of likes, posts and the log, in the order of the statements' parameters.
