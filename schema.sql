@@ -264,6 +264,47 @@ CREATE TABLE IF NOT EXISTS user_set (
 -- They hardly get smaller.
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
+-- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
+-- write the same names again and again. `add_rollup_deltas` adds it, from time to time, before every exact read, and before
+-- anything is folded or taken back: whoever sums rollups by SQL calls it first. Minutes say it all: those of a batch whose hours
+-- are kept without minutes are not put off.
+CREATE TABLE IF NOT EXISTS rollup_delta (
+    stream     uuid NOT NULL,
+    dimensions smallint[] NOT NULL,
+    minutes    bigint[] NOT NULL,
+    keys       text[] COLLATE "C" NOT NULL,
+    counts     bigint[] NOT NULL
+) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
+
+-- Adds everything that was put off by whichever instance; no hour is folded meanwhile. Of two at once the second waits for the rows
+-- that the first one takes, before it has any of rollups.
+CREATE OR REPLACE FUNCTION add_rollup_deltas() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    names bigint;
+BEGIN
+    IF NOT EXISTS (SELECT FROM rollup_delta) THEN
+        RETURN;
+    END IF;
+    -- Tables in the order in which batches write them.
+    WITH f AS MATERIALIZED (SELECT FROM rollup_folded FOR SHARE),
+        taken AS (DELETE FROM rollup_delta WHERE EXISTS (SELECT FROM f) RETURNING *),
+        d AS MATERIALIZED (SELECT stream, dimension, minute, key COLLATE "C" AS key, sum(count)::bigint AS count
+                             FROM taken CROSS JOIN unnest(dimensions, minutes, keys, counts) AS r(dimension, minute, key, count)
+                            GROUP BY 1, 2, 3, 4),
+        m AS (INSERT INTO rollup_minute (dimension, bucket, key, count)
+              SELECT dimension, minute, key, sum(count) FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+              ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count),
+        h AS (INSERT INTO rollup_hour (dimension, bucket, key, count)
+              SELECT dimension, minute / 60, key, sum(count) FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+              ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count),
+        t AS (INSERT INTO rollup_total (stream, dimension, key, count)
+              SELECT stream, dimension, CASE dimension WHEN 1 THEN key ELSE '' END, sum(count)
+                FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+              ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)
+    SELECT count(*) INTO names FROM d;
+END
+$$;
+
 -- Ids that clients chose, in two generations; `event_id_current` names the one that is written.
 CREATE TABLE IF NOT EXISTS event_id_a (event_id uuid PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS event_id_b (event_id uuid PRIMARY KEY);

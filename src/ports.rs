@@ -129,7 +129,7 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
 /// - **L10** Data that is refused is `Poison`, found by `probe`, which stores nothing; what is set aside is a row of
 ///   `dead_letter` and a verdict, and the rest of its batch is stored.
-/// - **L11** Rows = Σ rollups: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals by stream;
+/// - **L11** Rows = Σ rollups, once it is added up: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals by stream;
 ///   `user_hour` holds each hour, type and user once.
 /// - **L12** `count` is exact for every filter and range.
 /// - **L13** `top` ranks by score, then name (bytewise), only positive scores, over exactly its window's buckets.
@@ -158,6 +158,7 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 /// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
 ///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
 ///   `Poison`: kept as a dead letter, counted nowhere.
+/// - **L26** What `apply` has yet to add to rollups is in every answer and added once, whoever calls `add_up` and whenever.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -252,6 +253,10 @@ pub trait LedgerWriter: Send {
 
     /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
+
+    /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it all the same. Called every
+    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS), by any number of instances.
+    fn add_up(&mut self) -> Result<(), StoreError>;
 
     /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of
     /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
@@ -571,7 +576,8 @@ pub struct LiveTop {
 pub struct Snapshot {
     /// Every stream the ledger knows.
     pub watermarks: Vec<(Uuid, Watermark)>,
-    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count.
+    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count. A name may have several rows, which
+    /// add up; of hours as well.
     pub minutes: Vec<(Dimension, i64, String, i64)>,
     /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
     /// `minutes` covers too.

@@ -22,6 +22,8 @@ pub struct Rollups {
     pub hours: Vec<RollupRow>,
     /// Sums by dimension, for types by name too; else the name is empty.
     pub totals: Vec<(Dimension, Box<str>, i64)>,
+    /// Some hours have counts whose minutes are not kept any more.
+    pub has_older: bool,
 }
 
 impl Rollups {
@@ -41,6 +43,8 @@ pub fn split_rollups(tally: Tally, now_ms: i64) -> Rollups {
         rollups.hours.push(RollupRow { dimension: at.dimension, bucket: hour, key: at.key.clone(), count });
         if at.minute > oldest_minute {
             rollups.minutes.push(RollupRow { dimension: at.dimension, bucket: at.minute, key: at.key, count });
+        } else {
+            rollups.has_older = true;
         }
     }
     rollups.hours.sort_unstable();

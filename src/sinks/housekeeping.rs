@@ -1,4 +1,4 @@
-//! Housekeeping of the ledger, about once a minute: on a thread and a connection of its own, beside the sink.
+//! Housekeeping of the ledger, about once a minute, and every few seconds what batches have put off: on a thread and a connection of its own, beside the sink.
 //!
 //! No batch waits for more than one of its steps, and no failure of it, of whatever kind, reaches the sink: it is logged,
 //! counted, and comes round again; a batch that needs what is missing says so itself. It rests while the sink does not
@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{LedgerSink, Level, SinkState, Steady, Trust};
-use crate::limits::JOURNAL_KEEP_MS;
+use crate::limits::{ADD_UP_EVERY_MS, JOURNAL_KEEP_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -44,20 +44,32 @@ impl Housekeeping {
 
     fn run(&mut self) {
         let status = self.sink.status.clone();
-        let mut steady = Steady::default();
+        let (mut steady, mut due) = (Steady::default(), Instant::now());
         while !status.is_stopping() {
             if status.state() != SinkState::Following {
                 status.sleep(LOOK_EVERY);
                 continue;
             }
             let now = Instant::now();
-            let trust = steady.look(now, self.sink.clock.now_ms());
-            if catch_unwind(AssertUnwindSafe(|| self.tend(now, trust))).is_err() {
+            let turn = || {
+                self.add_up();
+                if now >= due {
+                    due = now + EVERY;
+                    let trust = steady.look(now, self.sink.clock.now_ms());
+                    self.tend(now, trust);
+                }
+            };
+            if catch_unwind(AssertUnwindSafe(turn)).is_err() {
                 self.writer = None;
                 self.report::<()>(Err(StoreError::Fatal("it panicked; the log has the place".into())));
             }
-            status.sleep(EVERY);
+            status.sleep(Duration::from_millis(ADD_UP_EVERY_MS));
         }
+    }
+
+    /// Adds to rollups what batches have put off.
+    pub fn add_up(&mut self) {
+        self.call(|writer| writer.add_up());
     }
 
     /// One turn: all that is due.

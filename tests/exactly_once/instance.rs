@@ -180,6 +180,7 @@ impl Instance {
     /// The same at a time, with a wall clock that is trusted so far.
     pub(crate) fn keep_house_at(&mut self, now: Instant, trust: Trust) {
         if self.ledger.is_some() {
+            self.housekeeping.add_up();
             self.housekeeping.tend(now, trust);
         }
     }

@@ -221,7 +221,7 @@ impl<'s> World<'s> {
     }
 
     fn keep_house(&mut self, line: usize) {
-        let fault = self.fault(&[Call::Maintain], Call::Maintain);
+        let fault = self.fault(&[Call::Maintain, Call::AddUp], Call::Maintain);
         let instance = &mut self.lines[line].instance;
         if let Some((call, fault)) = fault {
             instance.to_ledger.next(call, fault);

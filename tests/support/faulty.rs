@@ -34,6 +34,7 @@ pub(crate) enum Call {
     Snapshot,
     State,
     Fold,
+    AddUp,
     Rebuild,
     /// Everything that only answers questions of users.
     Read,
@@ -301,6 +302,10 @@ impl LedgerWriter for FaultyLedgerWriter {
 
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         self.faults.pass(Call::Maintain, || self.inner.maintain(now_ms))
+    }
+
+    fn add_up(&mut self) -> Result<(), StoreError> {
+        self.faults.pass(Call::AddUp, || self.inner.add_up())
     }
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {

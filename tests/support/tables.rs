@@ -6,6 +6,9 @@ pub(crate) type Rows = Vec<Vec<String>>;
 
 pub(crate) fn of_postgres(url: &str, sql: &str) -> Rows {
     let mut client = ::postgres::Client::connect(url, ::postgres::NoTls).expect("connects");
+    if sql.contains("rollup_") && !sql.contains("rollup_delta") && sql.trim_start().starts_with("SELECT") {
+        client.batch_execute("SELECT add_rollup_deltas()").expect("adds up");
+    }
     let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     let rows = messages.iter().filter_map(|message| match message {
         ::postgres::SimpleQueryMessage::Row(row) => {

@@ -12,7 +12,7 @@ use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
-use super::{open_day, rankings};
+use super::{deltas, open_day, rankings};
 use crate::ledger_fold::{CountedPoint, HOUR_MS, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of};
 use crate::limits::{
     COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
@@ -68,11 +68,12 @@ impl Begun {
 /// Some names of one hour into its day, or of one day into its span; false where there is nothing to fold.
 fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
-    // Waits for batches under way, and keeps others off until the day has what is folded.
+    // Waits for batches under way, and keeps others off until the day has what is folded: none has anything left to add then.
     let row = transaction.query_one(
         "SELECT until_hour, until_day, hour_dimension, hour_key, day_dimension, day_key FROM rollup_folded FOR UPDATE",
         &[],
     )?;
+    deltas::add_within(&mut transaction)?;
     let (until_hour, until_day): (i64, i64) = (row.get(0), row.get(1));
     let begun = |at: i64| Begun { dimension: row.get(at as usize), key: row.get(at as usize + 1) };
     let next = |transaction: &mut Transaction<'_>, from: i64, end: i64| {

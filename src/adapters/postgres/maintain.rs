@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::connect::{Failure, Session};
+use super::deltas;
 use crate::ledger_fold::minutes_gone_sql;
 use crate::limits::{
     ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS,
@@ -31,6 +32,7 @@ pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failur
     let days: Vec<i64> = (today..=today + PARTITIONS_AHEAD_DAYS).collect();
     ensure_partitions(session, &days)?;
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
+    deltas::add(session)?;
     session.client.batch_execute(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;
     delete_in_steps(session, "rollup_minute", "dimension > 0 AND bucket <= $1", oldest_minute)?;
     delete_in_steps(session, "recent_forgotten", "at < $1", now_ms - RECENT_SEARCHES_MS)?;

@@ -4,6 +4,7 @@
 //! schema, the statements of a batch, reads on an r2d2 pool. What a batch means is decided in `ledger_fold`.
 
 mod connect;
+mod deltas;
 mod encode;
 mod erase;
 mod export;

@@ -11,7 +11,7 @@ use postgres::types::ToSql;
 use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
-use super::user_sets;
+use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, besides, cover, known_points, known_sql, leaders,
@@ -58,6 +58,7 @@ fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> 
 }
 
 pub(super) fn ranking(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, Failure> {
+    deltas::add(session)?;
     in_time(rank(session, query, now_ms))
 }
 
@@ -230,6 +231,7 @@ pub(super) fn literal(ms: i64) -> String {
 }
 
 pub(super) fn series(session: &mut Session, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, Failure> {
+    deltas::add(session)?;
     in_time(read_series(session, query))
 }
 

@@ -8,7 +8,7 @@ use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::{rankings, transaction};
+use super::{deltas, rankings, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
     Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
@@ -67,6 +67,7 @@ fn snapshot_of(session: &mut Session) -> Result<Transaction<'_>, Failure> {
 
 pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, Failure> {
     let plan = plan_count(filter);
+    deltas::add(session)?;
     let mut transaction = snapshot_of(session)?;
     let mut total = 0;
     let folded = rankings::folded(&mut transaction)?;
@@ -131,6 +132,7 @@ fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMa
 }
 
 pub(super) fn top(session: &mut Session, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, Failure> {
+    deltas::add(session)?;
     if let Some(top) = rankings::top(session, query, now_ms)? {
         return Ok(top);
     }
@@ -242,11 +244,16 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
         })
         .collect();
     let minute = now_ms.div_euclid(60_000) - LIVE_MINUTES_KEPT;
-    let minutes = rollup_rows(&mut transaction, "rollup_minute", minute)?;
+    let minutes = rollup_rows(&mut transaction, "rollup_minute", 1, minute)?;
     let hour = now_ms.div_euclid(HOUR_MS) - (LIVE_DAYS_KEPT + 1) * 24;
-    let hours = rollup_rows(&mut transaction, "rollup_hour", hour)?;
-    let totals = transaction
-        .query("SELECT dimension, key, sum(count)::int8 FROM rollup_total GROUP BY 1, 2 ORDER BY 1, 2", &[])?;
+    let hours = rollup_rows(&mut transaction, "rollup_hour", 60, hour)?;
+    let totals = format!(
+        "SELECT dimension, key, sum(count)::int8 FROM (SELECT dimension, key, count FROM rollup_total UNION ALL \
+           SELECT dimension, CASE dimension WHEN 1 THEN key ELSE '' END, count FROM ({}) AS deltas) AS sums \
+         GROUP BY 1, 2 ORDER BY 1, 2",
+        deltas::rows_sql(1)
+    );
+    let totals = transaction.query(&totals, &[])?;
     let totals = totals.iter().filter_map(|row| Some((dimension(row.get(0))?, row.get(1), row.get(2)))).collect();
     let user_minutes = sketches(
         &mut transaction,
@@ -273,17 +280,19 @@ fn sketches(transaction: &mut Transaction<'_>, sql: &str, after: i64) -> Result<
     Ok(sketches.into_iter().collect())
 }
 
-/// Rows of buckets newer than `after`.
+/// Rows of buckets newer than `after`, then what is yet to be added to them: a snapshot writes nothing.
 fn rollup_rows(
     transaction: &mut Transaction<'_>,
     table: &str,
+    minutes: i64,
     after: i64,
 ) -> Result<Vec<(Dimension, i64, String, i64)>, Failure> {
-    let sql = format!(
-        "SELECT dimension, bucket, key, count FROM {table} WHERE (dimension BETWEEN 1 AND 8 OR dimension BETWEEN 14 AND 16) AND bucket > $1 \
-         ORDER BY dimension, bucket, key"
-    );
-    let rows = transaction.query(&sql, &[&after])?;
+    let listed = "(dimension BETWEEN 1 AND 8 OR dimension BETWEEN 14 AND 16) AND bucket > $1";
+    let sql =
+        format!("SELECT dimension, bucket, key, count FROM {table} WHERE {listed} ORDER BY dimension, bucket, key");
+    let mut rows = transaction.query(&sql, &[&after])?;
+    let deltas = format!("SELECT * FROM ({}) AS deltas WHERE {listed}", deltas::rows_sql(minutes));
+    rows.extend(transaction.query(&deltas, &[&after])?);
     Ok(rows.iter().filter_map(|row| Some((dimension(row.get(0))?, row.get(1), row.get(2), row.get(3)))).collect())
 }
 

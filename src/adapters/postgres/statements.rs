@@ -1,6 +1,7 @@
 //! The statements of a batch.
 //!
-//! Small batches are one statement and one round trip: moving the watermark gates every insert of it. Larger ones and
+//! Small batches are one statement and one round trip: moving the watermark gates every insert of it. What they add to rollups
+//! is put off (see `deltas`). Larger ones and
 //! those that first have to read (ids, likes) are a transaction that shares its pieces. Rows of rollups come sorted,
 //! so that instances lock them in one order.
 
@@ -14,19 +15,26 @@ fn adding_to(table: &str) -> String {
 }
 
 /// Arrays of rollups, users and totals come first in every statement that has them.
-fn rollups(gate: &str) -> String {
+fn rollups() -> String {
     format!(
         "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {gate} {}), \
+                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {}), \
          h AS (INSERT INTO rollup_hour (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {gate} {}), \
-         u AS (INSERT INTO user_hour (hour, event_type, user_id) \
-                 SELECT * FROM unnest($9::int8[], $10::int2[], $11::text[]) {gate} ON CONFLICT DO NOTHING), \
+                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {}), \
+         {}, \
          t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
-                 SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) {gate} \
+                 SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) \
                  ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)",
         adding_to("rollup_minute"),
         adding_to("rollup_hour"),
+        users(9, ""),
+    )
+}
+
+fn users(first: usize, gate: &str) -> String {
+    format!(
+        "u AS (INSERT INTO user_hour (hour, event_type, user_id) SELECT * FROM {} {gate} ON CONFLICT DO NOTHING)",
+        unnest(first, &["int8", "int2", "text"])
     )
 }
 
@@ -62,12 +70,27 @@ pub(super) static STORE_LATE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn events(gate: &str) -> String {
-    format!(
-        "e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM unnest($16::uuid[], $17::text[], $18::text[], \
-                 $19::text[], $20::int8[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], \
-                 $26::int8[], $27::jsonb[], $28::timestamptz[], $29::timestamptz[]) {gate})"
-    )
+fn events(first: usize, gate: &str) -> String {
+    let rows = unnest(
+        first,
+        &[
+            "uuid",
+            "text",
+            "text",
+            "text",
+            "int8",
+            "text",
+            "text",
+            "text",
+            "text",
+            "text",
+            "int8",
+            "jsonb",
+            "timestamptz",
+            "timestamptz",
+        ],
+    );
+    format!("e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM {rows} {gate})")
 }
 
 /// From parameter `first` on: a watermark's new position and checksum, its stream and what they were, and the latest erasure that
@@ -83,39 +106,42 @@ fn move_watermark(first: usize) -> String {
 
 const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
 
-/// A whole batch of hours from $36 on. Answers whether the watermark was moved, which it is not where it is another, or somebody
-/// was erased that the writer does not know of, or one of the hours may be folded, or likes are not as they were seen; the last
-/// hour that may be folded; and whether likes are as they were seen.
+/// A whole batch of hours from $28 on, whose minutes are put off. Answers whether the watermark was moved, which it is not where
+/// it is another, or somebody was erased that the writer does not know of, or one of the hours may be folded, or likes are not as
+/// they were seen; the last hour that may be folded; and whether likes are as they were seen.
 fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
     format!(
-        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $36 AND {is_as_seen} RETURNING 1), \
-         {}, {}{likes} SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
-        move_watermark(30),
-        events(GATE),
-        rollups(GATE)
+        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $28 AND {is_as_seen} RETURNING stream), \
+         {}, {}, \
+         d AS (INSERT INTO rollup_delta (stream, dimensions, minutes, keys, counts) \
+                 SELECT stream, $1::int2[], $2::int8[], $3::text[], $4::int8[] FROM w){likes} \
+         SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
+        move_watermark(22),
+        events(8, GATE),
+        users(5, GATE),
     )
 }
 
 /// A batch without likes.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all(FOLDED, "true", ""));
-/// A batch with likes of posts $37, which were seen at versions $38: whatever changes the likes of a post changes its version.
+/// A batch with likes of posts $29, which were seen at versions $30: whatever changes the likes of a post changes its version.
 pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
-    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $38::int8[]";
+    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $30::int8[]";
     // Posts before the folded hour, as in a transaction: whoever holds the one waits for the other, and none for both.
-    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($37::text[]) \
+    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($29::text[]) \
            ORDER BY post_id FOR UPDATE), \
          f AS MATERIALIZED (SELECT until_hour FROM rollup_folded WHERE (SELECT count(*) FROM l) >= 0 FOR SHARE)";
-    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$32", 39)))
+    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$24", 31)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
 pub(super) static PREPARE_MOVE: LazyLock<String> =
     LazyLock::new(|| format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS {}", move_watermark(1)));
 /// Events, rollups and users of an open transaction; answers the last hour that may be folded.
 pub(super) static STORE: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(""), rollups("")));
+    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(16, ""), rollups()));
 /// Rollups and users, where the events went by COPY.
 pub(super) static STORE_ROLLUPS: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {FOLDED} SELECT until_hour FROM f", rollups("")));
+    LazyLock::new(|| format!("WITH {}, {FOLDED} SELECT until_hour FROM f", rollups()));
 pub(super) static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY events ({EVENT_COLUMNS}) FROM STDIN (FORMAT binary)"));
 

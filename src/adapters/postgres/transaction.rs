@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
-use super::erase;
 use super::statements as sql;
+use super::{deltas, erase};
 use crate::ledger_fold::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
@@ -66,6 +66,8 @@ pub(super) struct Writes {
     pub(super) events: EventRows,
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
+    /// Some of `others` take back what rollups hold of a deleted post.
+    pub(super) takes_back: bool,
     /// The first hour that has a rollup.
     pub(super) first_hour: i64,
     pub(super) others: Vec<Statement>,
@@ -114,13 +116,12 @@ pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<L
     Ok((seen.posts.len() == claim.posts.len()).then_some(seen))
 }
 
-/// A whole batch in one statement, or nothing of it. `likes`: what follows the hour among the statement's parameters, none for a
+/// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the statement's parameters, none for a
 /// batch without likes.
 pub(super) fn apply_all(
     session: &mut Session,
     fence: Fence,
-    rollups: &[Array],
-    events: &[Array],
+    rows: &[Array],
     first_hour: i64,
     likes: &[Array],
 ) -> Result<AtOnce, Failure> {
@@ -129,7 +130,7 @@ pub(super) fn apply_all(
     let statement = session.prepared(sql.as_str())?;
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
-    let mut values = params(rollups.iter().chain(events));
+    let mut values = params(rows.iter());
     values.extend([
         &position as &(dyn ToSql + Sync),
         &crc,
@@ -223,6 +224,10 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
 
 /// Writes everything else and ends the transaction.
 pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failure> {
+    // Now that posts are locked, and before there are rows of rollups that who adds up may wait for.
+    if writes.takes_back {
+        deltas::add_within(&mut session.client)?;
+    }
     let row = match &writes.events {
         EventRows::Arrays(events) => {
             let statement = session.prepared(sql::STORE.as_str())?;

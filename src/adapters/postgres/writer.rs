@@ -16,7 +16,7 @@ use super::encode::{Array, Field, arrays_of, copy_of};
 use super::erase;
 use super::statements as sql;
 use super::transaction::{self, AtOnce, Claim, Claimed, EventRows, Fence, Statement, Writes};
-use super::{fold, maintain, retire};
+use super::{deltas, fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
     Action, Belonging, Clearing, Draft, Effects, Erased, Folding, LikeFold, LikeState, MaybeErased, RollupRow,
@@ -101,7 +101,8 @@ impl PostgresWriter {
         self.run_in_steps(draft, fence, deadline)
     }
 
-    /// Nothing where some of it is too late for that, or others change the same likes meanwhile: then only locks help.
+    /// Nothing where some of it is too late for that, or others change the same likes meanwhile: then only locks help. Its
+    /// minutes are put off.
     fn run_at_once(
         &mut self,
         draft: &Draft<'_>,
@@ -112,11 +113,15 @@ impl PostgresWriter {
         let Some(seen) = self.see_likes(draft, actions, deadline)? else { return Ok(None) };
         let fold = fold_likes(actions, &seen);
         let effects = draft.effects(actions, &fold, &mut self.users);
-        let (rollups, events) = (rollup_arrays(fence.stream, &effects), arrays_of(&effects.rows));
+        if effects.rollups.has_older {
+            return Ok(None);
+        }
+        let minutes = columns(&effects.rollups.minutes);
+        let rows: Vec<Array> =
+            minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows)).collect();
         let first_hour = effects.rollups.first_hour();
         let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
-        let apply =
-            move |session: &mut Session| transaction::apply_all(session, fence, &rollups, &events, first_hour, &likes);
+        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
         match self.call(deadline, apply)? {
             AtOnce::Applied => {
                 self.users.commit();
@@ -307,6 +312,10 @@ impl LedgerWriter for PostgresWriter {
         Ok(())
     }
 
+    fn add_up(&mut self) -> Result<(), StoreError> {
+        self.call(deadline(), deltas::add).map_err(|failure| failure.error)
+    }
+
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
         fold::run(self, now_ms, zone).map_err(|failure| failure.error)
     }
@@ -335,10 +344,12 @@ fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects:
         write_forgets(draft),
     ];
     let places = give_up_places(stream, draft, effects);
+    let takes_back = !places.is_empty();
     let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).flatten().chain(places);
     Writes {
         events,
         rollups: rollup_arrays(stream, effects),
+        takes_back,
         first_hour: effects.rollups.first_hour(),
         others: others.collect(),
         erasing: going(draft),
@@ -413,12 +424,15 @@ fn columns(rows: &[RollupRow]) -> [Array; 4] {
     ]
 }
 
-fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
-    let users = [
+fn user_arrays(effects: &Effects<'_>) -> [Array; 3] {
+    [
         Array::bigs(effects.users.iter().map(|(hour, ..)| *hour)),
         Array::of(&Type::INT2, effects.users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),
         Array::texts(effects.users.iter().map(|(.., user)| *user)),
-    ];
+    ]
+}
+
+fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
     let totals = &effects.rollups.totals;
     let totals = [
         Array::of(&Type::UUID, totals.iter().map(|_| Field::Bytes(stream.as_bytes()))),
@@ -427,7 +441,7 @@ fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
         Array::bigs(totals.iter().map(|(.., count)| *count)),
     ];
     let (minutes, hours) = (columns(&effects.rollups.minutes), columns(&effects.rollups.hours));
-    minutes.into_iter().chain(hours).chain(users).chain(totals).collect()
+    minutes.into_iter().chain(hours).chain(user_arrays(effects)).chain(totals).collect()
 }
 
 fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync + Send>> {
