@@ -1,7 +1,7 @@
 //! The shared cache in Redis: an entry (hash), a mark, a lock and a fence for each key, everything by script.
 //!
 //! Keys: `et:{c<slot>}:` and `e:`, `x:`, `l:` or `f:` and the cache's own key; what belongs to one key shares a hash slot.
-//! Hints go through the channel `et:cache`: `s` or `r` and the key.
+//! Hints go through the channel `et:cache`: `s` or `r` and the key, `d` and a JSON list of keys that were deleted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -26,7 +26,6 @@ static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("sc
 static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/store.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/release.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/renew.lua")));
-static INVALIDATE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/invalidate.lua")));
 
 /// The cache's keys of one of its keys.
 struct Names {
@@ -173,15 +172,19 @@ impl SharedCache for RedisCache {
         self.fail(key, token, b"", 0).map(drop)
     }
 
+    /// Commands, no script: every like comes by here, and a script takes the server several times as long.
     fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
-        let call = |key: &&str| {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let mut pipeline = redis::pipe();
+        for key in keys {
             let names = Names::of(key);
-            let mut call = INVALIDATE.key(names.entry);
-            call.key(names.mark).key(names.lock).arg(CHANNEL).arg(*key);
-            call
-        };
-        let calls: Vec<ScriptInvocation<'_>> = keys.iter().map(call).collect();
-        self.invoke_all(&INVALIDATE, &calls).map(drop)
+            pipeline.unlink(&[names.entry, names.mark, names.lock]).ignore();
+        }
+        // Behind the deletions: whoever reads again finds nothing.
+        pipeline.publish(CHANNEL, format!("d{}", serde_json::json!(keys))).ignore();
+        self.0.read(|wire| wire.exchange(|connection| pipeline.exec(connection)))
     }
 
     fn watch(&self, on_change: Box<dyn Fn(Change<'_>) + Send>, stop: Arc<AtomicBool>) -> Result<(), StoreError> {
@@ -215,6 +218,10 @@ fn listen(client: &redis::Client, on_change: &dyn Fn(Change<'_>), stop: &AtomicB
                 match payload.split_at_checked(1) {
                     Some(("s", key)) => on_change(Change::Stored(key)),
                     Some(("r", key)) => on_change(Change::Removed(key)),
+                    Some(("d", keys)) => {
+                        let keys: Vec<String> = serde_json::from_str(keys).unwrap_or_default();
+                        keys.iter().for_each(|key| on_change(Change::Removed(key)));
+                    }
                     _ => {}
                 }
             }
