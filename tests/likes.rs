@@ -335,7 +335,9 @@ fn commits(bytes: &[u8], whole_batches: &mut Vec<Vec<u8>>) -> bool {
                 .is_some_and(|rest| rest.starts_with(b"\0"))
     };
     let executes = |name: &Vec<u8>| (0..bytes.len().saturating_sub(5)).any(|at| is_bind(at, name));
-    bytes.windows(7).any(|window| window == b"COMMIT\0") || whole_batches.iter().any(executes)
+    let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    // What adds up rollups commits by name too, and is no batch.
+    holds(b"COMMIT\0") && !holds(b"add_rollup_deltas") || whole_batches.iter().any(executes)
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, trigger: Option<&AtomicBool>) {

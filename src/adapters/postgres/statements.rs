@@ -177,11 +177,16 @@ pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM po
 pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 AS ms \
      FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
      CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l";
-/// Without a lock: likes of pairs and, without a user, posts $3 with their likes and versions, all of one moment.
+/// Without a lock, all of one moment: of posts $3 their likes and versions, without a user, and whether those are $4 at most; likes
+/// of pairs; and all likes of posts that have so few.
 pub(super) static SEE_LIKES: LazyLock<String> = LazyLock::new(|| {
+    let posts = "FROM unnest($3::text[], $4::int8[]) AS wanted(p, most) \
+         CROSS JOIN LATERAL (SELECT * FROM post_stat WHERE post_id = p OFFSET 0) AS stat";
     format!(
-        "SELECT NULL, post_id, like_count, version FROM post_stat WHERE post_id = ANY ($3::text[]) \
-         UNION ALL SELECT user_id, post_id, ms, NULL FROM ({READ_LIKES}) AS pairs"
+        "SELECT NULL, post_id, like_count, version, like_count <= most {posts} \
+         UNION ALL SELECT user_id, post_id, NULL, NULL, NULL FROM ({READ_LIKES}) AS pairs \
+         UNION ALL SELECT l.user_id, l.post_id, NULL, NULL, NULL {posts} \
+           CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND like_count <= most OFFSET 0) AS l"
     )
 });
 

@@ -11,7 +11,7 @@ use super::connect::{Failure, Session};
 use super::encode::Array;
 use super::statements as sql;
 use super::{deltas, erase};
-use crate::ledger_fold::{KeptPost, LikeState};
+use crate::ledger_fold::{KeptPost, LikeState, SeenLikes};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
 
@@ -101,19 +101,26 @@ pub(super) enum AtOnce {
     Changed,
 }
 
-/// The likes of a batch as they are now, locking nothing, posts in their order; nothing where a post has no row.
-pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<LikeState>, Failure> {
+/// Likes as they are now, locking nothing; nothing where a post has no row. Posts and pairs as [`KnownLikes`] asks for them.
+///
+/// [`KnownLikes`]: crate::ledger_fold::KnownLikes
+pub(super) fn see_likes(
+    session: &mut Session,
+    posts: &[(String, i64)],
+    pairs: &[(String, String)],
+) -> Result<Option<SeenLikes>, Failure> {
     session.plan_for_batches()?;
     let see = session.prepared(sql::SEE_LIKES.as_str())?;
-    let mut seen = LikeState::default();
-    for row in session.client.query(&see, &[&claim.pair_users, &claim.pair_posts, &claim.posts])? {
+    let (users, of_posts): (Vec<&str>, Vec<&str>) = pairs.iter().map(|(user, post)| (&**user, &**post)).unzip();
+    let (names, most): (Vec<&str>, Vec<i64>) = posts.iter().map(|(post, most)| (&**post, *most)).unzip();
+    let mut seen = SeenLikes::default();
+    for row in session.client.query(&see, &[&users, &of_posts, &names, &most])? {
         match row.get(0) {
-            Some(user) => seen.liked.push((user, row.get(1), row.get(2))),
-            None => seen.posts.push((row.get(1), row.get(2), row.get(3))),
+            Some(user) => seen.liked.push((user, row.get(1))),
+            None => seen.posts.push((row.get(1), row.get(2), row.get(3), row.get(4))),
         }
     }
-    seen.posts.sort_unstable();
-    Ok((seen.posts.len() == claim.posts.len()).then_some(seen))
+    Ok((seen.posts.len() == posts.len()).then_some(seen))
 }
 
 /// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the statement's parameters, none for a

@@ -19,8 +19,8 @@ use super::transaction::{self, AtOnce, Claim, Claimed, EventRows, Fence, Stateme
 use super::{deltas, fold, maintain, retire};
 use crate::events::fold_keyword;
 use crate::ledger_fold::{
-    Action, Belonging, Clearing, Draft, Effects, Erased, Folding, LikeFold, LikeState, MaybeErased, RollupRow,
-    UserHours, VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
+    Action, Belonging, Clearing, Draft, Effects, Erased, Folding, KnownLikes, LikeFold, LikeState, MaybeErased,
+    Recalled, RollupRow, UserHours, VerdictRow, content_grams, erased_users, fold_likes, folded_content, person_of,
 };
 use crate::limits::{
     LIVE_DAYS_KEPT, POSTGRES_BATCHES_TO_LOCK, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL,
@@ -35,6 +35,7 @@ pub(super) struct PostgresWriter {
     dialer: Arc<Dialer>,
     link: Option<Link>,
     users: UserHours,
+    likes: KnownLikes,
     /// Who may have been erased, and how far that is known.
     erased: MaybeErased,
     erased_known: i64,
@@ -51,6 +52,7 @@ impl PostgresWriter {
             dialer,
             link: None,
             users: UserHours::default(),
+            likes: KnownLikes::default(),
             erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
@@ -110,45 +112,53 @@ impl PostgresWriter {
         fence: Fence,
         deadline: Instant,
     ) -> Result<Option<Verdicts>, Failure> {
-        let Some(seen) = self.see_likes(draft, actions, deadline)? else { return Ok(None) };
-        let fold = fold_likes(actions, &seen);
-        let effects = draft.effects(actions, &fold, &mut self.users);
-        if effects.rollups.has_older {
-            return Ok(None);
-        }
-        let minutes = columns(&effects.rollups.minutes);
-        let rows: Vec<Array> =
-            minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows)).collect();
-        let first_hour = effects.rollups.first_hour();
-        let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
-        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
-        match self.call(deadline, apply)? {
-            AtOnce::Applied => {
-                self.users.commit();
-                return Ok(Some(effects.verdicts));
+        loop {
+            let Some(recalled) = self.see_likes(actions, deadline)? else { return Ok(None) };
+            let (is_remembered, seen) = (recalled.is_remembered(), recalled.state);
+            let fold = fold_likes(actions, &seen);
+            let effects = draft.effects(actions, &fold, &mut self.users);
+            if effects.rollups.has_older {
+                return Ok(None);
             }
-            AtOnce::Changed => self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK,
-            AtOnce::Late => {}
+            let minutes = columns(&effects.rollups.minutes);
+            let rows = minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows));
+            let rows: Vec<Array> = rows.collect();
+            let first_hour = effects.rollups.first_hour();
+            let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
+            let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
+            match self.call(deadline, apply)? {
+                AtOnce::Applied => {
+                    self.users.commit();
+                    self.likes.commit(&fold);
+                    return Ok(Some(effects.verdicts));
+                }
+                AtOnce::Late => return Ok(None),
+                AtOnce::Changed if is_remembered => self.likes.mistrust(),
+                AtOnce::Changed => {
+                    self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
+                    return Ok(None);
+                }
+            }
         }
-        Ok(None)
     }
 
     /// The likes of a batch without locking them; nothing where that would be of no use.
-    fn see_likes(
-        &mut self,
-        draft: &Draft<'_>,
-        actions: &[Action<'_>],
-        deadline: Instant,
-    ) -> Result<Option<LikeState>, Failure> {
+    fn see_likes(&mut self, actions: &[Action<'_>], deadline: Instant) -> Result<Option<Recalled>, Failure> {
         if actions.is_empty() {
-            return Ok(Some(LikeState::default()));
+            return Ok(Some(Recalled::default()));
         }
         if self.batches_to_lock > 0 {
             self.batches_to_lock -= 1;
             return Ok(None);
         }
-        let claim = claim_of(draft, actions);
-        self.call(deadline, move |session| transaction::see_likes(session, &claim))
+        let mut recalled = self.likes.recall(actions);
+        if !recalled.unknown.is_empty() {
+            let (posts, pairs) = (std::mem::take(&mut recalled.unknown), std::mem::take(&mut recalled.pairs));
+            let see = move |session: &mut Session| transaction::see_likes(session, &posts, &pairs);
+            let Some(seen) = self.call(deadline, see)? else { return Ok(None) };
+            self.likes.learn(&mut recalled, seen);
+        }
+        Ok(Some(recalled))
     }
 
     fn run_in_steps(
@@ -161,6 +171,7 @@ impl PostgresWriter {
         let (belongings, Claimed { new_ids, likes }) = self.begin(&draft, fence, deadline)?;
         draft.drop_known_ids(|id| new_ids.binary_search(id).is_ok());
         let actions = draft.actions(&belongings);
+        self.likes.forget_posts(&actions);
         let fold = fold_likes(&actions, &likes);
         let effects = draft.effects(&actions, &fold, &mut self.users);
         let writes = writes(fence, &draft, &fold, &effects);
