@@ -261,7 +261,6 @@ CREATE TABLE IF NOT EXISTS user_set (
     members bytea NOT NULL,
     PRIMARY KEY (hours, at)
 );
--- They hardly get smaller.
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
 -- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
