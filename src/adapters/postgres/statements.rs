@@ -1,9 +1,8 @@
 //! The statements of a batch.
 //!
 //! Small batches are one statement and one round trip: moving the watermark gates every insert of it. What they add to rollups
-//! is put off (see `deltas`). Larger ones and
-//! those that first have to read (ids, likes) are a transaction that shares its pieces. Rows of rollups come sorted,
-//! so that instances lock them in one order.
+//! is put off (see `deltas`). Larger ones and those that first have to read (ids, posts) are a transaction that shares its
+//! pieces. Rows of rollups come sorted, so that instances lock them in one order.
 
 use std::sync::LazyLock;
 

@@ -123,8 +123,8 @@ pub(super) fn see_likes(
     Ok((seen.posts.len() == posts.len()).then_some(seen))
 }
 
-/// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the statement's parameters, none for a
-/// batch without likes.
+/// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the
+/// statement's parameters, none for a batch without likes.
 pub(super) fn apply_all(
     session: &mut Session,
     fence: Fence,
