@@ -130,7 +130,7 @@ pub const LINGER_BUSY_RECORDS: u64 = 200;
 pub const LINGER_BUSY_MS: u64 = 120;
 /// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
 /// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
-pub const LINGER_WAITED_MS: u64 = 7;
+pub const LINGER_WAITED_MS: u64 = 8;
 /// See [`LINGER_WAITED_MS`].
 pub const LINGER_WAITED_RECORDS_MIN: f64 = 3.0;
 /// See [`LINGER_WAITED_MS`].
