@@ -261,6 +261,7 @@ CREATE TABLE IF NOT EXISTS user_set (
     members bytea NOT NULL,
     PRIMARY KEY (hours, at)
 );
+-- Compression takes an eighth off them (of hours and days of 4,000 users among 60,000).
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
 -- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
