@@ -21,6 +21,7 @@ mod statements;
 mod transaction;
 mod user_sets;
 mod writer;
+mod writes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
