@@ -48,13 +48,8 @@ pub struct Recalled {
     pub unknown: Vec<(String, i64)>,
     /// Pairs of theirs: user, post.
     pub pairs: Vec<(String, String)>,
-}
-
-impl Recalled {
-    /// Something of it is from memory.
-    pub fn is_remembered(&self) -> bool {
-        !self.state.posts.is_empty()
-    }
+    /// Some posts are from memory, and may have changed long ago.
+    pub is_remembered: bool,
 }
 
 /// What was read, of one moment.
@@ -85,6 +80,7 @@ impl KnownLikes {
             recalled.unknown.push((post.to_owned(), self.worth_reading(post)));
             recalled.pairs.extend(users.into_iter().map(|user| (user.to_owned(), post.to_owned())));
         }
+        recalled.is_remembered = !recalled.state.posts.is_empty();
         recalled
     }
 
@@ -200,12 +196,15 @@ mod tests {
     /// What a batch does with what is known, and whether its posts have the versions that it was folded over.
     fn apply(known: &mut KnownLikes, posts: &mut Posts, actions: &[Action<'_>]) -> (bool, usize) {
         let mut recalled = known.recall(actions);
-        let (is_remembered, unread) = (recalled.is_remembered(), recalled.unknown.len());
+        let unread = recalled.unknown.len();
         let seen = read(posts, &recalled);
         known.learn(&mut recalled, seen);
+        let named: HashSet<&str> = actions.iter().map(|action| action.post).collect();
+        // Else a batch that others keep changing would be tried for ever, and its posts never be locked.
+        assert_eq!(recalled.is_remembered, unread < named.len(), "what was read is not remembered");
         let fold = fold_likes(actions, &recalled.state);
         if recalled.state.posts.iter().any(|(post, _, version)| posts[post].0 != *version) {
-            assert!(is_remembered, "what was read just now is as it was read");
+            assert!(recalled.is_remembered, "what was read just now is as it was read");
             known.mistrust();
             return (false, unread);
         }

@@ -108,7 +108,7 @@ impl PostgresWriter {
     ) -> Result<Option<Verdicts>, Failure> {
         loop {
             let Some(recalled) = self.see_likes(actions, deadline)? else { return Ok(None) };
-            let (is_remembered, seen) = (recalled.is_remembered(), recalled.state);
+            let (is_remembered, seen) = (recalled.is_remembered, recalled.state);
             let fold = fold_likes(actions, &seen);
             let effects = draft.effects(actions, &fold, &mut self.users);
             if effects.rollups.has_older {
