@@ -88,11 +88,10 @@ impl KnownLikes {
         if self.mistrusted > 0 {
             return -1;
         }
-        if !self.posts.contains_key(post) {
-            self.posts.insert(post.to_owned(), KnownPost::default());
+        let known = self.posts.entry(post.to_owned()).or_insert_with(|| {
             self.held += KNOWN_LIKES_POST;
-        }
-        let known = self.posts.get_mut(post).expect("it is there now");
+            KnownPost::default()
+        });
         known.looks += 1;
         known.looks.saturating_mul(WHOLE_PER_LOOK)
     }
@@ -106,9 +105,9 @@ impl KnownLikes {
             recalled.state.posts.push((post, like_count, version));
         }
         for (user, post) in seen.liked {
-            let user_hash = hash(&self.hashers, &user);
-            let is_new = self.whole(&post).is_some_and(|likers| likers.users.insert(user_hash));
-            self.held += usize::from(is_new);
+            if let Some((likers, hashers, held)) = self.whole(&post) {
+                *held += usize::from(likers.users.insert(hash(hashers, &user)));
+            }
             recalled.state.liked.push((user, post, 0));
         }
         recalled.state.posts.sort_unstable();
@@ -117,27 +116,29 @@ impl KnownLikes {
     /// The batch is stored: what it changed is as the fold says.
     pub fn commit(&mut self, fold: &LikeFold<'_>) {
         for (post, like_count, version) in &fold.posts {
-            if let Some(likers) = self.whole(post) {
+            if let Some((likers, ..)) = self.whole(post) {
                 (likers.like_count, likers.version) = (*like_count, *version);
             }
         }
         for (user, post, _) in &fold.added {
-            let user = hash(&self.hashers, user);
-            let is_new = self.whole(post).is_some_and(|likers| likers.users.insert(user));
-            self.held += usize::from(is_new);
+            if let Some((likers, hashers, held)) = self.whole(post) {
+                *held += usize::from(likers.users.insert(hash(hashers, user)));
+            }
         }
         for (user, post) in &fold.removed {
-            let user = hash(&self.hashers, user);
-            let was_there = self.whole(post).is_some_and(|likers| likers.users.remove(&user));
-            self.held -= usize::from(was_there);
+            if let Some((likers, hashers, held)) = self.whole(post) {
+                *held -= usize::from(likers.users.remove(&hash(hashers, user)));
+            }
         }
         if self.held > KNOWN_LIKES_MAX {
             self.forget();
         }
     }
 
-    fn whole(&mut self, post: &str) -> Option<&mut Likers> {
-        self.posts.get_mut(post).and_then(|known| known.whole.as_mut())
+    /// A post that is known as a whole, and what its users are hashed by and counted in.
+    fn whole(&mut self, post: &str) -> Option<(&mut Likers, &[RandomState; 2], &mut usize)> {
+        let likers = self.posts.get_mut(post)?.whole.as_mut()?;
+        Some((likers, &self.hashers, &mut self.held))
     }
 
     /// The likes of these posts are changed by a batch that has read them itself.
