@@ -266,7 +266,7 @@ ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
 -- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
 -- write the same names again and again. `add_rollup_deltas` adds it, from time to time, before every exact read, and before
--- anything is folded or taken back: whoever sums rollups by SQL calls it first. Minutes say it all: those of a batch whose hours
+-- anything is folded: whoever sums rollups by SQL calls it first. Minutes say it all: those of a batch whose hours
 -- are kept without minutes are not put off.
 CREATE TABLE IF NOT EXISTS rollup_delta (
     stream     uuid NOT NULL,

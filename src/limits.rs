@@ -121,13 +121,13 @@ pub const BATCH_RECORDS_MIN: usize = 100;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (not while a ticket waits: see [`LINGER_WAITED_MS`]).
 pub const LINGER_MS: u64 = 20;
-/// How often what batches have put off is added to the ledger's rollups.
-pub const ADD_UP_EVERY_MS: u64 = 5_000;
 /// … and, where as many records as this came in that time already, up to the longer time below: the rollups of a large
 /// batch are far fewer rows than those of several small ones.
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
 pub const LINGER_BUSY_MS: u64 = 120;
+/// How often what batches have put off is added to the ledger's rollups.
+pub const ADD_UP_EVERY_MS: u64 = 5_000;
 /// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
 /// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
 pub const LINGER_WAITED_MS: u64 = 8;

@@ -73,12 +73,13 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
         "SELECT until_hour, until_day, hour_dimension, hour_key, day_dimension, day_key FROM rollup_folded FOR UPDATE",
         &[],
     )?;
-    deltas::add_within(&mut transaction)?;
+    transaction.batch_execute(deltas::ADD)?;
     let (until_hour, until_day): (i64, i64) = (row.get(0), row.get(1));
     let begun = |at: i64| Begun { dimension: row.get(at as usize), key: row.get(at as usize + 1) };
     let next = |transaction: &mut Transaction<'_>, from: i64, end: i64| {
         transaction.query_one(NEXT_HOUR, &[&from, &end]).map(|row| row.get::<_, Option<i64>>(0))
     };
+    let mut is_left = true;
     // Hours first: a day that has very many names must not keep them.
     if let Some(hour) = next(&mut transaction, until_hour, due_hour)? {
         let from = if hour == until_hour { begun(2) } else { Begun::NOT };
@@ -104,10 +105,10 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
         let update = "UPDATE rollup_folded SET until_day = $1, day_dimension = $2, day_key = $3";
         transaction.execute(update, &[&until, &dimension, &key])?;
     } else {
-        return Ok(false);
+        is_left = false;
     }
     transaction.commit()?;
-    Ok(true)
+    Ok(is_left)
 }
 
 /// Adds the next names of some hours to a bucket of `table`; how far that is, `None` where it was the last of them.

@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use super::deltas;
 use super::encode::EVENT_COLUMNS;
 use crate::limits::SPAN_DAYS;
 
@@ -13,7 +14,7 @@ fn adding_to(table: &str) -> String {
     format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
 }
 
-/// Arrays of rollups, users and totals come first in every statement that has them.
+/// Arrays of rollups, users and totals come first in the statements of a transaction.
 fn rollups() -> String {
     format!(
         "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
@@ -227,12 +228,19 @@ const LEFT_OUT: &str = "INSERT INTO left_out (stream, position, post_id, dimensi
 /// Places of deleted posts in lists: what hours from $4 and minutes from $7 hold of posts $1, deleted at positions $2 of stream
 /// $3, is left out from now on, and noted: up to hour $5, or to the newest that another instance has written, which may be far
 /// ahead of a batch that comes late, but not behind $6. Bucket by bucket through the key: no table is read as a whole, and
-/// minutes are looked for only in hours that have any. One statement, so that both are of one state.
+/// minutes are looked for only in hours that have any. What is put off counts as well. One statement, so that all is of one state.
 pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
-    let rows = |table: &str, bucket: &str| {
+    let rows = |table: &str, put_off: &str, bucket: &str| {
         format!(
             "CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = {bucket} AND key = p UNION ALL \
-               SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = {bucket} AND key = p) AS r"
+               SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = {bucket} AND key = p UNION ALL \
+               SELECT count FROM {put_off} WHERE dimension = d AND bucket = {bucket} AND key = p) AS r"
+        )
+    };
+    let put_off = |minutes| {
+        let rows = deltas::rows_sql(minutes);
+        format!(
+            "AS MATERIALIZED (SELECT * FROM ({rows}) AS r WHERE dimension BETWEEN 4 AND 6 AND key = ANY ($1::text[]))"
         )
     };
     let give_up = |table: &str, gone: &str| {
@@ -243,9 +251,11 @@ pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
     };
     let newest = |dimension: u8| format!("(SELECT max(bucket) FROM rollup_hour WHERE dimension = {dimension})");
     format!(
-        "WITH hours AS MATERIALIZED (SELECT p, at, d, b, sum(r.count) AS n \
+        "WITH hours_off {}, minutes_off {}, \
+           hours AS MATERIALIZED (SELECT p, at, d, b, sum(r.count) AS n \
              FROM unnest($1::text[], $2::int8[]) AS g(p, at) CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
-             CROSS JOIN generate_series($4::int8, least($6::int8, greatest($5::int8, {}, {}, {}))) AS b {} \
+             CROSS JOIN generate_series($4::int8, least($6::int8, greatest($5::int8, {}, {}, {}, \
+               (SELECT max(bucket) FROM hours_off)))) AS b {} \
              GROUP BY p, at, d, b), \
            minutes AS MATERIALIZED (SELECT p, at, d, m AS b, sum(r.count) AS n FROM hours AS h \
              CROSS JOIN generate_series(greatest(h.b * 60, $7::int8), h.b * 60 + 59) AS m {} \
@@ -253,11 +263,13 @@ pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
            noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, 60, b, -n FROM hours WHERE n <> 0 \
              UNION ALL SELECT $3::uuid, at, p, d, 1, b, -n FROM minutes WHERE n <> 0), \
            of_minutes AS ({}) {}",
+        put_off(60),
+        put_off(1),
         newest(4),
         newest(5),
         newest(6),
-        rows("rollup_hour", "b"),
-        rows("rollup_minute", "m"),
+        rows("rollup_hour", "hours_off", "b"),
+        rows("rollup_minute", "minutes_off", "m"),
         give_up("rollup_minute", "minutes"),
         give_up("rollup_hour", "hours"),
     )

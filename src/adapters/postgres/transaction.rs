@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
+use super::erase;
 use super::statements as sql;
-use super::{deltas, erase};
 use crate::ledger_fold::{KeptPost, LikeState, SeenLikes};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
@@ -66,8 +66,6 @@ pub(super) struct Writes {
     pub(super) events: EventRows,
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
-    /// Some of `others` take back what rollups hold of a deleted post.
-    pub(super) takes_back: bool,
     /// The first hour that has a rollup.
     pub(super) first_hour: i64,
     pub(super) others: Vec<Statement>,
@@ -231,10 +229,6 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
 
 /// Writes everything else and ends the transaction.
 pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failure> {
-    // Now that posts are locked, and before there are rows of rollups that who adds up may wait for.
-    if writes.takes_back {
-        deltas::add_within(&mut session.client)?;
-    }
     let row = match &writes.events {
         EventRows::Arrays(events) => {
             let statement = session.prepared(sql::STORE.as_str())?;

@@ -39,12 +39,10 @@ pub(super) fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_
         write_forgets(draft),
     ];
     let places = give_up_places(stream, draft, effects);
-    let takes_back = !places.is_empty();
     let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).flatten().chain(places);
     Writes {
         events,
         rollups: rollup_arrays(stream, effects),
-        takes_back,
         first_hour: effects.rollups.first_hour(),
         others: others.collect(),
         erasing: going(draft),
