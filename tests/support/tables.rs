@@ -6,6 +6,7 @@ pub(crate) type Rows = Vec<Vec<String>>;
 
 pub(crate) fn of_postgres(url: &str, sql: &str) -> Rows {
     let mut client = ::postgres::Client::connect(url, ::postgres::NoTls).expect("connects");
+    // As docs/statistics.md says whoever sums rollups by SQL does.
     if sql.contains("rollup_") && !sql.contains("rollup_delta") && sql.trim_start().starts_with("SELECT") {
         client.batch_execute("SELECT add_rollup_deltas()").expect("adds up");
     }
