@@ -382,8 +382,8 @@ pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 /// Batches that lock likes before they read them, once others were seen to change the same ones meanwhile: reading first
 /// saves four of six round trips, and is in vain where instances meet at the same posts all the time.
 pub const POSTGRES_BATCHES_TO_LOCK: u32 = 32;
-/// Users that a writer remembers as those who like a post, of all posts together; a post counts as [`KNOWN_LIKES_POST`] of them. Up to
-/// about 32 bytes each; past that all are forgotten.
+/// Users that a writer remembers as those who like a post, of all posts together; a post counts as [`KNOWN_LIKES_POST`] of them. 17
+/// bytes each in tables of which at least 7/16 are in use; past that all are forgotten.
 pub const KNOWN_LIKES_MAX: usize = 500_000;
 /// See [`KNOWN_LIKES_MAX`].
 pub const KNOWN_LIKES_POST: usize = 8;

@@ -57,8 +57,8 @@ impl RedisCache {
         self.0.read(|wire| wire.exchange(|connection| invocation.invoke(connection)))
     }
 
-    /// One script a key, in one round trip.
-    fn invoke_all(&self, script: &Script, invocations: &[ScriptInvocation<'_>]) -> Result<Vec<i64>, StoreError> {
+    /// One renewal a key, in one round trip.
+    fn renew_all(&self, invocations: &[ScriptInvocation<'_>]) -> Result<Vec<i64>, StoreError> {
         if invocations.is_empty() {
             return Ok(Vec::new());
         }
@@ -71,7 +71,7 @@ impl RedisCache {
             wire.exchange(|connection| match run(connection) {
                 // A pipeline does not load what the server has forgotten.
                 Err(error) if is_unknown_script(&error) => {
-                    script.prepare_invoke().load(connection)?;
+                    RENEW.prepare_invoke().load(connection)?;
                     run(connection)
                 }
                 result => result,
@@ -150,7 +150,7 @@ impl SharedCache for RedisCache {
             call
         };
         let calls: Vec<ScriptInvocation<'_>> = locks.iter().map(call).collect();
-        Ok(self.invoke_all(&RENEW, &calls)?.into_iter().map(|renewed| renewed == 1).collect())
+        Ok(self.renew_all(&calls)?.into_iter().map(|renewed| renewed == 1).collect())
     }
 
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
