@@ -128,6 +128,8 @@ pub const LINGER_BUSY_RECORDS: u64 = 200;
 pub const LINGER_BUSY_MS: u64 = 120;
 /// How often what batches have put off is added to the ledger's rollups.
 pub const ADD_UP_EVERY_MS: u64 = 5_000;
+/// … and after so many records: an exact read adds up first, and is not to find much more.
+pub const ADD_UP_RECORDS: u64 = 10_000;
 /// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
 /// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
 pub const LINGER_WAITED_MS: u64 = 8;

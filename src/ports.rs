@@ -255,7 +255,7 @@ pub trait LedgerWriter: Send {
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it all the same. Called every
-    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS), by any number of instances.
+    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number of instances.
     fn add_up(&mut self) -> Result<(), StoreError>;
 
     /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of

@@ -12,11 +12,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{LedgerSink, Level, SinkState, Steady, Trust};
-use crate::limits::{ADD_UP_EVERY_MS, JOURNAL_KEEP_MS};
+use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
 const EVERY: Duration = Duration::from_secs(60);
-/// How soon it is seen that the sink follows.
+/// How soon it is seen that the sink follows, and that much was put off.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What is to be remembered from one turn to the next.
@@ -45,14 +45,20 @@ impl Housekeeping {
     fn run(&mut self) {
         let status = self.sink.status.clone();
         let (mut steady, mut due) = (Steady::default(), Instant::now());
+        let mut added_up = (Instant::now(), 0);
         while !status.is_stopping() {
             if status.state() != SinkState::Following {
                 status.sleep(LOOK_EVERY);
                 continue;
             }
             let now = Instant::now();
+            let records = status.records.load(Ordering::Relaxed);
             let turn = || {
-                self.add_up();
+                let waits = now.duration_since(added_up.0) >= Duration::from_millis(ADD_UP_EVERY_MS);
+                if waits || records - added_up.1 >= ADD_UP_RECORDS || now >= due {
+                    added_up = (now, records);
+                    self.add_up();
+                }
                 if now >= due {
                     due = now + EVERY;
                     let trust = steady.look(now, self.sink.clock.now_ms());
@@ -63,7 +69,7 @@ impl Housekeeping {
                 self.writer = None;
                 self.report::<()>(Err(StoreError::Fatal("it panicked; the log has the place".into())));
             }
-            status.sleep(Duration::from_millis(ADD_UP_EVERY_MS));
+            status.sleep(LOOK_EVERY);
         }
     }
 
