@@ -87,6 +87,10 @@ pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const FRAME_RECORDS_MAX: usize = 10_000;
 /// Bytes that wait for the writer in the batch of one core; past it an append is refused (503).
 pub const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// How long a record that nobody waits for may wait for others, to share their sync.
+pub const JOURNAL_LINGER_MS: u64 = 5;
+/// … while so few bytes of a core wait: more are a frame worth writing.
+pub const JOURNAL_LINGER_BYTES: usize = 256 * 1024;
 /// One record, encoded: an event of the largest size with every field at its bound.
 pub const RECORD_BYTES_MAX: usize = 128 * 1024;
 /// All segments together (`JOURNAL_MAX_BYTES`).
@@ -550,6 +554,7 @@ pub const IMPORT_POSTS_MAX: usize = 20;
 /// Refused rows that a dry run prints.
 pub const IMPORT_REFUSALS_SHOWN_MAX: u64 = 20;
 
+const _: () = assert!(JOURNAL_LINGER_BYTES <= FRAME_BYTES_MAX && JOURNAL_LINGER_BYTES < PENDING_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX <= READ_BUFFER_BYTES, "a head fits into one lent buffer");
 const _: () = assert!(REQUEST_LINE_BYTES_MAX <= HEAD_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX <= FRAME_BYTES_MAX);

@@ -406,3 +406,68 @@ fn append_large(journal: &Arc<Journal>, number: i64) -> Result<bool, AppendError
         Ok(!ticket.take_failed())
     })
 }
+
+/// Appends a record that waits for the ledger.
+fn append_for_ledger(journal: &Arc<Journal>) -> Arc<Decision> {
+    let journal = journal.clone();
+    in_coroutine(move || {
+        let decision = Decision::new(Arc::new(Ticket::of_current(0)));
+        let forget = Forget { user_id: "u".repeat(100).into(), keyword: None, at_ms: 1 };
+        let wait = Wait::Follower(Until::Ledger, decision.clone());
+        journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
+        decision
+    })
+}
+
+#[test]
+fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let journal = Arc::new(journal);
+    let in_a_minute = || Some(Instant::now() + Duration::from_secs(60));
+    let pause = || std::thread::sleep(Duration::from_millis(100));
+    // Nobody has said when the ledger begins.
+    let alone = append_for_ledger(&journal);
+    until("durable", || alone.is_durable());
+    // It begins later: others take it along, whether the writer slept for good or until then.
+    journal.ledger_begins(in_a_minute());
+    for _ in 0..3 {
+        let syncs = journal.stats().syncs.load(Ordering::SeqCst);
+        let together = [append_for_ledger(&journal), append_for_ledger(&journal)];
+        pause();
+        assert!(!together.iter().any(|decision| decision.is_durable()));
+        assert_eq!(append(&journal, 2), Ok(true));
+        assert!(together.iter().all(|decision| decision.is_durable()));
+        assert_eq!(journal.stats().syncs.load(Ordering::SeqCst), syncs + 1);
+    }
+    // One that has less time wakes a writer that sleeps until later.
+    let waits = append_for_ledger(&journal);
+    pause();
+    let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 3 };
+    journal.append(0, 1, Wait::Nothing, |out| encode_forget(&forget, out)).unwrap();
+    until("durable by itself", || waits.is_durable());
+    // What has nobody to take it along goes when its time has come.
+    journal.ledger_begins(Some(Instant::now() + Duration::from_millis(300)));
+    let waits = append_for_ledger(&journal);
+    until("durable when the ledger begins", || waits.is_durable());
+    // The time of a ledger that is away goes by.
+    let waits = append_for_ledger(&journal);
+    until("durable at once", || waits.is_durable());
+    // The end waits for nothing.
+    journal.ledger_begins(in_a_minute());
+    let waits = append_for_ledger(&journal);
+    let written = journal.end_position();
+    journal.close();
+    assert!(waits.is_durable());
+    assert_eq!(journal.end_position(), written + 1);
+}
+
+#[test]
+fn what_nobody_waits_for_does_not_pile_up_in_memory() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _) = open(directory.path());
+    let journal = Arc::new(journal);
+    journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
+    let waits: Vec<_> = (0..3_000).map(|_| append_for_ledger(&journal)).collect();
+    until("a frame's worth is durable", || waits[0].is_durable());
+}

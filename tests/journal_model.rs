@@ -186,23 +186,16 @@ impl Run {
         Ok(())
     }
 
-    /// One record, waited for as a request does.
+    /// One record, waited for as a request does; sometimes behind one that nobody waits for.
     fn append_one(&mut self, journal: &Arc<Journal>) -> Result<(), String> {
         self.clock.fetch_add(1_000, Ordering::Relaxed);
-        self.sequence += 1;
-        let number = number(0, self.sequence);
-        let length = self.record_length();
-        match in_coroutine(0, {
-            let journal = journal.clone();
-            move || append(&journal, 0, number, length)
-        }) {
-            Err(_) => return Ok(()),
-            Ok(is_durable) => {
-                self.oracle.taken(number);
-                if is_durable {
-                    self.oracle.acknowledged(number);
-                }
-            }
+        let records = self.records(0);
+        let (journal_too, numbers) = (journal.clone(), numbers(&records));
+        let answer = in_coroutine(0, move || append(&journal_too, 0, &records));
+        let is_refused = answer.is_err();
+        self.note(&numbers, answer);
+        if is_refused {
+            return Ok(());
         }
         // A probe follows a failure at once; a second one only after a second.
         let deadline = Instant::now() + Duration::from_millis(30);
@@ -210,6 +203,33 @@ impl Run {
             std::thread::sleep(Duration::from_micros(200));
         }
         self.oracle.see(journal)
+    }
+
+    /// The next one or two records of a lane: numbers and lengths.
+    fn records(&mut self, lane: u64) -> Vec<(i64, usize)> {
+        let count = self.random.random_range(1..=2);
+        (0..count)
+            .map(|_| {
+                self.sequence += 1;
+                (number(lane, self.sequence), self.record_length())
+            })
+            .collect()
+    }
+
+    /// What came of records of which the last was waited for. One that is durable takes those before it along: they were put
+    /// into the same lane before it, and nobody has to wait for that.
+    fn note(&mut self, numbers: &[i64], answer: Result<bool, AppendError>) {
+        let taken = match answer {
+            Ok(_) => numbers,
+            // The one that nobody waits for may have been taken.
+            Err(_) => &numbers[..numbers.len() - 1],
+        };
+        for number in taken {
+            self.oracle.taken(*number);
+            if answer == Ok(true) {
+                self.oracle.acknowledged(*number);
+            }
+        }
     }
 
     fn record_length(&mut self) -> usize {
@@ -225,28 +245,20 @@ impl Run {
         self.clock.fetch_add(1_000, Ordering::Relaxed);
         let (told, answers) = mpsc::channel();
         let count = self.random.random_range(1..6);
-        let first = self.sequence + 1;
-        self.sequence += count;
         for lane in 0..self.plan.lanes as u64 {
             let (journal, told) = (journal.clone(), told.clone());
-            let lengths: Vec<usize> = (0..count).map(|_| self.record_length()).collect();
+            let appends: Vec<_> = (0..count).map(|_| self.records(lane)).collect();
             runtime::spawn_on(lane as usize % WORKERS, move || {
-                for (sequence, length) in (first..).zip(lengths) {
-                    let number = number(lane, sequence);
-                    let answer = append(&journal, lane as usize, number, length);
-                    told.send((number, answer)).expect("somebody listens");
+                for records in appends {
+                    let answer = append(&journal, lane as usize, &records);
+                    told.send((numbers(&records), answer)).expect("somebody listens");
                 }
             });
         }
         drop(told);
-        for (number, answer) in answers {
+        for (numbers, answer) in answers {
             // Told after it was published: nothing is read before all are known.
-            if let Ok(is_durable) = answer {
-                self.oracle.taken(number);
-                if is_durable {
-                    self.oracle.acknowledged(number);
-                }
-            }
+            self.note(&numbers, answer);
         }
         self.oracle.see(journal)
     }
@@ -263,13 +275,21 @@ fn in_coroutine<T: Send + 'static>(worker: usize, job: impl FnOnce() -> T + Send
     result.recv_timeout(Duration::from_secs(20)).expect("every append is answered")
 }
 
-/// True once it is durable, false where that failed; an error where it was not taken.
-fn append(journal: &Journal, lane: usize, number: i64, length: usize) -> Result<bool, AppendError> {
+/// Appends records, of which only the last is waited for. True once it is durable, false where that failed; an error where it
+/// was not taken.
+fn append(journal: &Journal, lane: usize, records: &[(i64, usize)]) -> Result<bool, AppendError> {
     let ticket = Arc::new(Ticket::of_current(lane % WORKERS));
-    let forget = Forget { user_id: "u".repeat(length).into(), keyword: None, at_ms: number };
-    journal.append(lane, 1, Wait::Durable(ticket.clone()), |out| encode_forget(&forget, out))?;
+    for (at, (number, length)) in records.iter().enumerate() {
+        let forget = Forget { user_id: "u".repeat(*length).into(), keyword: None, at_ms: *number };
+        let wait = if at + 1 < records.len() { Wait::Nothing } else { Wait::Durable(ticket.clone()) };
+        journal.append(lane, 1, wait, |out| encode_forget(&forget, out))?;
+    }
     assert!(ticket.wait());
     Ok(!ticket.take_failed())
+}
+
+fn numbers(records: &[(i64, usize)]) -> Vec<i64> {
+    records.iter().map(|(number, _)| *number).collect()
 }
 
 fn start() {
@@ -389,7 +409,7 @@ fn salvage_and_read(seed: u64, death: Option<(u64, End)>) -> Option<Vec<Option<i
     let journal = Arc::new(open().expect("a new one"));
     for sequence in 0..30 {
         let (journal, length) = (journal.clone(), random.random_range(1..400));
-        assert_eq!(in_coroutine(0, move || append(&journal, 0, number(0, sequence), length)), Ok(true));
+        assert_eq!(in_coroutine(0, move || append(&journal, 0, &[(number(0, sequence), length)])), Ok(true));
     }
     let end = journal.end_position();
     disk.hold_keeper(false);

@@ -2,8 +2,10 @@
 //!
 //! Owns the segments, their order and their durability; leaves the meaning of records to `events` and their fate to
 //! the sinks. Producers put encoded records into the batch of their core; one writer thread turns what is there into
-//! one frame, syncs it, publishes the new end and completes the tickets. There is no timer: the next batch forms while
-//! this one syncs (group commit).
+//! one frame, syncs it, publishes the new end and completes the tickets. Whoever waits for the sync has no timer to wait
+//! for: the next batch forms while this one syncs (group commit). Records that nobody waits for, or that wait for a batch of
+//! the ledger that is known to begin later, have time: they go with the next frame, and have one of their own only when
+//! their time has come.
 
 mod format;
 mod keeper;
@@ -26,15 +28,17 @@ pub use waiting::{Decision, Until, Waiting};
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use crate::clock::Clock;
-use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, PENDING_BYTES_MAX, SEGMENT_BYTES};
+use crate::limits::{
+    FRAME_BYTES_MAX, FRAME_RECORDS_MAX, JOURNAL_LINGER_BYTES, JOURNAL_LINGER_MS, PENDING_BYTES_MAX, SEGMENT_BYTES,
+};
 use crate::ports::{Position, Watermark};
 use crate::runtime::Ticket;
 use recovery::Segment;
@@ -80,7 +84,7 @@ pub enum AppendError {
 
 /// What an append waits for.
 pub enum Wait {
-    /// Nothing: `ACK=memory`.
+    /// Nothing (`ACK=memory`, a search that was answered): it may be synced [`JOURNAL_LINGER_MS`] later.
     Nothing,
     /// The sync: the ticket is finished then.
     Durable(Arc<Ticket>),
@@ -99,6 +103,10 @@ pub struct Stats {
     pub refused: AtomicU64,
 }
 
+/// How long before the ledger's batch begins its records are written, besides the time of two syncs: a sync that takes longer
+/// costs them that batch.
+const LEDGER_LEAD: Duration = Duration::from_millis(1);
+
 const OPEN: u8 = 0;
 const FULL: u8 = 1;
 const FAILED: u8 = 2;
@@ -114,12 +122,24 @@ struct Chunk {
     waits: Vec<(u32, u32, Wait)>,
 }
 
-#[derive(Default)]
 struct Lane {
     chunks: VecDeque<Chunk>,
     pending_bytes: usize,
+    // When the chunks must be on their way to the disk, by the journal's watch.
+    due: Due,
     // The writer has ended: nobody would take what comes now.
     is_closed: bool,
+}
+
+/// Nanoseconds since the journal was opened. `NOW` is whenever the writer gets to it, `NEVER` where nothing is to be written.
+type Due = u64;
+const NOW: Due = 0;
+const NEVER: Due = Due::MAX;
+
+impl Default for Lane {
+    fn default() -> Lane {
+        Lane { chunks: VecDeque::new(), pending_bytes: 0, due: NEVER, is_closed: false }
+    }
 }
 
 /// An open journal. Cheap to share; `close` ends its threads.
@@ -142,7 +162,13 @@ struct Shared {
     stream: Uuid,
     lanes: Vec<Mutex<Lane>>,
     state: AtomicU8,
-    writer_parked: AtomicBool,
+    opened: Instant,
+    // Until when the writer sleeps, by itself; `NOW` while it is awake.
+    writer_parked_until: AtomicU64,
+    // When what waits for the ledger has to be written.
+    ledger_due: AtomicU64,
+    // How long a write and its sync took of late.
+    usual_sync_us: AtomicU64,
     writer: std::sync::OnceLock<std::thread::Thread>,
     end: Mutex<Watermark>,
     end_position: AtomicU64,
@@ -202,7 +228,10 @@ impl Journal {
             stream,
             lanes: (0..lanes.max(1)).map(|_| Mutex::default()).collect(),
             state: AtomicU8::new(OPEN),
-            writer_parked: AtomicBool::new(false),
+            opened: Instant::now(),
+            writer_parked_until: AtomicU64::new(NOW),
+            ledger_due: AtomicU64::new(NOW),
+            usual_sync_us: AtomicU64::new(0),
             writer: std::sync::OnceLock::new(),
             end: Mutex::new(recovered.end),
             end_position: AtomicU64::new(recovered.end.position),
@@ -254,16 +283,27 @@ impl Journal {
             self.shared.stats.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AppendError::Busy);
         }
+        let due = self.shared.due(&wait);
         let added = put(&mut lane.chunks, count, wait, encode);
         lane.pending_bytes += added;
+        let due = if lane.pending_bytes >= JOURNAL_LINGER_BYTES { NOW } else { due };
+        lane.due = lane.due.min(due);
         drop(lane);
         // Pairs with the writer's: either it sees the chunk or we see that it sleeps.
         std::sync::atomic::fence(Ordering::SeqCst);
-        if self.shared.writer_parked.load(Ordering::Relaxed) && self.shared.writer_parked.swap(false, Ordering::AcqRel)
-        {
+        let parked_until = &self.shared.writer_parked_until;
+        if parked_until.load(Ordering::Relaxed) > due && parked_until.swap(NOW, Ordering::AcqRel) != NOW {
             self.shared.wake_writer();
         }
         Ok(())
+    }
+
+    /// The ledger's next batch does not begin before `at` (`None`: it may begin at once). What waits for the ledger has until
+    /// shortly before, so that one sync does for several; where syncs take about as long as that, it has no time.
+    pub fn ledger_begins(&self, at: Option<Instant>) {
+        let sync = Duration::from_micros(self.shared.usual_sync_us.load(Ordering::Relaxed));
+        let due = at.and_then(|at| at.checked_sub(LEDGER_LEAD + 2 * sync));
+        self.shared.ledger_due.store(due.map_or(NOW, |due| self.shared.watch(due)), Ordering::Relaxed);
     }
 
     /// A reader that goes on behind `from`. Refuses where the frame that ends there is another than `from.crc` says
@@ -329,6 +369,21 @@ impl Drop for Journal {
 }
 
 impl Shared {
+    /// The journal's watch at a moment; before it was opened it stood at 0.
+    fn watch(&self, at: Instant) -> Due {
+        let since = at.saturating_duration_since(self.opened);
+        Due::try_from(since.as_nanos()).unwrap_or(NEVER)
+    }
+
+    /// When a record must be on its way, by who waits for it.
+    fn due(&self, wait: &Wait) -> Due {
+        match wait {
+            Wait::Nothing => self.watch(Instant::now() + Duration::from_millis(JOURNAL_LINGER_MS)),
+            Wait::Follower(Until::Ledger, _) => self.ledger_due.load(Ordering::Relaxed),
+            Wait::Follower(Until::Live, _) | Wait::Durable(_) => NOW,
+        }
+    }
+
     fn refuse_unless_open(&self) -> Result<(), AppendError> {
         let error = match self.state.load(Ordering::Acquire) {
             OPEN => return Ok(()),

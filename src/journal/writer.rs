@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
 use super::keeper::Spare;
 use super::recovery::{Resume, Segment, segment_name};
-use super::{Chunk, FAILED, Shared, Wait, lock};
+use super::{Chunk, Due, FAILED, NEVER, NOW, Shared, Wait, lock};
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use crate::ports::{Position, Watermark};
 use crate::runtime::complete;
@@ -49,11 +49,14 @@ impl Writer {
             // Whoever is about to append gets to it first where the cores are busy: fewer, larger frames. Where they are
             // not, this returns at once: there is no timer.
             std::thread::yield_now();
-            let chunks = self.take_chunks();
-            if !chunks.is_empty() {
-                self.commit(chunks);
-            } else if self.shared.is_closing() {
-                return self.close_lanes();
+            let is_closing = self.shared.is_closing();
+            if is_closing || self.due() <= self.shared.watch(Instant::now()) {
+                let chunks = self.take_chunks();
+                if !chunks.is_empty() {
+                    self.commit(chunks);
+                } else if is_closing {
+                    return self.close_lanes();
+                }
             } else if self.current.is_none() {
                 self.probe();
             } else {
@@ -71,15 +74,27 @@ impl Writer {
         }
     }
 
-    /// Sleeps until an append or the end. The flag is set before the last look, so no append goes unnoticed.
+    /// When the next frame must be written.
+    fn due(&self) -> Due {
+        self.shared.lanes.iter().map(|lane| lock(lane).due).min().unwrap_or(NEVER)
+    }
+
+    /// Sleeps until the next frame is due, or an append that is due before, or the end. The time is set before the last look,
+    /// so no append goes unnoticed.
     fn sleep(&self) {
-        self.shared.writer_parked.store(true, Ordering::Relaxed);
+        let until = self.due();
+        self.shared.writer_parked_until.store(until, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::SeqCst);
-        let nothing = self.shared.lanes.iter().all(|lane| lock(lane).chunks.is_empty());
-        if nothing && !self.shared.is_closing() {
-            std::thread::park();
+        if self.due() >= until && !self.shared.is_closing() {
+            match until {
+                NEVER => std::thread::park(),
+                _ => {
+                    let left = until.saturating_sub(self.shared.watch(Instant::now()));
+                    std::thread::park_timeout(Duration::from_nanos(left));
+                }
+            }
         }
-        self.shared.writer_parked.store(false, Ordering::Relaxed);
+        self.shared.writer_parked_until.store(NOW, Ordering::Relaxed);
     }
 
     /// As many chunks as fit into one frame, every core in its turn.
@@ -94,12 +109,15 @@ impl Writer {
                 bytes += chunk.bytes.len();
                 records += chunk.count as usize;
                 if !taken.is_empty() && (bytes > FRAME_BYTES_MAX || records > FRAME_RECORDS_MAX) {
+                    // What does not fit has waited long enough.
+                    lane.due = NOW;
                     return taken;
                 }
                 let chunk = lane.chunks.pop_front().expect("just seen");
                 lane.pending_bytes -= chunk.bytes.len();
                 taken.push(chunk);
             }
+            lane.due = NEVER;
         }
         taken
     }
@@ -147,7 +165,10 @@ impl Writer {
         *offset += self.frame.len() as u64;
         let stats = &self.shared.stats;
         stats.syncs.fetch_add(1, Ordering::Relaxed);
-        stats.sync_us.fetch_add(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        stats.sync_us.fetch_add(us, Ordering::Relaxed);
+        let usual = &self.shared.usual_sync_us;
+        usual.store((7 * usual.load(Ordering::Relaxed)).saturating_add(us) / 8, Ordering::Relaxed);
         stats.bytes.fetch_add(self.frame.len() as u64, Ordering::Relaxed);
         Ok(())
     }

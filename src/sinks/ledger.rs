@@ -59,14 +59,14 @@ impl Pulse {
     /// How long those who wait may be kept waiting, so that several share a transaction: it costs the same for one as for
     /// ten. Not where they come one by one, nor where many wait already.
     fn pause(&self) -> Duration {
-        let while_waiting = Duration::from_millis(LINGER_WAITED_MS);
+        self.next().map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
+    }
+
+    /// When the next batch may begin; `None`: at any time.
+    fn next(&self) -> Option<Instant> {
         let expected = self.records_per_ms * LINGER_WAITED_MS as f64;
-        match self.begun {
-            Some(begun) if (LINGER_WAITED_RECORDS_MIN..LINGER_WAITED_RECORDS_MAX).contains(&expected) => {
-                while_waiting.saturating_sub(begun.elapsed())
-            }
-            _ => Duration::ZERO,
-        }
+        let is_moderate = (LINGER_WAITED_RECORDS_MIN..LINGER_WAITED_RECORDS_MAX).contains(&expected);
+        self.begun.filter(|_| is_moderate).map(|begun| begun + Duration::from_millis(LINGER_WAITED_MS))
     }
 }
 
@@ -153,6 +153,7 @@ impl LedgerSink {
         }
         if reader.behind() > 0 {
             pulse.beat(reader.behind());
+            self.journal.ledger_begins(pulse.next());
         }
         let records_max = self.records_max.load(Ordering::Relaxed);
         Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
