@@ -579,6 +579,7 @@ const _: () = assert!(
 const _: () = assert!(READ_WAIT_MS <= LEDGER_WAIT_MS);
 const _: () = assert!(EXACT_MINUTES + 60 <= ROLLUP_MINUTES_KEPT);
 const _: () = assert!(SEARCH_POSTS <= LIST_ROWS_MAX);
+const _: () = assert!(LIST_ROWS_MAX <= u8::MAX as usize, "a kept search counts its posts in a byte");
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);

@@ -6,6 +6,7 @@ use std::io::Write;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use crate::cache::Copy;
 use crate::http::{Answer, Exchange, Request};
 use crate::limits::GZIP_ANSWER_BYTES_MIN;
 
@@ -24,8 +25,15 @@ pub(super) fn tag_of(says: &impl Hash) -> String {
     format!("W/\"{:016x}\"", hasher.finish())
 }
 
-/// Answers 200 with a JSON body, or 304 where the client has it. `is_open`: everybody may read it.
-pub(super) fn tagged(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open: bool, tag: &str, body: &[u8]) {
+/// Answers 200 with a JSON body made of a copy, or 304 where the client has it. `is_open`: everybody may read it.
+pub(super) fn tagged(
+    exchange: &mut Exchange<'_>,
+    request: &Request<'_>,
+    is_open: bool,
+    copy: &Copy,
+    tag: &str,
+    body: &[u8],
+) {
     let kept = if is_open { FOR_ALL } else { FOR_ONE };
     let tag = ("ETag", tag);
     if request.headers.get("if-none-match").is_some_and(|known| is_among(known, tag.1)) {
@@ -33,8 +41,9 @@ pub(super) fn tagged(exchange: &mut Exchange<'_>, request: &Request<'_>, is_open
         return exchange.respond(Answer { status: 304, content_type: "", headers: &headers, body: b"" });
     }
     let content_type = "application/json";
-    let packed = (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| gzip(body)).flatten();
-    match packed {
+    let packed =
+        (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| copy.packed(tag.1, || gzip(body)));
+    match packed.flatten() {
         Some(packed) => {
             let headers = [tag, kept, VARIES, ("Content-Encoding", "gzip")];
             exchange.respond(Answer { status: 200, content_type, headers: &headers, body: &packed });

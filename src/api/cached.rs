@@ -131,9 +131,9 @@ impl Api {
             // What it says is another thing: so is its tag.
             Some(body) => {
                 let tag = cacheable::tag_of(&(kept.tag, "stale"));
-                cacheable::tagged(exchange, request, is_open, &tag, &body);
+                cacheable::tagged(exchange, request, is_open, &shown.copy, &tag, &body);
             }
-            None => cacheable::tagged(exchange, request, is_open, kept.tag, kept.body),
+            None => cacheable::tagged(exchange, request, is_open, &shown.copy, kept.tag, kept.body),
         }
     }
 }
@@ -163,7 +163,7 @@ fn as_stale(body: &[u8]) -> Option<Vec<u8>> {
 
 /// A kept value, taken apart.
 pub(super) struct Kept<'a> {
-    tag: &'a str,
+    pub(super) tag: &'a str,
     pub(super) body: &'a [u8],
 }
 
@@ -177,11 +177,21 @@ impl<'a> Kept<'a> {
 /// A value to keep: a body that says `says`, behind its ETag, both as they are sent.
 pub(super) fn keep(says: &impl Hash, as_of_ms: i64, body: &impl Serialize) -> Result<Filled, FillError> {
     let mut value = cacheable::tag_of(says).into_bytes();
-    serde_json::to_writer(&mut value, body).map_err(|error| {
-        tracing::error!(%error, "an answer could not be written");
-        FillError::Away
-    })?;
+    serde_json::to_writer(&mut value, body).map_err(unwritable)?;
     Ok(Filled { value: value.into(), as_of_ms, is_null: false })
+}
+
+/// The same of a body that is written.
+pub(super) fn keep_written(as_of_ms: i64, body: &[u8]) -> Filled {
+    let value = [cacheable::tag_of(&body).as_bytes(), body].concat();
+    Filled { value: value.into(), as_of_ms, is_null: false }
+}
+
+/// What a value that cannot be rendered means to those who wait for it.
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+pub(super) fn unwritable(error: serde_json::Error) -> FillError {
+    tracing::error!(%error, "an answer could not be written");
+    FillError::Away
 }
 
 /// A way to fill from the ledger.

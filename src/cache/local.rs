@@ -1,9 +1,10 @@
 //! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
 use crate::ports::CacheEntry;
@@ -26,6 +27,15 @@ pub struct Copy {
     // Nobody sets out for a refresh before this.
     not_before_ms: AtomicU64,
     reads: AtomicU32,
+    packed: OnceLock<Packed>,
+}
+
+/// An answer made of a copy, as it is sent to those who take it packed.
+#[derive(Debug)]
+struct Packed {
+    /// Its ETag: what is made of one copy differs in what it says, and so in its tag.
+    tag: Box<str>,
+    bytes: Box<[u8]>,
 }
 
 impl Copy {
@@ -43,8 +53,34 @@ impl Copy {
 
     fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
         let (looked_at_ms, not_before_ms) = (AtomicI64::new(now_ms.cast_signed()), AtomicU64::new(0));
-        let reads = AtomicU32::new(0);
-        Copy { value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, since_ms: now_ms, looked_at_ms, not_before_ms, reads }
+        let (reads, packed) = (AtomicU32::new(0), OnceLock::new());
+        Copy {
+            value,
+            fence,
+            as_of_ms,
+            fill_ms,
+            ttl_ms,
+            until_ms,
+            since_ms: now_ms,
+            looked_at_ms,
+            not_before_ms,
+            reads,
+            packed,
+        }
+    }
+
+    /// The answer of that tag, packed by `pack` where it is not at hand: the first answer that is made of a copy and shrinks
+    /// to half of its value is remembered, others are packed each time.
+    pub fn packed(&self, tag: &str, pack: impl FnOnce() -> Option<Vec<u8>>) -> Option<Cow<'_, [u8]>> {
+        if let Some(packed) = self.packed.get().filter(|packed| *packed.tag == *tag) {
+            return Some(Cow::Borrowed(&packed.bytes));
+        }
+        let bytes = pack()?;
+        if bytes.len() <= self.value.len() / 2 && self.packed.get().is_none() {
+            // Of two that come first at once, one is forgotten.
+            let _ = self.packed.set(Packed { tag: tag.into(), bytes: bytes.as_slice().into() });
+        }
+        Some(Cow::Owned(bytes))
     }
 
     /// Milliseconds until it expires; negative since then.
@@ -234,7 +270,8 @@ impl Shard {
 }
 
 fn bytes_of(key: &str, copy: &Copy) -> usize {
-    OVERHEAD_BYTES + key.len() + copy.value.len()
+    // With what it may be packed to, which comes later.
+    OVERHEAD_BYTES + key.len() + copy.value.len() + copy.value.len() / 2
 }
 
 #[cfg(test)]
@@ -293,6 +330,18 @@ mod tests {
         assert_eq!(put(&local, "a", copy(1, 5, 1_990), 1_990).fence, 5, "it has expired, and the fences began again");
         local.remove("a");
         assert!(local.get("a").is_none() && local.size() == (0, 0));
+    }
+
+    #[test]
+    fn the_first_answer_of_a_copy_is_packed_once_and_no_other_is_taken_for_it() {
+        let copy = copy(100, 1, 0);
+        let pack = |tag: &str, bytes: Vec<u8>| copy.packed(tag, || Some(bytes)).expect("packed").into_owned();
+        assert_eq!(pack("too large to remember", vec![1; 51]), [1; 51]);
+        assert_eq!(pack("a", vec![2; 50]), [2; 50]);
+        assert_eq!(copy.packed("a", || panic!("it is at hand")).as_deref(), Some(&[2; 50][..]));
+        assert_eq!(pack("b", vec![3; 9]), [3; 9]);
+        assert_eq!(copy.packed("a", || panic!("it is still at hand")).as_deref(), Some(&[2; 50][..]));
+        assert!(copy.packed("c", || None).is_none());
     }
 
     #[test]
