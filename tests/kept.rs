@@ -55,3 +55,44 @@ fn a_list_that_says_the_same_is_304_and_a_large_one_is_packed_on_request() {
         }
     });
 }
+
+/// What a search says, after `Accept-Encoding: gzip`.
+fn unpacked(client: &mut Client, path: &str) -> Value {
+    let answer = client.send("GET", path, &[("Accept-Encoding", "gzip")], b"").expect(200);
+    assert_eq!(answer.header("content-encoding"), Some("gzip"), "{path}");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&answer.body[..]).read_to_string(&mut text).expect("gzip");
+    serde_json::from_str(&text).expect("JSON")
+}
+
+#[test]
+fn lists_of_one_search_are_pieces_of_one_copy_packed_or_not() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        for post in 0..30 {
+            let content = format!("{} {post}", "oak desk ".repeat(60));
+            let post = json!({"postId": format!("{post:02}"), "userId": 1, "content": content, "hashtags": ["oak"]});
+            client.post("/api/posts", &post).expect(201);
+        }
+        // Newest first: in whichever order they were made within a millisecond, all lists agree.
+        let all = client.get("/api/search?keyword=oak&limit=100").expect(200).json();
+        let all: Vec<&Value> = all["posts"].as_array().expect("posts").iter().collect();
+        assert_eq!(all.len(), 30);
+        let mut tags = std::collections::HashSet::new();
+        // Twice: what was packed for one list is at hand, and is not taken for another.
+        for _ in 0..2 {
+            for limit in [20, 2, 100, 19, 30, 25] {
+                let path = format!("/api/search?keyword=oak&limit={limit}");
+                let plain = client.get(&path).expect(200);
+                let shown = plain.json();
+                let posts: Vec<&Value> = shown["posts"].as_array().expect("posts").iter().collect();
+                assert_eq!(posts, all[..limit.min(30)], "{limit}");
+                assert_eq!(unpacked(&mut client, &path)["posts"], shown["posts"], "{limit}");
+                tags.insert(plain.header("etag").expect("a tag").to_owned());
+            }
+            let typed = unpacked(&mut client, "/api/search?keyword=OAK&limit=20");
+            assert_eq!(typed["keyword"], "OAK", "as typed, from the same copy");
+        }
+        assert_eq!(tags.len(), 5, "of 2, 19, 20, 25 and all posts: {tags:?}");
+    });
+}
