@@ -87,7 +87,7 @@ pub const FRAME_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const FRAME_RECORDS_MAX: usize = 10_000;
 /// Bytes that wait for the writer in the batch of one core; past it an append is refused (503).
 pub const PENDING_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// How long a record that nobody waits for may wait for others, to share their sync.
+/// How long a search that was answered may wait for other records, to share their sync.
 pub const JOURNAL_LINGER_MS: u64 = 5;
 /// … while so few bytes of a core wait: more are a frame worth writing.
 pub const JOURNAL_LINGER_BYTES: usize = 256 * 1024;

@@ -249,7 +249,12 @@ impl Collected {
         gauge(encoder, "cache_flights", "Fills under way", [(NO_LABELS, flights as u64)])?;
         gauge(encoder, "cache_locks_held", "Locks held", [(NO_LABELS, held as u64)])?;
         gauge(encoder, "cache_copies", "Values kept here", [(NO_LABELS, copies as u64)])?;
-        gauge(encoder, "cache_copies_bytes", "… and their bytes", [(NO_LABELS, bytes as u64)])?;
+        gauge(
+            encoder,
+            "cache_copies_bytes",
+            "… and their bytes, with what they may be packed to",
+            [(NO_LABELS, bytes as u64)],
+        )?;
         let bounds = WAIT_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(stats.waits.iter().map(read)).collect();
         let sum = read(&stats.waits_ms) as f64 / 1e3;

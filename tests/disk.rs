@@ -444,7 +444,7 @@ fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
     let waits = append_for_ledger(&journal);
     pause();
     let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 3 };
-    journal.append(0, 1, Wait::Nothing, |out| encode_forget(&forget, out)).unwrap();
+    journal.append(0, 1, Wait::Leisure, |out| encode_forget(&forget, out)).unwrap();
     until("durable by itself", || waits.is_durable());
     // What has nobody to take it along goes when its time has come.
     journal.ledger_begins(Some(Instant::now() + Duration::from_millis(300)));
@@ -453,7 +453,8 @@ fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
     // The time of a ledger that is away goes by.
     let waits = append_for_ledger(&journal);
     until("durable at once", || waits.is_durable());
-    // The end waits for nothing.
+    // The end waits for nothing. This returns behind what was published before.
+    assert_eq!(append(&journal, 4), Ok(true));
     journal.ledger_begins(in_a_minute());
     let waits = append_for_ledger(&journal);
     let written = journal.end_position();
@@ -463,11 +464,40 @@ fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
 }
 
 #[test]
-fn what_nobody_waits_for_does_not_pile_up_in_memory() {
+fn what_has_time_does_not_pile_up_in_memory() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _) = open(directory.path());
     let journal = Arc::new(journal);
     journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
     let waits: Vec<_> = (0..3_000).map(|_| append_for_ledger(&journal)).collect();
     until("a frame's worth is durable", || waits[0].is_durable());
+}
+
+#[test]
+fn what_has_time_is_refused_while_nothing_can_be_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, faults) = open(directory.path());
+    let journal = Arc::new(journal);
+    journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
+    faults.sync_ms.store(300, Ordering::SeqCst);
+    faults.syncs.store(true, Ordering::SeqCst);
+    // Taken while a frame is failing: the journal does not know yet.
+    let failing = std::thread::spawn({
+        let journal = journal.clone();
+        move || append(&journal, 1)
+    });
+    std::thread::sleep(Duration::from_millis(100));
+    let ticket = in_coroutine(move || {
+        let ticket = Arc::new(Ticket::of_current(0));
+        let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 2 };
+        let wait = Wait::Follower(Until::Ledger, Decision::new(ticket.clone()));
+        // The journal is kept to be looked at: it would be closed.
+        journal.append(0, 1, wait, |out| encode_forget(&forget, out)).map(|()| (ticket, journal))
+    });
+    assert_eq!(failing.join().unwrap(), Ok(false));
+    // On a machine that stood still the journal knew, and took nothing.
+    if let Ok((ticket, _journal)) = ticket {
+        until("told", || !ticket.is_pending());
+        assert!(ticket.take_failed());
+    }
 }

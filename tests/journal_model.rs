@@ -191,9 +191,10 @@ impl Run {
         self.clock.fetch_add(1_000, Ordering::Relaxed);
         let records = self.records(0);
         let (journal_too, numbers) = (journal.clone(), numbers(&records));
+        let failed = failures(journal);
         let answer = in_coroutine(0, move || append(&journal_too, 0, &records));
         let is_refused = answer.is_err();
-        self.note(&numbers, answer);
+        self.note(&numbers, answer, failures(journal) > failed);
         if is_refused {
             return Ok(());
         }
@@ -216,17 +217,18 @@ impl Run {
             .collect()
     }
 
-    /// What came of records of which the last was waited for. One that is durable takes those before it along: they were put
-    /// into the same lane before it, and nobody has to wait for that.
-    fn note(&mut self, numbers: &[i64], answer: Result<bool, AppendError>) {
+    /// What came of records of which the last was waited for. One that is durable takes those before it along, which were put into
+    /// the same lane: but where a frame between them may have been refused.
+    fn note(&mut self, numbers: &[i64], answer: Result<bool, AppendError>, has_failed: bool) {
         let taken = match answer {
             Ok(_) => numbers,
             // The one that nobody waits for may have been taken.
             Err(_) => &numbers[..numbers.len() - 1],
         };
+        let last = numbers.last();
         for number in taken {
             self.oracle.taken(*number);
-            if answer == Ok(true) {
+            if answer == Ok(true) && (!has_failed || Some(number) == last) {
                 self.oracle.acknowledged(*number);
             }
         }
@@ -243,6 +245,7 @@ impl Run {
     /// A few records of every lane at once.
     fn append_from_all(&mut self, journal: &Arc<Journal>) -> Result<(), String> {
         self.clock.fetch_add(1_000, Ordering::Relaxed);
+        let failed = failures(journal);
         let (told, answers) = mpsc::channel();
         let count = self.random.random_range(1..6);
         for lane in 0..self.plan.lanes as u64 {
@@ -256,9 +259,11 @@ impl Run {
             });
         }
         drop(told);
+        // Told after it was published: nothing is read before all are known.
+        let answers: Vec<_> = answers.iter().collect();
+        let has_failed = failures(journal) > failed;
         for (numbers, answer) in answers {
-            // Told after it was published: nothing is read before all are known.
-            self.note(&numbers, answer);
+            self.note(&numbers, answer, has_failed);
         }
         self.oracle.see(journal)
     }
@@ -281,11 +286,15 @@ fn append(journal: &Journal, lane: usize, records: &[(i64, usize)]) -> Result<bo
     let ticket = Arc::new(Ticket::of_current(lane % WORKERS));
     for (at, (number, length)) in records.iter().enumerate() {
         let forget = Forget { user_id: "u".repeat(*length).into(), keyword: None, at_ms: *number };
-        let wait = if at + 1 < records.len() { Wait::Nothing } else { Wait::Durable(ticket.clone()) };
+        let wait = if at + 1 < records.len() { Wait::Leisure } else { Wait::Durable(ticket.clone()) };
         journal.append(lane, 1, wait, |out| encode_forget(&forget, out))?;
     }
     assert!(ticket.wait());
     Ok(!ticket.take_failed())
+}
+
+fn failures(journal: &Journal) -> u64 {
+    journal.stats().failures.load(Ordering::SeqCst)
 }
 
 fn numbers(records: &[(i64, usize)]) -> Vec<i64> {

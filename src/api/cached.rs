@@ -1,7 +1,7 @@
 //! Reads through the cache: a request waits for its flight here, and what was filled is rendered and kept as it is sent.
 //!
 //! A kept value is an ETag and a JSON body that says where it was read and that it is not stale; an answer that took a
-//! stale value in the place of a fill says the other thing.
+//! stale value in the place of a fill says the other thing. Of a search the posts alone are kept (`search::Found`).
 
 use std::sync::Arc;
 use std::time::Instant;

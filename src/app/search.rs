@@ -31,6 +31,6 @@ impl App {
             received_at_ms: now_ms,
         };
         // A refusal is counted where it happens, and that is all that becomes of it.
-        let _ = self.append_event(&event, ticket.worker(), Wait::Nothing);
+        let _ = self.append_event(&event, ticket.worker(), Wait::Leisure);
     }
 }

@@ -165,7 +165,7 @@ impl Hasher for Hashed {
 }
 
 /// What one copy takes beside its key and value.
-const OVERHEAD_BYTES: usize = 160;
+const OVERHEAD_BYTES: usize = 240;
 
 impl Default for Local {
     fn default() -> Local {

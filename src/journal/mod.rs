@@ -3,7 +3,7 @@
 //! Owns the segments, their order and their durability; leaves the meaning of records to `events` and their fate to
 //! the sinks. Producers put encoded records into the batch of their core; one writer thread turns what is there into
 //! one frame, syncs it, publishes the new end and completes the tickets. Whoever waits for the sync has no timer to wait
-//! for: the next batch forms while this one syncs (group commit). Records that nobody waits for, or that wait for a batch of
+//! for: the next batch forms while this one syncs (group commit). Searches that were answered, and what waits for a batch of
 //! the ledger that is known to begin later, have time: they go with the next frame, and have one of their own only when
 //! their time has come.
 
@@ -84,8 +84,11 @@ pub enum AppendError {
 
 /// What an append waits for.
 pub enum Wait {
-    /// Nothing (`ACK=memory`, a search that was answered): it may be synced [`JOURNAL_LINGER_MS`] later.
+    /// Nothing: `ACK=memory`.
     Nothing,
+    /// Nothing, and it may be synced [`JOURNAL_LINGER_MS`] later: a search that was answered. Others may come before it meanwhile
+    /// that another core took later.
+    Leisure,
     /// The sync: the ticket is finished then.
     Durable(Arc<Ticket>),
     /// A follower: the decision is settled once it has applied the records.
@@ -378,9 +381,9 @@ impl Shared {
     /// When a record must be on its way, by who waits for it.
     fn due(&self, wait: &Wait) -> Due {
         match wait {
-            Wait::Nothing => self.watch(Instant::now() + Duration::from_millis(JOURNAL_LINGER_MS)),
+            Wait::Leisure => self.watch(Instant::now() + Duration::from_millis(JOURNAL_LINGER_MS)),
             Wait::Follower(Until::Ledger, _) => self.ledger_due.load(Ordering::Relaxed),
-            Wait::Follower(Until::Live, _) | Wait::Durable(_) => NOW,
+            Wait::Follower(Until::Live, _) | Wait::Durable(_) | Wait::Nothing => NOW,
         }
     }
 
@@ -491,7 +494,7 @@ fn put(chunks: &mut VecDeque<Chunk>, count: u32, wait: Wait, encode: impl FnOnce
 
 fn begun(wait: Wait) -> Wait {
     match &wait {
-        Wait::Nothing => {}
+        Wait::Nothing | Wait::Leisure => {}
         Wait::Durable(ticket) => ticket.add(),
         Wait::Follower(_, decision) => decision.ticket().add(),
     }

@@ -50,7 +50,10 @@ impl Writer {
             // not, this returns at once: there is no timer.
             std::thread::yield_now();
             let is_closing = self.shared.is_closing();
-            if is_closing || self.due() <= self.shared.watch(Instant::now()) {
+            let due = self.due();
+            // Where no segment is open, what has time is told at once whether one can be begun.
+            let is_due = due <= self.shared.watch(Instant::now()) || self.current.is_none() && due != NEVER;
+            if is_closing || is_due {
                 let chunks = self.take_chunks();
                 if !chunks.is_empty() {
                     self.commit(chunks);
@@ -187,7 +190,7 @@ impl Writer {
         for chunk in chunks {
             for (at, n, wait) in chunk.waits {
                 match wait {
-                    Wait::Nothing => {}
+                    Wait::Nothing | Wait::Leisure => {}
                     Wait::Durable(ticket) => durable.push(ticket),
                     Wait::Follower(until, decision) => {
                         self.shared.waiting.push(until, first + u64::from(at), n, decision);
@@ -252,7 +255,7 @@ impl Writer {
 fn refuse(chunks: Vec<Chunk>) {
     let waits = chunks.into_iter().flat_map(|chunk| chunk.waits);
     let tickets = waits.filter_map(|(_, _, wait)| match wait {
-        Wait::Nothing => None,
+        Wait::Nothing | Wait::Leisure => None,
         Wait::Durable(ticket) => Some(ticket),
         Wait::Follower(_, decision) => Some(decision.ticket().clone()),
     });
