@@ -80,9 +80,9 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     PRIMARY KEY (stream, position, seq)
 );
 
--- For net likes of a part of an hour.
+-- For net likes of a part of an hour: in finer ranges than usual, as an hour has few likes.
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log
-    USING brin (changed_at) WITH (autosummarize = on);
+    USING brin (changed_at) WITH (autosummarize = on, pages_per_range = 32);
 
 -- Who was erased, and up to when (milliseconds): what happened before that is dropped, through whichever journal it comes.
 -- `seq` grows with every change, so that a writer knows whether it knows all. Kept for ever.

@@ -341,6 +341,8 @@ pub struct RankingQuery {
     pub to_ms: i64,
     /// The last sum and name of the page before.
     pub after: Option<(i64, String)>,
+    /// How many names were on the pages before: where to look first, whatever is true by now.
+    pub before: usize,
     pub limit: usize,
 }
 

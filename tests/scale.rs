@@ -133,7 +133,7 @@ impl Scale {
         for (list, parts) in lists {
             for (range, from_ms, to_ms) in ranges {
                 for limit in [10, 100] {
-                    let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit };
+                    let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, before: 0, limit };
                     let run = || self.ledger.ranking(&query, self.now);
                     let said = |ranked: &Option<Vec<(String, i64)>>| {
                         ranked.as_ref().map_or("too much".into(), |ranked| format!("{:?}", ranked.first()))
@@ -147,11 +147,13 @@ impl Scale {
             from_ms: day - 364 * DAY,
             to_ms: day,
             after: None,
+            before: 0,
             limit: 10,
         };
         let tenth = self.ledger.ranking(&RankingQuery { limit: 100, ..query.clone() }, self.now);
         let after = tenth.ok().flatten().and_then(|page| page.last().map(|(name, sum)| (*sum, name.clone())));
-        let run = || self.ledger.ranking(&RankingQuery { after: after.clone(), ..query.clone() }, self.now);
+        let run =
+            || self.ledger.ranking(&RankingQuery { after: after.clone(), before: 100, ..query.clone() }, self.now);
         time("10 keywords, a year, the eleventh page", run, |page| format!("{}", page.is_some()));
     }
 

@@ -72,7 +72,7 @@ fn rankings_of_any_range_are_those_of_the_events_page_by_page() {
             let (from_ms, to_ms) = if round == 0 { (NOW - HOUR, NOW) } else { random_range(&mut random) };
             for parts in LISTS {
                 let limit = random.random_range(1..5);
-                let mut query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit };
+                let mut query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, before: 0, limit };
                 let expected = model.ranking(&query);
                 let mut read = Ranked::new();
                 loop {
@@ -81,6 +81,7 @@ fn rankings_of_any_range_are_those_of_the_events_page_by_page() {
                     let Some((name, sum)) = page.last() else { break };
                     query.after = Some((*sum, name.clone()));
                     read.extend(page);
+                    query.before = read.len();
                 }
                 assert_eq!(read, expected, "{} {query:?}", fixture.name);
             }
@@ -131,7 +132,14 @@ fn a_like_in_a_part_of_an_hour_counts_only_if_it_changed_something() {
             like(EventType::Unlike, "c", "p", old + MINUTE),
         ]);
         let net = |from_ms, to_ms| {
-            let query = RankingQuery { parts: vec![(Dimension::PostLikes, 1)], from_ms, to_ms, after: None, limit: 10 };
+            let query = RankingQuery {
+                parts: vec![(Dimension::PostLikes, 1)],
+                from_ms,
+                to_ms,
+                after: None,
+                before: 0,
+                limit: 10,
+            };
             fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time")
         };
         assert_eq!(net(old, old + 1), [("p".to_owned(), 1)]);
@@ -158,7 +166,7 @@ fn names_of_equal_sums_are_in_the_order_of_their_bytes_across_pages() {
         for (from_ms, to_ms) in [(NOW, NOW + 1), (whole_minute, whole_minute + MINUTE), (whole_hour, whole_hour + HOUR)]
         {
             let parts = vec![(Dimension::PostViews, 1)];
-            let mut query = RankingQuery { parts, from_ms, to_ms, after: None, limit: 1 };
+            let mut query = RankingQuery { parts, from_ms, to_ms, after: None, before: 0, limit: 1 };
             for name in &sorted {
                 let page = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
                 assert_eq!(page, [((*name).to_owned(), 1)], "{}", fixture.name);
@@ -434,7 +442,7 @@ fn a_ranking_of_searches_is_folded_where_it_is_read_from_raw_rows() {
         let mut feed = fixture.feed();
         feed.apply(vec![search("a", "ÉCOLE", NOW), search("b", "école", NOW), search("b", "Chair", NOW)]);
         let parts = vec![(Dimension::Keyword, 1)];
-        let query = RankingQuery { parts, from_ms: NOW - 1, to_ms: NOW + 1, after: None, limit: 5 };
+        let query = RankingQuery { parts, from_ms: NOW - 1, to_ms: NOW + 1, after: None, before: 0, limit: 5 };
         let ranked = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
         assert_eq!(ranked, [("école".to_owned(), 2), ("chair".to_owned(), 1)]);
     });
@@ -679,8 +687,14 @@ fn check_live(client: &mut Client, model: &Model) {
             let minutes = window_minutes(window, now_ms(), &calendar);
             let (from_ms, to_ms) = (minutes.start * MINUTE, minutes.end * MINUTE);
             for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
-                let expected =
-                    model.ranking(&RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 });
+                let expected = model.ranking(&RankingQuery {
+                    parts: parts.to_vec(),
+                    from_ms,
+                    to_ms,
+                    after: None,
+                    before: 0,
+                    limit: 100,
+                });
                 let answer = client.read(&format!("/api/statistics/popular/{path}window={name}&limit=100"));
                 if answer["source"] != "live" || items(&answer, field) != expected {
                     return Err(format!("{path} {answer} is not {expected:?}"));
@@ -699,7 +713,7 @@ fn check_live(client: &mut Client, model: &Model) {
 fn check_exact(client: &mut Client, model: &Model, from_ms: i64, to_ms: i64) {
     let range = format!("from={from_ms}&to={to_ms}");
     for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
-        let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: 100 };
+        let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, before: 0, limit: 100 };
         let path = format!("/api/statistics/rankings/{path}{range}");
         assert_eq!(read_ranking(client, &path, 3, field), model.ranking(&query), "{path}");
     }

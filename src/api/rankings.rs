@@ -68,7 +68,7 @@ impl Api {
     }
 
     fn ranking(&self, named: Named, request: &Request<'_>, exchange: &mut Exchange<'_>, parts: Parts) {
-        let (mut query, before) = match asked(request.query, parts, self.app.clock.now_ms()) {
+        let mut query = match asked(request.query, parts, self.app.clock.now_ms()) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -77,11 +77,11 @@ impl Api {
         query.limit += 1;
         let range =
             if is_default(request.query) { "default".to_owned() } else { format!("{} {}", query.from_ms, query.to_ms) };
-        let mut key = format!("ranking {limit} {range} {:?} {before} ", query.after);
+        let mut key = format!("ranking {limit} {range} {:?} {} ", query.after, query.before);
         list_key(&mut key, named, query.parts.iter().copied());
         let fill = || {
             let (app, query) = (self.app.clone(), query.clone());
-            Fill(vec![from_ledger(move || ranked(&app, named, &query, limit, before))])
+            Fill(vec![from_ledger(move || ranked(&app, named, &query, limit))])
         };
         if let Some(shown) = self.cached(&key, &self.app.caching.classes.rankings, fill, exchange) {
             self.answer_shown(&shown, request, exchange);
@@ -90,16 +90,17 @@ impl Api {
 }
 
 /// A page, read and rendered.
-fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize, before: usize) -> Result<Filled, FillError> {
+fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
     let (from_ms, to_ms) = (app.tellable(query.from_ms), app.tellable(query.to_ms));
     let told = RankingQuery { from_ms, to_ms, ..query.clone() };
     let read = app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed)?;
     let mut rows = read.ok_or(FillError::TooLarge)?;
-    let next = next_page(query, before, limit, &rows);
+    let next = next_page(query, limit, &rows);
     rows.truncate(limit);
     let items = rows.into_iter().enumerate();
-    let items: Vec<Item> = items.map(|(at, (name, count))| Item::exact(named, before + at + 1, name, count)).collect();
+    let items: Vec<Item> =
+        items.map(|(at, (name, count))| Item::exact(named, query.before + at + 1, name, count)).collect();
     let items = to_raw_value(&items).map_err(|_| FillError::Away)?;
     let (from, to) = (answer::rfc3339(from_ms), answer::rfc3339(to_ms));
     let says = (query.from_ms, query.to_ms, items.get(), &next);
@@ -109,20 +110,19 @@ fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize, before: u
 }
 
 /// The cursor of the page behind the first `limit` rows, if there is one.
-fn next_page(query: &RankingQuery, before: usize, limit: usize, rows: &Ranked) -> Option<String> {
+fn next_page(query: &RankingQuery, limit: usize, rows: &Ranked) -> Option<String> {
     let (name, count) = rows.get(limit).and_then(|_| rows.get(limit - 1))?;
-    let (from_ms, to_ms, rank) = (query.from_ms, query.to_ms, before + limit);
+    let (from_ms, to_ms, rank) = (query.from_ms, query.to_ms, query.before + limit);
     Some(Cursor { list: list_of(&query.parts), from_ms, to_ms, rank, count: *count, name: name.clone() }.write())
 }
 
-/// The query, and how many rows were answered before.
-fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<(RankingQuery, usize), Rejection> {
+fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<RankingQuery, Rejection> {
     let query = Query::parse(query)?;
     let parts = parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, i64::from(weight))).collect();
     let limit = query.limit(10, LIST_ROWS_MAX)?;
     let Some(text) = query.get("cursor") else {
         let (from_ms, to_ms) = query.range(now_ms, DEFAULT_MS)?;
-        return Ok((RankingQuery { parts, from_ms, to_ms, after: None, limit }, 0));
+        return Ok(RankingQuery { parts, from_ms, to_ms, after: None, before: 0, limit });
     };
     let invalid = |reason| Rejection::of_field("invalid_cursor", "cursor", reason);
     let cursor = Cursor::read(text).ok_or_else(|| invalid("is not one of ours: pass `next` of the page before"))?;
@@ -131,7 +131,7 @@ fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<(RankingQuery, usize)
     if list != list_of(&parts) || !is_same(query.bound("from")?, from_ms) || !is_same(query.bound("to")?, to_ms) {
         return Err(invalid("is of another list: pass it with the parameters of the page before"));
     }
-    Ok((RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), limit }, rank))
+    Ok(RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), before: rank, limit })
 }
 
 /// The range is the one up to now: those who ask for that share an answer for a while.

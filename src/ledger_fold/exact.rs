@@ -140,6 +140,23 @@ pub(super) fn has_many_open(terms: &[Terms]) -> bool {
     terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX)
 }
 
+/// `SELECT` how many events there are in the hours of a range that is made of nothing else, of half a day at most: no more names
+/// than that are in them. `None`: it is made of days as well.
+pub fn hours_sql(terms: &[Terms]) -> Option<String> {
+    let hours = &terms.first()?.sums.hours;
+    let is_hours = |Sums { spans, days, hours: other, open, begun }: &Sums| {
+        spans.is_empty() && days.is_empty() && other == hours && open.is_empty() && begun.is_none()
+    };
+    let is_all = !hours.is_empty() && terms.iter().all(|term| is_hours(&term.sums));
+    let hours: Vec<String> = hours.iter().map(|(hour, _)| hour.to_string()).collect();
+    is_all.then(|| {
+        format!(
+            "SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM rollup_hour WHERE dimension = 1 AND bucket IN ({})",
+            hours.join(", ")
+        )
+    })
+}
+
 /// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.
 pub fn with_gone(open: Option<String>, query: &TopQuery, now_ms: i64) -> Option<String> {
     let plan = plan_rank(query, now_ms);
@@ -173,16 +190,31 @@ pub fn raw_sql(
     cover: &Cover,
     during: impl Fn(&str, &Range<i64>) -> String,
 ) -> Option<String> {
+    // Parts that are told apart by the type of their events alone are read together.
+    let kind = |condition: &'static str| condition.split(" AND ").next();
+    let mut scans: Vec<(Source, Vec<(usize, &'static str)>)> = Vec::new();
+    for (index, (dimension, _)) in parts.iter().enumerate() {
+        let (source, condition) = source(*dimension);
+        let is_apart = |known: &[(usize, &'static str)]| known.iter().all(|(_, other)| kind(other) != kind(condition));
+        match scans.iter_mut().find(|(known, conditions)| *known == source && is_apart(conditions)) {
+            Some((_, conditions)) => conditions.push((index, condition)),
+            None => scans.push((source, vec![(index, condition)])),
+        }
+    }
     let of_range = |range: &Range<i64>| {
-        let of_part = |(index, (dimension, _)): (usize, &(Dimension, i64))| {
-            let (table, time, name, count, condition) = source(*dimension);
+        let of_scan = |(Source { table, time, name, count }, conditions): &(Source, Vec<(usize, &str)>)| {
             let during = during(time, range);
+            let which: Vec<String> =
+                conditions.iter().map(|(index, condition)| format!("WHEN {condition} THEN {index}")).collect();
+            let wanted: Vec<&str> = conditions.iter().map(|(_, condition)| *condition).collect();
             format!(
-                "SELECT {index}, {name}, {count} FROM {table} WHERE {during} AND {condition} AND {name} IS NOT NULL \
-                 GROUP BY {name}"
+                "SELECT CASE {} END, {name}, {count} FROM {table} \
+                 WHERE {during} AND ({}) AND {name} IS NOT NULL GROUP BY 1, 2",
+                which.join(" "),
+                wanted.join(" OR ")
             )
         };
-        parts.iter().enumerate().map(of_part).collect::<Vec<_>>()
+        scans.iter().map(of_scan).collect::<Vec<_>>()
     };
     let all: Vec<String> = cover.raw.iter().flat_map(of_range).collect();
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
@@ -197,9 +229,19 @@ pub fn raw_name(dimension: Dimension, stored: &str) -> Cow<'_, str> {
     }
 }
 
-/// Which rows a dimension counts, as `events::EventStrategy::counts` does: table, time, name, count, condition.
-fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'static str, &'static str) {
-    let of_events = |name, condition| ("events", "event_time", name, "count(*)", condition);
+/// Where raw rows of a dimension are, by which time, under which name, and what they count.
+#[derive(Clone, Copy, PartialEq)]
+struct Source {
+    table: &'static str,
+    time: &'static str,
+    name: &'static str,
+    count: &'static str,
+}
+
+/// Which rows a dimension counts, as `events::EventStrategy::counts` does, with their condition: the type first.
+fn source(dimension: Dimension) -> (Source, &'static str) {
+    let of_events =
+        |name, condition| (Source { table: "events", time: "event_time", name, count: "count(*)" }, condition);
     match dimension {
         Dimension::Keyword => of_events("keyword", "event_type = 'SEARCH'"),
         Dimension::ZeroResult => of_events("keyword", "event_type = 'SEARCH' AND result_count = 0"),
@@ -208,13 +250,11 @@ fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'
         Dimension::Page => of_events("url", "event_type = 'PAGE_VIEW'"),
         Dimension::Component => of_events("CAST(component_id AS text)", "event_type = 'CLICK'"),
         // A like that changed nothing counts nothing: the log knows.
-        Dimension::PostLikes => (
-            "post_like_log",
-            "changed_at",
-            "post_id",
-            "sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END)",
-            "action IN ('LIKE', 'UNLIKE')",
-        ),
+        Dimension::PostLikes => {
+            let count = "sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END)";
+            let source = Source { table: "post_like_log", time: "changed_at", name: "post_id", count };
+            (source, "action IN ('LIKE', 'UNLIKE')")
+        }
         // Never ranked by name.
         _ => of_events("event_type", "event_type IS NOT NULL"),
     }

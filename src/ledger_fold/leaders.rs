@@ -12,6 +12,7 @@ use super::Sums;
 use super::exact::{has_many_open, listed};
 use crate::events::Dimension;
 use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE, LEADERS_NAMES_MAX, LEADERS_STEP};
+use crate::ports::RankingQuery;
 
 /// A bucket, its names in the order of their counts.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,27 @@ pub struct Heads {
     pub names: Vec<(String, f64)>,
     /// The sum of the lowest counts read, each times its weight, of lists that hold more; none below 0.
     pub bound: f64,
+}
+
+/// The part of a ranking that is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    /// Behind this score and name.
+    pub after: Option<(f64, &'a str)>,
+    /// About how many are before it: only where it is looked first depends on this.
+    pub before: usize,
+    pub limit: usize,
+}
+
+impl<'a> Page<'a> {
+    pub fn first(limit: usize) -> Page<'a> {
+        Page { after: None, before: 0, limit }
+    }
+
+    pub fn of(query: &'a RankingQuery) -> Page<'a> {
+        let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
+        Page { after, before: query.before, limit: query.limit }
+    }
 }
 
 /// Where counts are read from.
@@ -92,16 +114,17 @@ pub fn besides<'a>(
     known
 }
 
-/// At most `limit` names behind `after` by score, then name. `known` is what names have besides the lists. `None`: the
-/// counts are too even, nothing but reading all of them would tell.
+/// The names of a page, by score, then name. `known` is what names have besides the lists. `None`: the counts are too even,
+/// nothing but reading all of them would tell.
 pub fn leaders<C: Counts, S: BuildHasher>(
     counts: &mut C,
     known: &HashMap<String, f64, S>,
-    after: Option<(f64, &str)>,
-    limit: usize,
+    page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, C::Error> {
+    let Page { after, before, limit } = page;
     let mut scores: HashMap<String, f64> = HashMap::new();
-    let mut depth = (limit + limit / 4 + LEADERS_DEPTH_MORE).min(LEADERS_DEPTH_MAX);
+    let wanted = before.min(LEADERS_DEPTH_MAX) + limit;
+    let mut depth = (wanted + wanted / 4 + LEADERS_DEPTH_MORE).min(LEADERS_DEPTH_MAX);
     loop {
         let Heads { names, bound } = counts.heads(depth)?;
         // No name can have more than what it was seen with and the bound together: the most promising first.
@@ -112,6 +135,8 @@ pub fn leaders<C: Counts, S: BuildHasher>(
         most.retain(|name, _| !scores.contains_key(name));
         let mut most: Vec<(String, f64)> = most.into_iter().collect();
         most.sort_unstable_by(|one, other| one.1.total_cmp(&other.1));
+        // Twice as many each time: where counts are so even that many have to be looked up, they are few steps.
+        let mut step = (wanted + wanted / 4).max(LEADERS_STEP);
         while let Some((_, highest)) = most.last() {
             let lowest = lowest_wanted(&scores, after, limit).unwrap_or(f64::MIN_POSITIVE);
             if highest + bound < lowest {
@@ -120,7 +145,8 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             if scores.len() > LEADERS_NAMES_MAX {
                 return Ok(None);
             }
-            let next = most.split_off(most.len().saturating_sub((2 * limit).max(LEADERS_STEP)));
+            let next = most.split_off(most.len().saturating_sub(step));
+            step *= 2;
             look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
         }
         if bound <= 0.0 || lowest_wanted(&scores, after, limit).is_some_and(|lowest| lowest > bound) {
@@ -216,9 +242,12 @@ mod tests {
             let expected = super::super::sort_ranked(all.into_iter().collect(), usize::MAX);
             let mut after: Option<(String, f64)> = None;
             let mut read = Vec::new();
+            // It is a hint, and changes nothing where it is wrong.
+            let before = |read: usize| [0, read, 1_000_000][round % 3];
             loop {
                 let from = after.as_ref().map(|(name, score)| (*score, name.as_str()));
-                let page = leaders(&mut plain, &known, from, 1 + round % 7).unwrap().expect("few names");
+                let wanted = Page { after: from, before: before(read.len()), limit: 1 + round % 7 };
+                let page = leaders(&mut plain, &known, wanted).unwrap().expect("few names");
                 let Some(last) = page.last() else { break };
                 after = Some(last.clone());
                 read.extend(page);

@@ -35,7 +35,7 @@ fn what_was_put_off_is_in_every_answer_and_is_added_once() {
         let ranking = || {
             let parts = vec![(Dimension::Keyword, 1)];
             let (from_ms, to_ms) = (NOW - HOUR, NOW + HOUR);
-            let query = RankingQuery { parts, from_ms, to_ms, after: None, limit: 10 };
+            let query = RankingQuery { parts, from_ms, to_ms, after: None, before: 0, limit: 10 };
             fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time")
         };
         let series = || {

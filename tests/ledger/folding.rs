@@ -59,8 +59,14 @@ fn read_pages(fixture: &Fixture, mut query: RankingQuery) -> Ranked {
 fn check_rankings(fixture: &Fixture, model: &Model, random: &mut StdRng) {
     let Range { start: from_ms, end: to_ms } = random_range(random);
     for parts in LISTS {
-        let query =
-            RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, limit: random.random_range(1..8) };
+        let query = RankingQuery {
+            parts: parts.to_vec(),
+            from_ms,
+            to_ms,
+            after: None,
+            before: 0,
+            limit: random.random_range(1..8),
+        };
         assert_eq!(read_pages(fixture, query.clone()), model.ranking(&query), "{} {query:?}", fixture.name);
     }
 }
@@ -71,7 +77,8 @@ fn check_tops(fixture: &Fixture, model: &Model) {
     let day = NOW - NOW.rem_euclid(DAY);
     for (window, from_ms) in [(Window::Day, hour - 23 * HOUR), (Window::Week, day - 6 * DAY)] {
         for parts in LISTS {
-            let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms: hour + HOUR, after: None, limit: 5 };
+            let query =
+                RankingQuery { parts: parts.to_vec(), from_ms, to_ms: hour + HOUR, after: None, before: 0, limit: 5 };
             let expected: Vec<(String, f64)> =
                 model.ranking(&query).into_iter().take(5).map(|(name, sum)| (name, sum as f64)).collect();
             let weighed: Vec<(Dimension, f64)> = parts.iter().map(|(d, weight)| (*d, *weight as f64)).collect();
@@ -102,7 +109,14 @@ fn hot_scores(model: &Model, dimension: Dimension, window: Window) -> Vec<f64> {
     let mut scores: BTreeMap<String, f64> = BTreeMap::new();
     for age in 0..length {
         let from_ms = newest - age * unit;
-        let query = RankingQuery { parts: vec![(dimension, 1)], from_ms, to_ms: from_ms + unit, after: None, limit: 0 };
+        let query = RankingQuery {
+            parts: vec![(dimension, 1)],
+            from_ms,
+            to_ms: from_ms + unit,
+            after: None,
+            before: 0,
+            limit: 0,
+        };
         for (name, sum) in model.ranking(&query) {
             *scores.entry(name).or_default() += sum as f64 * 0.5f64.powf(age as f64 / (length as f64 / 4.0));
         }
@@ -144,7 +158,7 @@ fn check_counts(fixture: &Fixture, model: &Model, random: &mut StdRng) {
         let event_type = Some(EventType::PageView);
         let filter = CountFilter { event_type, post_id: Some(post.clone()), ..filter };
         let parts = vec![(Dimension::PostViews, 1)];
-        let ranked = model.ranking(&RankingQuery { parts, from_ms: from, to_ms: to, after: None, limit: 0 });
+        let ranked = model.ranking(&RankingQuery { parts, from_ms: from, to_ms: to, after: None, before: 0, limit: 0 });
         let expected = ranked.iter().find(|(name, _)| *name == post).map_or(0, |(_, sum)| sum.cast_unsigned());
         assert_eq!(fixture.ledger.count(&filter).expect("answers"), expected, "{} {filter:?}", fixture.name);
     }

@@ -59,7 +59,7 @@ fn check_answers(fixture: &Fixture, model: &Model, days: i64) {
     let count = fixture.ledger.count(&CountFilter { from_ms: Some(from), to_ms: Some(to), ..CountFilter::default() });
     assert_eq!(count.expect("counts"), model.point(None, from, to).count, "{}", fixture.name);
     let parts = vec![(Dimension::PostViews, 1), (Dimension::PostLikes, 10)];
-    let query = RankingQuery { parts, from_ms: from, to_ms: to, after: None, limit: 10 };
+    let query = RankingQuery { parts, from_ms: from, to_ms: to, after: None, before: 0, limit: 10 };
     let ranked = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
     assert_eq!(ranked, model.ranking(&query), "{}", fixture.name);
     for (interval, unit) in [(Interval::Hour, HOUR), (Interval::Day, DAY)] {
@@ -138,6 +138,7 @@ fn check_rows_of_a_late_event(fixture: &Fixture, feed: &mut Feed) {
         from_ms: old - HOUR,
         to_ms: old - HOUR + DAY,
         after: None,
+        before: 0,
         limit: 100,
     };
     let ranked = fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time");
@@ -203,7 +204,7 @@ fn minutes_that_a_wrong_clock_has_removed_are_read_from_rows() {
         feed.apply(vec![search("a", "word", at), search("b", "word", at - 60_000)]);
         let ranked = || {
             let parts = vec![(Dimension::Keyword, 1)];
-            let query = RankingQuery { parts, from_ms: at - HOUR / 2, to_ms: NOW, after: None, limit: 5 };
+            let query = RankingQuery { parts, from_ms: at - HOUR / 2, to_ms: NOW, after: None, before: 0, limit: 5 };
             fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time")
         };
         assert_eq!(ranked(), [("word".to_owned(), 2)]);

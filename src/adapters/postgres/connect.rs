@@ -191,10 +191,11 @@ fn serve(
 }
 
 /// Set by statement, not as start-up options, which poolers in front of a server refuse. A role that does not wait
-/// for its commits would break "durable when `apply` returns"; a stricter setting than `on` stays.
+/// for its commits would break "durable when `apply` returns"; a stricter setting than `on` stays. To start workers for a part of
+/// a read takes the server longer than most of our reads do, and it thinks them large.
 fn session_settings(statement_ms: u64) -> String {
     format!(
-        "SET jit = off; SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
+        "SET jit = off; SET max_parallel_workers_per_gather = 0; SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
          SET idle_in_transaction_session_timeout = 30000; SET TimeZone = 'UTC'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )

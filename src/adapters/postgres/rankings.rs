@@ -2,22 +2,24 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::time::Instant;
 
 use jiff::Timestamp;
 use postgres::error::SqlState;
 use postgres::types::ToSql;
-use postgres::{IsolationLevel, Row, Transaction};
+use postgres::{IsolationLevel, Row, Statement, ToStatement, Transaction};
 
 use super::connect::{Failure, Session};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, besides, cover, known_points, known_sql, leaders,
-    led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, hours_sql, known_points,
+    known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
+    rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::limits::{EXACT_MINUTES, HOURS_EVENTS_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
@@ -37,7 +39,11 @@ impl<'s> Reading<'s> {
         Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: Some(0) })
     }
 
-    pub(super) fn query(&mut self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, postgres::Error> {
+    pub(super) fn query<S: ?Sized + ToStatement>(
+        &mut self,
+        sql: &S,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, postgres::Error> {
         if self.statements.is_some_and(|before| before > 0) {
             let spent = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             let left = POSTGRES_READ_STATEMENT_MS_MAX.saturating_sub(spent).max(1);
@@ -74,8 +80,13 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Rank
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
-    let few = lead(&mut reading, &terms, open_sql(&terms, &query.parts, &cover), &raw, after, query.limit)?;
+    if let Some(sql) = hours_sql(&terms)
+        && reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= HOURS_EVENTS_MAX)
+    {
+        return rank_all(&mut reading, query, &terms, &cover, raw);
+    }
+    let open = open_sql(&terms, &query.parts, &cover);
+    let few = lead(&mut reading, &terms, open, &raw, Page::of(query))?;
     match few {
         Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(&mut reading, query, &terms, &cover, raw),
@@ -88,8 +99,7 @@ fn lead(
     terms: &[Terms],
     open: Option<String>,
     raw: &(Vec<String>, Vec<i64>),
-    after: Option<(f64, &str)>,
-    limit: usize,
+    page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
     let open = match open {
@@ -101,68 +111,79 @@ fn lead(
     };
     let open = open.iter().map(|row| (row.get(0), row.get(1)));
     let known = besides(raw.0.iter().zip(&raw.1), open);
-    leaders(&mut Lists { reading, lists, terms }, &known, after, limit)
+    leaders(&mut Lists { reading, lists, terms, sums: None }, &known, page)
 }
 
 struct Lists<'r, 's> {
     reading: &'r mut Reading<'s>,
     lists: Vec<List>,
     terms: Vec<Terms>,
+    /// The statement of sums, once there was one: it is long, and may run several times.
+    sums: Option<Statement>,
 }
 
 impl Counts for Lists<'_, '_> {
     type Error = postgres::Error;
 
-    /// One walk down the index by count for each list.
+    /// One walk down the index by count for each list, which is one row of the answer: to join and to group them took the
+    /// server three times as long as to read them.
     fn heads(&mut self, depth: usize) -> Result<Heads, postgres::Error> {
-        let mut columns =
-            [(); 2].map(|()| (Vec::<i32>::new(), Vec::<i16>::new(), Vec::<i64>::new(), Vec::<f64>::new()));
-        for (number, list) in self.lists.iter().enumerate() {
-            let (numbers, dimensions, buckets, weights) = &mut columns[usize::from(list.is_span)];
-            numbers.push(i32::try_from(number).unwrap_or(i32::MAX));
+        let mut columns = [(); 2].map(|()| (Vec::<i16>::new(), Vec::<i64>::new(), Vec::<f64>::new()));
+        for list in &self.lists {
+            let (dimensions, buckets, weights) = &mut columns[usize::from(list.is_span)];
             dimensions.push(list.dimension as i16);
             buckets.push(list.bucket);
             weights.push(list.weight);
         }
         let [days, spans] = &columns;
-        let depth = i64::try_from(depth).unwrap_or(i64::MAX);
-        let values: [&(dyn ToSql + Sync); 9] =
-            [&days.0, &days.1, &days.2, &days.3, &spans.0, &spans.1, &spans.2, &spans.3, &depth];
-        let mut heads = Heads::default();
-        for row in self.reading.query(HEADS, &values)? {
-            match row.get::<_, Option<String>>(0) {
-                Some(name) => heads.names.push((name, row.get(1))),
-                None => heads.bound = row.get(1),
+        let rows = i64::try_from(depth).unwrap_or(i64::MAX);
+        let values: [&(dyn ToSql + Sync); 7] = [&days.0, &days.1, &days.2, &spans.0, &spans.1, &spans.2, &rows];
+        let mut bound = 0.0;
+        let mut names: HashMap<&str, f64> = HashMap::new();
+        let lists = self.reading.query(HEADS, &values)?;
+        for list in &lists {
+            let (Some(keys), Some(counts)) = (list.get::<_, Option<Vec<&str>>>(1), list.get::<_, Option<Vec<i64>>>(2))
+            else {
+                continue;
+            };
+            let weight: f64 = list.get(0);
+            let lowest = counts.iter().copied().min().filter(|_| counts.len() == depth).unwrap_or(0).max(0);
+            bound += lowest as f64 * weight;
+            for (name, count) in keys.into_iter().zip(counts) {
+                *names.entry(name).or_default() += (count - lowest) as f64 * weight;
             }
         }
-        Ok(heads)
+        Ok(Heads { names: names.into_iter().map(|(name, beyond)| (name.to_owned(), beyond)).collect(), bound })
     }
 
     fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, postgres::Error> {
-        let sum = name_sum_sql(&self.terms, "names.key", false);
-        let sql = format!(
-            "SELECT CAST({sum} AS double precision) FROM unnest($1::text[]) WITH ORDINALITY AS names(key, number) \
-             ORDER BY number"
-        );
-        Ok(self.reading.query(sql.as_str(), &[&names])?.iter().map(|row| row.get(0)).collect())
+        let statement = match &self.sums {
+            Some(statement) => statement.clone(),
+            None => {
+                let sum = name_sum_sql(&self.terms, "names.key", false);
+                let sql = format!(
+                    "SELECT CAST({sum} AS double precision) FROM unnest($1::text[]) WITH ORDINALITY AS names(key, number) \
+                     ORDER BY number"
+                );
+                self.sums.insert(self.reading.transaction.prepare(&sql)?).clone()
+            }
+        };
+        Ok(self.reading.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect())
     }
 }
 
-const HEADS: &str = "WITH head AS MATERIALIZED (\
-       SELECT l.number, r.key, r.count * l.weight AS count \
-         FROM unnest($1::int4[], $2::int2[], $3::int8[], $4::float8[]) AS l(number, dimension, bucket, weight) \
-         CROSS JOIN LATERAL (SELECT key, count FROM rollup_day AS d \
-                             WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                             ORDER BY count DESC LIMIT $9) AS r \
-       UNION ALL SELECT l.number, r.key, r.count * l.weight \
-         FROM unnest($5::int4[], $6::int2[], $7::int8[], $8::float8[]) AS l(number, dimension, bucket, weight) \
-         CROSS JOIN LATERAL (SELECT key, count FROM rollup_span AS d \
-                             WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                             ORDER BY count DESC LIMIT $9) AS r), \
-     lists AS MATERIALIZED (SELECT number, CASE WHEN count(*) = $9 THEN greatest(min(count), 0) ELSE 0 END AS lowest \
-                              FROM head GROUP BY number) \
-     SELECT key, sum(count - lowest) FROM head JOIN lists USING (number) GROUP BY key \
-     UNION ALL SELECT NULL, coalesce(sum(lowest), 0) FROM lists";
+const HEADS: &str = "SELECT l.weight, r.keys, r.counts \
+         FROM unnest($1::int2[], $2::int8[], $3::float8[]) AS l(dimension, bucket, weight) \
+         CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
+                             FROM (SELECT key, count FROM rollup_day AS d \
+                                   WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
+                                   ORDER BY count DESC LIMIT $7) AS head) AS r \
+     UNION ALL SELECT l.weight, r.keys, r.counts \
+         FROM unnest($4::int2[], $5::int8[], $6::float8[]) AS l(dimension, bucket, weight) \
+         CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
+                             FROM (SELECT key, count FROM rollup_span AS d \
+                                   WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
+                                   ORDER BY count DESC LIMIT $7) AS head) AS r";
 
 /// Everything that a range has, summed up by the server.
 fn rank_all(
@@ -195,7 +216,7 @@ pub(super) fn top(
     let mut reading = Reading::begin(session)?;
     let terms = plan_leaders(query, now_ms, folded(&mut reading.transaction)?);
     let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
-    lead(&mut reading, &terms, open, &Default::default(), None, query.limit)
+    lead(&mut reading, &terms, open, &Default::default(), Page::first(query.limit))
 }
 
 /// How far hours are folded.

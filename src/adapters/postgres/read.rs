@@ -74,6 +74,10 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
     for rollup in &plan.rollups {
         total += count_rollup(&mut transaction, rollup, folded)?;
     }
+    if !plan.raw.is_empty() {
+        // Up to a month of rows, one by one: workers may help here, as many as the server was given.
+        transaction.batch_execute("SET LOCAL max_parallel_workers_per_gather TO DEFAULT")?;
+    }
     for part in &plan.raw {
         total += count_raw(&mut transaction, part, &RawMatch::of(filter))?;
     }

@@ -8,10 +8,11 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Sums, Terms, besides, cover, known_points, known_sql, leaders,
-    led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, hours_sql, known_points,
+    known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
+    rollup_sql, runs, with_gone,
 };
-use crate::limits::EXACT_MINUTES;
+use crate::limits::{EXACT_MINUTES, HOURS_EVENTS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
@@ -27,9 +28,13 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    let after = query.after.as_ref().map(|(sum, name)| (*sum as f64, name.as_str()));
+    if let Some(sql) = hours_sql(&terms)
+        && transaction.query_row(&sql, [], |row| row.get::<_, i64>(0))? <= HOURS_EVENTS_MAX
+    {
+        return rank_all(transaction, query, &terms, &cover, &raw);
+    }
     let open = open_sql(&terms, &query.parts, &cover);
-    match lead(transaction, &terms, open, &raw, after, query.limit)? {
+    match lead(transaction, &terms, open, &raw, Page::of(query))? {
         Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(transaction, query, &terms, &cover, &raw),
     }
@@ -41,8 +46,7 @@ fn lead(
     terms: &[Terms],
     open: Option<String>,
     raw: &[(String, i64)],
-    after: Option<(f64, &str)>,
-    limit: usize,
+    page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>> {
     let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
     let open = match open {
@@ -53,7 +57,7 @@ fn lead(
         None => Vec::new(),
     };
     let known = besides(raw.iter().map(|(name, count)| (name, count)), open.into_iter());
-    leaders(&mut Lists { transaction, lists, terms }, &known, after, limit)
+    leaders(&mut Lists { transaction, lists, terms }, &known, page)
 }
 
 struct Lists<'t> {
@@ -123,7 +127,7 @@ fn rank_all(
 pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Option<Vec<(String, f64)>>> {
     let terms = plan_leaders(query, now_ms, folded(transaction)?);
     let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
-    lead(transaction, &terms, open, &[], None, query.limit)
+    lead(transaction, &terms, open, &[], Page::first(query.limit))
 }
 
 /// How far hours are folded.
