@@ -180,6 +180,12 @@ impl Collected {
         counter(encoder, "journal_records", "Records made durable", one(&stats.records))?;
         counter(encoder, "journal_written_bytes", "Bytes of frames written", one(&stats.bytes))?;
         counter(encoder, "journal_syncs", "Frames synced: one each", one(&stats.syncs))?;
+        counter(
+            encoder,
+            "journal_rests",
+            "Times that records were left to share a sync with others",
+            one(&stats.rests),
+        )?;
         seconds(encoder, "journal_sync", "Time in writing and syncing frames", one(&stats.sync_us))?;
         counter(encoder, "journal_failures", "Writes and syncs that failed", one(&stats.failures))?;
         counter(encoder, "journal_refused", "Appends refused", one(&stats.refused))?;

@@ -399,3 +399,35 @@ fn a_lost_reply_of_the_commit_is_settled_by_what_was_written_down() {
     check_likes(&bench);
     assert_eq!(bench.number("SELECT count(*) FROM post_like_log"), 4, "two likes, and both undone");
 }
+
+#[test]
+fn likes_of_a_moderate_load_share_syncs_while_their_batch_is_yet_to_begin() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let rests = |client: &mut Client| {
+            let metrics = client.get("/metrics").expect(200);
+            let line = metrics.text().lines().find_map(|line| line.strip_prefix("event_tracker_journal_rests_total "));
+            line.expect("a counter").parse::<u64>().expect("a number")
+        };
+        let mut watcher = bench.client();
+        bench.client().post("/api/posts/like", &json!({"userId":0,"postId":"p"})).expect(200);
+        assert_eq!(rests(&mut watcher), 0, "nobody lets a single one wait");
+        // Nobody searches, and whoever only waits for the disk has no time: it is the ledger's sink that says when it begins.
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for user in 1..=8 {
+                let (mut client, is_over) = (bench.client(), &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        client.post("/api/posts/like", &json!({"userId":user,"postId":"p"})).expect(200);
+                    }
+                });
+            }
+            let begun = Instant::now();
+            while rests(&mut watcher) == 0 && begun.elapsed() < Duration::from_secs(20) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            is_over.store(true, Ordering::Relaxed);
+        });
+        assert!(rests(&mut watcher) > 0, "it never says so");
+    });
+}

@@ -102,6 +102,8 @@ pub struct Stats {
     pub bytes: AtomicU64,
     pub syncs: AtomicU64,
     pub sync_us: AtomicU64,
+    /// Times that the writer left what has time for others to share its sync.
+    pub rests: AtomicU64,
     pub failures: AtomicU64,
     pub refused: AtomicU64,
 }

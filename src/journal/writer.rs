@@ -86,15 +86,18 @@ impl Writer {
     /// so no append goes unnoticed.
     fn sleep(&self) {
         let until = self.due();
+        let left = until.saturating_sub(self.shared.watch(Instant::now()));
+        if left == 0 {
+            return;
+        }
         self.shared.writer_parked_until.store(until, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.due() >= until && !self.shared.is_closing() {
-            match until {
-                NEVER => std::thread::park(),
-                _ => {
-                    let left = until.saturating_sub(self.shared.watch(Instant::now()));
-                    std::thread::park_timeout(Duration::from_nanos(left));
-                }
+            if until == NEVER {
+                std::thread::park();
+            } else {
+                self.shared.stats.rests.fetch_add(1, Ordering::Relaxed);
+                std::thread::park_timeout(Duration::from_nanos(left));
             }
         }
         self.shared.writer_parked_until.store(NOW, Ordering::Relaxed);
