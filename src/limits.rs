@@ -211,9 +211,11 @@ pub const LEADERS_DEPTH_MAX: usize = 1_000;
 pub const LEADERS_NAMES_MAX: usize = 2_000;
 /// Names that are looked up together.
 pub const LEADERS_STEP: usize = 32;
-/// A ranking of some hours of a day in which no more happened reads all their names: of so few the highest are found no sooner
-/// by what the day has of them.
-pub const HOURS_EVENTS_MAX: i64 = 100_000;
+/// A ranking of a range in which no more happened than this for each row that is wanted reads all its names: of so few the highest
+/// are found no sooner by the lists of its days.
+pub const RANK_ALL_EVENTS_A_ROW: i64 = 2_000;
+/// … and in all.
+pub const RANK_ALL_EVENTS_MAX: i64 = 100_000;
 /// Hours that are not folded and are still read by name; more of them are summed up by the ledger.
 pub const OPEN_HOURS_MAX: i64 = 48;
 /// Rows stay this many days longer than events of their time are taken (`RETENTION_DAYS`): what was taken before and waits in

@@ -1,10 +1,9 @@
 //! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
 use crate::ports::CacheEntry;
@@ -27,7 +26,7 @@ pub struct Copy {
     // Nobody sets out for a refresh before this.
     not_before_ms: AtomicU64,
     reads: AtomicU32,
-    packed: OnceLock<Packed>,
+    packed: Mutex<Vec<Packed>>,
 }
 
 /// An answer made of a copy, as it is sent to those who take it packed.
@@ -35,7 +34,7 @@ pub struct Copy {
 struct Packed {
     /// Its ETag: what is made of one copy differs in what it says, and so in its tag.
     tag: Box<str>,
-    bytes: Box<[u8]>,
+    bytes: Arc<[u8]>,
 }
 
 impl Copy {
@@ -53,7 +52,7 @@ impl Copy {
 
     fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
         let (looked_at_ms, not_before_ms) = (AtomicI64::new(now_ms.cast_signed()), AtomicU64::new(0));
-        let (reads, packed) = (AtomicU32::new(0), OnceLock::new());
+        let (reads, packed) = (AtomicU32::new(0), Mutex::default());
         Copy {
             value,
             fence,
@@ -69,18 +68,25 @@ impl Copy {
         }
     }
 
-    /// The answer of that tag, packed by `pack` where it is not at hand: the first answer that is made of a copy and shrinks
-    /// to half of its value is remembered, others are packed each time.
-    pub fn packed(&self, tag: &str, pack: impl FnOnce() -> Option<Vec<u8>>) -> Option<Cow<'_, [u8]>> {
-        if let Some(packed) = self.packed.get().filter(|packed| *packed.tag == *tag) {
-            return Some(Cow::Borrowed(&packed.bytes));
+    /// The answer of that tag, packed by `pack` where it is not at hand: of the answers that are made of a copy those are
+    /// remembered that come first and take no more than half of its value together.
+    pub fn packed(&self, tag: &str, pack: impl FnOnce() -> Option<Vec<u8>>) -> Option<Arc<[u8]>> {
+        let known = |packed: &[Packed]| packed.iter().find(|one| *one.tag == *tag).map(|one| one.bytes.clone());
+        if let Some(bytes) = known(&self.all_packed()) {
+            return Some(bytes);
         }
-        let bytes = pack()?;
-        if bytes.len() <= self.value.len() / 2 && self.packed.get().is_none() {
-            // Of two that come first at once, one is forgotten.
-            let _ = self.packed.set(Packed { tag: tag.into(), bytes: bytes.as_slice().into() });
+        // Not under the lock. Two that come at once both pack, and the second finds that it is there.
+        let bytes: Arc<[u8]> = pack()?.into();
+        let mut packed = self.all_packed();
+        let taken: usize = packed.iter().map(|one| one.bytes.len()).sum();
+        if known(&packed).is_none() && taken + bytes.len() <= self.value.len() / 2 {
+            packed.push(Packed { tag: tag.into(), bytes: bytes.clone() });
         }
-        Some(Cow::Owned(bytes))
+        Some(bytes)
+    }
+
+    fn all_packed(&self) -> MutexGuard<'_, Vec<Packed>> {
+        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds until it expires; negative since then.
@@ -333,14 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_of_a_copy_is_packed_once_and_no_other_is_taken_for_it() {
+    fn answers_of_a_copy_are_packed_once_each_as_long_as_they_are_small_together() {
         let copy = copy(100, 1, 0);
-        let pack = |tag: &str, bytes: Vec<u8>| copy.packed(tag, || Some(bytes)).expect("packed").into_owned();
-        assert_eq!(pack("too large to remember", vec![1; 51]), [1; 51]);
-        assert_eq!(pack("a", vec![2; 50]), [2; 50]);
-        assert_eq!(copy.packed("a", || panic!("it is at hand")).as_deref(), Some(&[2; 50][..]));
-        assert_eq!(pack("b", vec![3; 9]), [3; 9]);
-        assert_eq!(copy.packed("a", || panic!("it is still at hand")).as_deref(), Some(&[2; 50][..]));
+        let pack = |tag: &str, bytes: Vec<u8>| copy.packed(tag, || Some(bytes)).expect("packed").to_vec();
+        let at_hand = |tag: &str| copy.packed(tag, || panic!("{tag} is at hand")).expect("packed").to_vec();
+        assert_eq!(pack("too large", vec![1; 51]), [1; 51]);
+        assert_eq!(pack("a", vec![2; 40]), [2; 40]);
+        assert_eq!(pack("b", vec![3; 10]), [3; 10]);
+        assert_eq!(pack("one too many", vec![4; 1]), [4; 1]);
+        assert_eq!(pack("one too many", vec![5; 1]), [5; 1]);
+        assert_eq!((at_hand("a"), at_hand("b")), (vec![2; 40], vec![3; 10]));
         assert!(copy.packed("c", || None).is_none());
     }
 

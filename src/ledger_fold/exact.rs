@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Cover, Sums, Terms, plan_rank};
+use super::{Cover, Folded, Sums, Terms, plan_rank};
 use crate::events::{Dimension, fold_keyword, page_key};
-use crate::limits::OPEN_HOURS_MAX;
+use crate::limits::{OPEN_HOURS_MAX, RANK_ALL_EVENTS_A_ROW, RANK_ALL_EVENTS_MAX};
 use crate::ports::TopQuery;
 
 /// Names of an hour that are in their day already: a condition.
@@ -140,21 +140,18 @@ pub(super) fn has_many_open(terms: &[Terms]) -> bool {
     terms.iter().any(|term| term.sums.open.end - term.sums.open.start > OPEN_HOURS_MAX)
 }
 
-/// `SELECT` how many events there are in the hours of a range that is made of nothing else, of half a day at most: no more names
-/// than that are in them. `None`: it is made of days as well.
-pub fn hours_sql(terms: &[Terms]) -> Option<String> {
-    let hours = &terms.first()?.sums.hours;
-    let is_hours = |Sums { spans, days, hours: other, open, begun }: &Sums| {
-        spans.is_empty() && days.is_empty() && other == hours && open.is_empty() && begun.is_none()
-    };
-    let is_all = !hours.is_empty() && terms.iter().all(|term| is_hours(&term.sums));
-    let hours: Vec<String> = hours.iter().map(|(hour, _)| hour.to_string()).collect();
-    is_all.then(|| {
-        format!(
-            "SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM rollup_hour WHERE dimension = 1 AND bucket IN ({})",
-            hours.join(", ")
-        )
-    })
+/// A ranking of a range in which no more happened reads all its names.
+pub fn few_events(limit: usize) -> i64 {
+    let of_rows = i64::try_from(limit).unwrap_or(i64::MAX).saturating_mul(RANK_ALL_EVENTS_A_ROW);
+    of_rows.min(RANK_ALL_EVENTS_MAX)
+}
+
+/// `SELECT` how many events a range has in rollups: no dimension of it has more rows than that. `None`: it has nothing in rollups.
+pub fn events_sql(cover: &Cover, folded: Folded) -> Option<String> {
+    let dimension = Dimension::Type;
+    let terms = [Terms { dimension, weight: 1.0, sums: Sums::of(cover, folded, dimension) }];
+    rollup_sql(&terms, cover)
+        .map(|sql| format!("SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM ({sql}) AS events"))
 }
 
 /// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.

@@ -31,7 +31,7 @@ pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_cou
 pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, Places, StoredRow};
 pub use erasing::{Belonging, Erased, MaybeErased, erased_users, hour_ranges, person_of};
-pub use exact::{hours_sql, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
+pub use exact::{events_sql, few_events, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use known_likes::{KnownLikes, Recalled, SeenLikes};
 pub use leaders::{Counts, Heads, List, Page, Terms, besides, leaders, led_by};

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::events::TallyKey;
+use crate::ledger_fold::few_events;
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
@@ -54,6 +55,7 @@ pub struct PostgresLedger {
     prepared: AtomicBool,
     dialer: Arc<Dialer>,
     pool: Pool,
+    rank_all_events: i64,
 }
 
 impl PostgresLedger {
@@ -62,7 +64,13 @@ impl PostgresLedger {
     pub fn new(url: &str, pool_size: u32) -> Result<PostgresLedger, StoreError> {
         let dialer = Arc::new(Dialer::new(url, pool_size)?);
         let pool = connect::pool(&dialer, pool_size);
-        Ok(PostgresLedger { url: url.to_owned(), prepared: AtomicBool::new(false), dialer, pool })
+        let prepared = AtomicBool::new(false);
+        Ok(PostgresLedger { url: url.to_owned(), prepared, dialer, pool, rank_all_events: i64::MAX })
+    }
+
+    /// For tests: no ranking of a range with more events than this reads all its names.
+    pub fn ranking_all_up_to(self, events: i64) -> Self {
+        Self { rank_all_events: events, ..self }
     }
 
     /// Brings the schema to this program's version, once; a server that is away at the start is prepared by the first
@@ -139,7 +147,8 @@ impl Ledger for PostgresLedger {
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
         let query = query.clone();
-        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms, few))
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

@@ -15,11 +15,11 @@ use super::connect::{Failure, Session};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, hours_sql, known_points,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, known_points,
     known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
     rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, HOURS_EVENTS_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
@@ -63,12 +63,18 @@ fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> 
     }
 }
 
-pub(super) fn ranking(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, Failure> {
+/// Where the range has no more than `few` events, all its names are read.
+pub(super) fn ranking(
+    session: &mut Session,
+    query: &RankingQuery,
+    now_ms: i64,
+    few: i64,
+) -> Result<Option<Ranked>, Failure> {
     deltas::add(session)?;
-    in_time(rank(session, query, now_ms))
+    in_time(rank(session, query, now_ms, few))
 }
 
-fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Ranked, postgres::Error> {
+fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked, postgres::Error> {
     let mut reading = Reading::begin(session)?;
     let folded = folded(&mut reading.transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
@@ -80,15 +86,14 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64) -> Result<Rank
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if let Some(sql) = hours_sql(&terms)
-        && reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= HOURS_EVENTS_MAX)
+    if let Some(sql) = events_sql(&cover, folded)
+        && reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= few)
     {
         return rank_all(&mut reading, query, &terms, &cover, raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
-    let few = lead(&mut reading, &terms, open, &raw, Page::of(query))?;
-    match few {
-        Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
+    match lead(&mut reading, &terms, open, &raw, Page::of(query))? {
+        Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(&mut reading, query, &terms, &cover, raw),
     }
 }

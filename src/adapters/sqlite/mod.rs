@@ -26,6 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::events::TallyKey;
+use crate::ledger_fold::few_events;
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
     Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
@@ -56,6 +57,7 @@ pub struct SqliteLedger {
     readers: Mutex<Vec<Connection>>,
     watch: Arc<Watch>,
     turns: Arc<Turns>,
+    rank_all_events: i64,
 }
 
 impl SqliteLedger {
@@ -65,7 +67,13 @@ impl SqliteLedger {
         let mut connection = connect(path, READER_CACHE_KIB)?;
         prepare(&mut connection)?;
         let (readers, watch) = (Mutex::new(vec![connection]), Arc::new(Watch::start()?));
-        Ok(SqliteLedger { path: path.to_owned(), readers, watch, turns: Arc::default() })
+        let (path, turns) = (path.to_owned(), Arc::default());
+        Ok(SqliteLedger { path, readers, watch, turns, rank_all_events: i64::MAX })
+    }
+
+    /// For tests: no ranking of a range with more events than this reads all its names.
+    pub fn ranking_all_up_to(self, events: i64) -> Self {
+        Self { rank_all_events: events, ..self }
     }
 
     /// Runs a read in one snapshot, interrupted when it takes too long.
@@ -150,7 +158,8 @@ impl Ledger for SqliteLedger {
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
-        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms, few))
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

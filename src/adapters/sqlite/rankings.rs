@@ -8,16 +8,17 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, hours_sql, known_points,
+    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, known_points,
     known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
     rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, HOURS_EVENTS_MAX};
+use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
 
-pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64) -> Result<Ranked> {
+/// Where the range has no more than `few` events, all its names are read.
+pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked> {
     let folded = folded(transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
@@ -28,14 +29,14 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if let Some(sql) = hours_sql(&terms)
-        && transaction.query_row(&sql, [], |row| row.get::<_, i64>(0))? <= HOURS_EVENTS_MAX
+    if let Some(sql) = events_sql(&cover, folded)
+        && transaction.query_row(&sql, [], |row| row.get::<_, i64>(0))? <= few
     {
         return rank_all(transaction, query, &terms, &cover, &raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
     match lead(transaction, &terms, open, &raw, Page::of(query))? {
-        Some(few) => Ok(few.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
+        Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(transaction, query, &terms, &cover, &raw),
     }
 }
