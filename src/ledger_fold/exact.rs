@@ -31,13 +31,17 @@ fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<S
     });
     let begun = sums.begun.map(|hour| ("rollup_hour", format!("bucket = {hour} AND {IN_DAY}"), -1));
     let (code, weight) = (*dimension as u8, *weight as i64);
+    // Said again, so that SQLite knows that the index by count has them: that of the key would be read for all days.
+    let listed = if (2..=8).contains(&code) { " AND dimension BETWEEN 2 AND 8" } else { "" };
     ranges
         .map(|(table, Range { start, end })| (table, format!("bucket >= {start} AND bucket < {end}"), 1))
         .chain(of_hours)
         .chain(begun)
         .map(|(table, condition, times)| {
             let factor = weight * times;
-            format!("SELECT key, count * {factor} AS count FROM {table} WHERE dimension = {code} AND {condition}")
+            format!(
+                "SELECT key, count * {factor} AS count FROM {table} WHERE dimension = {code}{listed} AND {condition}"
+            )
         })
         .collect()
 }
