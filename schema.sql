@@ -80,7 +80,8 @@ CREATE TABLE IF NOT EXISTS post_like_log (
     PRIMARY KEY (stream, position, seq)
 );
 
--- For net likes of a part of an hour: in finer ranges than usual, as an hour has few likes.
+-- For net likes of a part of an hour: in finer ranges than usual, as an hour has few likes. Databases made by an earlier program
+-- keep the usual ones, which are as right.
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log
     USING brin (changed_at) WITH (autosummarize = on, pages_per_range = 32);
 

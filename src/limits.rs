@@ -211,10 +211,10 @@ pub const LEADERS_DEPTH_MORE: usize = 10;
 pub const LEADERS_DEPTH_MAX: usize = 1_000;
 /// … nor one of which so many names had to be looked up: more would cost more than reading all.
 pub const LEADERS_NAMES_MAX: usize = 2_000;
-/// Names that are looked up together.
+/// Names that are looked up together at first, at least; then twice as many each time.
 pub const LEADERS_STEP: usize = 32;
-/// A ranking of a range in which no more happened than this for each row that is wanted reads all its names: of so few the highest
-/// are found no sooner by the lists of its days.
+/// A ranking of a range whose rollups hold no more events than this for each row that is wanted reads all its names: of so few the
+/// highest are found no sooner by the lists of its days.
 pub const RANK_ALL_EVENTS_A_ROW: i64 = 2_000;
 /// … and in all.
 pub const RANK_ALL_EVENTS_MAX: i64 = 100_000;

@@ -68,8 +68,8 @@ impl Copy {
         }
     }
 
-    /// The answer of that tag, packed by `pack` where it is not at hand: of the answers that are made of a copy those are
-    /// remembered that come first and take no more than half of its value together.
+    /// The answer of that tag, packed by `pack` where it is not at hand: of the answers that are made of a copy the latest few
+    /// are remembered that take no more than its value together.
     pub fn packed(&self, tag: &str, pack: impl FnOnce() -> Option<Vec<u8>>) -> Option<Arc<[u8]>> {
         let known = |packed: &[Packed]| packed.iter().find(|one| *one.tag == *tag).map(|one| one.bytes.clone());
         if let Some(bytes) = known(&self.all_packed()) {
@@ -78,8 +78,11 @@ impl Copy {
         // Not under the lock. Two that come at once both pack, and the second finds that it is there.
         let bytes: Arc<[u8]> = pack()?.into();
         let mut packed = self.all_packed();
-        let taken: usize = packed.iter().map(|one| one.bytes.len()).sum();
-        if known(&packed).is_none() && taken + bytes.len() <= self.value.len() / 2 {
+        if known(&packed).is_none() && bytes.len() <= self.value.len() {
+            let size = |packed: &[Packed]| packed.iter().map(|one| one.bytes.len()).sum::<usize>();
+            while packed.len() >= PACKED_MAX || size(&packed) + bytes.len() > self.value.len() {
+                packed.remove(0);
+            }
             packed.push(Packed { tag: tag.into(), bytes: bytes.clone() });
         }
         Some(bytes)
@@ -170,7 +173,9 @@ impl Hasher for Hashed {
     }
 }
 
-/// What one copy takes beside its key and value.
+/// Answers of a copy that are remembered packed: lists of a few lengths, names typed in a few ways.
+const PACKED_MAX: usize = 8;
+/// What one copy takes beside its key and value, and what it may be packed to.
 const OVERHEAD_BYTES: usize = 240;
 
 impl Default for Local {
@@ -277,7 +282,7 @@ impl Shard {
 
 fn bytes_of(key: &str, copy: &Copy) -> usize {
     // With what it may be packed to, which comes later.
-    OVERHEAD_BYTES + key.len() + copy.value.len() + copy.value.len() / 2
+    OVERHEAD_BYTES + key.len() + 2 * copy.value.len()
 }
 
 #[cfg(test)]
@@ -339,17 +344,20 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_a_copy_are_packed_once_each_as_long_as_they_are_small_together() {
+    fn the_latest_answers_of_a_copy_stay_packed_few_and_small_together() {
         let copy = copy(100, 1, 0);
         let pack = |tag: &str, bytes: Vec<u8>| copy.packed(tag, || Some(bytes)).expect("packed").to_vec();
         let at_hand = |tag: &str| copy.packed(tag, || panic!("{tag} is at hand")).expect("packed").to_vec();
-        assert_eq!(pack("too large", vec![1; 51]), [1; 51]);
-        assert_eq!(pack("a", vec![2; 40]), [2; 40]);
-        assert_eq!(pack("b", vec![3; 10]), [3; 10]);
-        assert_eq!(pack("one too many", vec![4; 1]), [4; 1]);
-        assert_eq!(pack("one too many", vec![5; 1]), [5; 1]);
-        assert_eq!((at_hand("a"), at_hand("b")), (vec![2; 40], vec![3; 10]));
-        assert!(copy.packed("c", || None).is_none());
+        assert_eq!(pack("too large", vec![1; 101]), [1; 101]);
+        assert_eq!(pack("a", vec![2; 60]), [2; 60]);
+        assert_eq!(pack("b", vec![3; 40]), [3; 40]);
+        assert_eq!((at_hand("a"), at_hand("b")), (vec![2; 60], vec![3; 40]));
+        assert_eq!(pack("c", vec![4; 1]), [4; 1]);
+        assert_eq!((at_hand("b"), at_hand("c")), (vec![3; 40], vec![4; 1]));
+        assert_eq!(pack("a", vec![5; 2]), [5; 2], "it had to go");
+        (0..100u8).for_each(|n| assert_eq!(pack(&format!("n {n}"), vec![n]), [n]));
+        assert_eq!(copy.all_packed().len(), PACKED_MAX);
+        assert!(copy.packed("nothing", || None).is_none());
     }
 
     #[test]

@@ -150,12 +150,13 @@ pub fn few_events(limit: usize) -> i64 {
     of_rows.min(RANK_ALL_EVENTS_MAX)
 }
 
-/// `SELECT` how many events a range has in rollups: no dimension of it has more rows than that. `None`: it has nothing in rollups.
+/// `SELECT` how many events were counted in what a range reads of rollups, hours that are taken off included: no dimension has
+/// more rows than that, but for likes that went with their posts. `None`: it reads none.
 pub fn events_sql(cover: &Cover, folded: Folded) -> Option<String> {
     let dimension = Dimension::Type;
     let terms = [Terms { dimension, weight: 1.0, sums: Sums::of(cover, folded, dimension) }];
     rollup_sql(&terms, cover)
-        .map(|sql| format!("SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM ({sql}) AS events"))
+        .map(|sql| format!("SELECT CAST(coalesce(sum(abs(count)), 0) AS bigint) FROM ({sql}) AS events"))
 }
 
 /// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.

@@ -48,7 +48,8 @@ pub struct Heads {
 pub struct Page<'a> {
     /// Behind this score and name.
     pub after: Option<(f64, &'a str)>,
-    /// About how many are before it: only where it is looked first depends on this.
+    /// About how many are before it: how deep and in which steps it is looked depends on this, and whether at all. What is found
+    /// does not.
     pub before: usize,
     pub limit: usize,
 }
@@ -123,7 +124,10 @@ pub fn leaders<C: Counts, S: BuildHasher>(
 ) -> Result<Option<Vec<(String, f64)>>, C::Error> {
     let Page { after, before, limit } = page;
     let mut scores: HashMap<String, f64> = HashMap::new();
-    let wanted = before.min(LEADERS_DEPTH_MAX) + limit;
+    let wanted = before.saturating_add(limit);
+    if wanted > LEADERS_DEPTH_MAX {
+        return Ok(None);
+    }
     let mut depth = (wanted + wanted / 4 + LEADERS_DEPTH_MORE).min(LEADERS_DEPTH_MAX);
     loop {
         let Heads { names, bound } = counts.heads(depth)?;
@@ -145,7 +149,7 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             if scores.len() > LEADERS_NAMES_MAX {
                 return Ok(None);
             }
-            let next = most.split_off(most.len().saturating_sub(step));
+            let next = most.split_off(most.len().saturating_sub(step.min(LEADERS_NAMES_MAX + 1 - scores.len())));
             step *= 2;
             look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
         }
@@ -243,7 +247,7 @@ mod tests {
             let mut after: Option<(String, f64)> = None;
             let mut read = Vec::new();
             // It is a hint, and changes nothing where it is wrong.
-            let before = |read: usize| [0, read, 1_000_000][round % 3];
+            let before = |read: usize| [0, read, LEADERS_DEPTH_MAX - 10][round % 3];
             loop {
                 let from = after.as_ref().map(|(name, score)| (*score, name.as_str()));
                 let wanted = Page { after: from, before: before(read.len()), limit: 1 + round % 7 };
@@ -254,5 +258,21 @@ mod tests {
             }
             assert_eq!(read, expected);
         }
+    }
+
+    #[test]
+    fn a_page_behind_more_names_than_lists_are_read_of_is_not_looked_for() {
+        let page = Page { after: Some((1.0, "x")), before: LEADERS_DEPTH_MAX, limit: 1 };
+        struct Nothing;
+        impl Counts for Nothing {
+            type Error = Infallible;
+            fn heads(&mut self, _: usize) -> Result<Heads, Infallible> {
+                panic!("nothing is read")
+            }
+            fn sums(&mut self, _: &[String]) -> Result<Vec<f64>, Infallible> {
+                panic!("nothing is read")
+            }
+        }
+        assert!(leaders(&mut Nothing, &HashMap::new(), page).unwrap().is_none());
     }
 }

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::events::{Event, EventType, Record};
-use event_tracker::ports::{Batch, Ledger, LedgerWriter, Position, StoreError, Verdicts, Watermark};
+use event_tracker::ports::{
+    Batch, Ledger, LedgerWriter, Position, Ranked, RankingQuery, StoreError, Verdicts, Watermark,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -27,6 +28,8 @@ pub(crate) const NOW: i64 = 1_795_343_430_000;
 pub(crate) struct Fixture {
     pub(crate) name: &'static str,
     pub(crate) ledger: Arc<dyn Ledger>,
+    /// The same ledger as one with many events, which finds the first names of its rankings by lists.
+    by_lists: Arc<dyn Ledger>,
     query: Box<dyn Fn(&str) -> Rows + Send + Sync>,
     pub(crate) url: String,
     _keep: (Option<Arc<Server>>, Option<tempfile::TempDir>),
@@ -37,11 +40,12 @@ impl Fixture {
         let server = Server::shared()?;
         let url = server.database("ledger", "");
         postgres::prepare(&url).expect("a fresh database takes the schema");
-        let ledger = by_lists(PostgresLedger::new(&url, 4).expect("the URL is one"), PostgresLedger::ranking_all_up_to);
+        let open = || PostgresLedger::new(&url, 4).expect("the URL is one");
+        let (ledger, by_lists) = (open(), Arc::new(open().ranking_all_up_to(-1)));
         let direct = url.clone();
         let query = move |sql: &str| tables::of_postgres(&direct, sql);
         let _keep = (Some(server), None);
-        Some(Fixture { name: "postgres", ledger: Arc::new(ledger), query: Box::new(query), url, _keep })
+        Some(Fixture { name: "postgres", ledger: Arc::new(ledger), by_lists, query: Box::new(query), url, _keep })
     }
 
     pub(crate) fn sqlite() -> Fixture {
@@ -50,16 +54,24 @@ impl Fixture {
 
     pub(crate) fn sqlite_in(directory: tempfile::TempDir) -> Fixture {
         let path = directory.path().join("ledger.db");
-        let ledger = SqliteLedger::open(&path).expect("a fresh file takes the schema");
-        let ledger = by_lists(ledger, SqliteLedger::ranking_all_up_to);
+        let open = || SqliteLedger::open(&path).expect("a fresh file takes the schema");
+        let (ledger, by_lists) = (open(), Arc::new(open().ranking_all_up_to(-1)));
         let url = path.display().to_string();
         let query = move |sql: &str| tables::of_sqlite(&path, sql);
         let _keep = (None, Some(directory));
-        Fixture { name: "sqlite", ledger: Arc::new(ledger), query: Box::new(query), url, _keep }
+        Fixture { name: "sqlite", ledger: Arc::new(ledger), by_lists, query: Box::new(query), url, _keep }
     }
 
     pub(crate) fn rows(&self, sql: &str) -> Rows {
         (self.query)(sql)
+    }
+
+    /// A page of a ranking, by lists and by reading all names: they must not differ.
+    pub(crate) fn ranking(&self, query: &RankingQuery) -> Ranked {
+        let read = |ledger: &dyn Ledger| ledger.ranking(query, NOW).expect("answers").expect("in time");
+        let (all, by_lists) = (read(&*self.ledger), read(&*self.by_lists));
+        assert_eq!(by_lists, all, "{} by lists: {query:?}", self.name);
+        all
     }
 
     pub(crate) fn number(&self, sql: &str) -> i64 {
@@ -68,15 +80,6 @@ impl Fixture {
 
     pub(crate) fn feed(&self) -> Feed {
         Feed::on(&*self.ledger)
-    }
-}
-
-/// Every second ledger finds the first names of its rankings by lists, as large ones do, and the others read all names.
-fn by_lists<L>(ledger: L, ranking_all_up_to: fn(L, i64) -> L) -> L {
-    static MADE: AtomicUsize = AtomicUsize::new(0);
-    match MADE.fetch_add(1, Ordering::Relaxed) / 2 % 2 {
-        0 => ranking_all_up_to(ledger, -1),
-        _ => ledger,
     }
 }
 
