@@ -280,6 +280,7 @@ impl Journal {
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<(), AppendError> {
         self.shared.refuse_unless_open()?;
+        let due = self.shared.due(&wait);
         let mut lane = lock(&self.shared.lanes[core % self.shared.lanes.len()]);
         if lane.is_closed {
             return Err(AppendError::Closing);
@@ -288,7 +289,6 @@ impl Journal {
             self.shared.stats.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AppendError::Busy);
         }
-        let due = self.shared.due(&wait);
         let added = put(&mut lane.chunks, count, wait, encode);
         lane.pending_bytes += added;
         let due = if lane.pending_bytes >= JOURNAL_LINGER_BYTES { NOW } else { due };

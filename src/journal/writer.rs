@@ -63,7 +63,7 @@ impl Writer {
             } else if self.current.is_none() {
                 self.probe();
             } else {
-                self.sleep();
+                self.sleep(due);
             }
         }
     }
@@ -84,12 +84,7 @@ impl Writer {
 
     /// Sleeps until the next frame is due, or an append that is due before, or the end. The time is set before the last look,
     /// so no append goes unnoticed.
-    fn sleep(&self) {
-        let until = self.due();
-        let left = until.saturating_sub(self.shared.watch(Instant::now()));
-        if left == 0 {
-            return;
-        }
+    fn sleep(&self, until: Due) {
         self.shared.writer_parked_until.store(until, Ordering::Relaxed);
         std::sync::atomic::fence(Ordering::SeqCst);
         if self.due() >= until && !self.shared.is_closing() {
@@ -97,6 +92,7 @@ impl Writer {
                 std::thread::park();
             } else {
                 self.shared.stats.rests.fetch_add(1, Ordering::Relaxed);
+                let left = until.saturating_sub(self.shared.watch(Instant::now()));
                 std::thread::park_timeout(Duration::from_nanos(left));
             }
         }
