@@ -36,11 +36,26 @@ pub struct Terms {
 /// The highest names of some lists.
 #[derive(Clone, Debug, Default)]
 pub struct Heads {
-    /// In any order, with what their counts, each times its weight, are above the lowest read of the list; a name may be
-    /// there more than once.
-    pub names: Vec<(String, f64)>,
+    /// With what their counts, each times its weight, are above the lowest read of their list, taken together.
+    pub names: HashMap<String, f64>,
     /// The sum of the lowest counts read, each times its weight, of lists that hold more; none below 0.
     pub bound: f64,
+}
+
+impl Heads {
+    /// Adds the `depth` highest names of a list, fewer where it has no more: in any order, counts not weighed yet.
+    pub fn add(&mut self, weight: f64, depth: usize, head: &[(impl AsRef<str>, i64)]) {
+        let counts = head.iter().map(|(_, count)| *count);
+        let lowest = counts.min().filter(|_| head.len() == depth).unwrap_or(0).max(0);
+        self.bound += lowest as f64 * weight;
+        for (name, count) in head {
+            let beyond = (count - lowest) as f64 * weight;
+            match self.names.get_mut(name.as_ref()) {
+                Some(sum) => *sum += beyond,
+                None => drop(self.names.insert(name.as_ref().to_owned(), beyond)),
+            }
+        }
+    }
 }
 
 /// The part of a ranking that is wanted.
@@ -211,9 +226,8 @@ mod tests {
                 let mut rows: Vec<_> = list.iter().collect();
                 rows.sort_by(|a, b| b.1.cmp(a.1));
                 rows.truncate(depth);
-                let lowest = if rows.len() == depth { (*rows[depth - 1].1 as f64).max(0.0) } else { 0.0 };
-                heads.bound += lowest;
-                heads.names.extend(rows.into_iter().map(|(name, count)| (name.clone(), *count as f64 - lowest)));
+                let head: Vec<_> = rows.into_iter().map(|(name, count)| (name, *count)).collect();
+                heads.add(1.0, depth, &head);
             }
             Ok(heads)
         }

@@ -2,8 +2,8 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
-use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -143,22 +143,15 @@ impl Counts for Lists<'_, '_> {
         let [days, spans] = &columns;
         let rows = i64::try_from(depth).unwrap_or(i64::MAX);
         let values: [&(dyn ToSql + Sync); 7] = [&days.0, &days.1, &days.2, &spans.0, &spans.1, &spans.2, &rows];
-        let mut bound = 0.0;
-        let mut names: HashMap<&str, f64> = HashMap::new();
-        let lists = self.reading.query(HEADS, &values)?;
-        for list in &lists {
-            let (Some(keys), Some(counts)) = (list.get::<_, Option<Vec<&str>>>(1), list.get::<_, Option<Vec<i64>>>(2))
-            else {
-                continue;
-            };
-            let weight: f64 = list.get(0);
-            let lowest = counts.iter().copied().min().filter(|_| counts.len() == depth).unwrap_or(0).max(0);
-            bound += lowest as f64 * weight;
-            for (name, count) in keys.into_iter().zip(counts) {
-                *names.entry(name).or_default() += (count - lowest) as f64 * weight;
-            }
+        let mut heads = Heads::default();
+        for list in self.reading.query(HEADS.as_str(), &values)? {
+            // Of no names there is no array.
+            let names: Vec<&str> = list.get::<_, Option<_>>(1).unwrap_or_default();
+            let counts: Vec<i64> = list.get::<_, Option<_>>(2).unwrap_or_default();
+            let head: Vec<_> = names.into_iter().zip(counts).collect();
+            heads.add(list.get(0), depth, &head);
         }
-        Ok(Heads { names: names.into_iter().map(|(name, beyond)| (name.to_owned(), beyond)).collect(), bound })
+        Ok(heads)
     }
 
     fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, postgres::Error> {
@@ -177,18 +170,21 @@ impl Counts for Lists<'_, '_> {
     }
 }
 
-const HEADS: &str = "SELECT l.weight, r.keys, r.counts \
-         FROM unnest($1::int2[], $2::int8[], $3::float8[]) AS l(dimension, bucket, weight) \
-         CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
-                             FROM (SELECT key, count FROM rollup_day AS d \
-                                   WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                                   ORDER BY count DESC LIMIT $7) AS head) AS r \
-     UNION ALL SELECT l.weight, r.keys, r.counts \
-         FROM unnest($4::int2[], $5::int8[], $6::float8[]) AS l(dimension, bucket, weight) \
-         CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
-                             FROM (SELECT key, count FROM rollup_span AS d \
-                                   WHERE d.dimension = l.dimension AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                                   ORDER BY count DESC LIMIT $7) AS head) AS r";
+static HEADS: LazyLock<String> = LazyLock::new(|| {
+    let of = |table: &str, first: usize| {
+        format!(
+            "SELECT l.weight, r.keys, r.counts \
+             FROM unnest(${first}::int2[], ${}::int8[], ${}::float8[]) AS l(dimension, bucket, weight) \
+             CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
+                                 FROM (SELECT key, count FROM {table} AS d WHERE d.dimension = l.dimension \
+                                         AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
+                                       ORDER BY count DESC LIMIT $7) AS head) AS r",
+            first + 1,
+            first + 2
+        )
+    };
+    format!("{} UNION ALL {}", of("rollup_day", 1), of("rollup_span", 4))
+});
 
 /// Everything that a range has, summed up by the server.
 fn rank_all(

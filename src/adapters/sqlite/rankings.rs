@@ -83,13 +83,11 @@ impl Counts for Lists<'_> {
         for List { is_span, dimension, bucket, weight } in &self.lists {
             let statement = if *is_span { &mut spans } else { &mut days };
             let mut rows = statement.query(params![*dimension as i64, bucket, limit])?;
-            let mut head: Vec<(String, f64)> = Vec::new();
+            let mut head: Vec<(String, i64)> = Vec::new();
             while let Some(row) = rows.next()? {
-                head.push((row.get(0)?, row.get::<_, i64>(1)? as f64 * weight));
+                head.push((row.get(0)?, row.get(1)?));
             }
-            let lowest = head.last().filter(|_| head.len() == depth).map_or(0.0, |(_, count)| count.max(0.0));
-            heads.bound += lowest;
-            heads.names.extend(head.into_iter().map(|(name, count)| (name, count - lowest)));
+            heads.add(*weight, depth, &head);
         }
         Ok(heads)
     }
