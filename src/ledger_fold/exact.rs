@@ -192,23 +192,23 @@ pub fn raw_sql(
     cover: &Cover,
     during: impl Fn(&str, &Range<i64>) -> String,
 ) -> Option<String> {
-    // Parts that are told apart by the type of their events alone are read together.
-    let kind = |condition: &'static str| condition.split(" AND ").next();
-    let mut scans: Vec<(Source, Vec<(usize, &'static str)>)> = Vec::new();
-    for (index, (dimension, _)) in parts.iter().enumerate() {
-        let (source, condition) = source(*dimension);
-        let is_apart = |known: &[(usize, &'static str)]| known.iter().all(|(_, other)| kind(other) != kind(condition));
-        match scans.iter_mut().find(|(known, conditions)| *known == source && is_apart(conditions)) {
-            Some((_, conditions)) => conditions.push((index, condition)),
-            None => scans.push((source, vec![(index, condition)])),
+    // Views and clicks of posts share no row, and are read together.
+    let are_apart = |one: Dimension, other| one != other && [one, other].iter().all(|of| POSTS_OF_ROWS.contains(of));
+    let mut scans: Vec<Vec<(usize, Dimension)>> = Vec::new();
+    for part in parts.iter().map(|(dimension, _)| *dimension).enumerate() {
+        match scans.iter_mut().find(|scan| scan.iter().all(|(_, known)| are_apart(*known, part.1))) {
+            Some(scan) => scan.push(part),
+            None => scans.push(vec![part]),
         }
     }
     let of_range = |range: &Range<i64>| {
-        let of_scan = |(Source { table, time, name, count }, conditions): &(Source, Vec<(usize, &str)>)| {
+        let of_scan = |scan: &Vec<(usize, Dimension)>| {
+            let (table, time, name, count, _) = source(scan[0].1);
             let during = during(time, range);
+            let conditions = scan.iter().map(|(index, dimension)| (index, source(*dimension).4));
             let which: Vec<String> =
-                conditions.iter().map(|(index, condition)| format!("WHEN {condition} THEN {index}")).collect();
-            let wanted: Vec<&str> = conditions.iter().map(|(_, condition)| *condition).collect();
+                conditions.clone().map(|(index, condition)| format!("WHEN {condition} THEN {index}")).collect();
+            let wanted: Vec<&str> = conditions.map(|(_, condition)| condition).collect();
             format!(
                 "SELECT CASE {} END, {name}, {count} FROM {table} \
                  WHERE {during} AND ({}) AND {name} IS NOT NULL GROUP BY 1, 2",
@@ -231,19 +231,12 @@ pub fn raw_name(dimension: Dimension, stored: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where raw rows of a dimension are, by which time, under which name, and what they count.
-#[derive(Clone, Copy, PartialEq)]
-struct Source {
-    table: &'static str,
-    time: &'static str,
-    name: &'static str,
-    count: &'static str,
-}
+/// Dimensions of one source, told apart by the type of their events.
+const POSTS_OF_ROWS: [Dimension; 2] = [Dimension::PostViews, Dimension::PostClicks];
 
-/// Which rows a dimension counts, as `events::EventStrategy::counts` does, with their condition: the type first.
-fn source(dimension: Dimension) -> (Source, &'static str) {
-    let of_events =
-        |name, condition| (Source { table: "events", time: "event_time", name, count: "count(*)" }, condition);
+/// Which rows a dimension counts, as `events::EventStrategy::counts` does: table, time, name, count, condition.
+fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'static str, &'static str) {
+    let of_events = |name, condition| ("events", "event_time", name, "count(*)", condition);
     match dimension {
         Dimension::Keyword => of_events("keyword", "event_type = 'SEARCH'"),
         Dimension::ZeroResult => of_events("keyword", "event_type = 'SEARCH' AND result_count = 0"),
@@ -252,11 +245,13 @@ fn source(dimension: Dimension) -> (Source, &'static str) {
         Dimension::Page => of_events("url", "event_type = 'PAGE_VIEW'"),
         Dimension::Component => of_events("CAST(component_id AS text)", "event_type = 'CLICK'"),
         // A like that changed nothing counts nothing: the log knows.
-        Dimension::PostLikes => {
-            let count = "sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END)";
-            let source = Source { table: "post_like_log", time: "changed_at", name: "post_id", count };
-            (source, "action IN ('LIKE', 'UNLIKE')")
-        }
+        Dimension::PostLikes => (
+            "post_like_log",
+            "changed_at",
+            "post_id",
+            "sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END)",
+            "action IN ('LIKE', 'UNLIKE')",
+        ),
         // Never ranked by name.
         _ => of_events("event_type", "event_type IS NOT NULL"),
     }
