@@ -146,6 +146,25 @@ fn append(journal: &Arc<Journal>, number: i64) -> Result<bool, AppendError> {
     })
 }
 
+/// Appends a record that waits for the ledger.
+fn append_for_ledger(journal: &Arc<Journal>) -> Arc<Decision> {
+    let journal = journal.clone();
+    in_coroutine(move || {
+        let decision = Decision::new(Arc::new(Ticket::of_current(0)));
+        let forget = Forget { user_id: "u".repeat(100).into(), keyword: None, at_ms: 1 };
+        let wait = Wait::Follower(Until::Ledger, decision.clone());
+        journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
+        decision
+    })
+}
+
+/// A journal whose ledger begins its next batch in a minute: what waits for that has time.
+fn open_with_time(path: &Path) -> (Arc<Journal>, Arc<Faults>) {
+    let (journal, faults) = open(path);
+    journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
+    (Arc::new(journal), faults)
+}
+
 fn numbers(journal: &Journal) -> Vec<i64> {
     let mut reader = journal.reader(Watermark::default()).unwrap();
     let mut numbers = Vec::new();
@@ -259,15 +278,7 @@ fn a_wait_for_a_follower_knows_whether_its_record_is_durable() {
     let journal = Arc::new(journal);
     let append_and_look = |slow_ms: u64| {
         faults.sync_ms.store(slow_ms, Ordering::SeqCst);
-        let journal = journal.clone();
-        let faults = faults.clone();
-        let seen = in_coroutine(move || {
-            let decision = Decision::new(Arc::new(Ticket::of_current(0)));
-            let forget = Forget { user_id: "u".into(), keyword: None, at_ms: 1 };
-            let wait = Wait::Follower(Until::Ledger, decision.clone());
-            journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
-            decision
-        });
+        let seen = append_for_ledger(&journal);
         std::thread::sleep(Duration::from_millis(100));
         let early = seen.is_durable();
         faults.sync_ms.store(0, Ordering::SeqCst);
@@ -407,18 +418,6 @@ fn append_large(journal: &Arc<Journal>, number: i64) -> Result<bool, AppendError
     })
 }
 
-/// Appends a record that waits for the ledger.
-fn append_for_ledger(journal: &Arc<Journal>) -> Arc<Decision> {
-    let journal = journal.clone();
-    in_coroutine(move || {
-        let decision = Decision::new(Arc::new(Ticket::of_current(0)));
-        let forget = Forget { user_id: "u".repeat(100).into(), keyword: None, at_ms: 1 };
-        let wait = Wait::Follower(Until::Ledger, decision.clone());
-        journal.append(0, 1, wait, |out| encode_forget(&forget, out)).unwrap();
-        decision
-    })
-}
-
 #[test]
 fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
     let directory = tempfile::tempdir().unwrap();
@@ -466,9 +465,7 @@ fn what_has_time_goes_with_the_next_frame_or_when_its_time_has_come() {
 #[test]
 fn what_has_time_does_not_pile_up_in_memory() {
     let directory = tempfile::tempdir().unwrap();
-    let (journal, _) = open(directory.path());
-    let journal = Arc::new(journal);
-    journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
+    let (journal, _) = open_with_time(directory.path());
     let waits: Vec<_> = (0..3_000).map(|_| append_for_ledger(&journal)).collect();
     until("a frame's worth is durable", || waits[0].is_durable());
 }
@@ -476,9 +473,7 @@ fn what_has_time_does_not_pile_up_in_memory() {
 #[test]
 fn what_has_time_is_refused_while_nothing_can_be_written() {
     let directory = tempfile::tempdir().unwrap();
-    let (journal, faults) = open(directory.path());
-    let journal = Arc::new(journal);
-    journal.ledger_begins(Some(Instant::now() + Duration::from_secs(60)));
+    let (journal, faults) = open_with_time(directory.path());
     faults.sync_ms.store(300, Ordering::SeqCst);
     faults.syncs.store(true, Ordering::SeqCst);
     // Taken while a frame is failing: the journal does not know yet.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::slow::{Slow, like_path};
 use crate::support::bench::Bench;
-use crate::{cached, instances, like, metric};
+use crate::{cached, instances, like};
 
 /// One row: its name, how many programs, the setting, requests a second, fill and TTL.
 struct Cell {
@@ -158,7 +158,7 @@ fn measure(cell: &Cell) {
 
 /// Requests that waited for a fill or for another instance, by the programs' own count.
 fn waits(all: &[Bench]) -> u64 {
-    all.iter().map(|bench| metric(&mut bench.client(), "cache_wait_seconds_count")).sum()
+    all.iter().map(|bench| bench.client().metric("cache_wait_seconds_count") as u64).sum()
 }
 
 /// Queries of each generation: those that follow one another without a pause of half a TTL. Where each program has its

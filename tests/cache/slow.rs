@@ -79,8 +79,8 @@ pub(crate) fn await_quiet(all: &[Bench]) {
     for bench in all {
         let mut client = bench.client();
         eventually(Duration::from_secs(5), || {
-            let left = super::metric(&mut client, "cache_flights") + super::metric(&mut client, "cache_locks_held");
-            if left == 0 { Ok(()) } else { Err(format!("{left} flights and locks are left")) }
+            let left = client.metric("cache_flights") + client.metric("cache_locks_held");
+            if left == 0.0 { Ok(()) } else { Err(format!("{left} flights and locks are left")) }
         });
     }
     if let Some(server) = all.first().and_then(|bench| bench.redis.as_ref()) {

@@ -76,6 +76,13 @@ impl Client {
     }
 
     #[track_caller]
+    /// What `/metrics` says of a family, all labels together.
+    pub(crate) fn metric(&mut self, name: &str) -> f64 {
+        let text = self.get("/metrics").expect(200);
+        let lines = text.text().lines().filter(|line| line.starts_with(&format!("event_tracker_{name}")));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Answer {
         self.send("POST", path, &[JSON], body.to_string().as_bytes())
     }
