@@ -195,7 +195,8 @@ fn serve(
 /// a read takes the server longer than most of our reads do, and it thinks them large.
 fn session_settings(statement_ms: u64) -> String {
     format!(
-        "SET jit = off; SET max_parallel_workers_per_gather = 0; SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
+        "SET jit = off; SET max_parallel_workers_per_gather = 0; \
+         SET statement_timeout = {statement_ms}; SET lock_timeout = {POSTGRES_LOCK_MS_MAX}; \
          SET idle_in_transaction_session_timeout = 30000; SET TimeZone = 'UTC'; \
          SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
     )
