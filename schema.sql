@@ -265,6 +265,26 @@ CREATE TABLE IF NOT EXISTS user_set (
 -- Compression takes an eighth off them (of hours and days of 4,000 users among 60,000).
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
+-- What counts over several filters read: for so many hours (1, 24) from `at` on, the events that name each value. A head says how
+-- many of them each hour has and into how many blocks their lists are divided; a block without a head is of no use. See
+-- src/ledger_fold/postings.rs.
+CREATE TABLE IF NOT EXISTS posting_head (
+    hours  bigint NOT NULL,
+    at     bigint NOT NULL,
+    blocks bigint NOT NULL,
+    counts bytea NOT NULL,
+    PRIMARY KEY (hours, at)
+);
+CREATE TABLE IF NOT EXISTS posting_block (
+    hours  bigint NOT NULL,
+    at     bigint NOT NULL,
+    number bigint NOT NULL,
+    block  bytea NOT NULL,
+    PRIMARY KEY (hours, at, number)
+);
+-- Names in order, without what they share, and gaps: there is little left to compress.
+ALTER TABLE posting_block ALTER COLUMN block SET STORAGE EXTERNAL;
+
 -- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
 -- write the same names again and again. `add_rollup_deltas` adds it, from time to time, before every exact read, and before
 -- anything is folded: whoever sums rollups by SQL calls it first. Minutes say it all: those of a batch whose hours

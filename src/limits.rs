@@ -203,6 +203,14 @@ pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
 /// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not
 /// keep the others from being counted.
 pub const POSTPONED_MS_MAX: u64 = 3_600_000;
+/// Lists of events by what they name are kept in blocks of about so much, and some more where a list itself is longer.
+pub const POSTING_BLOCK_BYTES: usize = 1_024;
+/// Blocks of an hour or a day.
+pub const POSTING_BLOCKS_MAX: usize = 1 << 16;
+/// Memory for making those of an hour or a day (some three million events of 2,000,000 names); more is counted from rows.
+pub const POSTING_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// … of which a name takes so much beside itself.
+pub const POSTING_NAME_BYTES: usize = 100;
 /// As many of them are remembered.
 pub const POSTPONED_MAX: usize = 1_000;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.

@@ -33,6 +33,8 @@ mod retiring;
 mod searching;
 #[path = "support/postgres.rs"]
 mod server;
+#[path = "ledger/several_filters.rs"]
+mod several_filters;
 #[path = "support/sqlite_plans.rs"]
 mod sqlite_plans;
 #[path = "support/tables.rs"]

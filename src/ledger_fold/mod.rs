@@ -16,6 +16,7 @@ mod likes;
 mod open_day;
 mod places;
 mod points;
+mod postings;
 mod postponed;
 mod ranking;
 mod recent;
@@ -39,6 +40,10 @@ pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_li
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
+pub use postings::{
+    Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, count_posted,
+    forget_postings_sql, hour_count,
+};
 pub use postponed::{Folding, Postponed};
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};

@@ -20,6 +20,8 @@ pub struct Folding {
     pub days: Postponed,
     /// Sets of users.
     pub sets: Postponed,
+    /// Lists of what several filters count.
+    pub postings: Postponed,
 }
 
 impl Postponed {

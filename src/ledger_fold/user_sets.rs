@@ -25,10 +25,15 @@ pub const GONE: i64 = 0;
 /// A set: how many hours, and the first of them.
 pub type SetKey = (i64, i64);
 
-/// What makes sets in a store, each call a step of its own.
+/// What makes sets in a store, or something else that is kept for hours and made of that for longer; each call a step of its
+/// own.
 pub trait SetMaker {
     /// Why a step failed.
     type Error;
+    /// Where a row stands for each that is made, by `hours` and `at`.
+    const TABLE: &'static str = "user_set";
+    /// Hours, as [`SET_LENGTHS`].
+    const LENGTHS: &'static [i64] = &SET_LENGTHS;
 
     /// Hours that could not be made lately.
     fn postponed(&mut self) -> &mut Postponed;
@@ -40,12 +45,12 @@ pub trait SetMaker {
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool, Self::Error>;
 }
 
-/// Makes the sets that are due, hours first and the newest of each; true where something is left.
+/// Makes what is due, hours first and the newest of each; true where something is left.
 pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Result<bool, M::Error> {
     let mut failed = None;
     loop {
         let waiting = maker.postponed().waiting(Instant::now());
-        let hours: Vec<i64> = maker.numbers(next_hours_sql(&waiting))?.into_iter().flatten().collect();
+        let hours: Vec<i64> = maker.numbers(next_hours_sql(M::TABLE, &waiting))?.into_iter().flatten().collect();
         if hours.is_empty() {
             break;
         }
@@ -57,10 +62,10 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
             maker.postponed().settle(hour, made, &mut failed);
         }
     }
-    for lengths in SET_LENGTHS.windows(2) {
+    for lengths in M::LENGTHS.windows(2) {
         let (shorter, length) = (lengths[0], lengths[1]);
         while has_time() {
-            let next = maker.numbers(next_long_sql(shorter, length, None))?.into_iter().flatten().next();
+            let next = maker.numbers(next_long_sql(M::TABLE, shorter, length, None))?.into_iter().flatten().next();
             let Some(first) = next else { break };
             if !maker.make_long(shorter, (length, first))? {
                 return failed.map_or(Ok(true), Err);
@@ -78,12 +83,15 @@ fn believed_sets_sql(lengths: &[i64], ranges: &[Range<i64>]) -> String {
         .map(|Range { start, end }| format!("at >= {start} AND at < {end} AND at + hours <= {end}"))
         .collect();
     format!(
-        "SELECT hours, at FROM user_set AS s WHERE hours IN ({}) AND ({}) AND NOT EXISTS \
-           (SELECT 1 FROM series WHERE users IS NULL AND series.at >= s.at * 60 AND series.at < (s.at + s.hours) * 60)",
+        "SELECT hours, at FROM user_set AS s WHERE hours IN ({}) AND ({}) AND {BELIEVED}",
         lengths.join(", "),
         within.join(" OR ")
     )
 }
+
+/// Nothing of the time of a row `s`, of so many hours from `at` on, has to be counted again: a condition.
+pub(super) const BELIEVED: &str = "NOT EXISTS \
+     (SELECT 1 FROM series WHERE users IS NULL AND series.at >= s.at * 60 AND series.at < (s.at + s.hours) * 60)";
 
 /// Sets, the first hour first, and the hours that none of them has.
 type Chosen = (Vec<SetKey>, Vec<Range<i64>>);
@@ -188,12 +196,12 @@ fn bytes(set: &RoaringBitmap) -> Vec<u8> {
 }
 
 /// The newest hours that were counted, have no set and do not wait; some of them, as looking for them reads every hour.
-fn next_hours_sql(waiting: &[i64]) -> String {
+fn next_hours_sql(table: &str, waiting: &[i64]) -> String {
     let waiting: Vec<String> = [-1].iter().chain(waiting).map(i64::to_string).collect();
     format!(
         "SELECT at / 60 FROM series AS s WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
            AND at >= (SELECT rows_since * 1440 FROM rollup_folded) AND at / 60 NOT IN ({}) \
-           AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60) \
+           AND NOT EXISTS (SELECT 1 FROM {table} AS made WHERE hours = 1 AND made.at = s.at / 60) \
          ORDER BY at DESC LIMIT 100",
         waiting.join(", ")
     )
@@ -201,15 +209,15 @@ fn next_hours_sql(waiting: &[i64]) -> String {
 
 /// The first hour of the newest set of `length` that is missing while all the shorter ones are there, of what is over; only that
 /// from hour `of` on where it is given.
-pub fn next_long_sql(shorter: i64, length: i64, of: Option<i64>) -> String {
+pub fn next_long_sql(table: &str, shorter: i64, length: i64, of: Option<i64>) -> String {
     let only = of.map_or(String::new(), |hour| format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"));
     format!(
         "SELECT max(first) FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
            WHERE minutes = 60 AND event_type = 0 {only} \
              AND s.at < (SELECT until_hour / {length} * {length} * 60 FROM rollup_folded) AND NOT EXISTS \
-             (SELECT 1 FROM user_set WHERE hours = {length} AND user_set.at = s.at / 60 / {length} * {length}) \
+             (SELECT 1 FROM {table} AS made WHERE hours = {length} AND made.at = s.at / 60 / {length} * {length}) \
            GROUP BY 1 HAVING min(CASE WHEN users IS NOT NULL AND EXISTS \
-             (SELECT 1 FROM user_set WHERE hours = {shorter} AND user_set.at = s.at / 60 / {shorter} * {shorter}) \
+             (SELECT 1 FROM {table} AS made WHERE hours = {shorter} AND made.at = s.at / 60 / {shorter} * {shorter}) \
              THEN 1 ELSE 0 END) = 1) AS whole"
     )
 }
@@ -236,10 +244,11 @@ pub fn hour_state_sql(hour: i64) -> String {
     )
 }
 
-/// Takes away the sets that an hour is in.
+/// Takes away the sets that an hour is in, and the heads of its lists.
 pub(super) fn forget_sets_sql(hour: i64) -> String {
     let keys = SET_LENGTHS.map(|length| format!("hours = {length} AND at = {}", hour.div_euclid(length) * length));
-    format!("DELETE FROM user_set WHERE {}", keys.join(" OR "))
+    let of_hour = keys.join(" OR ");
+    format!("DELETE FROM user_set WHERE {of_hour}; DELETE FROM posting_head WHERE {of_hour}")
 }
 
 /// Takes away the sets with an hour from `hour` on.

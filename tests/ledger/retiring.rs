@@ -96,7 +96,15 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
         retire_all(&mut feed, NOW);
         let oldest = TODAY / DAY - RETENTION - 2;
         assert_eq!(days_of(fixture), (oldest..=TODAY / DAY).collect::<Vec<_>>(), "{}", fixture.name);
-        assert_eq!(fixture.number(&format!("SELECT count(*) FROM user_hour WHERE hour < {oldest} * 24")), 0);
+        for (table, hour) in
+            [("user_hour", "hour"), ("user_set", "at"), ("posting_head", "at"), ("posting_block", "at")]
+        {
+            let of = |compare: &str| {
+                fixture.number(&format!("SELECT count(*) FROM {table} WHERE {hour} {compare} {oldest} * 24"))
+            };
+            assert_eq!(of("<"), 0, "{}: {table}", fixture.name);
+            assert!(of(">=") > 0, "{}: {table}", fixture.name);
+        }
         check_answers(fixture, &model, DAYS);
         // Rows of days that are there are what the rollups say.
         let rolled = format!("SELECT sum(count) FROM rollup_hour WHERE dimension = 1 AND bucket >= {oldest} * 24");

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 /// Tables and what is read for them, in the order of their keys: so that they are filled from end to end.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 18] = [
     (
         "events",
         "SELECT event_id::text, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, referrer, \
@@ -43,6 +43,8 @@ const TABLES: [(&str, &str); 16] = [
     ("watermark", "SELECT stream::text, position, crc, pruned FROM watermark"),
     ("user_number", "SELECT number, user_id, day FROM user_number ORDER BY 1"),
     ("user_set", "SELECT hours, at, members FROM user_set ORDER BY 1, 2"),
+    ("posting_head", "SELECT hours, at, blocks, counts FROM posting_head ORDER BY 1, 2"),
+    ("posting_block", "SELECT hours, at, number, block FROM posting_block ORDER BY 1, 2, 3"),
     (
         "rollup_folded",
         "SELECT 1, until_hour, until_day, rows_since, minutes_since, hour_dimension, hour_key, day_dimension, day_key \

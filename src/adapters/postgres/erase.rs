@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
 use super::open_day;
+use super::postings;
 use super::rankings::literal;
 use super::user_sets;
 use crate::events::TallyKey;
@@ -73,7 +74,9 @@ pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<()
     open_day::lock_for_erasure(session)?;
     remember(session, &gone)?;
     let (hours, cut) = forget_hours(session, &gone)?;
-    for range in hour_ranges(hours) {
+    let hours = hour_ranges(hours);
+    postings::erase(session, &hours)?;
+    for range in hours {
         strip_events(session, &gone, range)?;
     }
     for range in hour_ranges(cut) {

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
+use super::postings::PostingMaker;
 use super::writer::PostgresWriter;
 use super::{deltas, open_day, rankings};
 use crate::ledger_fold::{CountedPoint, HOUR_MS, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of};
@@ -39,8 +40,9 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
+    let postings = make_sets(&mut PostingMaker(writer), &has_time);
     opened?;
-    Ok(folded? | hours? | days? | sets?)
+    Ok(folded? | hours? | days? | sets? | postings?)
 }
 
 fn fold_all(writer: &mut PostgresWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {

@@ -8,7 +8,7 @@ use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::{deltas, rankings, transaction};
+use super::{deltas, postings, rankings, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
     Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
@@ -74,11 +74,17 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
     for rollup in &plan.rollups {
         total += count_rollup(&mut transaction, rollup, folded)?;
     }
-    if !plan.raw.is_empty() {
+    let mut parts = Vec::new();
+    for range in plan.raw {
+        let (posted, rest) = postings::count(&mut transaction, filter, range)?;
+        total += posted.cast_signed();
+        parts.extend(rest);
+    }
+    if parts.iter().any(is_long) {
         // Up to a month of rows, one by one: workers may help here, as many as the server was given.
         transaction.batch_execute("SET LOCAL max_parallel_workers_per_gather TO DEFAULT")?;
     }
-    for part in &plan.raw {
+    for part in &parts {
         total += count_raw(&mut transaction, part, &RawMatch::of(filter))?;
     }
     Ok(total.max(0).cast_unsigned())
@@ -89,6 +95,11 @@ fn count_rollup(transaction: &mut Transaction<'_>, rollup: &RollupCount, folded:
         [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, folded, rollup.dimension) }];
     let sql = format!("SELECT CAST({} AS int8)", name_sum_sql(&terms, "$1::text", true));
     Ok(transaction.query_one(sql.as_str(), &[&rollup.key])?.get(0))
+}
+
+/// To start a worker takes longer than to read the rows of some hours.
+fn is_long(RawCount { from_ms, to_ms }: &RawCount) -> bool {
+    from_ms.zip(*to_ms).is_none_or(|(from, to)| to - from > 6 * HOUR_MS)
 }
 
 fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64, Failure> {

@@ -58,7 +58,7 @@ fn number_some(session: &mut Session, hour: i64, after: (i16, String)) -> Result
     Ok(last)
 }
 
-fn state_of(transaction: &mut Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>, postgres::Error> {
+pub(super) fn state_of(transaction: &mut Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>, postgres::Error> {
     Ok(transaction.query_opt(&hour_state_sql(hour), &[])?.map(|row| (row.get(0), row.get(1))))
 }
 
@@ -83,7 +83,7 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due: Option<i64> = transaction.query_one(&next_long_sql(shorter, set.0, Some(set.1)), &[])?.get(0);
+    let due: Option<i64> = transaction.query_one(&next_long_sql("user_set", shorter, set.0, Some(set.1)), &[])?.get(0);
     if due.is_none() {
         return Ok(true);
     }

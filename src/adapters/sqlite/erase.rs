@@ -6,7 +6,7 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use super::{open_day, user_sets};
+use super::{open_day, postings, user_sets};
 use crate::events::TallyKey;
 use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, left_out as summed, person_of};
 use crate::ports::{Batch, Belongings};
@@ -62,7 +62,9 @@ pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<
     remember(transaction, draft)?;
     let cut_hour = erased_users(&draft.erases).values().min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
     let (hours, cut) = forget_hours(transaction, cut_hour)?;
-    for range in hour_ranges(hours) {
+    let hours = hour_ranges(hours);
+    postings::erase(transaction, &hours)?;
+    for range in hours {
         strip_events(transaction, range)?;
     }
     for range in hour_ranges(cut) {

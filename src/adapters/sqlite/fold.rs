@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
+use super::postings::PostingMaker;
 use super::writer::SqliteWriter;
 use super::{open_day, rankings};
 use crate::ledger_fold::{
@@ -34,8 +35,9 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
+    let postings = make_sets(&mut PostingMaker(writer), &has_time);
     opened?;
-    Ok(folded? | hours? | days? | sets?)
+    Ok(folded? | hours? | days? | sets? | postings?)
 }
 
 fn fold_all(writer: &mut SqliteWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {

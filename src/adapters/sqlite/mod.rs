@@ -9,6 +9,7 @@ mod fold;
 pub mod inspect;
 mod maintain;
 mod open_day;
+mod postings;
 mod rankings;
 mod read;
 mod retire;

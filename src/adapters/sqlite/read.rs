@@ -6,7 +6,7 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
-use super::rankings;
+use super::{postings, rankings};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
     Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
@@ -76,8 +76,12 @@ pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Resu
     for rollup in &plan.rollups {
         total += count_rollup(transaction, rollup, folded)?;
     }
-    for part in &plan.raw {
-        total += count_raw(transaction, part, &RawMatch::of(filter))?;
+    for range in plan.raw {
+        let (posted, rest) = postings::count(transaction, filter, range)?;
+        total += posted.cast_signed();
+        for part in &rest {
+            total += count_raw(transaction, part, &RawMatch::of(filter))?;
+        }
     }
     Ok(total.max(0).cast_unsigned())
 }

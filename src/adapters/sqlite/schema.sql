@@ -224,6 +224,22 @@ CREATE TABLE IF NOT EXISTS user_set (
     PRIMARY KEY (hours, at)
 );
 
+CREATE TABLE IF NOT EXISTS posting_head (
+    hours  INTEGER NOT NULL,
+    at     INTEGER NOT NULL,
+    blocks INTEGER NOT NULL,
+    counts BLOB NOT NULL,
+    PRIMARY KEY (hours, at)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS posting_block (
+    hours  INTEGER NOT NULL,
+    at     INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    block  BLOB NOT NULL,
+    PRIMARY KEY (hours, at, number)
+);
+
 CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_b (event_id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS event_id_current (

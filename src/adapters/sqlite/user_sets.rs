@@ -56,7 +56,7 @@ impl SetMaker for SqliteWriter {
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         self.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let sql = next_long_sql(shorter, set.0, Some(set.1));
+            let sql = next_long_sql("user_set", shorter, set.0, Some(set.1));
             if transaction.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))?.is_none() {
                 return Ok(true);
             }
@@ -89,7 +89,7 @@ fn number_some(transaction: &Transaction<'_>, hour: i64, after: OfHour) -> Resul
     Ok(last)
 }
 
-fn state_of(transaction: &Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>> {
+pub(super) fn state_of(transaction: &Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>> {
     transaction.query_row(&hour_state_sql(hour), [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
 }
 

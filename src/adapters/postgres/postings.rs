@@ -1,0 +1,176 @@
+//! Makes and reads the lists of what several filters count: see `ledger_fold`. Whoever writes them holds the lock of the open
+//! day's users, as with sets of users.
+
+use std::ops::Range;
+
+use postgres::Transaction;
+use postgres::fallible_iterator::FallibleIterator;
+
+use super::connect::{Failure, Session};
+use super::maintain::delete_in_steps;
+use super::rankings::literal;
+use super::user_sets::state_of;
+use super::writer::PostgresWriter;
+use super::{fold, open_day};
+use crate::events::EventType;
+use crate::ledger_fold::{
+    HOUR_MS, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, Postponed, RawCount,
+    SetKey, SetMaker, count_posted, forget_postings_sql, hour_count, next_long_sql, parts_of,
+};
+use crate::ports::CountFilter;
+
+const HEAD: &str = "posting_head";
+
+/// Makes them with a writer's connection.
+pub(super) struct PostingMaker<'w>(pub &'w mut PostgresWriter);
+
+impl SetMaker for PostingMaker<'_> {
+    type Error = Failure;
+    const TABLE: &'static str = HEAD;
+    const LENGTHS: &'static [i64] = &POSTING_LENGTHS;
+
+    fn postponed(&mut self) -> &mut Postponed {
+        &mut self.0.folding.postings
+    }
+
+    fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>, Failure> {
+        self.0.numbers(sql)
+    }
+
+    fn make_hour(&mut self, hour: i64) -> Result<bool, Failure> {
+        self.0.step(move |session| make_hour(session, hour))
+    }
+
+    fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool, Failure> {
+        self.0.step(move |session| make_long(session, shorter, set))
+    }
+}
+
+/// False where something came in meanwhile. The lock is not held while rows are read.
+fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
+    let mut snapshot = fold::reading(session)?;
+    let Some(state) = state_of(&mut snapshot, hour)? else { return Ok(false) };
+    let posted = posted_of(&mut snapshot, hour)?;
+    snapshot.commit()?;
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    if state_of(&mut transaction, hour)? != Some(state) {
+        return Ok(false);
+    }
+    write(&mut transaction, (1, hour), &posted)?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgres::Error> {
+    let (from, to) = (literal(hour * HOUR_MS), literal((hour + 1) * HOUR_MS));
+    let sql =
+        format!("SELECT {POSTED_COLUMNS} FROM events WHERE event_time >= {from} AND event_time < {to} AND {POSTED}");
+    let mut lists = PostingLists::default();
+    let mut rows = snapshot.query_raw(&sql, std::iter::empty::<&str>())?;
+    while let Some(row) = rows.next()? {
+        let named = Named { component_id: row.get(1), keyword: row.get(2), post_id: row.get(3), url: row.get(4) };
+        if let Some(kind) = EventType::from_name(row.get(0)) {
+            lists.add(kind, named);
+        }
+        if lists.is_too_large() {
+            break;
+        }
+    }
+    lists.end_hour();
+    Ok(lists.finish())
+}
+
+fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
+    let mut snapshot = fold::reading(session)?;
+    let before = made_of(&mut snapshot, shorter, set)?;
+    let posted = join(&mut snapshot, shorter, set)?;
+    snapshot.commit()?;
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    let due: Option<i64> = transaction.query_one(&next_long_sql(HEAD, shorter, set.0, Some(set.1)), &[])?.get(0);
+    if due.is_none() || made_of(&mut transaction, shorter, set)? != before {
+        return Ok(true);
+    }
+    match &posted {
+        Some(posted) => write(&mut transaction, set, posted)?,
+        None => transaction.batch_execute(&format!("DELETE FROM {HEAD} WHERE {}", parts_of(shorter, set)))?,
+    }
+    transaction.commit()?;
+    Ok(posted.is_some())
+}
+
+/// The shorter ones as they are: a head that is made anew is another row.
+fn made_of(
+    transaction: &mut Transaction<'_>,
+    shorter: i64,
+    set: SetKey,
+) -> Result<Vec<(i64, String)>, postgres::Error> {
+    let sql = format!("SELECT at, xmin::text FROM {HEAD} WHERE {} ORDER BY at", parts_of(shorter, set));
+    Ok(transaction.query(&sql, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// What shorter ones are together; `None` where one of them cannot be read.
+fn join(
+    snapshot: &mut Transaction<'_>,
+    shorter: i64,
+    (length, first): SetKey,
+) -> Result<Option<Posted>, postgres::Error> {
+    let mut lists = PostingLists::default();
+    for hour in (first..first + length).step_by(shorter as usize) {
+        let head = format!("SELECT blocks, counts FROM {HEAD} WHERE hours = {shorter} AND at = {hour}");
+        let Some(head) = snapshot.query_opt(&head, &[])? else {
+            lists.end_hour();
+            continue;
+        };
+        let Some(count) = hour_count(head.get(0), head.get(1)) else { return Ok(Some(lists.too_large())) };
+        let blocks = format!("SELECT block FROM posting_block WHERE hours = {shorter} AND at = {hour} ORDER BY number");
+        let blocks = snapshot.query(&blocks, &[])?;
+        if lists.add_hour(count, blocks.iter().map(|row| row.get(0))).is_none() {
+            return Ok(None);
+        }
+        if lists.is_too_large() {
+            break;
+        }
+    }
+    Ok(Some(lists.finish()))
+}
+
+fn write(transaction: &mut Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<(), postgres::Error> {
+    transaction.execute("DELETE FROM posting_block WHERE hours = $1 AND at = $2", &[&length, &at])?;
+    let blocks = "INSERT INTO posting_block (hours, at, number, block) \
+                  SELECT $1, $2, n - 1, block FROM unnest($3::bytea[]) WITH ORDINALITY AS b(block, n)";
+    transaction.execute(blocks, &[&length, &at, &posted.blocks])?;
+    let head = "INSERT INTO posting_head (hours, at, blocks, counts) VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (hours, at) DO UPDATE SET blocks = excluded.blocks, counts = excluded.counts";
+    transaction.execute(head, &[&length, &at, &(posted.blocks.len() as i64), &posted.counts]).map(|_| ())
+}
+
+/// Of hours whose rows an erasure changed. Behind the lock.
+pub(super) fn erase(session: &mut Session, hours: &[Range<i64>]) -> Result<(), Failure> {
+    match hours.is_empty() {
+        true => Ok(()),
+        false => Ok(session.client.batch_execute(&forget_postings_sql(hours))?),
+    }
+}
+
+/// Hours before this one have no rows any more.
+pub(super) fn retire(session: &mut Session, since_hour: i64) -> Result<(), Failure> {
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    transaction.execute("DELETE FROM posting_head WHERE at < $1", &[&since_hour])?;
+    transaction.commit()?;
+    delete_in_steps(session, "posting_block", "hours IN (1, 24) AND at < $1", since_hour)
+}
+
+/// What they tell of a count, and what is left of it.
+pub(super) fn count(
+    transaction: &mut Transaction<'_>,
+    filter: &CountFilter,
+    range: RawCount,
+) -> Result<(u64, Vec<RawCount>), postgres::Error> {
+    count_posted(filter, range, |sql| -> Result<Vec<PostingRow>, postgres::Error> {
+        let rows = transaction.query(&sql, &[])?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
+    })
+}

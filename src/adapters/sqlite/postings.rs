@@ -1,0 +1,161 @@
+//! Makes and reads the lists of what several filters count: see `ledger_fold`. One writer at a time: nothing changes beneath a
+//! step.
+
+use std::ops::Range;
+
+use rusqlite::{OptionalExtension, Result, Transaction, TransactionBehavior, params};
+
+use super::maintain::delete_in_steps;
+use super::user_sets::state_of;
+use super::writer::SqliteWriter;
+use crate::events::EventType;
+use crate::ledger_fold::{
+    HOUR_MS, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, Postponed, RawCount,
+    SetKey, SetMaker, count_posted, forget_postings_sql, hour_count, next_long_sql, parts_of,
+};
+use crate::ports::CountFilter;
+
+const HEAD: &str = "posting_head";
+
+/// Makes them with a writer's connection.
+pub(super) struct PostingMaker<'w>(pub &'w mut SqliteWriter);
+
+impl SetMaker for PostingMaker<'_> {
+    type Error = rusqlite::Error;
+    const TABLE: &'static str = HEAD;
+    const LENGTHS: &'static [i64] = &POSTING_LENGTHS;
+
+    fn postponed(&mut self) -> &mut Postponed {
+        &mut self.0.folding.postings
+    }
+
+    fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>> {
+        self.0.numbers(sql)
+    }
+
+    /// Rows are read beside batches.
+    fn make_hour(&mut self, hour: i64) -> Result<bool> {
+        let read = self.0.look(|connection| {
+            let snapshot = connection.transaction()?;
+            Ok(state_of(&snapshot, hour)?.zip(Some(posted_of(&snapshot, hour)?)))
+        })?;
+        let Some((state, posted)) = read else { return Ok(false) };
+        self.0.step(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            if state_of(&transaction, hour)? != Some(state) {
+                return Ok(false);
+            }
+            write(&transaction, (1, hour), &posted)?;
+            transaction.commit()?;
+            Ok(true)
+        })
+    }
+
+    /// Nobody else makes or forgets them but batches with an erasure, and those take away heads.
+    fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
+        let parts = parts_of(shorter, set);
+        let heads = format!("SELECT count(*) FROM {HEAD} WHERE {parts}");
+        let count = |transaction: &Transaction<'_>| transaction.query_row(&heads, [], |row| row.get::<_, i64>(0));
+        let (before, posted) = self.0.look(|connection| {
+            let snapshot = connection.transaction()?;
+            Ok((count(&snapshot)?, join(&snapshot, shorter, set)?))
+        })?;
+        self.0.step(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let due = next_long_sql(HEAD, shorter, set.0, Some(set.1));
+            let due = transaction.query_row(&due, [], |row| row.get::<_, Option<i64>>(0))?;
+            if due.is_none() || count(&transaction)? != before {
+                return Ok(true);
+            }
+            match &posted {
+                Some(posted) => write(&transaction, set, posted)?,
+                None => transaction.execute_batch(&format!("DELETE FROM {HEAD} WHERE {parts}"))?,
+            }
+            transaction.commit()?;
+            Ok(posted.is_some())
+        })
+    }
+}
+
+fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
+    let sql = format!("SELECT {POSTED_COLUMNS} FROM events WHERE event_time >= ?1 AND event_time < ?2 AND {POSTED}");
+    let mut lists = PostingLists::default();
+    let mut statement = snapshot.prepare_cached(&sql)?;
+    let mut rows = statement.query([hour * HOUR_MS, (hour + 1) * HOUR_MS])?;
+    while let Some(row) = rows.next()? {
+        let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
+        let named = Named { component_id: row.get(1)?, keyword: text(2)?, post_id: text(3)?, url: text(4)? };
+        if let Some(kind) = EventType::from_name(row.get_ref(0)?.as_str()?) {
+            lists.add(kind, named);
+        }
+        if lists.is_too_large() {
+            break;
+        }
+    }
+    lists.end_hour();
+    Ok(lists.finish())
+}
+
+/// What shorter ones are together; `None` where one of them cannot be read.
+fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Option<Posted>> {
+    let mut head = snapshot.prepare_cached("SELECT blocks, counts FROM posting_head WHERE hours = ?1 AND at = ?2")?;
+    let mut blocks =
+        snapshot.prepare_cached("SELECT block FROM posting_block WHERE hours = ?1 AND at = ?2 ORDER BY number")?;
+    let mut lists = PostingLists::default();
+    for hour in (first..first + length).step_by(shorter as usize) {
+        let key = [shorter, hour];
+        let head = head.query_row(key, |row| Ok(hour_count(row.get(0)?, row.get_ref(1)?.as_blob()?))).optional()?;
+        let Some(head) = head else {
+            lists.end_hour();
+            continue;
+        };
+        let Some(count) = head else { return Ok(Some(lists.too_large())) };
+        let blocks = blocks.query_map(key, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>>>()?;
+        if lists.add_hour(count, blocks.iter().map(Vec::as_slice)).is_none() {
+            return Ok(None);
+        }
+        if lists.is_too_large() {
+            break;
+        }
+    }
+    Ok(Some(lists.finish()))
+}
+
+fn write(transaction: &Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<()> {
+    transaction.execute("DELETE FROM posting_block WHERE hours = ?1 AND at = ?2", [length, at])?;
+    let mut insert =
+        transaction.prepare_cached("INSERT INTO posting_block (hours, at, number, block) VALUES (?1, ?2, ?3, ?4)")?;
+    for (number, block) in posted.blocks.iter().enumerate() {
+        insert.execute(params![length, at, number as i64, block])?;
+    }
+    let head = "INSERT OR REPLACE INTO posting_head (hours, at, blocks, counts) VALUES (?1, ?2, ?3, ?4)";
+    transaction.execute(head, params![length, at, posted.blocks.len() as i64, posted.counts]).map(|_| ())
+}
+
+/// Of hours whose rows an erasure changed.
+pub(super) fn erase(transaction: &Transaction<'_>, hours: &[Range<i64>]) -> Result<()> {
+    match hours.is_empty() {
+        true => Ok(()),
+        false => transaction.execute_batch(&forget_postings_sql(hours)),
+    }
+}
+
+/// Hours before this one have no rows any more.
+pub(super) fn retire(writer: &mut SqliteWriter, since_hour: i64) -> Result<()> {
+    writer.step(|connection| connection.execute("DELETE FROM posting_head WHERE at < ?1", [since_hour]))?;
+    let condition = "hours IN (1, 24) AND at < ?1";
+    delete_in_steps(writer, "posting_block", "hours, at, number", condition, since_hour).map(|_| ())
+}
+
+/// What they tell of a count, and what is left of it.
+pub(super) fn count(
+    transaction: &Transaction<'_>,
+    filter: &CountFilter,
+    range: RawCount,
+) -> Result<(u64, Vec<RawCount>)> {
+    count_posted(filter, range, |sql| -> Result<Vec<PostingRow>> {
+        let mut statement = transaction.prepare(&sql)?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        rows.collect()
+    })
+}

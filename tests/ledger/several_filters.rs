@@ -1,0 +1,186 @@
+//! Counts over several filters: whatever is counted, comes late or is erased, they are what rows say, and lists of events by what
+//! they name say it.
+
+use std::collections::BTreeMap;
+
+use event_tracker::events::{Erase, Event, EventType, Record, page_key};
+use event_tracker::ports::CountFilter;
+use jiff::tz::TimeZone;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::ledgers::{DAY, Feed, Fixture, HOUR, NOW, each_ledger, event, seeded};
+
+const USERS: usize = 8;
+const BEGIN: i64 = NOW - 40 * DAY;
+
+/// Every event that was sent, an erased person's without url.
+#[derive(Default)]
+struct Past {
+    rows: Vec<Event<'static>>,
+    erased: BTreeMap<String, i64>,
+}
+
+impl Past {
+    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
+        let kind = [EventType::Click, EventType::PageView, EventType::Search][random.random_range(0..3)];
+        let mut some = |least: i32| (random.random_range(0..4) >= least).then(|| random.random_range(0..3));
+        let (component, keyword, post, url) = (some(2), some(2), some(1), some(1));
+        let user = format!("u{}", random.random_range(0..USERS));
+        let event = Event {
+            user_id: Some(user.clone().into()),
+            component_id: component.map(i64::from),
+            keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
+            post_id: post.map(|n: i32| format!("p{n}").into()),
+            url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),
+            ..event(kind, at)
+        };
+        // What comes after an erasure and happened before it is dropped.
+        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
+            self.rows.push(event.clone());
+        }
+        Record::Event(event)
+    }
+
+    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
+        let user = format!("u{}", random.random_range(0..USERS));
+        let theirs =
+            self.rows.iter_mut().filter(|row| row.event_time_ms <= up_to && row.user_id.as_deref() == Some(&*user));
+        theirs.for_each(|row| row.url = None);
+        let known = self.erased.entry(user.clone()).or_insert(up_to);
+        *known = (*known).max(up_to);
+        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
+    }
+
+    fn count(&self, filter: &CountFilter) -> u64 {
+        let is_counted = |row: &&Event<'_>| {
+            filter.event_type.is_none_or(|kind| kind == row.event_type)
+                && filter.component_id.is_none_or(|id| row.component_id == Some(id))
+                && filter.post_id.as_deref().is_none_or(|post| row.post_id.as_deref() == Some(post))
+                && filter
+                    .keyword
+                    .as_deref()
+                    .is_none_or(|of| row.keyword.as_ref().is_some_and(|k| k.to_lowercase() == of))
+                && filter.page.as_deref().is_none_or(|page| row.url.as_deref().is_some_and(|url| page_key(url) == page))
+                && filter.from_ms.is_none_or(|from| row.event_time_ms >= from)
+                && filter.to_ms.is_none_or(|to| row.event_time_ms < to)
+        };
+        self.rows.iter().filter(is_counted).count() as u64
+    }
+}
+
+/// Of two to four values, a type or none.
+fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
+    let mut edge = || {
+        let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
+        at - at.rem_euclid([DAY, HOUR, HOUR, 1][random.random_range(0..4)])
+    };
+    let (one, other) = (edge(), edge());
+    let without = random.random_range(0..6);
+    let mut value = || random.random_range(0..3);
+    let (component, keyword, post, page) = (value(), value(), value(), value());
+    let kind = [None, Some(EventType::Click), Some(EventType::PageView)][value() as usize];
+    CountFilter {
+        event_type: kind,
+        component_id: (without != 0 && without != 4).then_some(i64::from(component)),
+        keyword: (without != 1 && without != 4).then(|| format!("oak {keyword}")),
+        post_id: (without != 2 && without != 5).then(|| format!("p{post}")),
+        page: (without != 3 && without != 5).then(|| format!("/{page}")),
+        from_ms: Some(one.min(other)),
+        to_ms: Some(one.max(other)),
+    }
+}
+
+fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str) {
+    for _ in 0..6 {
+        let filter = random_filter(now, random);
+        let counted = fixture.ledger.count(&filter).expect("counts");
+        assert_eq!(counted, past.count(&filter), "{} {of} {filter:?}", fixture.name);
+    }
+}
+
+fn fold_all(feed: &mut Feed) {
+    while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+}
+
+fn heads(fixture: &Fixture, hours: i64) -> i64 {
+    fixture.number(&format!("SELECT count(*) FROM posting_head WHERE hours = {hours}"))
+}
+
+// claims: L12
+#[test]
+fn counts_of_several_filters_are_exact_whatever_is_counted_late_or_erased() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let (mut past, mut feed, mut now) = (Past::default(), fixture.feed(), BEGIN);
+        while now < NOW {
+            let span = [HOUR, 8 * HOUR, 80 * HOUR][random.random_range(0..3)];
+            now = (now + random.random_range(0..span)).min(NOW);
+            feed.apply((0..random.random_range(1..30)).map(|_| past.event(now, &mut random)).collect());
+            let back = [HOUR, DAY, 30 * DAY][random.random_range(0..3)];
+            let before = (now - random.random_range(0..back)).max(BEGIN);
+            match random.random_range(0..10) {
+                0 | 1 => {
+                    feed.apply((0..5).map(|_| past.event(before, &mut random)).collect());
+                    check(fixture, &past, now, &mut random, "late");
+                }
+                2 => {
+                    let up_to = if random.random_range(0..4) == 0 { before } else { now };
+                    feed.apply(vec![past.erase(up_to, &mut random)]);
+                    check(fixture, &past, now, &mut random, "erased");
+                }
+                3..7 => {
+                    feed.writer.fold(now, &TimeZone::UTC).expect("folds");
+                    check(fixture, &past, now, &mut random, "folded");
+                }
+                _ => {}
+            }
+        }
+        fold_all(&mut feed);
+        for _ in 0..20 {
+            check(fixture, &past, NOW, &mut random, "folded whole");
+        }
+        let counted = fixture.number("SELECT count(*) FROM series WHERE minutes = 60 AND event_type = 0");
+        assert_eq!(heads(fixture, 1), counted, "{}: every hour that was counted has lists", fixture.name);
+        assert!(heads(fixture, 24) >= 10, "{}", fixture.name);
+        // What is read of days that are over is lists, not rows.
+        fixture.rows("DELETE FROM events");
+        let today = NOW - NOW % DAY;
+        for _ in 0..20 {
+            let mut filter = random_filter(NOW, &mut random);
+            (filter.from_ms, filter.to_ms) = (Some(today - 30 * DAY), Some(today - 3 * HOUR));
+            let counted = fixture.ledger.count(&filter).expect("counts");
+            assert_eq!(counted, past.count(&filter), "{} {filter:?}", fixture.name);
+        }
+    });
+}
+
+/// Blocks that something else wrote over are not believed, nor are heads; days are made anew of hours, and hours of rows.
+#[test]
+fn lists_that_cannot_be_read_change_no_answer() {
+    each_ledger(|fixture| {
+        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
+        let at = NOW - 3 * DAY;
+        feed.apply((0..400).map(|n| past.event(at + n * HOUR / 8, &mut random)).collect());
+        fold_all(&mut feed);
+        let check = |random: &mut StdRng, of: &str| {
+            for _ in 0..10 {
+                check(fixture, &past, NOW, random, of);
+            }
+        };
+        check(&mut random, "whole");
+        let broken = if fixture.name == "postgres" { "'\\x808080808080'::bytea" } else { "x'808080808080'" };
+        fixture.rows(&format!("UPDATE posting_head SET counts = {broken} WHERE hours = 24"));
+        check(&mut random, "heads are broken");
+        fixture.rows("DELETE FROM posting_head WHERE hours = 24");
+        fixture.rows(&format!("UPDATE posting_block SET block = {broken} WHERE hours = 1"));
+        check(&mut random, "hours are broken");
+        fold_all(&mut feed);
+        assert!(heads(fixture, 24) > 0, "{}", fixture.name);
+        check(&mut random, "made anew");
+        fixture.rows("DELETE FROM posting_block WHERE hours = 24");
+        check(&mut random, "blocks of days are gone");
+        fixture.rows("UPDATE posting_head SET blocks = 0");
+        check(&mut random, "too much was there to be listed");
+    });
+}
