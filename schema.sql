@@ -1,5 +1,5 @@
 -- The ledger in PostgreSQL 15 or newer: the durable record of every event and everything derived from it.
--- Applied at every start in one transaction under an advisory lock; every statement may run again.
+-- Applied to a new database in one transaction under an advisory lock; every statement may run again.
 -- A column of rollups that is called `bucket` or `hour` counts minutes or hours since the epoch.
 
 CREATE TABLE IF NOT EXISTS schema_version (version int NOT NULL);
@@ -266,7 +266,8 @@ CREATE TABLE IF NOT EXISTS user_set (
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
 
 -- What counts over several filters read: for so many hours (1, 24) from `at` on, the events that name each value. A head says how
--- many of them each hour has and into how many blocks their lists are divided; a block without a head is of no use. See
+-- many of them each hour has and into how many blocks their lists are divided: 0 are lists that would be too large, -1 such
+-- that hold no more and are about to go. See
 -- src/ledger_fold/postings.rs.
 CREATE TABLE IF NOT EXISTS posting_head (
     hours  bigint NOT NULL,

@@ -65,7 +65,7 @@ pub const SEARCH_WALK_POSTS: i64 = 1_500;
 pub const SEARCH_POSTS: usize = 20;
 /// An answer that is smaller is not worth packing.
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
-/// A count over several filters reads raw rows: its range is bounded.
+/// A count over several filters may have to read raw rows: its range is bounded.
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
 /// Points of one time series: a day of minutes, two months of hours, four years of days.
 pub const SERIES_POINTS_MAX: usize = 1_500;
@@ -203,16 +203,22 @@ pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
 /// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not
 /// keep the others from being counted.
 pub const POSTPONED_MS_MAX: u64 = 3_600_000;
-/// Lists of events by what they name are kept in blocks of about so much, and some more where a list itself is longer.
-pub const POSTING_BLOCK_BYTES: usize = 1_024;
-/// Blocks of an hour or a day.
-pub const POSTING_BLOCKS_MAX: usize = 1 << 16;
-/// Memory for making those of an hour or a day (some three million events of 2,000,000 names); more is counted from rows.
-pub const POSTING_BYTES_MAX: usize = 256 * 1024 * 1024;
-/// … of which a name takes so much beside itself.
-pub const POSTING_NAME_BYTES: usize = 100;
 /// As many of them are remembered.
 pub const POSTPONED_MAX: usize = 1_000;
+/// Lists of events by what they name are kept in blocks of about so much, and some more where a list itself is longer.
+pub const POSTING_BLOCK_BYTES: usize = 1_024;
+/// … at most: a count reads a block of each filter of [`POSTING_HEADS_READ`] days at a time.
+pub const POSTING_BLOCK_BYTES_MAX: usize = 2 * 1_024 * 1_024;
+/// Blocks of an hour or a day.
+pub const POSTING_BLOCKS_MAX: usize = 1 << 16;
+/// Hours and days whose blocks are in memory at once.
+pub const POSTING_HEADS_READ: usize = 16;
+/// Memory for lists of an hour or a day while they are made (half a million names); of more there are none, and rows are counted.
+pub const POSTING_BYTES_MAX: usize = 64 * 1_024 * 1_024;
+/// … of which a name takes so much beside itself.
+pub const POSTING_NAME_BYTES: usize = 100;
+/// Hours and days whose lists hold no more, and go in one call.
+pub const POSTINGS_CLEARED: usize = 200;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
 /// A ranking that is not decided by so many names of each bucket reads all of them.

@@ -184,7 +184,7 @@ pub trait Ledger: Send + Sync {
     /// The posts that a person made or likes, at most `limit` of them each: what is cached of them goes with the person.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
-    /// Exact number of stored events that match, from rollups where one filter allows it, else from raw rows.
+    /// Exact number of stored events that match, from rollups where one filter allows it, else from lists of events and raw rows.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
     /// The highest counts of a window, read from the rollups: what lists are answered from while the live store is

@@ -1,10 +1,10 @@
-//! What an exact count reads: hour rollups where they hold exactly the rows asked for, raw rows elsewhere.
+//! What an exact count reads: hour rollups where they hold exactly the rows asked for, lists of events or raw rows elsewhere.
 //!
 //! | filter | whole hours from |
 //! |---|---|
 //! | none, or a type | the rollup of types |
 //! | one of component, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
-//! | several of them | raw rows |
+//! | several of them | lists of events (`postings`), raw rows where there are none |
 //!
 //! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
 

@@ -41,8 +41,8 @@ pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
 pub use postings::{
-    Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, count_posted,
-    forget_postings_sql, hour_count,
+    CLEARED, HourHead, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, count_posted,
+    forget_postings_sql, hours_state_sql,
 };
 pub use postponed::{Folding, Postponed};
 pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
@@ -53,7 +53,7 @@ pub use search::{content_grams, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};
 pub use user_hours::UserHours;
 pub use user_sets::{
-    GONE, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, make_sets, members_sql,
-    next_long_sql, numbers_sql, parts_of, set_of, union_of,
+    GONE, Longer, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, make_sets,
+    members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use super::postings::forget_postings_sql;
 use super::user_sets::forget_sets_sql;
 use crate::events::EventType;
 use crate::ports::{Interval, SeriesPoint, SeriesQuery};
@@ -129,14 +130,15 @@ pub fn points_of(from_ms: i64, to_ms: i64, counted: &[SeriesPoint]) -> Vec<Count
     kinds().zip(counted).filter_map(of_kind).collect()
 }
 
-/// Takes away what an hour is part of, sets of users too, and its own points but that of all types, the mark.
+/// Takes away what an hour is part of, sets of users and lists of events too, and its own points but that of all types, the mark.
 pub fn forget_sql(hour: i64) -> String {
     let (at, end) = (hour * HOUR_MINUTES, (hour + 1) * HOUR_MINUTES);
     format!(
         "DELETE FROM series WHERE minutes = 1 AND event_type BETWEEN 0 AND 5 AND at >= {at} AND at < {end} \
            OR minutes = 60 AND event_type BETWEEN 1 AND 5 AND at = {at} \
-           OR minutes > 60 AND at < {end} AND at + minutes > {at}; {}",
-        forget_sets_sql(hour)
+           OR minutes > 60 AND at < {end} AND at + minutes > {at}; {}; {}",
+        forget_sets_sql(hour),
+        forget_postings_sql(std::slice::from_ref(&(hour..hour + 1)))
     )
 }
 

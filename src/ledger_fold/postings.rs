@@ -3,14 +3,14 @@
 //! In an hour, every event that names two or more of component, keyword, post and page has a number; for each of these values and
 //! each type there is the list of the numbers that name it. Events that name several values have their numbers in the lists of
 //! all of these. A day's lists are those of its hours, one hour's numbers behind the other's, so that of a day some hours can be
-//! counted alone. Lists lie in blocks by a hash of their value: one row of each day is read for each value, however many events
+//! counted alone. Lists lie in blocks by a hash of their value: of a day one row is read for each value, however many events
 //! there are.
 //!
 //! Numbers ascend, and are written as gaps of 7 bits a byte, names as what they do not share with the one before:
 //! J. Zobel and A. Moffat, "Inverted files for text search engines", ACM Computing Surveys 38 (2006).
 //!
 //! Like sets of users, lists are not believed while something of their time has to be counted again, and with the counting they
-//! go; also with an erasure, which takes urls out of the rows.
+//! go; also with an erasure, which takes urls out of the rows. Their heads say so at once, they themselves go a little later.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -19,7 +19,10 @@ use super::counting::{HOUR_MS, RawCount};
 use super::cover::cover;
 use super::user_sets::BELIEVED;
 use crate::events::{EventType, fold_keyword, page_key};
-use crate::limits::{POSTING_BLOCK_BYTES, POSTING_BLOCKS_MAX, POSTING_BYTES_MAX, POSTING_NAME_BYTES};
+use crate::limits::{
+    POSTING_BLOCK_BYTES, POSTING_BLOCK_BYTES_MAX, POSTING_BLOCKS_MAX, POSTING_BYTES_MAX, POSTING_HEADS_READ,
+    POSTING_NAME_BYTES,
+};
 use crate::ports::CountFilter;
 
 /// Hours whose lists are kept together.
@@ -162,14 +165,17 @@ impl PostingLists {
             return Posted { counts, blocks: Vec::new() };
         }
         let encoded: usize = self.lists.iter().map(|(key, list)| key.len() + list.gaps.len()).sum();
-        let number = encoded.div_ceil(POSTING_BLOCK_BYTES).next_power_of_two().clamp(1, POSTING_BLOCKS_MAX);
+        let number = encoded.div_ceil(POSTING_BLOCK_BYTES).min(self.lists.len()).next_power_of_two();
+        let number = number.clamp(1, POSTING_BLOCKS_MAX);
         let mut of_block: Vec<Vec<(Box<[u8]>, List)>> = Vec::new();
         of_block.resize_with(number, Vec::new);
         for (key, list) in self.lists {
             let block = block_of(&key[..key.len() - 1], number as i64);
             of_block[block as usize].push((key, list));
         }
-        Posted { counts, blocks: of_block.into_iter().map(encode).collect() }
+        let blocks: Vec<Vec<u8>> = of_block.into_iter().map(encode).collect();
+        let is_large = blocks.iter().any(|block| block.len() > POSTING_BLOCK_BYTES_MAX);
+        Posted { counts, blocks: if is_large { Vec::new() } else { blocks } }
     }
 }
 
@@ -414,16 +420,20 @@ pub fn count_posted<E>(
     if chosen.is_empty() {
         return Ok(all);
     }
-    let blocks: HashMap<(i64, i64, i64), Vec<u8>> = rows(blocks_sql(&chosen, &values))?
-        .into_iter()
-        .filter_map(|(length, at, number, block)| Some(((length, at, number), block?)))
-        .collect();
-    let of_head = |head: &Chosen| {
-        let of_value =
-            |value: &Vec<u8>| lists_of(blocks.get(&(head.length, head.at, block_of(value, head.blocks)))?, value);
-        shared_by(&values.iter().map(of_value).collect::<Option<Vec<_>>>()?, *event_type, &head.numbers)
-    };
-    let Some(counted) = chosen.iter().map(of_head).sum::<Option<u64>>() else { return Ok(all) };
+    let mut counted = 0;
+    for some in chosen.chunks(POSTING_HEADS_READ) {
+        let blocks: HashMap<(i64, i64, i64), Vec<u8>> = rows(blocks_sql(some, &values))?
+            .into_iter()
+            .filter_map(|(length, at, number, block)| Some(((length, at, number), block?)))
+            .collect();
+        let of_head = |head: &Chosen| {
+            let of_value =
+                |value: &Vec<u8>| lists_of(blocks.get(&(head.length, head.at, block_of(value, head.blocks)))?, value);
+            shared_by(&values.iter().map(of_value).collect::<Option<Vec<_>>>()?, *event_type, &head.numbers)
+        };
+        let Some(of_some) = some.iter().map(of_head).sum::<Option<u64>>() else { return Ok(all) };
+        counted += of_some;
+    }
     let rest = rest.into_iter().map(|hours| hours.start * HOUR_MS..hours.end * HOUR_MS);
     Ok((counted, side_by_side(cover.raw.into_iter().chain(rest).collect())))
 }
@@ -441,12 +451,29 @@ fn side_by_side(mut ranges: Vec<Range<i64>>) -> Vec<RawCount> {
     parts
 }
 
-/// How many numbers the hour of a head has; `None` where it cannot be read, or has too much to be listed.
-pub fn hour_count(blocks: i64, mut counts: &[u8]) -> Option<u32> {
-    take(&mut counts).filter(|_| blocks > 0)
+/// What an hour's head is good for, for the lists of its day.
+#[derive(Debug, PartialEq)]
+pub enum HourHead {
+    /// So many numbers.
+    Of(u32),
+    /// There was too much to be listed, and so there is in the day.
+    TooLarge,
+    /// It holds no more, or cannot be read.
+    Gone,
 }
 
-/// Takes away the heads that some hours are in.
+impl HourHead {
+    /// Of a row of `posting_head`.
+    pub fn of(blocks: i64, mut counts: &[u8]) -> HourHead {
+        match blocks {
+            0 => HourHead::TooLarge,
+            1.. => take(&mut counts).map_or(HourHead::Gone, HourHead::Of),
+            _ => HourHead::Gone,
+        }
+    }
+}
+
+/// Says that what some hours are in holds no more: it goes with the next [`CLEARED`] and is made anew.
 pub fn forget_postings_sql(hours: &[Range<i64>]) -> String {
     let of_length = |length: &i64| {
         let mut at: Vec<i64> = hours.iter().cloned().flatten().map(|hour| hour.div_euclid(*length) * length).collect();
@@ -454,7 +481,20 @@ pub fn forget_postings_sql(hours: &[Range<i64>]) -> String {
         let at: Vec<String> = at.iter().map(i64::to_string).collect();
         format!("hours = {length} AND at IN ({})", at.join(", "))
     };
-    format!("DELETE FROM posting_head WHERE {}", POSTING_LENGTHS.iter().map(of_length).collect::<Vec<_>>().join(" OR "))
+    let of_hours: Vec<String> = POSTING_LENGTHS.iter().map(of_length).collect();
+    format!("UPDATE posting_head SET blocks = -1 WHERE {}", of_hours.join(" OR "))
+}
+
+/// `SELECT hours, at` of what holds no more.
+pub const CLEARED: &str = "SELECT hours, at FROM posting_head WHERE blocks < 0";
+
+/// What the lists of some hours are made of: as long as it is the same, so are their rows.
+pub fn hours_state_sql((length, first): (i64, i64)) -> String {
+    format!(
+        "SELECT at, count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at >= {first} * 60 AND at < ({first} + {length}) * 60 \
+           AND users IS NOT NULL ORDER BY at"
+    )
 }
 
 #[cfg(test)]
@@ -530,7 +570,7 @@ mod tests {
             let mut day = PostingLists::default();
             for (hour, events) in of_hours.iter().enumerate() {
                 let posted = lists_of_hour(events);
-                let count = hour_count(posted.blocks.len() as i64, &posted.counts).expect("a count");
+                let HourHead::Of(count) = HourHead::of(posted.blocks.len() as i64, &posted.counts) else { panic!("a count") };
                 day.add_hour(count, posted.blocks.iter().map(Vec::as_slice)).expect("they can be read");
                 rows.insert((1, 24 + hour as i64), posted);
             }
@@ -587,7 +627,9 @@ mod tests {
         assert_eq!(numbers(&lists.gaps).collect::<Option<Vec<_>>>().as_deref(), Some(&large[..]));
         assert_eq!(lists_of_hour(&[(0, Some(1), Some(1), None, None)]).blocks.len(), 1);
         assert!(PostingLists::default().too_large().blocks.is_empty());
-        assert_eq!(hour_count(0, &[5]), None);
-        assert_eq!(hour_count(1, &[5]), Some(5));
+        assert_eq!(HourHead::of(0, &[5]), HourHead::TooLarge);
+        assert_eq!(HourHead::of(1, &[5]), HourHead::Of(5));
+        assert_eq!(HourHead::of(-1, &[5]), HourHead::Gone);
+        assert_eq!(HourHead::of(1, &[]), HourHead::Gone);
     }
 }

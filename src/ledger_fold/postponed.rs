@@ -18,10 +18,10 @@ pub struct Postponed {
 pub struct Folding {
     pub hours: Postponed,
     pub days: Postponed,
-    /// Sets of users.
-    pub sets: Postponed,
+    /// Sets of users of an hour, and of longer.
+    pub sets: [Postponed; 2],
     /// Lists of what several filters count.
-    pub postings: Postponed,
+    pub postings: [Postponed; 2],
 }
 
 impl Postponed {

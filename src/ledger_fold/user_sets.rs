@@ -35,8 +35,8 @@ pub trait SetMaker {
     /// Hours, as [`SET_LENGTHS`].
     const LENGTHS: &'static [i64] = &SET_LENGTHS;
 
-    /// Hours that could not be made lately.
-    fn postponed(&mut self) -> &mut Postponed;
+    /// Hours that could not be made lately, and what is longer.
+    fn postponed(&mut self) -> &mut [Postponed; 2];
     /// What a statement answers: numbers, or none.
     fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>, Self::Error>;
     /// Makes an hour's set; false where something of it came in meanwhile.
@@ -49,7 +49,7 @@ pub trait SetMaker {
 pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Result<bool, M::Error> {
     let mut failed = None;
     loop {
-        let waiting = maker.postponed().waiting(Instant::now());
+        let waiting = maker.postponed()[0].waiting(Instant::now());
         let hours: Vec<i64> = maker.numbers(next_hours_sql(M::TABLE, &waiting))?.into_iter().flatten().collect();
         if hours.is_empty() {
             break;
@@ -59,16 +59,18 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
                 return failed.map_or(Ok(true), Err);
             }
             let made = maker.make_hour(hour);
-            maker.postponed().settle(hour, made, &mut failed);
+            maker.postponed()[0].settle(hour, made, &mut failed);
         }
     }
     for lengths in M::LENGTHS.windows(2) {
         let (shorter, length) = (lengths[0], lengths[1]);
         while has_time() {
-            let next = maker.numbers(next_long_sql(M::TABLE, shorter, length, None))?.into_iter().flatten().next();
-            let Some(first) = next else { break };
-            if !maker.make_long(shorter, (length, first))? {
-                return failed.map_or(Ok(true), Err);
+            let waiting = maker.postponed()[1].waiting(Instant::now());
+            let next = maker.numbers(next_long_sql(M::TABLE, shorter, length, Longer::Not(&waiting)))?;
+            let Some(first) = next.into_iter().flatten().next() else { break };
+            match maker.make_long(shorter, (length, first)) {
+                Ok(false) => return failed.map_or(Ok(true), Err),
+                made => maker.postponed()[1].settle(first, made, &mut failed),
             }
         }
     }
@@ -207,10 +209,23 @@ fn next_hours_sql(table: &str, waiting: &[i64]) -> String {
     )
 }
 
-/// The first hour of the newest set of `length` that is missing while all the shorter ones are there, of what is over; only that
-/// from hour `of` on where it is given.
-pub fn next_long_sql(table: &str, shorter: i64, length: i64, of: Option<i64>) -> String {
-    let only = of.map_or(String::new(), |hour| format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"));
+/// Which of the longer sets that are due are looked for.
+pub enum Longer<'w> {
+    /// The one from this hour on.
+    Of(i64),
+    /// None that begins with one of these hours.
+    Not(&'w [i64]),
+}
+
+/// The first hour of the newest set of `length` that is missing while all the shorter ones are there, of what is over.
+pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) -> String {
+    let only = match which {
+        Longer::Of(hour) => format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"),
+        Longer::Not(hours) => {
+            let hours: Vec<String> = [-1].iter().chain(hours).map(i64::to_string).collect();
+            format!("AND s.at / 60 / {length} * {length} NOT IN ({})", hours.join(", "))
+        }
+    };
     format!(
         "SELECT max(first) FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
            WHERE minutes = 60 AND event_type = 0 {only} \
@@ -244,11 +259,10 @@ pub fn hour_state_sql(hour: i64) -> String {
     )
 }
 
-/// Takes away the sets that an hour is in, and the heads of its lists.
+/// Takes away the sets that an hour is in.
 pub(super) fn forget_sets_sql(hour: i64) -> String {
     let keys = SET_LENGTHS.map(|length| format!("hours = {length} AND at = {}", hour.div_euclid(length) * length));
-    let of_hour = keys.join(" OR ");
-    format!("DELETE FROM user_set WHERE {of_hour}; DELETE FROM posting_head WHERE {of_hour}")
+    format!("DELETE FROM user_set WHERE {}", keys.join(" OR "))
 }
 
 /// Takes away the sets with an hour from `hour` on.

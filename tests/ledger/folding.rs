@@ -4,14 +4,18 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use event_tracker::events::{Dimension, EventType, Record};
+use event_tracker::events::{Dimension, Event, EventType, Record};
 use event_tracker::limits::FOLD_NAMES_MAX;
-use event_tracker::ports::{CountFilter, Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery, Window};
+use event_tracker::ports::{
+    CountFilter, Interval, Ledger, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery, Window,
+};
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::ledgers::{DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, like, random_event, search, seeded};
+use crate::ledgers::{
+    DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded,
+};
 use crate::model::{LISTS, Model};
 
 /// Days on which something happens: three spans of 32 days, and today.
@@ -86,12 +90,16 @@ fn check_tops(fixture: &Fixture, model: &Model) {
             let mut top = TopQuery { parts: weighed, window, hot: false, limit: 5 };
             assert_eq!(fixture.ledger.top(&top, NOW).expect("answers"), expected, "{} {top:?}", fixture.name);
             top.hot = true;
-            if let [(dimension, _)] = parts
-                && *dimension != Dimension::PostLikes
-            {
-                let scores = fixture.ledger.top(&top, NOW).expect("answers");
-                let scores: Vec<f64> = scores.into_iter().map(|(_, score)| score).collect();
-                let expected = hot_scores(model, *dimension, window);
+            // By adding up all names, and by lists.
+            let hot = |ledger: &dyn Ledger| -> Vec<f64> {
+                ledger.top(&top, NOW).expect("answers").into_iter().map(|(_, score)| score).collect()
+            };
+            let (all, by_lists) = (hot(&*fixture.ledger), hot(&*fixture.by_lists));
+            let expected = match parts {
+                [(dimension, _)] if *dimension != Dimension::PostLikes => hot_scores(model, *dimension, window),
+                _ => all.clone(),
+            };
+            for scores in [all, by_lists] {
                 let close = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-9 * one;
                 assert!(
                     scores.len() == expected.len().min(5) && scores.iter().zip(&expected).all(close),
@@ -298,7 +306,12 @@ fn storm(feed: &mut Feed, number: i64, rounds: i64) {
         let post = format!("p{}", round % 5);
         feed.apply(vec![
             search(&user, &format!("word {}", round % 7), at(1)),
-            click(1 + round % 3, at(2)),
+            Record::Event(Event {
+                component_id: Some(1 + round % 3),
+                post_id: Some(post.clone().into()),
+                url: Some("/a".into()),
+                ..event(EventType::Click, at(2))
+            }),
             like(EventType::Like, &user, &post, at(3)),
             search("everybody", "one", at(4)),
         ]);
@@ -345,6 +358,21 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
             let mut writer = fixture.ledger.open_writer().expect("a writer");
             writer.fold(NOW + HOUR, &zones()[0]).expect("folds");
             assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
+        }
+        let mut writer = fixture.ledger.open_writer().expect("a writer");
+        while writer.fold(NOW + HOUR, &zones()[0]).expect("folds") {}
+        for (component, post) in (1..4).flat_map(|component| (0..5).map(move |post| (component, format!("p{post}")))) {
+            let rows = format!("SELECT count(*) FROM events WHERE component_id = {component} AND post_id = '{post}'");
+            let filter = CountFilter {
+                component_id: Some(component),
+                post_id: Some(post),
+                page: Some("/a".into()),
+                from_ms: Some(NOW - 70 * HOUR),
+                to_ms: Some(NOW + HOUR),
+                ..CountFilter::default()
+            };
+            let counted = fixture.ledger.count(&filter).expect("counts");
+            assert_eq!(counted, fixture.number(&rows).cast_unsigned(), "{} {filter:?}", fixture.name);
         }
         let count = fixture.ledger.count(&CountFilter::default()).expect("counts");
         assert_eq!(count, 2 * 4 * ROUNDS.cast_unsigned());

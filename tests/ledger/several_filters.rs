@@ -184,3 +184,38 @@ fn lists_that_cannot_be_read_change_no_answer() {
         check(&mut random, "too much was there to be listed");
     });
 }
+
+// claims: L23
+#[test]
+fn nothing_of_an_erased_person_stays_in_lists() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let at = NOW - NOW % DAY - 2 * DAY;
+        let view = |user: &'static str, at: i64| {
+            let (post_id, url) = (Some("p1".into()), Some(format!("/home/{user}").into()));
+            Record::Event(Event { user_id: Some(user.into()), post_id, url, ..event(EventType::PageView, at) })
+        };
+        feed.apply(vec![view("zoe", at), view("ann", at), view("ann", at + HOUR), view("ann", NOW - 2 * HOUR)]);
+        fold_all(&mut feed);
+        let hex = if fixture.name == "postgres" { "encode(block, 'hex')" } else { "lower(hex(block))" };
+        let naming = |name: &str| {
+            let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
+            fixture.number(&format!("SELECT count(*) FROM posting_block WHERE {hex} LIKE '%{name}%'"))
+        };
+        let count = |page: &str| {
+            let page = Some(page.to_owned());
+            let (from_ms, to_ms) = (Some(at - DAY), Some(NOW));
+            let filter = CountFilter { post_id: Some("p1".into()), page, from_ms, to_ms, ..CountFilter::default() };
+            fixture.ledger.count(&filter).expect("counts")
+        };
+        // In the hour and in its day.
+        assert_eq!((naming("zoe"), naming("ann"), count("/home/zoe")), (2, 4, 1), "{}", fixture.name);
+        feed.apply(vec![Record::Erase(Erase { user_id: "zoe".into(), at_ms: NOW })]);
+        assert_eq!((count("/home/zoe"), count("/home/ann")), (0, 3), "{}", fixture.name);
+        let untouched = fixture.number("SELECT count(*) FROM posting_head WHERE blocks > 0");
+        assert_eq!(untouched, 2, "{}: the other hours stay", fixture.name);
+        fold_all(&mut feed);
+        assert_eq!((naming("zoe"), naming("ann")), (0, 4), "{}", fixture.name);
+        assert_eq!((count("/home/zoe"), count("/home/ann")), (0, 3), "{}", fixture.name);
+    });
+}

@@ -29,7 +29,7 @@ pub(crate) struct Fixture {
     pub(crate) name: &'static str,
     pub(crate) ledger: Arc<dyn Ledger>,
     /// The same ledger as one with many events, which finds the first names of its rankings by lists.
-    by_lists: Arc<dyn Ledger>,
+    pub(crate) by_lists: Arc<dyn Ledger>,
     query: Box<dyn Fn(&str) -> Rows + Send + Sync>,
     pub(crate) url: String,
     _keep: (Option<Arc<Server>>, Option<tempfile::TempDir>),

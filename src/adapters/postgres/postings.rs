@@ -14,22 +14,46 @@ use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::events::EventType;
 use crate::ledger_fold::{
-    HOUR_MS, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, Postponed, RawCount,
-    SetKey, SetMaker, count_posted, forget_postings_sql, hour_count, next_long_sql, parts_of,
+    CLEARED, HOUR_MS, HourHead, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
+    PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
+    next_long_sql, parts_of,
 };
+use crate::limits::POSTINGS_CLEARED;
 use crate::ports::CountFilter;
 
 const HEAD: &str = "posting_head";
 
+/// What is due: first what holds no more goes, with what it says of people who were erased.
+pub(super) fn make(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
+    let cleared = writer.step(clear)?;
+    Ok(cleared | make_sets(&mut PostingMaker(writer), has_time)?)
+}
+
+/// True where there may be more.
+fn clear(session: &mut Session) -> Result<bool, Failure> {
+    let rows = session.client.query(&format!("{CLEARED} LIMIT {POSTINGS_CLEARED}"), &[])?;
+    for row in &rows {
+        let (length, at): (i64, i64) = (row.get(0), row.get(1));
+        let mut transaction = session.client.transaction()?;
+        open_day::lock(&mut transaction)?;
+        let head = "DELETE FROM posting_head WHERE hours = $1 AND at = $2 AND blocks < 0";
+        if transaction.execute(head, &[&length, &at])? > 0 {
+            transaction.execute("DELETE FROM posting_block WHERE hours = $1 AND at = $2", &[&length, &at])?;
+        }
+        transaction.commit()?;
+    }
+    Ok(rows.len() == POSTINGS_CLEARED)
+}
+
 /// Makes them with a writer's connection.
-pub(super) struct PostingMaker<'w>(pub &'w mut PostgresWriter);
+struct PostingMaker<'w>(&'w mut PostgresWriter);
 
 impl SetMaker for PostingMaker<'_> {
     type Error = Failure;
     const TABLE: &'static str = HEAD;
     const LENGTHS: &'static [i64] = &POSTING_LENGTHS;
 
-    fn postponed(&mut self) -> &mut Postponed {
+    fn postponed(&mut self) -> &mut [Postponed; 2] {
         &mut self.0.folding.postings
     }
 
@@ -83,13 +107,13 @@ fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgr
 
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut snapshot = fold::reading(session)?;
-    let before = made_of(&mut snapshot, shorter, set)?;
+    let before = hours_state(&mut snapshot, set)?;
     let posted = join(&mut snapshot, shorter, set)?;
     snapshot.commit()?;
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due: Option<i64> = transaction.query_one(&next_long_sql(HEAD, shorter, set.0, Some(set.1)), &[])?.get(0);
-    if due.is_none() || made_of(&mut transaction, shorter, set)? != before {
+    let due: Option<i64> = transaction.query_one(&next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1)), &[])?.get(0);
+    if due.is_none() || hours_state(&mut transaction, set)? != before {
         return Ok(true);
     }
     match &posted {
@@ -100,14 +124,9 @@ fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, F
     Ok(posted.is_some())
 }
 
-/// The shorter ones as they are: a head that is made anew is another row.
-fn made_of(
-    transaction: &mut Transaction<'_>,
-    shorter: i64,
-    set: SetKey,
-) -> Result<Vec<(i64, String)>, postgres::Error> {
-    let sql = format!("SELECT at, xmin::text FROM {HEAD} WHERE {} ORDER BY at", parts_of(shorter, set));
-    Ok(transaction.query(&sql, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
+fn hours_state(transaction: &mut Transaction<'_>, set: SetKey) -> Result<Vec<[i64; 3]>, postgres::Error> {
+    let rows = transaction.query(&hours_state_sql(set), &[])?;
+    Ok(rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect())
 }
 
 /// What shorter ones are together; `None` where one of them cannot be read.
@@ -123,7 +142,11 @@ fn join(
             lists.end_hour();
             continue;
         };
-        let Some(count) = hour_count(head.get(0), head.get(1)) else { return Ok(Some(lists.too_large())) };
+        let count = match HourHead::of(head.get(0), head.get(1)) {
+            HourHead::Of(count) => count,
+            HourHead::TooLarge => return Ok(Some(lists.too_large())),
+            HourHead::Gone => return Ok(None),
+        };
         let blocks = format!("SELECT block FROM posting_block WHERE hours = {shorter} AND at = {hour} ORDER BY number");
         let blocks = snapshot.query(&blocks, &[])?;
         if lists.add_hour(count, blocks.iter().map(|row| row.get(0))).is_none() {

@@ -84,9 +84,7 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
         // Up to a month of rows, one by one: workers may help here, as many as the server was given.
         transaction.batch_execute("SET LOCAL max_parallel_workers_per_gather TO DEFAULT")?;
     }
-    for part in &parts {
-        total += count_raw(&mut transaction, part, &RawMatch::of(filter))?;
-    }
+    total += count_raw(&mut transaction, &parts, &RawMatch::of(filter))?;
     Ok(total.max(0).cast_unsigned())
 }
 
@@ -102,18 +100,17 @@ fn is_long(RawCount { from_ms, to_ms }: &RawCount) -> bool {
     from_ms.zip(*to_ms).is_none_or(|(from, to)| to - from > 6 * HOUR_MS)
 }
 
-fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64, Failure> {
+/// One statement for all ranges, which shares its time among them.
+fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], wanted: &RawMatch<'_>) -> Result<i64, Failure> {
+    if ranges.is_empty() {
+        return Ok(0);
+    }
     let mut conditions = vec!["true".to_owned()];
     let mut values: Vec<Box<dyn ToSql + Sync>> = Vec::new();
     let mut add = |condition: &str, value: Box<dyn ToSql + Sync>| {
         values.push(value);
         conditions.push(format!("{condition} ${}", values.len()));
     };
-    // Written out, so that the server plans for the partitions of the range alone: with hundreds of them a plan for all
-    // takes longer than reading.
-    let mut during = Vec::new();
-    during.extend(range.from_ms.map(|from| format!("event_time >= {}", rankings::literal(from))));
-    during.extend(range.to_ms.map(|to| format!("event_time < {}", rankings::literal(to))));
     if let Some(kind) = wanted.event_type {
         add("event_type =", Box::new(kind.name()));
     }
@@ -128,21 +125,30 @@ fn count_raw(transaction: &mut Transaction<'_>, range: &RawCount, wanted: &RawMa
         values.push(Box::new(page.to_owned()));
         conditions.push(format!("strpos(url, ${}) > 0", values.len()));
     }
-    conditions.extend(during);
     let conditions = conditions.join(" AND ");
+    // Written out, so that the server plans for the partitions of each range alone: with hundreds of them a plan for all
+    // takes longer than reading.
+    let of_range = |columns: &str, behind: &str| {
+        let arm = |range: &RawCount| {
+            let from = range.from_ms.map(|from| format!(" AND event_time >= {}", rankings::literal(from)));
+            let to = range.to_ms.map(|to| format!(" AND event_time < {}", rankings::literal(to)));
+            let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
+            format!("SELECT {columns}count(*) AS number FROM events WHERE {conditions}{from}{to}{behind}")
+        };
+        ranges.iter().map(arm).collect::<Vec<_>>().join(" UNION ALL ")
+    };
     let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value.as_ref()).collect();
     if wanted.keyword.is_none() && wanted.page.is_none() {
-        let sql = format!("SELECT count(*) FROM events WHERE {conditions}");
+        let sql = format!("SELECT sum(number)::int8 FROM ({}) AS counts", of_range("", ""));
         return Ok(transaction.query_one(&sql, &values)?.get(0));
     }
     // Folded here, by the function that the rollups use: no collation of the server's is its equal.
     let columns = match (wanted.keyword, wanted.page) {
-        (Some(_), None) => "keyword, NULL::text",
-        (None, _) => "NULL::text, url",
-        _ => "keyword, url",
+        (Some(_), None) => "keyword, NULL::text, ",
+        (None, _) => "NULL::text, url, ",
+        _ => "keyword, url, ",
     };
-    let sql = format!("SELECT {columns}, count(*) FROM events WHERE {conditions} GROUP BY 1, 2");
-    let rows = transaction.query(&sql, &values)?;
+    let rows = transaction.query(&of_range(columns, " GROUP BY 1, 2"), &values)?;
     Ok(rows.iter().filter(|row| wanted.matches(row.get(0), row.get(1))).map(|row| row.get::<_, i64>(2)).sum())
 }
 

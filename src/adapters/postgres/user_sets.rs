@@ -13,15 +13,15 @@ use super::rankings::Reading;
 use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::ledger_fold::{
-    GONE, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, members_sql,
-    next_long_sql, numbers_sql, parts_of, set_of, union_of,
+    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql,
+    members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 use crate::limits::MAINTAIN_ROWS_MAX;
 
 impl SetMaker for PostgresWriter {
     type Error = Failure;
 
-    fn postponed(&mut self) -> &mut Postponed {
+    fn postponed(&mut self) -> &mut [Postponed; 2] {
         &mut self.folding.sets
     }
 
@@ -83,7 +83,8 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due: Option<i64> = transaction.query_one(&next_long_sql("user_set", shorter, set.0, Some(set.1)), &[])?.get(0);
+    let due: Option<i64> =
+        transaction.query_one(&next_long_sql("user_set", shorter, set.0, Longer::Of(set.1)), &[])?.get(0);
     if due.is_none() {
         return Ok(true);
     }

@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
-use super::postings::PostingMaker;
 use super::writer::SqliteWriter;
-use super::{open_day, rankings};
+use super::{open_day, postings, rankings};
 use crate::ledger_fold::{
     CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of,
 };
@@ -35,7 +34,7 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
-    let postings = make_sets(&mut PostingMaker(writer), &has_time);
+    let postings = postings::make(writer, &has_time);
     opened?;
     Ok(folded? | hours? | days? | sets? | postings?)
 }

@@ -3,29 +3,54 @@
 
 use std::ops::Range;
 
-use rusqlite::{OptionalExtension, Result, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
 
 use super::maintain::delete_in_steps;
 use super::user_sets::state_of;
 use super::writer::SqliteWriter;
 use crate::events::EventType;
 use crate::ledger_fold::{
-    HOUR_MS, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, Postponed, RawCount,
-    SetKey, SetMaker, count_posted, forget_postings_sql, hour_count, next_long_sql, parts_of,
+    CLEARED, HOUR_MS, HourHead, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
+    PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
+    next_long_sql, parts_of,
 };
+use crate::limits::POSTINGS_CLEARED;
 use crate::ports::CountFilter;
 
 const HEAD: &str = "posting_head";
 
+/// What is due: first what holds no more goes, with what it says of people who were erased.
+pub(super) fn make(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    let cleared = format!("{CLEARED} LIMIT {POSTINGS_CLEARED}");
+    let cleared = writer.look(|connection| {
+        let mut statement = connection.prepare(&cleared)?;
+        let rows = statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?]))?;
+        rows.collect::<Result<Vec<[i64; 2]>>>()
+    })?;
+    for key in &cleared {
+        writer.step(|connection| clear(connection, *key))?;
+    }
+    Ok((cleared.len() == POSTINGS_CLEARED) | make_sets(&mut PostingMaker(writer), has_time)?)
+}
+
+fn clear(connection: &mut Connection, key: [i64; 2]) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let head = "DELETE FROM posting_head WHERE hours = ?1 AND at = ?2 AND blocks < 0";
+    if transaction.execute(head, key)? > 0 {
+        transaction.execute("DELETE FROM posting_block WHERE hours = ?1 AND at = ?2", key)?;
+    }
+    transaction.commit()
+}
+
 /// Makes them with a writer's connection.
-pub(super) struct PostingMaker<'w>(pub &'w mut SqliteWriter);
+struct PostingMaker<'w>(&'w mut SqliteWriter);
 
 impl SetMaker for PostingMaker<'_> {
     type Error = rusqlite::Error;
     const TABLE: &'static str = HEAD;
     const LENGTHS: &'static [i64] = &POSTING_LENGTHS;
 
-    fn postponed(&mut self) -> &mut Postponed {
+    fn postponed(&mut self) -> &mut [Postponed; 2] {
         &mut self.0.folding.postings
     }
 
@@ -37,7 +62,10 @@ impl SetMaker for PostingMaker<'_> {
     fn make_hour(&mut self, hour: i64) -> Result<bool> {
         let read = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
-            Ok(state_of(&snapshot, hour)?.zip(Some(posted_of(&snapshot, hour)?)))
+            match state_of(&snapshot, hour)? {
+                Some(state) => Ok(Some((state, posted_of(&snapshot, hour)?))),
+                None => Ok(None),
+            }
         })?;
         let Some((state, posted)) = read else { return Ok(false) };
         self.0.step(|connection| {
@@ -51,20 +79,17 @@ impl SetMaker for PostingMaker<'_> {
         })
     }
 
-    /// Nobody else makes or forgets them but batches with an erasure, and those take away heads.
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         let parts = parts_of(shorter, set);
-        let heads = format!("SELECT count(*) FROM {HEAD} WHERE {parts}");
-        let count = |transaction: &Transaction<'_>| transaction.query_row(&heads, [], |row| row.get::<_, i64>(0));
         let (before, posted) = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
-            Ok((count(&snapshot)?, join(&snapshot, shorter, set)?))
+            Ok((hours_state(&snapshot, set)?, join(&snapshot, shorter, set)?))
         })?;
         self.0.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let due = next_long_sql(HEAD, shorter, set.0, Some(set.1));
+            let due = next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1));
             let due = transaction.query_row(&due, [], |row| row.get::<_, Option<i64>>(0))?;
-            if due.is_none() || count(&transaction)? != before {
+            if due.is_none() || hours_state(&transaction, set)? != before {
                 return Ok(true);
             }
             match &posted {
@@ -75,6 +100,11 @@ impl SetMaker for PostingMaker<'_> {
             Ok(posted.is_some())
         })
     }
+}
+
+fn hours_state(transaction: &Transaction<'_>, set: SetKey) -> Result<Vec<[i64; 3]>> {
+    let mut statement = transaction.prepare(&hours_state_sql(set))?;
+    statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?.collect()
 }
 
 fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
@@ -104,12 +134,16 @@ fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Re
     let mut lists = PostingLists::default();
     for hour in (first..first + length).step_by(shorter as usize) {
         let key = [shorter, hour];
-        let head = head.query_row(key, |row| Ok(hour_count(row.get(0)?, row.get_ref(1)?.as_blob()?))).optional()?;
-        let Some(head) = head else {
-            lists.end_hour();
-            continue;
+        let head = head.query_row(key, |row| Ok(HourHead::of(row.get(0)?, row.get_ref(1)?.as_blob()?))).optional()?;
+        let count = match head {
+            Some(HourHead::Of(count)) => count,
+            Some(HourHead::TooLarge) => return Ok(Some(lists.too_large())),
+            Some(HourHead::Gone) => return Ok(None),
+            None => {
+                lists.end_hour();
+                continue;
+            }
         };
-        let Some(count) = head else { return Ok(Some(lists.too_large())) };
         let blocks = blocks.query_map(key, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>>>()?;
         if lists.add_hour(count, blocks.iter().map(Vec::as_slice)).is_none() {
             return Ok(None);

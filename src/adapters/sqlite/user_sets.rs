@@ -8,14 +8,14 @@ use super::maintain::delete_in_steps;
 use super::open_day::{OfHour, some_users};
 use super::writer::SqliteWriter;
 use crate::ledger_fold::{
-    GONE, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, members_sql,
-    next_long_sql, numbers_sql, parts_of, set_of, union_of,
+    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql,
+    members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 
 impl SetMaker for SqliteWriter {
     type Error = rusqlite::Error;
 
-    fn postponed(&mut self) -> &mut Postponed {
+    fn postponed(&mut self) -> &mut [Postponed; 2] {
         &mut self.folding.sets
     }
 
@@ -56,7 +56,7 @@ impl SetMaker for SqliteWriter {
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         self.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let sql = next_long_sql("user_set", shorter, set.0, Some(set.1));
+            let sql = next_long_sql("user_set", shorter, set.0, Longer::Of(set.1));
             if transaction.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))?.is_none() {
                 return Ok(true);
             }
