@@ -249,10 +249,12 @@ CREATE TABLE IF NOT EXISTS user_day (
 -- Numbers that stand for users in sets; none is given twice. The last day (UTC) with an hour that has a set: whoever was not seen
 -- since rows went has none any more.
 CREATE TABLE IF NOT EXISTS user_number (
-    user_id text COLLATE "C" PRIMARY KEY,
+    user_id text COLLATE "C" NOT NULL,
     number  int GENERATED ALWAYS AS IDENTITY,
-    day     int NOT NULL
-) WITH (fillfactor = 90);
+    day     int NOT NULL,
+    -- Those of an hour are looked up together: vacuumed often, so that the index is enough.
+    PRIMARY KEY (user_id) INCLUDE (number)
+) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Users of so many hours (1, 24, 768) from `at` on, as a Roaring bitmap of their numbers: the union of a few says how many
 -- distinct ones a range has. The row of 0 hours has the numbers of those who were erased. See src/ledger_fold/user_sets.rs.

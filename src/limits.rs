@@ -221,10 +221,14 @@ pub const POSTING_NAME_BYTES: usize = 100;
 pub const POSTINGS_CLEARED: usize = 200;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
+/// It looks so many times deeper then: it is few lists that have to be, of parts of days, or such as are even.
+pub const LEADERS_DEEPER: usize = 10;
 /// A ranking that is not decided by so many names of each bucket reads all of them.
 pub const LEADERS_DEPTH_MAX: usize = 1_000;
 /// … nor one of which so many names had to be looked up: more would cost more than reading all.
 pub const LEADERS_NAMES_MAX: usize = 2_000;
+/// A name that is in the heads of all lists but so many is looked up in these alone, others by ranges of buckets.
+pub const LEADERS_MISSING_MAX: usize = 12;
 /// Names that are looked up together at first, at least; then twice as many each time.
 pub const LEADERS_STEP: usize = 32;
 /// A ranking of a range whose rollups hold no more events than this for each row that is wanted reads all its names: of so few the

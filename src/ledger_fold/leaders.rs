@@ -11,7 +11,7 @@ use std::hash::BuildHasher;
 use super::Sums;
 use super::exact::{has_many_open, listed};
 use crate::events::Dimension;
-use crate::limits::{LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE, LEADERS_NAMES_MAX, LEADERS_STEP};
+use crate::limits::{LEADERS_DEEPER, LEADERS_DEPTH_MAX, LEADERS_DEPTH_MORE, LEADERS_NAMES_MAX, LEADERS_STEP};
 use crate::ports::RankingQuery;
 
 /// A bucket, its names in the order of their counts.
@@ -23,6 +23,8 @@ pub struct List {
     pub bucket: i64,
     /// What its counts are multiplied by, 0 or more.
     pub weight: f64,
+    /// What it has of a name, times this, is a part of the name's sum; 0 where it is there for the bound alone.
+    pub counted: f64,
 }
 
 /// What one name's sum is made of, besides what is known.
@@ -98,24 +100,41 @@ fn lists(terms: &[Terms]) -> Vec<List> {
     for Terms { dimension, weight, sums } in terms {
         let of_hours = sums.hours.iter().filter(|(_, times)| *times > 0 && *dimension != Dimension::PostLikes);
         // A part of a day is no more than the day.
-        let days = sums.days.iter().cloned().flatten().chain(of_hours.map(|(hour, _)| hour.div_euclid(24)));
-        for (is_span, bucket) in sums.spans.clone().map(|bucket| (true, bucket)).chain(days.map(|day| (false, day))) {
-            let list = List { is_span, dimension: *dimension, bucket, weight: *weight };
+        let days = sums.days.iter().cloned().flatten().map(|day| (false, day, *weight));
+        let parts = of_hours.map(|(hour, _)| (false, hour.div_euclid(24), 0.0));
+        let whole = sums.spans.clone().map(|bucket| (true, bucket, *weight));
+        for (is_span, bucket, counted) in whole.chain(days).chain(parts) {
+            let list = List { is_span, dimension: *dimension, bucket, weight: *weight, counted: 0.0 };
             let kept = lists.entry((is_span, *dimension as u8, bucket)).or_insert(list);
             kept.weight = kept.weight.max(*weight);
+            kept.counted += counted;
         }
     }
     lists.into_values().collect()
 }
 
-/// The lists that a ranking's first names are read from, and the terms that a name's sum is then made of; `None` where all
-/// names have to be read: there are no lists, or so many hours that are in none.
-pub fn led_by(terms: &[Terms]) -> Option<(Vec<List>, Vec<Terms>)> {
+/// What a ranking's first names are read from, and what a name's sum is then made of.
+#[derive(Clone, Debug)]
+pub struct Led {
+    pub lists: Vec<List>,
+    /// The whole sum.
+    pub terms: Vec<Terms>,
+    /// The sum without what lists have.
+    pub besides: Vec<Terms>,
+}
+
+/// `None` where all names have to be read: there are no lists, or so many hours that are in none.
+pub fn led_by(terms: &[Terms]) -> Option<Led> {
     if has_many_open(terms) {
         return None;
     }
-    let lists = lists(terms);
-    (!lists.is_empty()).then(|| (lists, listed(terms)))
+    let (lists, terms) = (lists(terms), listed(terms));
+    let mut besides = terms.clone();
+    for term in &mut besides {
+        term.sums.spans = 0..0;
+        term.sums.days.clear();
+    }
+    (!lists.is_empty()).then_some(Led { lists, terms, besides })
 }
 
 /// What names have besides the lists: by raw rows, and by what is open.
@@ -164,9 +183,15 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             if scores.len() > LEADERS_NAMES_MAX {
                 return Ok(None);
             }
-            let next = most.split_off(most.len().saturating_sub(step.min(LEADERS_NAMES_MAX + 1 - scores.len())));
+            let open = most.len() - most.partition_point(|(_, beyond)| beyond + bound < lowest);
+            let next = most.split_off(most.len() - open.min(step).min(LEADERS_NAMES_MAX + 1 - scores.len()));
             step *= 2;
             look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
+            // Whatever else were looked up, somebody unseen might have as much: first look deeper.
+            let is_bound = bound > 0.0 && lowest_wanted(&scores, after, limit).is_none_or(|lowest| lowest <= bound);
+            if is_bound && depth < LEADERS_DEPTH_MAX {
+                break;
+            }
         }
         if bound <= 0.0 || lowest_wanted(&scores, after, limit).is_some_and(|lowest| lowest > bound) {
             let behind: Vec<_> = scores.into_iter().filter(|(name, score)| is_behind(name, *score, after)).collect();
@@ -175,7 +200,7 @@ pub fn leaders<C: Counts, S: BuildHasher>(
         if depth == LEADERS_DEPTH_MAX {
             return Ok(None);
         }
-        depth = (depth * 4).min(LEADERS_DEPTH_MAX);
+        depth = (depth * LEADERS_DEEPER).min(LEADERS_DEPTH_MAX);
     }
 }
 

@@ -35,7 +35,7 @@ pub use erasing::{Belonging, Erased, MaybeErased, erased_users, hour_ranges, per
 pub use exact::{events_sql, few_events, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use known_likes::{KnownLikes, Recalled, SeenLikes};
-pub use leaders::{Counts, Heads, List, Page, Terms, besides, leaders, led_by};
+pub use leaders::{Counts, Heads, Led, List, Page, Terms, besides, leaders, led_by};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
@@ -45,7 +45,7 @@ pub use postings::{
     forget_postings_sql, hours_state_sql,
 };
 pub use postponed::{Folding, Postponed};
-pub use ranking::{RankPlan, plan_leaders, plan_rank, sort_ranked};
+pub use ranking::{RankPlan, hours_of_hot, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};
 pub use rollups::{RollupRow, Rollups, split_rollups};

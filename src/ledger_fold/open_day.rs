@@ -52,7 +52,7 @@ pub fn rest_sql(day: &Range<i64>, kind: Option<EventType>, known: &[(i64, i64)])
     let sql = format!(
         "SELECT (SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM rollup_hour \
                  WHERE dimension = 1 AND bucket >= {} AND bucket < {} {of_rollup}), \
-                (SELECT count(*) FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour IN ({rest}) {of_users}) AS u \
+                (SELECT count(*) FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour IN ({rest}) {of_users} ORDER BY user_id) AS u \
                  WHERE (SELECT 1 FROM user_day AS d \
                         WHERE d.at = {} AND d.event_type = {} AND d.user_id = u.user_id LIMIT 1) IS NULL)",
         hours.start,

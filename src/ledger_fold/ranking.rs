@@ -3,7 +3,9 @@
 //! Short windows are minutes, a day is hours, a week is the hours of seven UTC days. `hot` halves a count with each
 //! quarter of the window, by the age of its bucket; a week's buckets are days, as in the live store.
 
-use super::{Folded, Terms, sums};
+use std::ops::Range;
+
+use super::{Folded, HOUR_MS, Terms, sums};
 use crate::events::Dimension;
 use crate::ports::{TopQuery, Window};
 
@@ -50,15 +52,21 @@ fn listed((dimension, weight): &(Dimension, f64)) -> impl Iterator<Item = (Dimen
     [Some(*dimension), dimension.gone()].into_iter().flatten().map(move |dimension| (dimension, weight))
 }
 
-/// The same buckets for [`super::leaders`]; none where they are minutes, which are few, or hours each with a factor of its own:
-/// no list is in the order that those give, and adding up the names of 24 hours takes less than looking for it.
+/// Hours that each have a factor of their own: no list is in the order that those give, and where few events are in them, adding up
+/// all their names takes less than looking for the first.
+pub fn hours_of_hot(query: &TopQuery, now_ms: i64) -> Option<Range<i64>> {
+    let hour = now_ms.div_euclid(HOUR_MS);
+    (query.hot && query.window == Window::Day).then_some(hour - 23..hour + 1)
+}
+
+/// The same buckets for [`super::leaders`]; none where they are minutes, which are few.
 pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms> {
     let plan = plan_rank(query, now_ms);
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else { return Vec::new() };
-    if plan.table != "rollup_hour" || (query.hot && query.window == Window::Day) {
+    if plan.table != "rollup_hour" {
         return Vec::new();
     }
-    let mut ranges: Vec<(std::ops::Range<i64>, f64)> = Vec::new();
+    let mut ranges: Vec<(Range<i64>, f64)> = Vec::new();
     match query.hot {
         false => ranges.push((*first..last + 1, 1.0)),
         true => {
@@ -71,7 +79,7 @@ pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms>
         }
     }
     let of_part = |(dimension, weight): &(Dimension, f64)| {
-        let term = |(hours, factor): &(std::ops::Range<i64>, f64)| Terms {
+        let term = |(hours, factor): &(Range<i64>, f64)| Terms {
             dimension: *dimension,
             weight: factor * weight,
             sums: sums(hours, folded, *dimension),

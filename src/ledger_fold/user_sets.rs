@@ -242,11 +242,12 @@ pub fn parts_of(shorter: i64, (length, first): SetKey) -> String {
     format!("hours = {shorter} AND at >= {first} AND at < {}", first + length)
 }
 
-/// The number of each user of `users`, a `SELECT user_id`; through the key, one after the other: numbers are not read as a whole.
+/// The number of each user of `users`, a `SELECT user_id`; through the key, one after the other in its order: numbers are not read
+/// as a whole, and neighbours lie together.
 pub fn numbers_sql(users: &str) -> String {
     format!(
         "SELECT (SELECT CAST(number AS bigint) FROM user_number AS n WHERE n.user_id = u.user_id) \
-           FROM (SELECT DISTINCT user_id FROM ({users}) AS seen) AS u"
+           FROM (SELECT DISTINCT user_id FROM ({users}) AS seen ORDER BY user_id) AS u"
     )
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -15,11 +16,11 @@ use super::connect::{Failure, Session};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, known_points,
-    known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
-    rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, few_events,
+    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
+    raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
@@ -63,18 +64,18 @@ fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> 
     }
 }
 
-/// Where the range has no more than `few` events, all its names are read.
+/// All names are read where the range has few events, more than `all_up_to` never being few.
 pub(super) fn ranking(
     session: &mut Session,
     query: &RankingQuery,
     now_ms: i64,
-    few: i64,
+    all_up_to: i64,
 ) -> Result<Option<Ranked>, Failure> {
     deltas::add(session)?;
-    in_time(rank(session, query, now_ms, few))
+    in_time(rank(session, query, now_ms, all_up_to))
 }
 
-fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked, postgres::Error> {
+fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, all_up_to: i64) -> Result<Ranked, postgres::Error> {
     let mut reading = Reading::begin(session)?;
     let folded = folded(&mut reading.transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
@@ -86,9 +87,7 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> R
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if let Some(sql) = events_sql(&cover, folded)
-        && reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= few)
-    {
+    if has_few(&mut reading, &cover, folded, all_up_to.min(few_events(query.limit)))? {
         return rank_all(&mut reading, query, &terms, &cover, raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
@@ -96,6 +95,12 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> R
         Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(&mut reading, query, &terms, &cover, raw),
     }
+}
+
+/// A range has hours, and no more than `few` events in them.
+fn has_few(reading: &mut Reading<'_>, cover: &Cover, folded: Folded, few: i64) -> Result<bool, postgres::Error> {
+    let Some(sql) = events_sql(cover, folded) else { return Ok(false) };
+    Ok(reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= few))
 }
 
 /// The first names, read from lists in order; `None` where all names have to be read.
@@ -106,7 +111,7 @@ fn lead(
     raw: &(Vec<String>, Vec<i64>),
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
-    let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
+    let Some(led) = led_by(terms) else { return Ok(None) };
     let open = match open {
         Some(open) => {
             let sql = format!("SELECT key, CAST(count AS double precision) FROM ({open}) AS open");
@@ -116,15 +121,18 @@ fn lead(
     };
     let open = open.iter().map(|row| (row.get(0), row.get(1)));
     let known = besides(raw.0.iter().zip(&raw.1), open);
-    leaders(&mut Lists { reading, lists, terms, sums: None }, &known, page)
+    leaders(&mut Lists { reading, led, found: HashMap::new(), ends: HashSet::new(), sums: [None, None] }, &known, page)
 }
 
 struct Lists<'r, 's> {
     reading: &'r mut Reading<'s>,
-    lists: Vec<List>,
-    terms: Vec<Terms>,
-    /// The statement of sums, once there was one: it is long, and may run several times.
-    sums: Option<Statement>,
+    led: Led,
+    /// What was read of lists that count, by name: number of the list, count.
+    found: HashMap<String, Vec<(usize, i64)>>,
+    /// Lists that were read to their end.
+    ends: HashSet<usize>,
+    /// The statements of sums, once there were some: they are long, and may run several times.
+    sums: [Option<Statement>; 2],
 }
 
 impl Counts for Lists<'_, '_> {
@@ -133,48 +141,161 @@ impl Counts for Lists<'_, '_> {
     /// One walk down the index by count for each list, which is one row of the answer: to join and to group them took the
     /// server three times as long as to read them.
     fn heads(&mut self, depth: usize) -> Result<Heads, postgres::Error> {
-        let mut columns = [(); 2].map(|()| (Vec::<i16>::new(), Vec::<i64>::new(), Vec::<f64>::new()));
-        for list in &self.lists {
-            let (dimensions, buckets, weights) = &mut columns[usize::from(list.is_span)];
+        let mut columns = [(); 2].map(|()| (Vec::<i32>::new(), Vec::<i16>::new(), Vec::<i64>::new()));
+        for (number, list) in self.led.lists.iter().enumerate() {
+            let (numbers, dimensions, buckets) = &mut columns[usize::from(list.is_span)];
+            numbers.push(number as i32);
             dimensions.push(list.dimension as i16);
             buckets.push(list.bucket);
-            weights.push(list.weight);
         }
         let [days, spans] = &columns;
         let rows = i64::try_from(depth).unwrap_or(i64::MAX);
         let values: [&(dyn ToSql + Sync); 7] = [&days.0, &days.1, &days.2, &spans.0, &spans.1, &spans.2, &rows];
         let mut heads = Heads::default();
-        for list in self.reading.query(HEADS.as_str(), &values)? {
+        self.found.clear();
+        for row in self.reading.query(HEADS.as_str(), &values)? {
+            let number = row.get::<_, i32>(0) as usize;
+            let list = &self.led.lists[number];
             // Of no names there is no array.
-            let names: Vec<&str> = list.get::<_, Option<_>>(1).unwrap_or_default();
-            let counts: Vec<i64> = list.get::<_, Option<_>>(2).unwrap_or_default();
+            let names: Vec<&str> = row.get::<_, Option<_>>(1).unwrap_or_default();
+            let counts: Vec<i64> = row.get::<_, Option<_>>(2).unwrap_or_default();
             let head: Vec<_> = names.into_iter().zip(counts).collect();
-            heads.add(list.get(0), depth, &head);
+            heads.add(list.weight, depth, &head);
+            if head.len() < depth {
+                self.ends.insert(number);
+            }
+            for (name, count) in head.into_iter().filter(|_| list.counted > 0.0) {
+                match self.found.get_mut(name) {
+                    Some(counts) => counts.push((number, count)),
+                    None => drop(self.found.insert(name.to_owned(), vec![(number, count)])),
+                }
+            }
         }
         Ok(heads)
     }
 
+    /// Names that most lists were read down to are looked up in the others alone.
     fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, postgres::Error> {
-        let statement = match &self.sums {
+        let mut sums = vec![0.0; names.len()];
+        let (mut missing, mut known, mut unknown) = (Missing::default(), Vec::new(), Vec::new());
+        for (at, name) in names.iter().enumerate() {
+            let begun = missing.names.len();
+            let found = self.found.get(name).map_or(&[][..], Vec::as_slice);
+            sums[at] = found.iter().map(|(number, count)| *count as f64 * self.led.lists[*number].counted).sum();
+            let mut found = found.iter().map(|(number, _)| *number).collect::<Vec<_>>();
+            found.sort_unstable();
+            for (number, list) in self.led.lists.iter().enumerate().filter(|(_, list)| list.counted > 0.0) {
+                if !self.ends.contains(&number) && found.binary_search(&number).is_err() {
+                    missing.push(at, list);
+                }
+            }
+            if missing.names.len() - begun > LEADERS_MISSING_MAX {
+                missing.truncate(begun);
+                sums[at] = 0.0;
+                unknown.push(at);
+            } else {
+                known.push(at);
+            }
+        }
+        for (row, (at, weight)) in missing.look_up(self.reading, names)?.into_iter().zip(missing.whose()) {
+            sums[at] += row as f64 * weight;
+        }
+        let besides: [(&[usize], bool); 2] = [(&known, false), (&unknown, true)];
+        for (some, is_whole) in besides {
+            let some_names: Vec<&str> = some.iter().map(|at| names[*at].as_str()).collect();
+            for (at, sum) in some.iter().zip(self.name_sums(&some_names, is_whole)?) {
+                sums[*at] += sum;
+            }
+        }
+        Ok(sums)
+    }
+}
+
+impl Lists<'_, '_> {
+    /// The whole sum of names, or what it is made of besides the lists.
+    fn name_sums(&mut self, names: &[&str], is_whole: bool) -> Result<Vec<f64>, postgres::Error> {
+        let terms = if is_whole { &self.led.terms } else { &self.led.besides };
+        let is_nothing = |term: &Terms| term.sums.hours.is_empty() && term.sums.begun.is_none();
+        if names.is_empty() || !is_whole && terms.iter().all(is_nothing) {
+            return Ok(Vec::new());
+        }
+        let place = &mut self.sums[usize::from(is_whole)];
+        let statement = match place {
             Some(statement) => statement.clone(),
             None => {
-                let sum = name_sum_sql(&self.terms, "names.key", false);
+                let sum = name_sum_sql(terms, "names.key", false);
                 let sql = format!(
                     "SELECT CAST({sum} AS double precision) FROM unnest($1::text[]) WITH ORDINALITY AS names(key, number) \
                      ORDER BY number"
                 );
-                self.sums.insert(self.reading.transaction.prepare(&sql)?).clone()
+                place.insert(self.reading.transaction.prepare(&sql)?).clone()
             }
         };
         Ok(self.reading.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect())
     }
 }
 
+/// Counts that no head has: of a name in a list.
+#[derive(Default)]
+struct Missing {
+    /// From 1 on, as the server counts them.
+    names: Vec<i32>,
+    are_spans: Vec<bool>,
+    dimensions: Vec<i16>,
+    buckets: Vec<i64>,
+    weights: Vec<f64>,
+}
+
+impl Missing {
+    fn push(&mut self, name: usize, list: &List) {
+        self.names.push(name as i32 + 1);
+        self.are_spans.push(list.is_span);
+        self.dimensions.push(list.dimension as i16);
+        self.buckets.push(list.bucket);
+        self.weights.push(list.counted);
+    }
+
+    fn truncate(&mut self, length: usize) {
+        self.names.truncate(length);
+        self.are_spans.truncate(length);
+        self.dimensions.truncate(length);
+        self.buckets.truncate(length);
+        self.weights.truncate(length);
+    }
+
+    /// The name's place and the list's weight, one for each.
+    fn whose(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.names.iter().map(|name| *name as usize - 1).zip(self.weights.iter().copied())
+    }
+
+    /// One after the other by the key.
+    fn look_up(&self, reading: &mut Reading<'_>, names: &[String]) -> Result<Vec<i64>, postgres::Error> {
+        if self.names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let of = |table: &str| {
+            format!(
+                "(SELECT count FROM {table} AS r WHERE r.dimension = m.dimension AND r.key = m.key AND r.bucket = m.bucket)"
+            )
+        };
+        let sql = format!(
+            "SELECT coalesce(CASE WHEN is_span THEN {} ELSE {} END, 0) FROM \
+               (SELECT number, is_span, dimension, bucket, ($1::text[])[name] COLLATE \"C\" AS key \
+                FROM unnest($2::int4[], $3::bool[], $4::int2[], $5::int8[]) WITH ORDINALITY \
+                  AS missing(name, is_span, dimension, bucket, number)) AS m ORDER BY number",
+            of("rollup_span"),
+            of("rollup_day")
+        );
+        let values: [&(dyn ToSql + Sync); 5] = [&names, &self.names, &self.are_spans, &self.dimensions, &self.buckets];
+        Ok(reading.query(&sql, &values)?.iter().map(|row| row.get(0)).collect())
+    }
+}
+
 static HEADS: LazyLock<String> = LazyLock::new(|| {
     let of = |table: &str, first: usize| {
         format!(
-            "SELECT l.weight, r.keys, r.counts \
-             FROM unnest(${first}::int2[], ${}::int8[], ${}::float8[]) AS l(dimension, bucket, weight) \
+            "SELECT l.number, r.keys, r.counts \
+             FROM unnest(${first}::int4[], ${}::int2[], ${}::int8[]) AS l(number, dimension, bucket) \
              CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
                                  FROM (SELECT key, count FROM {table} AS d WHERE d.dimension = l.dimension \
                                          AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
@@ -213,9 +334,21 @@ pub(super) fn top(
     session: &mut Session,
     query: &TopQuery,
     now_ms: i64,
+    all_up_to: i64,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let mut reading = Reading::begin(session)?;
-    let terms = plan_leaders(query, now_ms, folded(&mut reading.transaction)?);
+    let folded = folded(&mut reading.transaction)?;
+    if let Some(hours) = hours_of_hot(query, now_ms)
+        && has_few(
+            &mut reading,
+            &Cover { hours: Some(hours), ..Cover::default() },
+            folded,
+            all_up_to.min(few_events(query.limit)),
+        )?
+    {
+        return Ok(None);
+    }
+    let terms = plan_leaders(query, now_ms, folded);
     let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
     lead(&mut reading, &terms, open, &Default::default(), Page::first(query.limit))
 }

@@ -152,9 +152,14 @@ fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], wanted: &Ra
     Ok(rows.iter().filter(|row| wanted.matches(row.get(0), row.get(1))).map(|row| row.get::<_, i64>(2)).sum())
 }
 
-pub(super) fn top(session: &mut Session, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, Failure> {
+pub(super) fn top(
+    session: &mut Session,
+    query: &TopQuery,
+    now_ms: i64,
+    all_up_to: i64,
+) -> Result<Vec<(String, f64)>, Failure> {
     deltas::add(session)?;
-    if let Some(top) = rankings::top(session, query, now_ms)? {
+    if let Some(top) = rankings::top(session, query, now_ms, all_up_to)? {
         return Ok(top);
     }
     let plan = plan_rank(query, now_ms);

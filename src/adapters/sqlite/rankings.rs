@@ -8,17 +8,22 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, known_points,
-    known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql, rest_sql,
-    rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, few_events,
+    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
+    raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// Where the range has no more than `few` events, all its names are read.
-pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked> {
+/// All names are read where the range has few events, more than `all_up_to` never being few.
+pub(super) fn ranking(
+    transaction: &Transaction<'_>,
+    query: &RankingQuery,
+    now_ms: i64,
+    all_up_to: i64,
+) -> Result<Ranked> {
     let folded = folded(transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
@@ -29,9 +34,7 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if let Some(sql) = events_sql(&cover, folded)
-        && transaction.query_row(&sql, [], |row| row.get::<_, i64>(0))? <= few
-    {
+    if has_few(transaction, &cover, folded, all_up_to.min(few_events(query.limit)))? {
         return rank_all(transaction, query, &terms, &cover, &raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
@@ -39,6 +42,12 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
         Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(transaction, query, &terms, &cover, &raw),
     }
+}
+
+/// A range has hours, and no more than `few` events in them.
+fn has_few(transaction: &Transaction<'_>, cover: &Cover, folded: Folded, few: i64) -> Result<bool> {
+    let Some(sql) = events_sql(cover, folded) else { return Ok(false) };
+    transaction.query_row(&sql, [], |row| Ok(row.get::<_, i64>(0)? <= few))
 }
 
 /// The first names, read from lists in order; `None` where all names have to be read.
@@ -49,7 +58,7 @@ fn lead(
     raw: &[(String, i64)],
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>> {
-    let Some((lists, terms)) = led_by(terms) else { return Ok(None) };
+    let Some(Led { lists, terms, .. }) = led_by(terms) else { return Ok(None) };
     let open = match open {
         Some(open) => {
             let mut statement = transaction.prepare(&open)?;
@@ -79,15 +88,14 @@ impl Counts for Lists<'_> {
         };
         let (mut days, mut spans) = (of("rollup_day")?, of("rollup_span")?);
         let mut heads = Heads::default();
-        let limit = i64::try_from(depth).unwrap_or(i64::MAX);
-        for List { is_span, dimension, bucket, weight } in &self.lists {
-            let statement = if *is_span { &mut spans } else { &mut days };
-            let mut rows = statement.query(params![*dimension as i64, bucket, limit])?;
+        for list in &self.lists {
+            let statement = if list.is_span { &mut spans } else { &mut days };
+            let mut rows = statement.query(params![list.dimension as i64, list.bucket, depth as i64])?;
             let mut head: Vec<(String, i64)> = Vec::new();
             while let Some(row) = rows.next()? {
                 head.push((row.get(0)?, row.get(1)?));
             }
-            heads.add(*weight, depth, &head);
+            heads.add(list.weight, depth, &head);
         }
         Ok(heads)
     }
@@ -123,8 +131,24 @@ fn rank_all(
 }
 
 /// The first names of a window of hours; `None` where all have to be read.
-pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Option<Vec<(String, f64)>>> {
-    let terms = plan_leaders(query, now_ms, folded(transaction)?);
+pub(super) fn top(
+    transaction: &Transaction<'_>,
+    query: &TopQuery,
+    now_ms: i64,
+    all_up_to: i64,
+) -> Result<Option<Vec<(String, f64)>>> {
+    let folded = folded(transaction)?;
+    if let Some(hours) = hours_of_hot(query, now_ms)
+        && has_few(
+            transaction,
+            &Cover { hours: Some(hours), ..Cover::default() },
+            folded,
+            all_up_to.min(few_events(query.limit)),
+        )?
+    {
+        return Ok(None);
+    }
+    let terms = plan_leaders(query, now_ms, folded);
     let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
     lead(transaction, &terms, open, &[], Page::first(query.limit))
 }

@@ -132,8 +132,13 @@ fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<
     Ok(total)
 }
 
-pub(super) fn top(transaction: &Transaction<'_>, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>> {
-    if let Some(top) = rankings::top(transaction, query, now_ms)? {
+pub(super) fn top(
+    transaction: &Transaction<'_>,
+    query: &TopQuery,
+    now_ms: i64,
+    all_up_to: i64,
+) -> Result<Vec<(String, f64)>> {
+    if let Some(top) = rankings::top(transaction, query, now_ms, all_up_to)? {
         return Ok(top);
     }
     let plan = plan_rank(query, now_ms);
