@@ -17,6 +17,8 @@ mod failing;
 mod faulty;
 #[path = "ledger/folding.rs"]
 mod folding;
+#[path = "ledger/leading.rs"]
+mod leading;
 #[path = "support/ledgers.rs"]
 mod ledgers;
 #[path = "support/model.rs"]
