@@ -221,7 +221,7 @@ pub const POSTING_NAME_BYTES: usize = 100;
 pub const POSTINGS_CLEARED: usize = 200;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
-/// It looks so many times deeper then: it is few lists that have to be, of parts of days, or such as are even.
+/// It looks so many times deeper then: what a few more would not decide is even, or a part of days.
 pub const LEADERS_DEEPER: usize = 10;
 /// A ranking that is not decided by so many names of each bucket reads all of them.
 pub const LEADERS_DEPTH_MAX: usize = 1_000;

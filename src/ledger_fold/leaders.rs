@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
+use super::SCORE_NOTHING;
 use super::Sums;
 use super::exact::{has_many_open, listed};
 use crate::events::Dimension;
@@ -117,10 +118,10 @@ fn lists(terms: &[Terms]) -> Vec<List> {
 #[derive(Clone, Debug)]
 pub struct Led {
     pub lists: Vec<List>,
-    /// The whole sum.
+    /// The sum, without what [`besides`] knows.
     pub terms: Vec<Terms>,
-    /// The sum without what lists have.
-    pub besides: Vec<Terms>,
+    /// … and without what lists have.
+    pub without_lists: Vec<Terms>,
 }
 
 /// `None` where all names have to be read: there are no lists, or so many hours that are in none.
@@ -129,12 +130,12 @@ pub fn led_by(terms: &[Terms]) -> Option<Led> {
         return None;
     }
     let (lists, terms) = (lists(terms), listed(terms));
-    let mut besides = terms.clone();
-    for term in &mut besides {
+    let mut without_lists = terms.clone();
+    for term in &mut without_lists {
         term.sums.spans = 0..0;
         term.sums.days.clear();
     }
-    (!lists.is_empty()).then_some(Led { lists, terms, besides })
+    (!lists.is_empty()).then_some(Led { lists, terms, without_lists })
 }
 
 /// What names have besides the lists: by raw rows, and by what is open.
@@ -187,7 +188,7 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             let next = most.split_off(most.len() - open.min(step).min(LEADERS_NAMES_MAX + 1 - scores.len()));
             step *= 2;
             look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
-            // Whatever else were looked up, somebody unseen might have as much: first look deeper.
+            // As it is, somebody unseen might have as much. To look up more may change that; to look deeper mostly takes less.
             let is_bound = bound > 0.0 && lowest_wanted(&scores, after, limit).is_none_or(|lowest| lowest <= bound);
             if is_bound && depth < LEADERS_DEPTH_MAX {
                 break;
@@ -220,7 +221,7 @@ fn look_up<C: Counts, S: BuildHasher>(
 }
 
 fn is_behind(name: &str, score: f64, after: Option<(f64, &str)>) -> bool {
-    score > 0.0 && after.is_none_or(|(last, last_name)| score < last || score == last && name > last_name)
+    score > SCORE_NOTHING && after.is_none_or(|(last, last_name)| score < last || score == last && name > last_name)
 }
 
 /// The score of the last name that is asked for; `None` where there are not so many yet.

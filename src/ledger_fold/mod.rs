@@ -16,6 +16,7 @@ mod likes;
 mod open_day;
 mod places;
 mod points;
+mod posting_lists;
 mod postings;
 mod postponed;
 mod ranking;
@@ -40,12 +41,13 @@ pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_li
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
+pub use posting_lists::{Joined, Named, Posted, PostingLists};
 pub use postings::{
-    CLEARED, HourHead, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow, count_posted,
-    forget_postings_sql, hours_state_sql,
+    CLEARED, HourHead, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, PostingRow, count_posted, forget_postings_sql,
+    hours_state_sql,
 };
 pub use postponed::{Folding, Postponed};
-pub use ranking::{RankPlan, hours_of_hot, plan_leaders, plan_rank, sort_ranked};
+pub use ranking::{RankPlan, SCORE_NOTHING, hours_of_hot, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};
 pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};
 pub use rollups::{RollupRow, Rollups, split_rollups};

@@ -89,9 +89,13 @@ pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms>
     query.parts.iter().flat_map(of_part).collect()
 }
 
+/// A score of less is nothing: what was added with factors and taken off again leaves some of it by rounding, while one view of the
+/// oldest hour is a sixteenth.
+pub const SCORE_NOTHING: f64 = 1e-6;
+
 /// Orders by score descending, then name ascending (bytewise); only positive scores stay, at most `limit`.
 pub fn sort_ranked(mut items: Vec<(String, f64)>, limit: usize) -> Vec<(String, f64)> {
-    items.retain(|(_, score)| *score > 0.0);
+    items.retain(|(_, score)| *score > SCORE_NOTHING);
     items.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     items.truncate(limit);
     items

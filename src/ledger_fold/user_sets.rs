@@ -210,6 +210,7 @@ fn next_hours_sql(table: &str, waiting: &[i64]) -> String {
 }
 
 /// Which of the longer sets that are due are looked for.
+#[derive(Clone, Copy, Debug)]
 pub enum Longer<'w> {
     /// The one from this hour on.
     Of(i64),

@@ -345,20 +345,6 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
             is_over.store(true, Ordering::Relaxed);
         });
         check_tables(fixture);
-        let counted = |interval, unit: i64| {
-            let first = NOW - 70 * HOUR - (NOW - 70 * HOUR).rem_euclid(unit);
-            let edges_ms: Vec<i64> = (0..=(72 * HOUR / unit)).map(|n| first + n * unit).collect();
-            let query = SeriesQuery { event_type: None, interval, edges_ms };
-            fixture.ledger.series(&query).expect("answers").expect("in time")
-        };
-        for (interval, unit) in [(Interval::Minute, MINUTE), (Interval::Hour, HOUR), (Interval::Day, DAY)] {
-            let believed = counted(interval, unit);
-            fixture.rows("UPDATE series SET users = NULL WHERE minutes = 60 AND event_type = 0");
-            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
-            let mut writer = fixture.ledger.open_writer().expect("a writer");
-            writer.fold(NOW + HOUR, &zones()[0]).expect("folds");
-            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
-        }
         let mut writer = fixture.ledger.open_writer().expect("a writer");
         while writer.fold(NOW + HOUR, &zones()[0]).expect("folds") {}
         for (component, post) in (1..4).flat_map(|component| (0..5).map(move |post| (component, format!("p{post}")))) {
@@ -373,6 +359,20 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
             };
             let counted = fixture.ledger.count(&filter).expect("counts");
             assert_eq!(counted, fixture.number(&rows).cast_unsigned(), "{} {filter:?}", fixture.name);
+        }
+        let counted = |interval, unit: i64| {
+            let first = NOW - 70 * HOUR - (NOW - 70 * HOUR).rem_euclid(unit);
+            let edges_ms: Vec<i64> = (0..=(72 * HOUR / unit)).map(|n| first + n * unit).collect();
+            let query = SeriesQuery { event_type: None, interval, edges_ms };
+            fixture.ledger.series(&query).expect("answers").expect("in time")
+        };
+        for (interval, unit) in [(Interval::Minute, MINUTE), (Interval::Hour, HOUR), (Interval::Day, DAY)] {
+            let believed = counted(interval, unit);
+            fixture.rows("UPDATE series SET users = NULL WHERE minutes = 60 AND event_type = 0");
+            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
+            let mut writer = fixture.ledger.open_writer().expect("a writer");
+            writer.fold(NOW + HOUR, &zones()[0]).expect("folds");
+            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
         }
         let count = fixture.ledger.count(&CountFilter::default()).expect("counts");
         assert_eq!(count, 2 * 4 * ROUNDS.cast_unsigned());

@@ -1,6 +1,6 @@
 //! Rankings of many names: those that are read from the first of each bucket are those that adding up all of them gives.
 
-use event_tracker::events::{Dimension, Event, EventType, Record};
+use event_tracker::events::{Dimension, Event, EventType, PostDelete, Record};
 use event_tracker::ports::{Ledger, RankingQuery, TopQuery, Window};
 use jiff::tz::TimeZone;
 use rand::RngExt;
@@ -35,7 +35,7 @@ fn some_events(random: &mut StdRng, at: i64, is_even: bool) -> Vec<Record<'stati
     records
 }
 
-// claims: L13, L16
+// claims: L13
 #[test]
 fn many_names_are_ranked_alike_by_their_first_buckets_and_by_adding_up_all() {
     let mut random = seeded();
@@ -79,6 +79,32 @@ fn many_names_are_ranked_alike_by_their_first_buckets_and_by_adding_up_all() {
                 let (all, by_lists) = (top(&*fixture.ledger), top(&*fixture.by_lists));
                 let is_close = all.iter().zip(&by_lists).all(|(one, other)| (one - other).abs() < 1e-9 * one);
                 assert!(all.len() == by_lists.len() && is_close, "{} {query:?}: {all:?} {by_lists:?}", fixture.name);
+            }
+        }
+    });
+}
+
+// claims: L24
+#[test]
+fn what_is_left_of_a_deleted_post_by_rounding_is_in_no_hot_list() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let mut view = |post: String| {
+            let at = NOW - random.random_range(0..23 * HOUR);
+            Record::Event(Event { post_id: Some(post.into()), ..event(EventType::PageView, at) })
+        };
+        feed.apply((0..400).map(|n| view(format!("p{}", n % 40))).collect());
+        feed.apply(vec![view("other".to_owned())]);
+        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        let delete = |n: i32| Record::PostDelete(PostDelete { post_id: format!("p{n}").into(), at_ms: NOW });
+        feed.apply((0..40).map(delete).collect());
+        for window in [Window::Day, Window::Week] {
+            let query = TopQuery { parts: vec![(Dimension::PostViews, 1.0)], window, hot: true, limit: 100 };
+            for ledger in [&fixture.ledger, &fixture.by_lists] {
+                let top = ledger.top(&query, NOW).expect("answers");
+                let names: Vec<&str> = top.iter().map(|(name, _)| name.as_str()).collect();
+                assert_eq!(names, ["other"], "{} {window:?}: {top:?}", fixture.name);
             }
         }
     });

@@ -14,7 +14,7 @@ use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::events::EventType;
 use crate::ledger_fold::{
-    CLEARED, HOUR_MS, HourHead, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
+    CLEARED, HOUR_MS, HourHead, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
     PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
     next_long_sql, parts_of,
 };
@@ -108,7 +108,7 @@ fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgr
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut snapshot = fold::reading(session)?;
     let before = hours_state(&mut snapshot, set)?;
-    let posted = join(&mut snapshot, shorter, set)?;
+    let joined = join(&mut snapshot, shorter, set)?;
     snapshot.commit()?;
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
@@ -116,12 +116,13 @@ fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, F
     if due.is_none() || hours_state(&mut transaction, set)? != before {
         return Ok(true);
     }
-    match &posted {
-        Some(posted) => write(&mut transaction, set, posted)?,
-        None => transaction.batch_execute(&format!("DELETE FROM {HEAD} WHERE {}", parts_of(shorter, set)))?,
+    match &joined {
+        Joined::Lists(posted) => write(&mut transaction, set, posted)?,
+        Joined::NotNow => {}
+        Joined::Broken => transaction.batch_execute(&format!("DELETE FROM {HEAD} WHERE {}", parts_of(shorter, set)))?,
     }
     transaction.commit()?;
-    Ok(posted.is_some())
+    Ok(matches!(joined, Joined::Lists(_)))
 }
 
 fn hours_state(transaction: &mut Transaction<'_>, set: SetKey) -> Result<Vec<[i64; 3]>, postgres::Error> {
@@ -129,12 +130,8 @@ fn hours_state(transaction: &mut Transaction<'_>, set: SetKey) -> Result<Vec<[i6
     Ok(rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect())
 }
 
-/// What shorter ones are together; `None` where one of them cannot be read.
-fn join(
-    snapshot: &mut Transaction<'_>,
-    shorter: i64,
-    (length, first): SetKey,
-) -> Result<Option<Posted>, postgres::Error> {
+/// What shorter ones are together.
+fn join(snapshot: &mut Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Joined, postgres::Error> {
     let mut lists = PostingLists::default();
     for hour in (first..first + length).step_by(shorter as usize) {
         let head = format!("SELECT blocks, counts FROM {HEAD} WHERE hours = {shorter} AND at = {hour}");
@@ -144,19 +141,20 @@ fn join(
         };
         let count = match HourHead::of(head.get(0), head.get(1)) {
             HourHead::Of(count) => count,
-            HourHead::TooLarge => return Ok(Some(lists.too_large())),
-            HourHead::Gone => return Ok(None),
+            HourHead::TooLarge => return Ok(Joined::Lists(lists.too_large())),
+            HourHead::Cleared => return Ok(Joined::NotNow),
+            HourHead::Broken => return Ok(Joined::Broken),
         };
         let blocks = format!("SELECT block FROM posting_block WHERE hours = {shorter} AND at = {hour} ORDER BY number");
         let blocks = snapshot.query(&blocks, &[])?;
         if lists.add_hour(count, blocks.iter().map(|row| row.get(0))).is_none() {
-            return Ok(None);
+            return Ok(Joined::Broken);
         }
         if lists.is_too_large() {
             break;
         }
     }
-    Ok(Some(lists.finish()))
+    Ok(Joined::Lists(lists.finish()))
 }
 
 fn write(transaction: &mut Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<(), postgres::Error> {

@@ -200,8 +200,7 @@ impl Counts for Lists<'_, '_> {
         for (row, (at, weight)) in missing.look_up(self.reading, names)?.into_iter().zip(missing.whose()) {
             sums[at] += row as f64 * weight;
         }
-        let besides: [(&[usize], bool); 2] = [(&known, false), (&unknown, true)];
-        for (some, is_whole) in besides {
+        for (some, is_whole) in [(&known, false), (&unknown, true)] {
             let some_names: Vec<&str> = some.iter().map(|at| names[*at].as_str()).collect();
             for (at, sum) in some.iter().zip(self.name_sums(&some_names, is_whole)?) {
                 sums[*at] += sum;
@@ -212,9 +211,9 @@ impl Counts for Lists<'_, '_> {
 }
 
 impl Lists<'_, '_> {
-    /// The whole sum of names, or what it is made of besides the lists.
+    /// Sums of names, with what lists have or without.
     fn name_sums(&mut self, names: &[&str], is_whole: bool) -> Result<Vec<f64>, postgres::Error> {
-        let terms = if is_whole { &self.led.terms } else { &self.led.besides };
+        let terms = if is_whole { &self.led.terms } else { &self.led.without_lists };
         let is_nothing = |term: &Terms| term.sums.hours.is_empty() && term.sums.begun.is_none();
         if names.is_empty() || !is_whole && terms.iter().all(is_nothing) {
             return Ok(Vec::new());
@@ -238,8 +237,7 @@ impl Lists<'_, '_> {
 /// Counts that no head has: of a name in a list.
 #[derive(Default)]
 struct Missing {
-    /// From 1 on, as the server counts them.
-    names: Vec<i32>,
+    names: Vec<usize>,
     are_spans: Vec<bool>,
     dimensions: Vec<i16>,
     buckets: Vec<i64>,
@@ -248,7 +246,7 @@ struct Missing {
 
 impl Missing {
     fn push(&mut self, name: usize, list: &List) {
-        self.names.push(name as i32 + 1);
+        self.names.push(name);
         self.are_spans.push(list.is_span);
         self.dimensions.push(list.dimension as i16);
         self.buckets.push(list.bucket);
@@ -265,7 +263,7 @@ impl Missing {
 
     /// The name's place and the list's weight, one for each.
     fn whose(&self) -> impl Iterator<Item = (usize, f64)> {
-        self.names.iter().map(|name| *name as usize - 1).zip(self.weights.iter().copied())
+        self.names.iter().copied().zip(self.weights.iter().copied())
     }
 
     /// One after the other by the key.
@@ -280,13 +278,14 @@ impl Missing {
         };
         let sql = format!(
             "SELECT coalesce(CASE WHEN is_span THEN {} ELSE {} END, 0) FROM \
-               (SELECT number, is_span, dimension, bucket, ($1::text[])[name] COLLATE \"C\" AS key \
-                FROM unnest($2::int4[], $3::bool[], $4::int2[], $5::int8[]) WITH ORDINALITY \
-                  AS missing(name, is_span, dimension, bucket, number)) AS m ORDER BY number",
+               (SELECT number, is_span, dimension, bucket, key COLLATE \"C\" AS key \
+                FROM unnest($1::text[], $2::bool[], $3::int2[], $4::int8[]) WITH ORDINALITY \
+                  AS missing(key, is_span, dimension, bucket, number)) AS m ORDER BY number",
             of("rollup_span"),
             of("rollup_day")
         );
-        let values: [&(dyn ToSql + Sync); 5] = [&names, &self.names, &self.are_spans, &self.dimensions, &self.buckets];
+        let keys: Vec<&str> = self.names.iter().map(|name| names[*name].as_str()).collect();
+        let values: [&(dyn ToSql + Sync); 4] = [&keys, &self.are_spans, &self.dimensions, &self.buckets];
         Ok(reading.query(&sql, &values)?.iter().map(|row| row.get(0)).collect())
     }
 }
@@ -329,8 +328,17 @@ fn rank_all(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// The first names of a window of hours; `None` where all have to be read.
+/// The first names of a window of hours; `None` where all have to be read, or looking for the first took too long.
 pub(super) fn top(
+    session: &mut Session,
+    query: &TopQuery,
+    now_ms: i64,
+    all_up_to: i64,
+) -> Result<Option<Vec<(String, f64)>>, Failure> {
+    Ok(in_time(lead_top(session, query, now_ms, all_up_to))?.flatten())
+}
+
+fn lead_top(
     session: &mut Session,
     query: &TopQuery,
     now_ms: i64,

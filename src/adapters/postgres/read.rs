@@ -11,8 +11,8 @@ use super::connect::{Failure, Session};
 use super::{deltas, postings, rankings, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
-    name_sum_sql, newest_by_user, plan_count, plan_rank, sums,
+    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, SCORE_NOTHING, Terms, VerdictRow, log_ranges,
+    merge_verdicts, name_sum_sql, newest_by_user, plan_count, plan_rank, sums,
 };
 use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
@@ -177,7 +177,7 @@ pub(super) fn top(
     };
     let parts: Vec<String> = plan.parts.iter().map(of_part).collect();
     let sql = format!(
-        "SELECT key, sum(score) FROM ({}) AS parts GROUP BY key HAVING sum(score) > 0 ORDER BY 2 DESC, 1 LIMIT $4",
+        "SELECT key, sum(score) FROM ({}) AS parts GROUP BY key HAVING sum(score) > {SCORE_NOTHING:?} ORDER BY 2 DESC, 1 LIMIT $4",
         parts.join(" UNION ALL ")
     );
     let rows = session.client.query(&sql, &[&factors, first, last, &(plan.limit as i64)])?;

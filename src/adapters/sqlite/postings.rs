@@ -10,7 +10,7 @@ use super::user_sets::state_of;
 use super::writer::SqliteWriter;
 use crate::events::EventType;
 use crate::ledger_fold::{
-    CLEARED, HOUR_MS, HourHead, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
+    CLEARED, HOUR_MS, HourHead, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
     PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
     next_long_sql, parts_of,
 };
@@ -81,7 +81,7 @@ impl SetMaker for PostingMaker<'_> {
 
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         let parts = parts_of(shorter, set);
-        let (before, posted) = self.0.look(|connection| {
+        let (before, joined) = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
             Ok((hours_state(&snapshot, set)?, join(&snapshot, shorter, set)?))
         })?;
@@ -92,12 +92,13 @@ impl SetMaker for PostingMaker<'_> {
             if due.is_none() || hours_state(&transaction, set)? != before {
                 return Ok(true);
             }
-            match &posted {
-                Some(posted) => write(&transaction, set, posted)?,
-                None => transaction.execute_batch(&format!("DELETE FROM {HEAD} WHERE {parts}"))?,
+            match &joined {
+                Joined::Lists(posted) => write(&transaction, set, posted)?,
+                Joined::NotNow => {}
+                Joined::Broken => transaction.execute_batch(&format!("DELETE FROM {HEAD} WHERE {parts}"))?,
             }
             transaction.commit()?;
-            Ok(posted.is_some())
+            Ok(matches!(joined, Joined::Lists(_)))
         })
     }
 }
@@ -126,8 +127,8 @@ fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
     Ok(lists.finish())
 }
 
-/// What shorter ones are together; `None` where one of them cannot be read.
-fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Option<Posted>> {
+/// What shorter ones are together.
+fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Joined> {
     let mut head = snapshot.prepare_cached("SELECT blocks, counts FROM posting_head WHERE hours = ?1 AND at = ?2")?;
     let mut blocks =
         snapshot.prepare_cached("SELECT block FROM posting_block WHERE hours = ?1 AND at = ?2 ORDER BY number")?;
@@ -137,8 +138,9 @@ fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Re
         let head = head.query_row(key, |row| Ok(HourHead::of(row.get(0)?, row.get_ref(1)?.as_blob()?))).optional()?;
         let count = match head {
             Some(HourHead::Of(count)) => count,
-            Some(HourHead::TooLarge) => return Ok(Some(lists.too_large())),
-            Some(HourHead::Gone) => return Ok(None),
+            Some(HourHead::TooLarge) => return Ok(Joined::Lists(lists.too_large())),
+            Some(HourHead::Cleared) => return Ok(Joined::NotNow),
+            Some(HourHead::Broken) => return Ok(Joined::Broken),
             None => {
                 lists.end_hour();
                 continue;
@@ -146,13 +148,13 @@ fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Re
         };
         let blocks = blocks.query_map(key, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>>>()?;
         if lists.add_hour(count, blocks.iter().map(Vec::as_slice)).is_none() {
-            return Ok(None);
+            return Ok(Joined::Broken);
         }
         if lists.is_too_large() {
             break;
         }
     }
-    Ok(Some(lists.finish()))
+    Ok(Joined::Lists(lists.finish()))
 }
 
 fn write(transaction: &Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<()> {
