@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::events::TallyKey;
+use crate::ledger_fold::few_events;
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
@@ -142,14 +143,14 @@ impl Ledger for PostgresLedger {
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
         let query = query.clone();
-        let all_up_to = self.rank_all_events;
-        self.read(READ_MS_MAX, move |session| read::top(session, &query, now_ms, all_up_to))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read(READ_MS_MAX, move |session| read::top(session, &query, now_ms, few))
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
         let query = query.clone();
-        let all_up_to = self.rank_all_events;
-        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms, all_up_to))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms, few))
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

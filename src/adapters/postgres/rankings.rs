@@ -2,7 +2,7 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Instant;
@@ -16,9 +16,9 @@ use super::connect::{Failure, Session};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, few_events,
-    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
-    raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, hours_of_hot,
+    known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
+    rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -64,18 +64,18 @@ fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> 
     }
 }
 
-/// All names are read where the range has few events, more than `all_up_to` never being few.
+/// Where the range has no more than `few` events, all its names are read.
 pub(super) fn ranking(
     session: &mut Session,
     query: &RankingQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Option<Ranked>, Failure> {
     deltas::add(session)?;
-    in_time(rank(session, query, now_ms, all_up_to))
+    in_time(rank(session, query, now_ms, few))
 }
 
-fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, all_up_to: i64) -> Result<Ranked, postgres::Error> {
+fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked, postgres::Error> {
     let mut reading = Reading::begin(session)?;
     let folded = folded(&mut reading.transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
@@ -87,7 +87,7 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, all_up_to: i64
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if has_few(&mut reading, &cover, folded, all_up_to.min(few_events(query.limit)))? {
+    if has_few(&mut reading, &cover, folded, few)? {
         return rank_all(&mut reading, query, &terms, &cover, raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
@@ -121,7 +121,8 @@ fn lead(
     };
     let open = open.iter().map(|row| (row.get(0), row.get(1)));
     let known = besides(raw.0.iter().zip(&raw.1), open);
-    leaders(&mut Lists { reading, led, found: HashMap::new(), ends: HashSet::new(), sums: [None, None] }, &known, page)
+    let ends = vec![false; led.lists.len()];
+    leaders(&mut Lists { reading, led, found: HashMap::new(), ends, sums: [None, None] }, &known, page)
 }
 
 struct Lists<'r, 's> {
@@ -130,7 +131,7 @@ struct Lists<'r, 's> {
     /// What was read of lists that count, by name: number of the list, count.
     found: HashMap<String, Vec<(usize, i64)>>,
     /// Lists that were read to their end.
-    ends: HashSet<usize>,
+    ends: Vec<bool>,
     /// The statements of sums, once there were some: they are long, and may run several times.
     sums: [Option<Statement>; 2],
 }
@@ -162,7 +163,7 @@ impl Counts for Lists<'_, '_> {
             let head: Vec<_> = names.into_iter().zip(counts).collect();
             heads.add(list.weight, depth, &head);
             if head.len() < depth {
-                self.ends.insert(number);
+                self.ends[number] = true;
             }
             for (name, count) in head.into_iter().filter(|_| list.counted > 0.0) {
                 match self.found.get_mut(name) {
@@ -179,21 +180,19 @@ impl Counts for Lists<'_, '_> {
         let mut sums = vec![0.0; names.len()];
         let (mut missing, mut known, mut unknown) = (Missing::default(), Vec::new(), Vec::new());
         for (at, name) in names.iter().enumerate() {
-            let begun = missing.names.len();
             let found = self.found.get(name).map_or(&[][..], Vec::as_slice);
             sums[at] = found.iter().map(|(number, count)| *count as f64 * self.led.lists[*number].counted).sum();
-            let mut found = found.iter().map(|(number, _)| *number).collect::<Vec<_>>();
-            found.sort_unstable();
-            for (number, list) in self.led.lists.iter().enumerate().filter(|(_, list)| list.counted > 0.0) {
-                if !self.ends.contains(&number) && found.binary_search(&number).is_err() {
-                    missing.push(at, list);
-                }
-            }
-            if missing.names.len() - begun > LEADERS_MISSING_MAX {
-                missing.truncate(begun);
+            // Where a list was read to its end, who is not in it has nothing there.
+            let mut is_settled = self.ends.clone();
+            found.iter().for_each(|(number, _)| is_settled[*number] = true);
+            let lists = self.led.lists.iter().zip(is_settled);
+            let absent: Vec<&List> =
+                lists.filter(|(list, is_settled)| list.counted > 0.0 && !is_settled).map(|(list, _)| list).collect();
+            if absent.len() > LEADERS_MISSING_MAX {
                 sums[at] = 0.0;
                 unknown.push(at);
             } else {
+                absent.into_iter().for_each(|list| missing.push(at, list));
                 known.push(at);
             }
         }
@@ -251,14 +250,6 @@ impl Missing {
         self.dimensions.push(list.dimension as i16);
         self.buckets.push(list.bucket);
         self.weights.push(list.counted);
-    }
-
-    fn truncate(&mut self, length: usize) {
-        self.names.truncate(length);
-        self.are_spans.truncate(length);
-        self.dimensions.truncate(length);
-        self.buckets.truncate(length);
-        self.weights.truncate(length);
     }
 
     /// The name's place and the list's weight, one for each.
@@ -333,26 +324,21 @@ pub(super) fn top(
     session: &mut Session,
     query: &TopQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Option<Vec<(String, f64)>>, Failure> {
-    Ok(in_time(lead_top(session, query, now_ms, all_up_to))?.flatten())
+    Ok(in_time(lead_top(session, query, now_ms, few))?.flatten())
 }
 
 fn lead_top(
     session: &mut Session,
     query: &TopQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let mut reading = Reading::begin(session)?;
     let folded = folded(&mut reading.transaction)?;
     if let Some(hours) = hours_of_hot(query, now_ms)
-        && has_few(
-            &mut reading,
-            &Cover { hours: Some(hours), ..Cover::default() },
-            folded,
-            all_up_to.min(few_events(query.limit)),
-        )?
+        && has_few(&mut reading, &Cover { hours: Some(hours), ..Cover::default() }, folded, few)?
     {
         return Ok(None);
     }

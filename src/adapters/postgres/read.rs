@@ -67,12 +67,16 @@ fn snapshot_of(session: &mut Session) -> Result<Transaction<'_>, Failure> {
 
 pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, Failure> {
     let plan = plan_count(filter);
-    deltas::add(session)?;
+    if !plan.rollups.is_empty() {
+        deltas::add(session)?;
+    }
     let mut transaction = snapshot_of(session)?;
     let mut total = 0;
-    let folded = rankings::folded(&mut transaction)?;
-    for rollup in &plan.rollups {
-        total += count_rollup(&mut transaction, rollup, folded)?;
+    if !plan.rollups.is_empty() {
+        let folded = rankings::folded(&mut transaction)?;
+        for rollup in &plan.rollups {
+            total += count_rollup(&mut transaction, rollup, folded)?;
+        }
     }
     let mut parts = Vec::new();
     for range in plan.raw {
@@ -156,10 +160,10 @@ pub(super) fn top(
     session: &mut Session,
     query: &TopQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Vec<(String, f64)>, Failure> {
     deltas::add(session)?;
-    if let Some(top) = rankings::top(session, query, now_ms, all_up_to)? {
+    if let Some(top) = rankings::top(session, query, now_ms, few)? {
         return Ok(top);
     }
     let plan = plan_rank(query, now_ms);

@@ -27,6 +27,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::events::TallyKey;
+use crate::ledger_fold::few_events;
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
     Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
@@ -154,13 +155,13 @@ impl Ledger for SqliteLedger {
     }
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
-        let all_up_to = self.rank_all_events;
-        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, now_ms, all_up_to))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, now_ms, few))
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
-        let all_up_to = self.rank_all_events;
-        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms, all_up_to))
+        let few = few_events(query.limit).min(self.rank_all_events);
+        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms, few))
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

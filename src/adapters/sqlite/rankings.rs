@@ -8,22 +8,17 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, few_events,
-    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
-    raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, hours_of_hot,
+    known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
+    rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
 
-/// All names are read where the range has few events, more than `all_up_to` never being few.
-pub(super) fn ranking(
-    transaction: &Transaction<'_>,
-    query: &RankingQuery,
-    now_ms: i64,
-    all_up_to: i64,
-) -> Result<Ranked> {
+/// Where the range has no more than `few` events, all its names are read.
+pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked> {
     let folded = folded(transaction)?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
@@ -34,7 +29,7 @@ pub(super) fn ranking(
         sums: Sums::of(&cover, folded, *dimension),
     };
     let terms: Vec<Terms> = query.parts.iter().map(of_part).collect();
-    if has_few(transaction, &cover, folded, all_up_to.min(few_events(query.limit)))? {
+    if has_few(transaction, &cover, folded, few)? {
         return rank_all(transaction, query, &terms, &cover, &raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
@@ -135,16 +130,11 @@ pub(super) fn top(
     transaction: &Transaction<'_>,
     query: &TopQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Option<Vec<(String, f64)>>> {
     let folded = folded(transaction)?;
     if let Some(hours) = hours_of_hot(query, now_ms)
-        && has_few(
-            transaction,
-            &Cover { hours: Some(hours), ..Cover::default() },
-            folded,
-            all_up_to.min(few_events(query.limit)),
-        )?
+        && has_few(transaction, &Cover { hours: Some(hours), ..Cover::default() }, folded, few)?
     {
         return Ok(None);
     }

@@ -136,9 +136,9 @@ pub(super) fn top(
     transaction: &Transaction<'_>,
     query: &TopQuery,
     now_ms: i64,
-    all_up_to: i64,
+    few: i64,
 ) -> Result<Vec<(String, f64)>> {
-    if let Some(top) = rankings::top(transaction, query, now_ms, all_up_to)? {
+    if let Some(top) = rankings::top(transaction, query, now_ms, few)? {
         return Ok(top);
     }
     let plan = plan_rank(query, now_ms);
