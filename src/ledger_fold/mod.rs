@@ -41,10 +41,9 @@ pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_li
 pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
-pub use posting_lists::{Joined, Named, Posted, PostingLists};
+pub use posting_lists::{Named, Posted, PostingLists};
 pub use postings::{
-    CLEARED, HourHead, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, PostingRow, count_posted, forget_postings_sql,
-    hours_state_sql,
+    CLEARED, Joined, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, PostingRow, count_posted, forget_postings_sql, join_hours,
 };
 pub use postponed::{Folding, Postponed};
 pub use ranking::{RankPlan, SCORE_NOTHING, hours_of_hot, plan_leaders, plan_rank, sort_ranked};
@@ -55,7 +54,7 @@ pub use search::{content_grams, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};
 pub use user_hours::UserHours;
 pub use user_sets::{
-    GONE, Longer, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql, make_sets,
+    GONE, Longer, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql, make_sets,
     members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 pub use verdicts::{VerdictRow, log_ranges, merge_verdicts};

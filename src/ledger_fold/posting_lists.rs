@@ -62,22 +62,12 @@ pub struct PostingLists {
     bytes: usize,
 }
 
-/// What the lists of a day's hours are together.
-#[derive(Debug, PartialEq)]
-pub enum Joined {
-    Lists(Posted),
-    /// One of the hours is being made anew: not now.
-    NotNow,
-    /// One cannot be read: all are made anew.
-    Broken,
-}
-
-/// A row of `posting_head` and its blocks.
-#[derive(Debug, PartialEq)]
+/// A row of `posting_head` and its blocks; nothing of either where there was too much to be listed.
+#[derive(Debug, Default, PartialEq)]
 pub struct Posted {
     /// How many events of each hour have a number.
     pub counts: Vec<u8>,
-    /// A power of two, or none: there was too much to be listed.
+    /// A power of two.
     pub blocks: Vec<Vec<u8>>,
 }
 
@@ -138,19 +128,13 @@ impl PostingLists {
         Some(())
     }
 
-    /// Nothing is kept of them.
-    pub fn too_large(mut self) -> Posted {
-        self.bytes = usize::MAX;
-        self.finish()
-    }
-
     /// As they are kept.
     pub fn finish(self) -> Posted {
+        if self.is_too_large() {
+            return Posted::default();
+        }
         let mut counts = Vec::new();
         self.hours.iter().for_each(|count| put(&mut counts, *count));
-        if self.is_too_large() {
-            return Posted { counts, blocks: Vec::new() };
-        }
         let encoded: usize = self.lists.iter().map(|(key, list)| key.len() + list.gaps.len()).sum();
         let number = encoded.div_ceil(POSTING_BLOCK_BYTES).min(self.lists.len()).next_power_of_two();
         let number = number.clamp(1, POSTING_BLOCKS_MAX);
@@ -161,8 +145,10 @@ impl PostingLists {
             of_block[block as usize].push((key, list));
         }
         let blocks: Vec<Vec<u8>> = of_block.into_iter().map(encode).collect();
-        let is_large = blocks.iter().any(|block| block.len() > POSTING_BLOCK_BYTES_MAX);
-        Posted { counts, blocks: if is_large { Vec::new() } else { blocks } }
+        match blocks.iter().any(|block| block.len() > POSTING_BLOCK_BYTES_MAX) {
+            true => Posted::default(),
+            false => Posted { counts, blocks },
+        }
     }
 }
 

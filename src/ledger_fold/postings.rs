@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use super::counting::{HOUR_MS, RawCount};
 use super::cover::cover;
-use super::posting_lists::{Lists, block_of, numbers, take, values_of};
+use super::posting_lists::{Lists, Posted, PostingLists, block_of, numbers, take, values_of};
 use super::user_sets::BELIEVED;
 use crate::events::EventType;
 use crate::limits::{POSTING_BLOCKS_MAX, POSTING_HEADS_READ};
@@ -210,28 +210,52 @@ fn side_by_side(mut ranges: Vec<Range<i64>>) -> Vec<RawCount> {
     parts
 }
 
-/// What an hour's head is good for, for the lists of its day.
+/// What the lists of a day's hours are together.
 #[derive(Debug, PartialEq)]
-pub enum HourHead {
-    /// So many numbers.
-    Of(u32),
-    /// There was too much to be listed, and so there is in the day.
-    TooLarge,
-    /// It holds no more, and goes with the next turn.
-    Cleared,
-    /// It cannot be read.
+pub enum Joined {
+    Lists(Posted),
+    /// One of the hours is being made anew: not now.
+    NotNow,
+    /// One cannot be read: all are made anew.
     Broken,
 }
 
-impl HourHead {
-    /// Of a row of `posting_head`.
-    pub fn of(blocks: i64, mut counts: &[u8]) -> HourHead {
-        match blocks {
-            0 => HourHead::TooLarge,
-            1.. => take(&mut counts).map_or(HourHead::Broken, HourHead::Of),
-            _ => HourHead::Cleared,
+/// Joins the lists of some hours; `rows` reads [`PostingRow`]s. An hour without a head has no events.
+pub fn join_hours<E>(
+    (length, first): (i64, i64),
+    mut rows: impl FnMut(String) -> Result<Vec<PostingRow>, E>,
+) -> Result<Joined, E> {
+    let heads = format!(
+        "SELECT hours, at, blocks, counts FROM posting_head WHERE hours = 1 AND at >= {first} AND at < {first} + {length}"
+    );
+    let mut heads: HashMap<i64, (i64, Option<Vec<u8>>)> =
+        rows(heads)?.into_iter().map(|(_, at, blocks, counts)| (at, (blocks, counts))).collect();
+    if heads.values().any(|(blocks, _)| *blocks < 0) {
+        return Ok(Joined::NotNow);
+    }
+    let mut lists = PostingLists::default();
+    for hour in first..first + length {
+        let Some((blocks, counts)) = heads.remove(&hour) else {
+            lists.end_hour();
+            continue;
+        };
+        // There was too much to be listed, and so there is in the day.
+        if blocks == 0 {
+            return Ok(Joined::Lists(Posted::default()));
+        }
+        let blocks = format!(
+            "SELECT hours, at, number, block FROM posting_block WHERE hours = 1 AND at = {hour} ORDER BY number"
+        );
+        let blocks: Vec<Vec<u8>> = rows(blocks)?.into_iter().filter_map(|(.., block)| block).collect();
+        let count = counts.and_then(|counts| take(&mut &counts[..]));
+        if count.and_then(|count| lists.add_hour(count, blocks.iter().map(Vec::as_slice))).is_none() {
+            return Ok(Joined::Broken);
+        }
+        if lists.is_too_large() {
+            break;
         }
     }
+    Ok(Joined::Lists(lists.finish()))
 }
 
 /// Says that what some hours are in holds no more: it goes with the next [`CLEARED`] and is made anew.
@@ -249,20 +273,11 @@ pub fn forget_postings_sql(hours: &[Range<i64>]) -> String {
 /// `SELECT hours, at` of what holds no more: a day after its hours, of which it could be made anew.
 pub const CLEARED: &str = "SELECT hours, at FROM posting_head WHERE blocks < 0 ORDER BY hours, at";
 
-/// What the lists of some hours are made of: as long as it is the same, so are their rows.
-pub fn hours_state_sql((length, first): (i64, i64)) -> String {
-    format!(
-        "SELECT at, count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
-         WHERE minutes = 60 AND event_type = 0 AND at >= {first} * 60 AND at < ({first} + {length}) * 60 \
-           AND users IS NOT NULL ORDER BY at"
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::posting_lists::{Named, Posted, PostingLists};
+    use super::super::posting_lists::Named;
     use super::*;
 
     type Event = (usize, Option<u8>, Option<u8>, Option<u8>, Option<u8>);
@@ -319,6 +334,11 @@ mod tests {
         store
     }
 
+    fn rows_of(store: &rusqlite::Connection, sql: &str) -> rusqlite::Result<Vec<PostingRow>> {
+        let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+        store.prepare(sql)?.query_map([], row)?.collect()
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
         #[test]
@@ -329,15 +349,13 @@ mod tests {
             let (kind, component, keyword, post, page) = asked;
             prop_assume!([component, keyword, post, page].iter().flatten().count() > 1);
             let mut rows: HashMap<(i64, i64), Posted> = HashMap::new();
-            let mut day = PostingLists::default();
             for (hour, events) in of_hours.iter().enumerate() {
-                let posted = lists_of_hour(events);
-                let HourHead::Of(count) = HourHead::of(posted.blocks.len() as i64, &posted.counts) else { panic!("a count") };
-                day.add_hour(count, posted.blocks.iter().map(Vec::as_slice)).expect("they can be read");
-                rows.insert((1, 24 + hour as i64), posted);
+                rows.insert((1, 24 + hour as i64), lists_of_hour(events));
             }
             if stored_days {
-                rows.insert((24, 24), day.finish());
+                let store = store_of(&rows);
+                let Ok(Joined::Lists(day)) = join_hours((24, 24), |sql| rows_of(&store, &sql)) else { panic!("lists") };
+                rows.insert((24, 24), day);
             }
             let (first, end) = (20 + cut.0.min(cut.1), 20 + cut.0.max(cut.1) + 1);
             let filter = CountFilter {
@@ -350,11 +368,7 @@ mod tests {
             };
             let range = RawCount { from_ms: Some(first * HOUR_MS), to_ms: Some(end * HOUR_MS) };
             let store = store_of(&rows);
-            let read = |sql: String| -> rusqlite::Result<Vec<PostingRow>> {
-                let rows = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
-                store.prepare(&sql)?.query_map([], rows)?.collect()
-            };
-            let (counted, rest) = count_posted(&filter, range, read).expect("answers");
+            let (counted, rest) = count_posted(&filter, range, |sql| rows_of(&store, &sql)).expect("answers");
             let expected = (24..48i64).filter(|hour| (first..end).contains(hour)).flat_map(|hour| &of_hours[(hour - 24) as usize]);
             let expected = expected.filter(|event| {
                 let is = |asked: Option<u8>, has: Option<u8>| asked.is_none_or(|asked| has == Some(asked));
@@ -382,12 +396,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_has_no_blocks() {
-        assert_eq!(lists_of_hour(&[(0, Some(1), Some(1), None, None)]).blocks.len(), 1);
-        assert!(PostingLists::default().too_large().blocks.is_empty());
-        assert_eq!(HourHead::of(0, &[5]), HourHead::TooLarge);
-        assert_eq!(HourHead::of(1, &[5]), HourHead::Of(5));
-        assert_eq!(HourHead::of(-1, &[5]), HourHead::Cleared);
-        assert_eq!(HourHead::of(1, &[]), HourHead::Broken);
+    fn a_day_is_joined_of_hours_that_can_be_read_and_of_none_that_is_made_anew() {
+        let some = [(0, Some(1), None, Some(1), None)];
+        let hours = HashMap::from([((1, 24), lists_of_hour(&some)), ((1, 30), lists_of_hour(&some))]);
+        let joined = |change: &str| {
+            let store = store_of(&hours);
+            store.execute_batch(change).expect("changes");
+            join_hours((24, 24), |sql| rows_of(&store, &sql)).expect("answers")
+        };
+        let Joined::Lists(whole) = joined("") else { panic!("lists") };
+        assert_eq!((whole.counts.len(), whole.counts.iter().sum::<u8>()), (24, 2));
+        assert_eq!(joined("UPDATE posting_head SET blocks = 0 WHERE at = 30"), Joined::Lists(Posted::default()));
+        assert_eq!(joined("UPDATE posting_head SET blocks = -1 WHERE at = 30"), Joined::NotNow);
+        assert_eq!(joined("UPDATE posting_head SET counts = x'80'"), Joined::Broken);
+        assert_eq!(joined("UPDATE posting_block SET block = x'ff'"), Joined::Broken);
     }
 }

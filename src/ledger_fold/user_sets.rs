@@ -252,12 +252,13 @@ pub fn numbers_sql(users: &str) -> String {
     )
 }
 
-/// By which it is seen whether an hour's users are as they were: what its points were counted of, and the last erasure. No row
-/// while it has to be counted.
-pub fn hour_state_sql(hour: i64) -> String {
+/// By which it is seen whether hours and their users are as they were: what the points of each were counted of, and the last
+/// erasure. No row of an hour that has to be counted.
+pub fn hours_state_sql((length, first): SetKey) -> String {
     format!(
-        "SELECT count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
-         WHERE minutes = 60 AND event_type = 0 AND at = {hour} * 60 AND users IS NOT NULL"
+        "SELECT at, count, (SELECT coalesce(max(seq), 0) FROM erased) FROM series \
+         WHERE minutes = 60 AND event_type = 0 AND at >= {first} * 60 AND at < ({first} + {length}) * 60 \
+           AND users IS NOT NULL ORDER BY at"
     )
 }
 

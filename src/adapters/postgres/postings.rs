@@ -14,9 +14,9 @@ use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::events::EventType;
 use crate::ledger_fold::{
-    CLEARED, HOUR_MS, HourHead, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
-    PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
-    next_long_sql, parts_of,
+    CLEARED, HOUR_MS, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow,
+    Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, join_hours, make_sets, next_long_sql,
+    parts_of,
 };
 use crate::limits::POSTINGS_CLEARED;
 use crate::ports::CountFilter;
@@ -73,12 +73,15 @@ impl SetMaker for PostingMaker<'_> {
 /// False where something came in meanwhile. The lock is not held while rows are read.
 fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
     let mut snapshot = fold::reading(session)?;
-    let Some(state) = state_of(&mut snapshot, hour)? else { return Ok(false) };
+    let state = state_of(&mut snapshot, (1, hour))?;
+    if state.is_empty() {
+        return Ok(false);
+    }
     let posted = posted_of(&mut snapshot, hour)?;
     snapshot.commit()?;
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    if state_of(&mut transaction, hour)? != Some(state) {
+    if state_of(&mut transaction, (1, hour))? != state {
         return Ok(false);
     }
     write(&mut transaction, (1, hour), &posted)?;
@@ -107,13 +110,13 @@ fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgr
 
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut snapshot = fold::reading(session)?;
-    let before = hours_state(&mut snapshot, set)?;
-    let joined = join(&mut snapshot, shorter, set)?;
+    let state = state_of(&mut snapshot, set)?;
+    let joined = join_hours(set, |sql| rows_of(&mut snapshot, &sql))?;
     snapshot.commit()?;
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
     let due: Option<i64> = transaction.query_one(&next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1)), &[])?.get(0);
-    if due.is_none() || hours_state(&mut transaction, set)? != before {
+    if due.is_none() || state_of(&mut transaction, set)? != state {
         return Ok(true);
     }
     match &joined {
@@ -125,36 +128,8 @@ fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, F
     Ok(matches!(joined, Joined::Lists(_)))
 }
 
-fn hours_state(transaction: &mut Transaction<'_>, set: SetKey) -> Result<Vec<[i64; 3]>, postgres::Error> {
-    let rows = transaction.query(&hours_state_sql(set), &[])?;
-    Ok(rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect())
-}
-
-/// What shorter ones are together.
-fn join(snapshot: &mut Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Joined, postgres::Error> {
-    let mut lists = PostingLists::default();
-    for hour in (first..first + length).step_by(shorter as usize) {
-        let head = format!("SELECT blocks, counts FROM {HEAD} WHERE hours = {shorter} AND at = {hour}");
-        let Some(head) = snapshot.query_opt(&head, &[])? else {
-            lists.end_hour();
-            continue;
-        };
-        let count = match HourHead::of(head.get(0), head.get(1)) {
-            HourHead::Of(count) => count,
-            HourHead::TooLarge => return Ok(Joined::Lists(lists.too_large())),
-            HourHead::Cleared => return Ok(Joined::NotNow),
-            HourHead::Broken => return Ok(Joined::Broken),
-        };
-        let blocks = format!("SELECT block FROM posting_block WHERE hours = {shorter} AND at = {hour} ORDER BY number");
-        let blocks = snapshot.query(&blocks, &[])?;
-        if lists.add_hour(count, blocks.iter().map(|row| row.get(0))).is_none() {
-            return Ok(Joined::Broken);
-        }
-        if lists.is_too_large() {
-            break;
-        }
-    }
-    Ok(Joined::Lists(lists.finish()))
+fn rows_of(transaction: &mut Transaction<'_>, sql: &str) -> Result<Vec<PostingRow>, postgres::Error> {
+    Ok(transaction.query(sql, &[])?.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
 }
 
 fn write(transaction: &mut Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<(), postgres::Error> {
@@ -190,8 +165,5 @@ pub(super) fn count(
     filter: &CountFilter,
     range: RawCount,
 ) -> Result<(u64, Vec<RawCount>), postgres::Error> {
-    count_posted(filter, range, |sql| -> Result<Vec<PostingRow>, postgres::Error> {
-        let rows = transaction.query(&sql, &[])?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
-    })
+    count_posted(filter, range, |sql| rows_of(transaction, &sql))
 }

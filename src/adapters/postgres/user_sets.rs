@@ -13,7 +13,7 @@ use super::rankings::Reading;
 use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::ledger_fold::{
-    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql,
+    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql,
     members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 use crate::limits::MAINTAIN_ROWS_MAX;
@@ -58,21 +58,23 @@ fn number_some(session: &mut Session, hour: i64, after: (i16, String)) -> Result
     Ok(last)
 }
 
-pub(super) fn state_of(transaction: &mut Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>, postgres::Error> {
-    Ok(transaction.query_opt(&hour_state_sql(hour), &[])?.map(|row| (row.get(0), row.get(1))))
+/// Of each hour that does not have to be counted.
+pub(super) fn state_of(transaction: &mut Transaction<'_>, hours: SetKey) -> Result<Vec<[i64; 3]>, postgres::Error> {
+    let rows = transaction.query(&hours_state_sql(hours), &[])?;
+    Ok(rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect())
 }
 
 /// False where something came in since its users got their numbers. The lock is not held while they are read.
 fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
     let mut snapshot = fold::reading(session)?;
-    let state = state_of(&mut snapshot, hour)?;
+    let state = state_of(&mut snapshot, (1, hour))?;
     let numbers = numbers_sql(&format!("SELECT user_id FROM user_hour WHERE hour = {hour}"));
     let numbers: Option<Vec<i64>> = snapshot.query(&numbers, &[])?.iter().map(|row| row.get(0)).collect();
     snapshot.commit()?;
-    let Some(numbers) = numbers.filter(|_| state.is_some()) else { return Ok(false) };
+    let Some(numbers) = numbers.filter(|_| !state.is_empty()) else { return Ok(false) };
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    if state_of(&mut transaction, hour)? != state {
+    if state_of(&mut transaction, (1, hour))? != state {
         return Ok(false);
     }
     write(&mut transaction, (1, hour), &set_of(numbers))?;

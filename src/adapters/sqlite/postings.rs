@@ -3,16 +3,16 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
 
 use super::maintain::delete_in_steps;
 use super::user_sets::state_of;
 use super::writer::SqliteWriter;
 use crate::events::EventType;
 use crate::ledger_fold::{
-    CLEARED, HOUR_MS, HourHead, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists,
-    PostingRow, Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, hours_state_sql, make_sets,
-    next_long_sql, parts_of,
+    CLEARED, HOUR_MS, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow,
+    Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, join_hours, make_sets, next_long_sql,
+    parts_of,
 };
 use crate::limits::POSTINGS_CLEARED;
 use crate::ports::CountFilter;
@@ -62,15 +62,16 @@ impl SetMaker for PostingMaker<'_> {
     fn make_hour(&mut self, hour: i64) -> Result<bool> {
         let read = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
-            match state_of(&snapshot, hour)? {
-                Some(state) => Ok(Some((state, posted_of(&snapshot, hour)?))),
-                None => Ok(None),
+            let state = state_of(&snapshot, (1, hour))?;
+            match state.is_empty() {
+                true => Ok(None),
+                false => Ok(Some((state, posted_of(&snapshot, hour)?))),
             }
         })?;
         let Some((state, posted)) = read else { return Ok(false) };
         self.0.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if state_of(&transaction, hour)? != Some(state) {
+            if state_of(&transaction, (1, hour))? != state {
                 return Ok(false);
             }
             write(&transaction, (1, hour), &posted)?;
@@ -81,15 +82,15 @@ impl SetMaker for PostingMaker<'_> {
 
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         let parts = parts_of(shorter, set);
-        let (before, joined) = self.0.look(|connection| {
+        let (state, joined) = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
-            Ok((hours_state(&snapshot, set)?, join(&snapshot, shorter, set)?))
+            Ok((state_of(&snapshot, set)?, join_hours(set, |sql| rows_of(&snapshot, &sql))?))
         })?;
         self.0.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let due = next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1));
             let due = transaction.query_row(&due, [], |row| row.get::<_, Option<i64>>(0))?;
-            if due.is_none() || hours_state(&transaction, set)? != before {
+            if due.is_none() || state_of(&transaction, set)? != state {
                 return Ok(true);
             }
             match &joined {
@@ -103,9 +104,9 @@ impl SetMaker for PostingMaker<'_> {
     }
 }
 
-fn hours_state(transaction: &Transaction<'_>, set: SetKey) -> Result<Vec<[i64; 3]>> {
-    let mut statement = transaction.prepare(&hours_state_sql(set))?;
-    statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?.collect()
+fn rows_of(transaction: &Transaction<'_>, sql: &str) -> Result<Vec<PostingRow>> {
+    let mut statement = transaction.prepare(sql)?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
 }
 
 fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
@@ -125,36 +126,6 @@ fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
     }
     lists.end_hour();
     Ok(lists.finish())
-}
-
-/// What shorter ones are together.
-fn join(snapshot: &Transaction<'_>, shorter: i64, (length, first): SetKey) -> Result<Joined> {
-    let mut head = snapshot.prepare_cached("SELECT blocks, counts FROM posting_head WHERE hours = ?1 AND at = ?2")?;
-    let mut blocks =
-        snapshot.prepare_cached("SELECT block FROM posting_block WHERE hours = ?1 AND at = ?2 ORDER BY number")?;
-    let mut lists = PostingLists::default();
-    for hour in (first..first + length).step_by(shorter as usize) {
-        let key = [shorter, hour];
-        let head = head.query_row(key, |row| Ok(HourHead::of(row.get(0)?, row.get_ref(1)?.as_blob()?))).optional()?;
-        let count = match head {
-            Some(HourHead::Of(count)) => count,
-            Some(HourHead::TooLarge) => return Ok(Joined::Lists(lists.too_large())),
-            Some(HourHead::Cleared) => return Ok(Joined::NotNow),
-            Some(HourHead::Broken) => return Ok(Joined::Broken),
-            None => {
-                lists.end_hour();
-                continue;
-            }
-        };
-        let blocks = blocks.query_map(key, |row| row.get(0))?.collect::<Result<Vec<Vec<u8>>>>()?;
-        if lists.add_hour(count, blocks.iter().map(Vec::as_slice)).is_none() {
-            return Ok(Joined::Broken);
-        }
-        if lists.is_too_large() {
-            break;
-        }
-    }
-    Ok(Joined::Lists(lists.finish()))
 }
 
 fn write(transaction: &Transaction<'_>, (length, at): SetKey, posted: &Posted) -> Result<()> {
@@ -189,9 +160,5 @@ pub(super) fn count(
     filter: &CountFilter,
     range: RawCount,
 ) -> Result<(u64, Vec<RawCount>)> {
-    count_posted(filter, range, |sql| -> Result<Vec<PostingRow>> {
-        let mut statement = transaction.prepare(&sql)?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        rows.collect()
-    })
+    count_posted(filter, range, |sql| rows_of(transaction, &sql))
 }

@@ -8,7 +8,7 @@ use super::maintain::delete_in_steps;
 use super::open_day::{OfHour, some_users};
 use super::writer::SqliteWriter;
 use crate::ledger_fold::{
-    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hour_state_sql,
+    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql,
     members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 
@@ -39,12 +39,12 @@ impl SetMaker for SqliteWriter {
             let sql = numbers_sql(&format!("SELECT user_id FROM user_hour WHERE hour = {hour}"));
             let numbers =
                 snapshot.prepare(&sql)?.query_map([], |row| row.get(0))?.collect::<Result<Option<Vec<i64>>>>();
-            Ok(state_of(&snapshot, hour)?.zip(numbers?))
+            Ok(state_of(&snapshot, (1, hour))?.pop().zip(numbers?))
         })?;
         let Some((state, numbers)) = read else { return Ok(false) };
         self.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            if state_of(&transaction, hour)? != Some(state) {
+            if state_of(&transaction, (1, hour))?.pop() != Some(state) {
                 return Ok(false);
             }
             write(&transaction, (1, hour), &set_of(numbers))?;
@@ -89,8 +89,10 @@ fn number_some(transaction: &Transaction<'_>, hour: i64, after: OfHour) -> Resul
     Ok(last)
 }
 
-pub(super) fn state_of(transaction: &Transaction<'_>, hour: i64) -> Result<Option<(i64, i64)>> {
-    transaction.query_row(&hour_state_sql(hour), [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+/// Of each hour that does not have to be counted.
+pub(super) fn state_of(transaction: &Transaction<'_>, hours: SetKey) -> Result<Vec<[i64; 3]>> {
+    let mut statement = transaction.prepare(&hours_state_sql(hours))?;
+    statement.query_map([], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?]))?.collect()
 }
 
 fn write(transaction: &Transaction<'_>, (length, at): SetKey, members: &[u8]) -> Result<()> {
