@@ -21,6 +21,8 @@ mod folding;
 mod leading;
 #[path = "support/ledgers.rs"]
 mod ledgers;
+#[path = "ledger/living.rs"]
+mod living;
 #[path = "support/model.rs"]
 mod model;
 #[path = "ledger/open_day.rs"]

@@ -248,7 +248,7 @@ fn folding_at_any_time_by_any_clock_changes_no_answer_and_late_records_land_in_t
             check_tables(fixture);
         }
         assert!(begun > 3, "{}: {begun} hours and days were folded in part", fixture.name);
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        feed.fold_all();
         let days = fixture.number("SELECT count(*) FROM series WHERE minutes = 1440 AND event_type = 0");
         assert!(days > 30, "{days} points of days were counted once");
         while feed.writer.fold(NOW + 2 * HOUR, &TimeZone::UTC).expect("folds") {}
@@ -270,7 +270,7 @@ fn an_hour_of_more_names_than_a_step_takes_is_folded_whole() {
         feed.apply((0..300).map(|n| like(EventType::Like, "u", &format!("p{n}"), at)).collect());
         // A day is over once a later one is folded.
         feed.apply(vec![click(1, NOW - 2 * DAY)]);
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        feed.fold_all();
         check_tables(fixture);
         let left = "SELECT hour_dimension, day_dimension FROM rollup_folded WHERE until_hour > 0 AND until_day > 0";
         assert_eq!(fixture.rows(left), [["0", "0"]], "{}", fixture.name);

@@ -2,7 +2,6 @@
 
 use event_tracker::events::{Dimension, Event, EventType, PostDelete, Record};
 use event_tracker::ports::{Ledger, RankingQuery, TopQuery, Window};
-use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
@@ -45,7 +44,7 @@ fn many_names_are_ranked_alike_by_their_first_buckets_and_by_adding_up_all() {
         for day in 0..DAYS {
             feed.apply(some_events(&mut random, NOW - NOW % DAY - (DAYS - 1 - day) * DAY, is_even));
         }
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        feed.fold_all();
         let score = vec![(Dimension::PostViews, 1), (Dimension::PostClicks, 3), (Dimension::PostLikes, 10)];
         for round in 0..40 {
             let mut edge = || {
@@ -96,7 +95,7 @@ fn what_is_left_of_a_deleted_post_by_rounding_is_in_no_hot_list() {
         };
         feed.apply((0..400).map(|n| view(format!("p{}", n % 40))).collect());
         feed.apply(vec![view("other".to_owned())]);
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        feed.fold_all();
         let delete = |n: i32| Record::PostDelete(PostDelete { post_id: format!("p{n}").into(), at_ms: NOW });
         feed.apply((0..40).map(delete).collect());
         for window in [Window::Day, Window::Week] {

@@ -42,11 +42,6 @@ fn days_of(fixture: &Fixture) -> Vec<i64> {
     rows.iter().map(|row| row[0].parse().expect("a day")).collect()
 }
 
-/// A call does what it can in its time.
-fn fold_all(feed: &mut Feed) {
-    while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
-}
-
 fn retire_all(feed: &mut Feed, now_ms: i64) {
     for _ in 0..12 {
         feed.writer.retire(now_ms, RETENTION).expect("retires");
@@ -79,11 +74,11 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
         let model = filled(&mut feed, DAYS);
         retire_all(&mut feed, NOW);
         assert_eq!(days_of(fixture).len() as i64, DAYS, "{}: nothing is folded yet", fixture.name);
-        fold_all(&mut feed);
+        feed.fold_all();
         fixture.rows("UPDATE series SET users = NULL WHERE minutes = 60 AND event_type = 0");
         retire_all(&mut feed, NOW);
         assert_eq!(days_of(fixture).len() as i64, DAYS, "{}: nothing is counted yet", fixture.name);
-        fold_all(&mut feed);
+        feed.fold_all();
         // A step takes some days, the oldest first.
         feed.writer.retire(NOW, RETENTION).expect("retires");
         let left = days_of(fixture);
@@ -159,7 +154,7 @@ fn a_clock_that_jumped_removes_no_rows() {
     each_ledger(|fixture| {
         let mut feed = fixture.feed();
         filled(&mut feed, RETENTION + 5);
-        fold_all(&mut feed);
+        feed.fold_all();
         let days = days_of(fixture).split_off(2);
         // Ahead, behind; and with events of that time, as a server with such a clock takes them.
         for ahead in [0, 500 * DAY, -500 * DAY] {

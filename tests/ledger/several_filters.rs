@@ -9,49 +9,20 @@ use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::ledgers::{DAY, Feed, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::living::{Pace, Past, live_through};
 
 const USERS: usize = 8;
 const BEGIN: i64 = NOW - 40 * DAY;
 
 /// Every event that was sent, an erased person's without url.
 #[derive(Default)]
-struct Past {
+struct Named {
     rows: Vec<Event<'static>>,
     erased: BTreeMap<String, i64>,
 }
 
-impl Past {
-    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
-        let kind = [EventType::Click, EventType::PageView, EventType::Search][random.random_range(0..3)];
-        let mut some = |least: i32| (random.random_range(0..4) >= least).then(|| random.random_range(0..3));
-        let (component, keyword, post, url) = (some(2), some(2), some(1), some(1));
-        let user = format!("u{}", random.random_range(0..USERS));
-        let event = Event {
-            user_id: Some(user.clone().into()),
-            component_id: component.map(i64::from),
-            keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
-            post_id: post.map(|n: i32| format!("p{n}").into()),
-            url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),
-            ..event(kind, at)
-        };
-        // What comes after an erasure and happened before it is dropped.
-        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
-            self.rows.push(event.clone());
-        }
-        Record::Event(event)
-    }
-
-    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
-        let user = format!("u{}", random.random_range(0..USERS));
-        let theirs =
-            self.rows.iter_mut().filter(|row| row.event_time_ms <= up_to && row.user_id.as_deref() == Some(&*user));
-        theirs.for_each(|row| row.url = None);
-        let known = self.erased.entry(user.clone()).or_insert(up_to);
-        *known = (*known).max(up_to);
-        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
-    }
-
+impl Named {
     fn count(&self, filter: &CountFilter) -> u64 {
         let is_counted = |row: &&Event<'_>| {
             filter.event_type.is_none_or(|kind| kind == row.event_type)
@@ -91,16 +62,44 @@ fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
     }
 }
 
-fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str) {
-    for _ in 0..6 {
-        let filter = random_filter(now, random);
-        let counted = fixture.ledger.count(&filter).expect("counts");
-        assert_eq!(counted, past.count(&filter), "{} {of} {filter:?}", fixture.name);
+impl Past for Named {
+    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
+        let kind = [EventType::Click, EventType::PageView, EventType::Search][random.random_range(0..3)];
+        let mut some = |least: i32| (random.random_range(0..4) >= least).then(|| random.random_range(0..3));
+        let (component, keyword, post, url) = (some(2), some(2), some(1), some(1));
+        let user = format!("u{}", random.random_range(0..USERS));
+        let event = Event {
+            user_id: Some(user.clone().into()),
+            component_id: component.map(i64::from),
+            keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
+            post_id: post.map(|n: i32| format!("p{n}").into()),
+            url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),
+            ..event(kind, at)
+        };
+        // What comes after an erasure and happened before it is dropped.
+        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
+            self.rows.push(event.clone());
+        }
+        Record::Event(event)
     }
-}
 
-fn fold_all(feed: &mut Feed) {
-    while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
+        let user = format!("u{}", random.random_range(0..USERS));
+        let theirs =
+            self.rows.iter_mut().filter(|row| row.event_time_ms <= up_to && row.user_id.as_deref() == Some(&*user));
+        theirs.for_each(|row| row.url = None);
+        let known = self.erased.entry(user.clone()).or_insert(up_to);
+        *known = (*known).max(up_to);
+        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
+    }
+
+    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
+        for _ in 0..6 {
+            let filter = random_filter(now, random);
+            let counted = fixture.ledger.count(&filter).expect("counts");
+            assert_eq!(counted, self.count(&filter), "{} {of} {filter:?}", fixture.name);
+        }
+    }
 }
 
 fn heads(fixture: &Fixture, hours: i64) -> i64 {
@@ -112,33 +111,11 @@ fn heads(fixture: &Fixture, hours: i64) -> i64 {
 fn counts_of_several_filters_are_exact_whatever_is_counted_late_or_erased() {
     let mut random = seeded();
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut now) = (Past::default(), fixture.feed(), BEGIN);
-        while now < NOW {
-            let span = [HOUR, 8 * HOUR, 80 * HOUR][random.random_range(0..3)];
-            now = (now + random.random_range(0..span)).min(NOW);
-            feed.apply((0..random.random_range(1..30)).map(|_| past.event(now, &mut random)).collect());
-            let back = [HOUR, DAY, 30 * DAY][random.random_range(0..3)];
-            let before = (now - random.random_range(0..back)).max(BEGIN);
-            match random.random_range(0..10) {
-                0 | 1 => {
-                    feed.apply((0..5).map(|_| past.event(before, &mut random)).collect());
-                    check(fixture, &past, now, &mut random, "late");
-                }
-                2 => {
-                    let up_to = if random.random_range(0..4) == 0 { before } else { now };
-                    feed.apply(vec![past.erase(up_to, &mut random)]);
-                    check(fixture, &past, now, &mut random, "erased");
-                }
-                3..7 => {
-                    feed.writer.fold(now, &TimeZone::UTC).expect("folds");
-                    check(fixture, &past, now, &mut random, "folded");
-                }
-                _ => {}
-            }
-        }
-        fold_all(&mut feed);
+        let spans = [HOUR, 8 * HOUR, 80 * HOUR];
+        let pace = Pace { begin: BEGIN, spans, events: 1..30, late: 5, back: 30 * DAY };
+        let (past, _) = live_through::<Named>(fixture, &pace, &mut random);
         for _ in 0..20 {
-            check(fixture, &past, NOW, &mut random, "folded whole");
+            past.check(fixture, NOW, &mut random, "folded whole");
         }
         let counted = fixture.number("SELECT count(*) FROM series WHERE minutes = 60 AND event_type = 0");
         assert_eq!(heads(fixture, 1), counted, "{}: every hour that was counted has lists", fixture.name);
@@ -159,13 +136,13 @@ fn counts_of_several_filters_are_exact_whatever_is_counted_late_or_erased() {
 #[test]
 fn lists_that_cannot_be_read_change_no_answer() {
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
+        let (mut past, mut feed, mut random) = (Named::default(), fixture.feed(), seeded());
         let at = NOW - 3 * DAY;
         feed.apply((0..400).map(|n| past.event(at + n * HOUR / 8, &mut random)).collect());
-        fold_all(&mut feed);
+        feed.fold_all();
         let check = |random: &mut StdRng, of: &str| {
             for _ in 0..10 {
-                check(fixture, &past, NOW, random, of);
+                past.check(fixture, NOW, random, of);
             }
         };
         check(&mut random, "whole");
@@ -175,7 +152,7 @@ fn lists_that_cannot_be_read_change_no_answer() {
         fixture.rows("DELETE FROM posting_head WHERE hours = 24");
         fixture.rows(&format!("UPDATE posting_block SET block = {broken} WHERE hours = 1"));
         check(&mut random, "hours are broken");
-        fold_all(&mut feed);
+        feed.fold_all();
         assert!(heads(fixture, 24) > 0, "{}", fixture.name);
         check(&mut random, "made anew");
         fixture.rows("DELETE FROM posting_block WHERE hours = 24");
@@ -196,7 +173,7 @@ fn nothing_of_an_erased_person_stays_in_lists() {
             Record::Event(Event { user_id: Some(user.into()), post_id, url, ..event(EventType::PageView, at) })
         };
         feed.apply(vec![view("zoe", at), view("ann", at), view("ann", at + HOUR), view("ann", NOW - 2 * HOUR)]);
-        fold_all(&mut feed);
+        feed.fold_all();
         let hex = if fixture.name == "postgres" { "encode(block, 'hex')" } else { "lower(hex(block))" };
         let naming = |name: &str| {
             let name: String = name.bytes().map(|byte| format!("{byte:02x}")).collect();
@@ -214,8 +191,43 @@ fn nothing_of_an_erased_person_stays_in_lists() {
         assert_eq!((count("/home/zoe"), count("/home/ann")), (0, 3), "{}", fixture.name);
         let untouched = fixture.number("SELECT count(*) FROM posting_head WHERE blocks > 0");
         assert_eq!(untouched, 2, "{}: the other hours stay", fixture.name);
-        fold_all(&mut feed);
+        feed.fold_all();
         assert_eq!((naming("zoe"), naming("ann")), (0, 4), "{}", fixture.name);
         assert_eq!((count("/home/zoe"), count("/home/ann")), (0, 3), "{}", fixture.name);
     });
+}
+
+/// What comes in and is counted while an hour's rows are read, by another instance: its lists are of before, and not written.
+#[test]
+fn lists_of_rows_that_changed_while_they_were_read_are_not_kept() {
+    let Some(fixture) = Fixture::postgres() else { return };
+    let (mut past, mut feed, mut random) = (Named::default(), fixture.feed(), seeded());
+    let at = NOW - NOW % DAY - DAY + 5 * HOUR;
+    feed.apply((0..50).map(|n| past.event(at + n, &mut random)).collect());
+    feed.fold_all();
+    fixture.rows("DELETE FROM posting_head");
+    let mut other = ::postgres::Client::connect(&fixture.url, ::postgres::NoTls).expect("connects");
+    let mut holding = other.transaction().expect("begins");
+    let day = jiff::Timestamp::from_millisecond(at).expect("a time").strftime("events_%Y%m%d").to_string();
+    holding.batch_execute(&format!("LOCK TABLE {day} IN ACCESS EXCLUSIVE MODE")).expect("locks");
+    let waits =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%url FROM events%'";
+    std::thread::scope(|scope| {
+        let folding = scope.spawn(|| feed.writer.fold(NOW, &TimeZone::UTC).expect("folds"));
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while fixture.number(waits) == 0 {
+            assert!(std::time::Instant::now() < until, "its rows are read");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        // As a batch and a count of it leave them.
+        let late = "INSERT INTO events SELECT * FROM events LIMIT 1; \
+             UPDATE series SET count = count + 1 WHERE minutes = 60 AND event_type = 0";
+        holding.batch_execute(late).expect("comes in");
+        holding.commit().expect("ends");
+        folding.join().expect("folds");
+    });
+    assert_eq!(heads(&fixture, 1), 0, "what was read is not all there is");
+    // Another housekeeper does not wait for what this one was overtaken by.
+    fixture.feed().fold_all();
+    assert_eq!(heads(&fixture, 1), 1);
 }

@@ -8,7 +8,8 @@ use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use crate::ledgers::{DAY, Feed, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::living::{Pace, Past, live_through};
 
 const USERS: usize = 25;
 /// Two spans of 32 days are over by then, wherever they begin.
@@ -16,12 +17,19 @@ const BEGIN: i64 = NOW - 97 * DAY;
 
 /// When something happened, and whose it is while it is anybody's; and who was erased, up to when.
 #[derive(Default)]
-struct Past {
+struct Users {
     rows: Vec<(i64, Option<String>)>,
     erased: BTreeMap<String, i64>,
 }
 
-impl Past {
+impl Users {
+    fn users(&self, range: &Range<i64>) -> u64 {
+        let theirs = self.rows.iter().filter(|(at, _)| range.contains(at)).filter_map(|(_, whose)| whose.as_ref());
+        theirs.collect::<BTreeSet<&String>>().len() as u64
+    }
+}
+
+impl Past for Users {
     fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
         let user = format!("u{}", random.random_range(0..USERS));
         if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
@@ -40,25 +48,25 @@ impl Past {
         Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
     }
 
-    fn users(&self, range: &Range<i64>) -> u64 {
-        let theirs = self.rows.iter().filter(|(at, _)| range.contains(at)).filter_map(|(_, whose)| whose.as_ref());
-        theirs.collect::<BTreeSet<&String>>().len() as u64
+    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
+        let mut end = || {
+            let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
+            at - at.rem_euclid([32 * DAY, DAY, DAY, HOUR, 1][random.random_range(0..5)])
+        };
+        for _ in 0..4 {
+            let (one, other) = (end(), end());
+            let range = one.min(other)..one.max(other);
+            let read = fixture.ledger.users(range.start, range.end).expect("answers");
+            assert_eq!(read, Some(self.users(&range)), "{} {of} {range:?}", fixture.name);
+        }
+        let forgotten = "SELECT count(*) FROM user_number WHERE user_id NOT IN (SELECT user_id FROM user_hour)";
+        assert_eq!(
+            fixture.number(forgotten),
+            0,
+            "{} {of}: nobody has a number who is named nowhere else",
+            fixture.name
+        );
     }
-}
-
-fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str) {
-    let mut end = || {
-        let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
-        at - at.rem_euclid([32 * DAY, DAY, DAY, HOUR, 1][random.random_range(0..5)])
-    };
-    for _ in 0..4 {
-        let (one, other) = (end(), end());
-        let range = one.min(other)..one.max(other);
-        let read = fixture.ledger.users(range.start, range.end).expect("answers");
-        assert_eq!(read, Some(past.users(&range)), "{} {of} {range:?}", fixture.name);
-    }
-    let forgotten = "SELECT count(*) FROM user_number WHERE user_id NOT IN (SELECT user_id FROM user_hour)";
-    assert_eq!(fixture.number(forgotten), 0, "{} {of}: nobody has a number who is named nowhere else", fixture.name);
 }
 
 // claims: L23
@@ -66,32 +74,9 @@ fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str
 fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     let mut random = seeded();
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut now) = (Past::default(), fixture.feed(), BEGIN);
-        while now < NOW {
-            let span = [4 * HOUR, 40 * HOUR, 60 * HOUR][random.random_range(0..3)];
-            now = (now + random.random_range(0..span)).min(NOW);
-            feed.apply((0..random.random_range(1..5)).map(|_| past.event(now, &mut random)).collect());
-            let back = [HOUR, DAY, 50 * DAY][random.random_range(0..3)];
-            let before = (now - random.random_range(0..back)).max(BEGIN);
-            match random.random_range(0..10) {
-                0 | 1 => {
-                    feed.apply(vec![past.event(before, &mut random)]);
-                    check(fixture, &past, now, &mut random, "late");
-                }
-                2 => {
-                    let up_to = if random.random_range(0..4) == 0 { before } else { now };
-                    feed.apply(vec![past.erase(up_to, &mut random)]);
-                    check(fixture, &past, now, &mut random, "erased");
-                }
-                3..7 => {
-                    feed.writer.fold(now, &TimeZone::UTC).expect("folds");
-                    check(fixture, &past, now, &mut random, "folded");
-                }
-                _ => {}
-            }
-        }
-        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
-        check(fixture, &past, NOW, &mut random, "folded whole");
+        let spans = [4 * HOUR, 40 * HOUR, 60 * HOUR];
+        let pace = Pace { begin: BEGIN, spans, events: 1..5, late: 1, back: 50 * DAY };
+        live_through::<Users>(fixture, &pace, &mut random);
         for (hours, least) in [(1, 40), (24, 40), (32 * 24, 1)] {
             let kept = fixture.number(&format!("SELECT count(*) FROM user_set WHERE hours = {hours}"));
             assert!(kept >= least, "{}: {kept} sets of {hours} hours", fixture.name);
@@ -106,23 +91,22 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
 #[test]
 fn a_set_that_cannot_be_read_changes_no_answer() {
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
+        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
         let at = NOW - 3 * DAY;
         feed.apply((0..40).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
         let range = at - DAY..NOW;
-        let check = |past: &Past, of: &str| {
+        let check = |past: &Users, of: &str| {
             let users = fixture.ledger.users(range.start, range.end).expect("answers");
             assert_eq!(users, Some(past.users(&range)), "{} {of}", fixture.name);
         };
-        let fold = |feed: &mut Feed| while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {};
         let days = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 24");
-        fold(&mut feed);
+        feed.fold_all();
         check(&past, "whole");
         let broken = if fixture.name == "postgres" { "'broken'::bytea" } else { "x'00'" };
         fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 1"));
         fixture.rows("DELETE FROM user_set WHERE hours > 1");
         check(&past, "broken");
-        fold(&mut feed);
+        feed.fold_all();
         assert!(days() > 0, "{}", fixture.name);
         check(&past, "made anew");
         let up_to = at + 20 * HOUR;
@@ -131,7 +115,7 @@ fn a_set_that_cannot_be_read_changes_no_answer() {
         check(&past, "who is gone is not known");
         feed.apply((0..USERS).map(|_| past.erase(up_to, &mut random)).collect());
         check(&past, "erased behind it");
-        fold(&mut feed);
+        feed.fold_all();
         assert!(days() > 0, "{}", fixture.name);
         check(&past, "made anew once more");
     });
@@ -140,7 +124,7 @@ fn a_set_that_cannot_be_read_changes_no_answer() {
 #[test]
 fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
+        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
         let at = NOW - 2 * DAY;
         let bad = (at + 5 * HOUR).div_euclid(HOUR);
         feed.apply((0..10).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
@@ -165,7 +149,7 @@ fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
         fixture.rows(allow);
         // Another housekeeper does not wait for what this one could not do.
         let mut other = fixture.feed();
-        while other.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        other.fold_all();
         assert_eq!(hours(), 10, "{}", fixture.name);
         let range = at - DAY..NOW;
         let users = fixture.ledger.users(range.start, range.end).expect("answers");

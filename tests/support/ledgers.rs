@@ -11,6 +11,7 @@ use event_tracker::events::{Event, EventType, Record};
 use event_tracker::ports::{
     Batch, Ledger, LedgerWriter, Position, Ranked, RankingQuery, StoreError, Verdicts, Watermark,
 };
+use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
@@ -127,6 +128,11 @@ impl Feed {
 
     pub(crate) fn apply(&mut self, records: Vec<Record<'_>>) -> Verdicts {
         self.try_apply(records, &[]).expect("applies")
+    }
+
+    /// Whatever is due at `NOW`: a call does what it can in its time.
+    pub(crate) fn fold_all(&mut self) {
+        while self.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
     }
 }
 
