@@ -22,7 +22,9 @@ CREATE TABLE IF NOT EXISTS events (
     event_time   timestamptz NOT NULL,
     received_at  timestamptz NOT NULL
 ) PARTITION BY RANGE (event_time);
-CREATE INDEX IF NOT EXISTS events_event_time ON events USING brin (event_time) WITH (autosummarize = on);
+-- In finer ranges than usual: a range that is cut within an hour reads one of them too many on either side.
+CREATE INDEX IF NOT EXISTS events_event_time ON events
+    USING brin (event_time) WITH (autosummarize = on, pages_per_range = 32);
 
 CREATE TABLE IF NOT EXISTS post (
     post_id    text COLLATE "C" PRIMARY KEY,
@@ -246,8 +248,8 @@ CREATE TABLE IF NOT EXISTS user_day (
     PRIMARY KEY (at, event_type, user_id)
 );
 
--- Numbers that stand for users in sets; none is given twice. The last day (UTC) with an hour that has a set: whoever was not seen
--- since rows went has none any more.
+-- Numbers that stand for users in sets; none is given twice. The last day (UTC) with an hour that has a set or is in user_open:
+-- whoever was not seen since rows went has none any more.
 CREATE TABLE IF NOT EXISTS user_number (
     user_id text COLLATE "C" NOT NULL,
     number  int GENERATED ALWAYS AS IDENTITY,
@@ -256,7 +258,17 @@ CREATE TABLE IF NOT EXISTS user_number (
     PRIMARY KEY (user_id) INCLUDE (number)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02);
 
--- Users of so many hours (1, 24, 768) from `at` on, as a Roaring bitmap of their numbers: the union of a few says how many
+-- Users of hours that are not over, as far as housekeeping has seen them: with their numbers, and in user_day of each day that
+-- keeps their hour. Rows may be missing, and go with the hour's set.
+CREATE TABLE IF NOT EXISTS user_open (
+    user_id    text COLLATE "C" NOT NULL,
+    hour       bigint NOT NULL,
+    event_type smallint NOT NULL,
+    number     int NOT NULL,
+    PRIMARY KEY (user_id, hour, event_type) INCLUDE (number)
+);
+
+-- Users of so many hours (1, 24, 96, 384, 1536) from `at` on, as a Roaring bitmap of their numbers: the union of a few says how many
 -- distinct ones a range has. The row of 0 hours has the numbers of those who were erased. See src/ledger_fold/user_sets.rs.
 CREATE TABLE IF NOT EXISTS user_set (
     hours   bigint NOT NULL,

@@ -193,6 +193,10 @@ pub const FOLD_NAMES_MAX: i64 = 1_000;
 pub const FOLD_NAMES_MIN: i64 = 16;
 /// Users that one step adds to those of the day that is not over, or removes once it is.
 pub const OPEN_DAY_USERS_STEP: i64 = 2_000;
+/// Hours whose users are looked at as they come: the last of them begins at most an hour from now.
+pub const OPEN_HOURS_LOOKED_AT: i64 = 4;
+/// … so many new ones at once, in memory.
+pub const OPEN_USERS_READ_MAX: usize = 100_000;
 /// An hour that something came in for while it was counted is counted again at once, with batches that bring more of it kept
 /// waiting, if the first time took no longer than this.
 pub const COUNT_LOCKED_MS_MAX: u64 = 100;
@@ -219,6 +223,8 @@ pub const POSTING_BYTES_MAX: usize = 64 * 1_024 * 1_024;
 pub const POSTING_NAME_BYTES: usize = 100;
 /// Hours and days whose lists hold no more, and go in one call.
 pub const POSTINGS_CLEARED: usize = 200;
+/// A read of several statements says how much time is left when so much more is spent.
+pub const READ_TIME_STEP_MS: u64 = 20;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
 pub const LEADERS_DEPTH_MORE: usize = 10;
 /// It looks so many times deeper then: what a few more would not decide is even, or a part of days.

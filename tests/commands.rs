@@ -80,7 +80,7 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
         assert_eq!(code, 0, "{findings:#?}");
         expect(&findings, "ok", "journal", "a running server");
         expect(&findings, "ok", "port", "in use");
-        let version = if bench.database_url.is_some() { 7 } else { 6 };
+        let version = if bench.database_url.is_some() { 8 } else { 7 };
         expect(&findings, "ok", about, &format!("schema {version}"));
         bench.stop();
         let before = names(&bench.data_dir.join("journal"));

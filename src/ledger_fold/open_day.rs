@@ -4,6 +4,10 @@
 //! each type, and of type 0 all together, which is there as long as the day is kept so. An hour is counted only once its users
 //! are in `user_day`. So the users of the day are those, and whoever of its other hours (open, or with something that came
 //! late) is not among them.
+//!
+//! Hours that are not over would have to be told apart name by name. `user_open` has of them what a turn of housekeeping has
+//! seen: users who have a number, and are in `user_day` of the days that keep their hour. Who came since is looked up. It
+//! goes once the hour has a set; where a row is missing, nothing is wrong.
 
 use std::ops::Range;
 
@@ -12,6 +16,7 @@ use jiff::tz::TimeZone;
 
 use super::points::series_code;
 use crate::events::EventType;
+use crate::limits::{OPEN_HOURS_LOOKED_AT, OPEN_USERS_READ_MAX};
 
 /// Days that are kept so: where one begins and ends, in minutes.
 pub const OPEN_DAYS: &str = "SELECT at, at - minutes FROM series WHERE minutes < 0 AND event_type = 0";
@@ -52,7 +57,8 @@ pub fn rest_sql(day: &Range<i64>, kind: Option<EventType>, known: &[(i64, i64)])
     let sql = format!(
         "SELECT (SELECT CAST(coalesce(sum(count), 0) AS bigint) FROM rollup_hour \
                  WHERE dimension = 1 AND bucket >= {} AND bucket < {} {of_rollup}), \
-                (SELECT count(*) FROM (SELECT DISTINCT user_id FROM user_hour WHERE hour IN ({rest}) {of_users} ORDER BY user_id) AS u \
+                (SELECT count(*) FROM (SELECT DISTINCT user_id FROM user_hour AS h WHERE hour IN ({rest}) {of_users} AND {NOT_OPEN} \
+                                       ORDER BY user_id) AS u \
                  WHERE (SELECT 1 FROM user_day AS d \
                         WHERE d.at = {} AND d.event_type = {} AND d.user_id = u.user_id LIMIT 1) IS NULL)",
         hours.start,
@@ -63,11 +69,30 @@ pub fn rest_sql(day: &Range<i64>, kind: Option<EventType>, known: &[(i64, i64)])
     (sql, users.max(0).cast_unsigned())
 }
 
-/// Has the counted hours of a day counted again: none of their users is in `user_day` yet.
+/// Of a row `h` of `user_hour`: a condition.
+const NOT_OPEN: &str = "NOT EXISTS (SELECT 1 FROM user_open AS o \
+     WHERE o.user_id = h.user_id AND o.hour = h.hour AND o.event_type = h.event_type)";
+
+/// Hours whose users are looked at as they come, the newest first: of what is not folded, as what is folded is counted.
+pub fn open_hours(now_hour: i64, until_hour: i64) -> impl Iterator<Item = i64> {
+    // A client's clock may be ahead.
+    let last = now_hour + 1;
+    (until_hour.max(last - OPEN_HOURS_LOOKED_AT + 1)..=last).rev()
+}
+
+/// Types and users of an hour that `user_open` does not have, so many at most.
+pub fn new_users_sql(hour: i64) -> String {
+    format!(
+        "SELECT event_type, user_id FROM user_hour AS h WHERE hour = {hour} AND {NOT_OPEN} LIMIT {OPEN_USERS_READ_MAX}"
+    )
+}
+
+/// Has the counted hours of a day counted again, and the others looked at again: none of their users is in `user_day` yet.
 pub fn begin_sql(day: &Range<i64>) -> String {
     let (at, end) = (day.start, day.end);
     format!(
-        "INSERT INTO series (minutes, event_type, at, count, users) VALUES ({at} - {end}, 0, {at}, 0, 0); \
+        "DELETE FROM user_open; \
+         INSERT INTO series (minutes, event_type, at, count, users) VALUES ({at} - {end}, 0, {at}, 0, 0); \
          UPDATE series SET users = NULL, count = count + 1 \
            WHERE minutes = 60 AND event_type = 0 AND at >= {at} AND at < {end} AND users IS NOT NULL"
     )

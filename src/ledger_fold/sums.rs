@@ -2,7 +2,8 @@
 //!
 //! Hours are folded into days and spans up to a frontier; what lies behind it is read as hours. The day of the frontier
 //! holds its hours before it and, of the hour at it, the names that are folded already: an hour is folded in steps, in the
-//! order of dimension and name. A day that is folded into its span is in no sum before it is there whole.
+//! order of dimension and name. The span of the frontier of days holds its days before that; while one is being folded into it,
+//! it is in no sum.
 
 use std::ops::Range;
 
@@ -19,6 +20,8 @@ pub struct Folded {
     pub minutes_since: i64,
     /// Of the hour `until_hour`, dimensions before this one are folded too, and of it names up to `rollup_folded.hour_key`.
     pub hour_dimension: i64,
+    /// Some names of the day `until_day` are in its span.
+    pub is_day_begun: bool,
 }
 
 impl Folded {
@@ -85,6 +88,11 @@ fn split(hours: &Range<i64>, folded: Folded) -> Sums {
         return if end - first > DAY_HOURS / 2 { whole_day_without(first..end, folded, sums) } else { sums };
     }
     let begins = first_day * DAY_HOURS;
+    if first_day == end_day && end - first <= first - begins {
+        // Fewer than would have to be taken off the day.
+        sums.hours.extend((first..end).map(|hour| (hour, 1)));
+        return sums;
+    }
     let is_late = first - begins > DAY_HOURS / 2;
     if is_late && first_day < end_day {
         sums.hours.extend((first..begins + DAY_HOURS).map(|hour| (hour, 1)));
@@ -117,11 +125,18 @@ fn whole_day_without(hours: Range<i64>, folded: Folded, sums: Sums) -> Sums {
 }
 
 fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
-    let first = days.start.div_euclid(SPAN_DAYS) + i64::from(days.start.rem_euclid(SPAN_DAYS) != 0);
-    let end = days.end.min(folded.until_day).div_euclid(SPAN_DAYS);
+    let above = |day: i64| day.div_euclid(SPAN_DAYS) + i64::from(day.rem_euclid(SPAN_DAYS) != 0);
+    let first = above(days.start);
+    let (end, behind) = match days.end >= folded.until_day && !folded.is_day_begun {
+        true => (above(folded.until_day), folded.until_day),
+        false => {
+            let end = days.end.min(folded.until_day).div_euclid(SPAN_DAYS);
+            (end, end * SPAN_DAYS)
+        }
+    };
     let parts = if first < end {
         sums.spans = first..end;
-        vec![days.start..first * SPAN_DAYS, end * SPAN_DAYS..days.end]
+        vec![days.start..first * SPAN_DAYS, behind..days.end]
     } else {
         vec![days]
     };
@@ -141,10 +156,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// How often each hour counts, of names that are folded up to a frontier.
-    fn hours_of(sums: &Sums, until_hour: i64, is_begun: bool) -> BTreeMap<i64, i64> {
+    fn hours_of(sums: &Sums, until_hour: i64, until_day: i64, is_begun: bool) -> BTreeMap<i64, i64> {
         let mut hours: BTreeMap<i64, i64> = BTreeMap::new();
         let mut add = |range: Range<i64>, times: i64| range.for_each(|hour| *hours.entry(hour).or_default() += times);
-        add(sums.spans.start * SPAN_DAYS * 24..sums.spans.end * SPAN_DAYS * 24, 1);
+        add(sums.spans.start * SPAN_DAYS * 24..(sums.spans.end * SPAN_DAYS).min(until_day) * 24, 1);
         for days in &sums.days {
             add(days.start * 24..(days.end * 24).min(until_hour), 1);
         }
@@ -162,20 +177,23 @@ mod tests {
         #[test]
         fn every_hour_of_the_range_counts_once_and_no_other_does(
             start in 0..2_400i64, length in 1..2_400i64, until_hour in 0..5_000i64, behind in 0..70i64,
-            hour_dimension in 0..4i64,
+            hour_dimension in 0..4i64, is_day_begun in proptest::bool::ANY,
         ) {
             let until_day = (until_hour.div_euclid(24) - behind).max(0);
-            let folded = Folded { until_hour, until_day, minutes_since: 0, hour_dimension };
+            let folded = Folded { until_hour, until_day, minutes_since: 0, hour_dimension, is_day_begun };
             let sums = sums(&(start..start + length), folded, Dimension::Keyword);
             let expected: BTreeMap<i64, i64> = (start..start + length).map(|hour| (hour, 1)).collect();
             // Keywords are the second dimension: their hour is not begun, begun, or over.
             let is_begun = hour_dimension == 2;
             let until_hour = until_hour + i64::from(hour_dimension > 2);
-            assert_eq!(hours_of(&sums, until_hour, false), expected, "{sums:?}");
-            assert_eq!(hours_of(&sums, until_hour + i64::from(is_begun), is_begun), expected, "{sums:?}");
+            assert_eq!(hours_of(&sums, until_hour, until_day, false), expected, "{sums:?}");
+            let in_hour = until_hour + i64::from(is_begun);
+            assert_eq!(hours_of(&sums, in_hour, until_day, is_begun), expected, "{sums:?}");
+            if is_day_begun {
+                assert_eq!(hours_of(&sums, until_hour, until_day + 1, false), expected, "{sums:?}");
+            }
             assert!(sums.hours.len() <= 24, "{sums:?}");
             assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
-            assert!(sums.spans.end * SPAN_DAYS <= folded.until_day.max(0), "{sums:?}");
         }
     }
 }

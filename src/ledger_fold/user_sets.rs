@@ -1,4 +1,4 @@
-//! Distinct users of any range: sets of numbers that stand for users, by hour, by UTC day and by span of 32 UTC days.
+//! Distinct users of any range: sets of numbers that stand for users, by hour, and by 1, 4, 16 and 64 UTC days.
 //!
 //! The union of a few sets says what telling apart the rows of `user_hour` would: 83,000 of a million users are a set of
 //! 128 KiB. A set of an hour is made once the hour was counted, a longer one of the shorter ones. None is believed while
@@ -15,10 +15,10 @@ use std::time::Instant;
 use roaring::RoaringBitmap;
 
 use super::postponed::Postponed;
-use crate::limits::SPAN_DAYS;
 
-/// Hours of a set: those from which a longer one is made come right before it.
-const SET_LENGTHS: [i64; 3] = [1, 24, 24 * SPAN_DAYS];
+/// Hours of a set: those from which a longer one is made come right before it. Four to one, so that a year is three of each on
+/// either side at most: each may be 128 KiB to read.
+const SET_LENGTHS: [i64; 5] = [1, 24, 4 * 24, 16 * 24, 64 * 24];
 /// The length that the set of those who are gone stands under; it begins at 0.
 pub const GONE: i64 = 0;
 
@@ -243,12 +243,13 @@ pub fn parts_of(shorter: i64, (length, first): SetKey) -> String {
     format!("hours = {shorter} AND at >= {first} AND at < {}", first + length)
 }
 
-/// The number of each user of `users`, a `SELECT user_id`; through the key, one after the other in its order: numbers are not read
-/// as a whole, and neighbours lie together.
+/// The number of each user of `users`, a `SELECT user_id`, some more than once: of `user_open` where it is there, else through the
+/// key, one after the other in its order: numbers are not read as a whole, and neighbours lie together.
 pub fn numbers_sql(users: &str) -> String {
     format!(
-        "SELECT (SELECT CAST(number AS bigint) FROM user_number AS n WHERE n.user_id = u.user_id) \
-           FROM (SELECT DISTINCT user_id FROM ({users}) AS seen ORDER BY user_id) AS u"
+        "SELECT CAST(coalesce(o.number, (SELECT number FROM user_number AS n WHERE n.user_id = u.user_id)) AS bigint) \
+           FROM (SELECT DISTINCT user_id FROM ({users}) AS seen ORDER BY user_id) AS u \
+           LEFT JOIN user_open AS o ON o.user_id = u.user_id"
     )
 }
 

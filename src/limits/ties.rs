@@ -29,7 +29,7 @@ const _: () = assert!(EXACT_MINUTES + 60 <= ROLLUP_MINUTES_KEPT);
 const _: () = assert!(SEARCH_POSTS <= LIST_ROWS_MAX);
 const _: () = assert!(LIST_ROWS_MAX <= u8::MAX as usize, "a kept search counts its posts in a byte");
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
-const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX < READ_WAIT_MS - 100);
+const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX + READ_TIME_STEP_MS < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
@@ -40,6 +40,8 @@ const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MA
 const _: () = assert!(CACHE_POLL_MS_MAX < CACHE_LOCK_WAIT_MS && CACHE_LOCK_WAIT_MS < CACHE_DEADLINE_MS as u64);
 const _: () = assert!(CACHE_RENEW_MS * 2 < CACHE_LEASE_MS as u64, "a renewal may fail once");
 const _: () = assert!(CACHE_DEADLINE_MS as u64 <= READ_WAIT_MS);
-const _: () = assert!(CACHE_LOCK_WAIT_MS + POSTGRES_READ_STATEMENT_MS_MAX < CACHE_DEADLINE_MS as u64);
+const _: () =
+    assert!(CACHE_LOCK_WAIT_MS + POSTGRES_READ_STATEMENT_MS_MAX + READ_TIME_STEP_MS < CACHE_DEADLINE_MS as u64);
 // A look, and then a try at the lock for which no connection is free, before the ledger is asked without them.
-const _: () = assert!(3 * CACHE_CALL_MS_MAX <= CACHE_DEADLINE_MS as u64 - POSTGRES_READ_STATEMENT_MS_MAX);
+const _: () =
+    assert!(3 * CACHE_CALL_MS_MAX <= CACHE_DEADLINE_MS as u64 - POSTGRES_READ_STATEMENT_MS_MAX - READ_TIME_STEP_MS);

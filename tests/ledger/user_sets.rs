@@ -10,10 +10,11 @@ use rand::rngs::StdRng;
 
 use crate::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
 use crate::living::{Pace, Past, live_through};
+use crate::open_day::check_open;
 
 const USERS: usize = 25;
-/// Two spans of 32 days are over by then, wherever they begin.
-const BEGIN: i64 = NOW - 97 * DAY;
+/// One of 64 days is over by then, wherever they begin.
+const BEGIN: i64 = NOW - 129 * DAY;
 
 /// When something happened, and whose it is while it is anybody's; and who was erased, up to when.
 #[derive(Default)]
@@ -51,7 +52,7 @@ impl Past for Users {
     fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
         let mut end = || {
             let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
-            at - at.rem_euclid([32 * DAY, DAY, DAY, HOUR, 1][random.random_range(0..5)])
+            at - at.rem_euclid([64 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
         };
         for _ in 0..4 {
             let (one, other) = (end(), end());
@@ -66,6 +67,7 @@ impl Past for Users {
             "{} {of}: nobody has a number who is named nowhere else",
             fixture.name
         );
+        check_open(fixture, of);
     }
 }
 
@@ -74,10 +76,10 @@ impl Past for Users {
 fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     let mut random = seeded();
     each_ledger(|fixture| {
-        let spans = [4 * HOUR, 40 * HOUR, 60 * HOUR];
+        let spans = [4 * HOUR, 40 * HOUR, 100 * HOUR];
         let pace = Pace { begin: BEGIN, spans, events: 1..5, late: 1, back: 50 * DAY };
         live_through::<Users>(fixture, &pace, &mut random);
-        for (hours, least) in [(1, 40), (24, 40), (32 * 24, 1)] {
+        for (hours, least) in [(1, 40), (24, 40), (4 * 24, 10), (16 * 24, 4), (64 * 24, 1)] {
             let kept = fixture.number(&format!("SELECT count(*) FROM user_set WHERE hours = {hours}"));
             assert!(kept >= least, "{}: {kept} sets of {hours} hours", fixture.name);
         }

@@ -39,9 +39,10 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
+    let open = open_day::look_at_open(writer, now_ms, &has_time);
     let postings = postings::make(writer, &has_time);
     opened?;
-    Ok(folded? | hours? | days? | sets? | postings?)
+    Ok(folded? | hours? | days? | sets? | open? | postings?)
 }
 
 fn fold_all(writer: &mut PostgresWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
@@ -233,7 +234,6 @@ fn minutes_of(
     snapshot: &mut Transaction<'_>,
     during_ms: std::ops::Range<i64>,
 ) -> Result<Vec<CountedPoint>, postgres::Error> {
-    let minute = "floor(extract(epoch FROM event_time) / 60)::int8";
     let time = |ms: i64| Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
     let of_row =
         |row: &Row| (row.get::<_, i32>(0).into(), row.get::<_, i32>(1).into(), row.get(2), row.get(3), row.get(4));
@@ -241,7 +241,7 @@ fn minutes_of(
     for begin in during_ms.step_by(COUNTED_AT_ONCE_MS) {
         let during =
             format!("event_time >= '{}' AND event_time < '{}'", time(begin), time(begin + COUNTED_AT_ONCE_MS as i64));
-        points.extend(snapshot.query(minutes_sql(minute, &during).as_str(), &[])?.iter().map(of_row));
+        points.extend(snapshot.query(minutes_sql(rankings::MINUTE, &during).as_str(), &[])?.iter().map(of_row));
     }
     Ok(points)
 }

@@ -15,6 +15,7 @@ mod open_day;
 mod postings;
 mod rankings;
 mod read;
+mod reading;
 mod retire;
 mod schema;
 mod search;

@@ -9,10 +9,10 @@ use jiff::tz::TimeZone;
 use postgres::Transaction;
 
 use super::connect::{Failure, Session};
-use super::rankings;
 use super::writer::PostgresWriter;
-use crate::ledger_fold::{OPEN_DAYS, begin_sql, day_of};
-use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP};
+use super::{fold, rankings, user_sets};
+use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours};
+use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
 
 const LOCK: i64 = 0x65_76_74_72_5f_64_61_79;
 
@@ -33,6 +33,7 @@ pub(super) fn erase(session: &mut Session, users: &(dyn postgres::types::ToSql +
          UPDATE series AS s SET users = s.users - fewer.n FROM fewer \
          WHERE s.minutes < 0 AND s.at = fewer.at AND s.event_type = fewer.event_type";
     session.client.execute(forget, &[users])?;
+    session.client.execute("DELETE FROM user_open WHERE user_id = ANY ($1::text[])", &[users])?;
     let again = "UPDATE series AS s SET users = NULL, count = s.count + 1 \
          WHERE s.minutes = 60 AND s.event_type = 0 AND s.users IS NOT NULL \
            AND s.at >= (SELECT min(at) FROM series WHERE minutes < 0) \
@@ -131,8 +132,13 @@ fn add_some(
     hour: i64,
     after: (i16, String),
 ) -> Result<Option<(i16, String)>, Failure> {
+    with_some_users(transaction, hour, after, &add_sql(day))
+}
+
+/// Named statements of WITH: users of `chosen`, each with a type, into a day.
+fn add_sql(day: &Range<i64>) -> String {
     let (at, minutes) = (day.start, day.start - day.end);
-    let add = format!(
+    format!(
         "added AS (INSERT INTO user_day (at, event_type, user_id) \
                  SELECT {at}, kind, user_id FROM (SELECT event_type AS kind, user_id FROM chosen \
                    UNION SELECT 0::int2, user_id FROM chosen) AS both_kinds ORDER BY 2, 3 \
@@ -140,8 +146,58 @@ fn add_some(
            counted AS (INSERT INTO series (minutes, event_type, at, count, users) \
                  SELECT {minutes}, event_type, {at}, 0, count(*) FROM added GROUP BY event_type ORDER BY 2 \
                  ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = series.users + excluded.users)"
+    )
+}
+
+/// Looks at the users of hours that are not over, as far as the time goes; true where something is left.
+pub(super) fn look_at_open(
+    writer: &mut PostgresWriter,
+    now_ms: i64,
+    has_time: &dyn Fn() -> bool,
+) -> Result<bool, Failure> {
+    let now_hour = now_ms.div_euclid(HOUR_MS);
+    let until_hour = writer.step(|session| Ok(rankings::folded(&mut fold::reading(session)?)?.until_hour))?;
+    for hour in open_hours(now_hour, until_hour) {
+        // Read beside batches and erasures: what is gone by then is left out.
+        let new = writer.step(move |session| {
+            let rows = session.client.query(new_users_sql(hour).as_str(), &[])?;
+            Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(i16, String)>>())
+        })?;
+        for some in new.chunks(OPEN_DAY_USERS_STEP as usize) {
+            if !has_time() {
+                return Ok(true);
+            }
+            let some = some.to_vec();
+            writer.step(move |session| open_some(session, hour, &some))?;
+        }
+        if new.len() >= OPEN_USERS_READ_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Users of an hour, each with a type: a number, the days that keep the hour, `user_open`.
+fn open_some(session: &mut Session, hour: i64, some: &[(i16, String)]) -> Result<(), Failure> {
+    let (kinds, users): (Vec<i16>, Vec<&str>) = some.iter().map(|(kind, user)| (*kind, user.as_str())).unzip();
+    let mut transaction = session.client.transaction()?;
+    lock(&mut transaction)?;
+    let chosen = format!(
+        "WITH chosen AS MATERIALIZED (SELECT h.event_type, h.user_id \
+                 FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
+                   ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\")"
     );
-    with_some_users(transaction, hour, after, &add)
+    for day in of_hour(&mut transaction, hour)? {
+        transaction.execute(&format!("{chosen}, {} SELECT", add_sql(&day)), &[&kinds, &users])?;
+    }
+    transaction.execute(&format!("{chosen}, {} SELECT", user_sets::number_sql(hour)), &[&kinds, &users])?;
+    let open = format!(
+        "{chosen} INSERT INTO user_open (user_id, hour, event_type, number) \
+           SELECT user_id, {hour}, event_type, number FROM chosen JOIN user_number USING (user_id) ORDER BY 1, 3 \
+         ON CONFLICT DO NOTHING"
+    );
+    transaction.execute(&open, &[&kinds, &users])?;
+    Ok(transaction.commit()?)
 }
 
 /// Does something, named statements of WITH, to `chosen`: the next users of an hour behind a type and user, each with a type.

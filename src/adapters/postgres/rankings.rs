@@ -5,14 +5,14 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
-use std::time::Instant;
 
 use jiff::Timestamp;
 use postgres::error::SqlState;
-use postgres::types::ToSql;
-use postgres::{IsolationLevel, Row, Statement, ToStatement, Transaction};
+use postgres::types::Type;
+use postgres::{Row, Statement, Transaction};
 
 use super::connect::{Failure, Session};
+use super::reading::{Reading, Typed};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
@@ -20,40 +20,12 @@ use crate::ledger_fold::{
     known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
     rest_sql, rollup_sql, runs, with_gone,
 };
-use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX, POSTGRES_READ_STATEMENT_MS_MAX};
+use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
 
 const MINUTE_MS: i64 = 60_000;
-
-/// One snapshot, all of whose statements share the time of one.
-pub(super) struct Reading<'s> {
-    transaction: Transaction<'s>,
-    begun: Instant,
-    /// So far; not counted where a writer reads, which has more time.
-    statements: Option<u32>,
-}
-
-impl<'s> Reading<'s> {
-    fn begin(session: &'s mut Session) -> Result<Reading<'s>, postgres::Error> {
-        let begun = Instant::now();
-        let builder = session.client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
-        Ok(Reading { transaction: builder.read_only(true).start()?, begun, statements: Some(0) })
-    }
-
-    pub(super) fn query<S: ?Sized + ToStatement>(
-        &mut self,
-        sql: &S,
-        values: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, postgres::Error> {
-        if self.statements.is_some_and(|before| before > 0) {
-            let spent = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let left = POSTGRES_READ_STATEMENT_MS_MAX.saturating_sub(spent).max(1);
-            self.transaction.batch_execute(&format!("SET LOCAL statement_timeout = {left}"))?;
-        }
-        self.statements = self.statements.map(|before| before + 1);
-        self.transaction.query(sql, values)
-    }
-}
+/// The minute of a row of `events`. `extract` answers a `numeric`, which takes five times as long to divide.
+pub(super) const MINUTE: &str = "floor(date_part('epoch', event_time) / 60)::int8";
 
 /// `None` where the server gave up on it.
 fn in_time<T>(result: Result<T, postgres::Error>) -> Result<Option<T>, Failure> {
@@ -77,7 +49,7 @@ pub(super) fn ranking(
 
 fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked, postgres::Error> {
     let mut reading = Reading::begin(session)?;
-    let folded = folded(&mut reading.transaction)?;
+    let folded = folded(reading.transaction())?;
     let minutes_since = folded.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
     let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
     let raw = raw_counts(&mut reading, &query.parts, &cover)?;
@@ -100,7 +72,7 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> R
 /// A range has hours, and no more than `few` events in them.
 fn has_few(reading: &mut Reading<'_>, cover: &Cover, folded: Folded, few: i64) -> Result<bool, postgres::Error> {
     let Some(sql) = events_sql(cover, folded) else { return Ok(false) };
-    Ok(reading.query(sql.as_str(), &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= few))
+    Ok(reading.query(&sql, &[])?.first().is_some_and(|row| row.get::<_, i64>(0) <= few))
 }
 
 /// The first names, read from lists in order; `None` where all names have to be read.
@@ -112,15 +84,15 @@ fn lead(
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let Some(led) = led_by(terms) else { return Ok(None) };
-    let open = match open {
-        Some(open) => {
-            let sql = format!("SELECT key, CAST(count AS double precision) FROM ({open}) AS open");
-            reading.query(sql.as_str(), &[])?
+    let mut names: (Vec<String>, Vec<f64>) = Default::default();
+    if let Some(open) = open {
+        // One row: thousands of them take longer to send than to find. Of no names there is no array.
+        let sql = format!("SELECT array_agg(key), array_agg(CAST(count AS double precision)) FROM ({open}) AS open");
+        for row in reading.query(&sql, &[])? {
+            names = row.get::<_, Option<_>>(0).zip(row.get(1)).unwrap_or_default();
         }
-        None => Vec::new(),
-    };
-    let open = open.iter().map(|row| (row.get(0), row.get(1)));
-    let known = besides(raw.0.iter().zip(&raw.1), open);
+    }
+    let known = besides(raw.0.iter().zip(&raw.1), names.0.into_iter().zip(names.1));
     let ends = vec![false; led.lists.len()];
     leaders(&mut Lists { reading, led, found: HashMap::new(), ends, sums: [None, None] }, &known, page)
 }
@@ -151,10 +123,18 @@ impl Counts for Lists<'_, '_> {
         }
         let [days, spans] = &columns;
         let rows = i64::try_from(depth).unwrap_or(i64::MAX);
-        let values: [&(dyn ToSql + Sync); 7] = [&days.0, &days.1, &days.2, &spans.0, &spans.1, &spans.2, &rows];
+        let values: [Typed<'_>; 7] = [
+            (&days.0, Type::INT4_ARRAY),
+            (&days.1, Type::INT2_ARRAY),
+            (&days.2, Type::INT8_ARRAY),
+            (&spans.0, Type::INT4_ARRAY),
+            (&spans.1, Type::INT2_ARRAY),
+            (&spans.2, Type::INT8_ARRAY),
+            (&rows, Type::INT8),
+        ];
         let mut heads = Heads::default();
         self.found.clear();
-        for row in self.reading.query(HEADS.as_str(), &values)? {
+        for row in self.reading.query(&HEADS, &values)? {
             let number = row.get::<_, i32>(0) as usize;
             let list = &self.led.lists[number];
             // Of no names there is no array.
@@ -226,10 +206,10 @@ impl Lists<'_, '_> {
                     "SELECT CAST({sum} AS double precision) FROM unnest($1::text[]) WITH ORDINALITY AS names(key, number) \
                      ORDER BY number"
                 );
-                place.insert(self.reading.transaction.prepare(&sql)?).clone()
+                place.insert(self.reading.transaction().prepare(&sql)?).clone()
             }
         };
-        Ok(self.reading.query(&statement, &[&names])?.iter().map(|row| row.get(0)).collect())
+        Ok(self.reading.query_prepared(&statement, &[&names])?.iter().map(|row| row.get(0)).collect())
     }
 }
 
@@ -276,7 +256,12 @@ impl Missing {
             of("rollup_day")
         );
         let keys: Vec<&str> = self.names.iter().map(|name| names[*name].as_str()).collect();
-        let values: [&(dyn ToSql + Sync); 4] = [&keys, &self.are_spans, &self.dimensions, &self.buckets];
+        let values: [Typed<'_>; 4] = [
+            (&keys, Type::TEXT_ARRAY),
+            (&self.are_spans, Type::BOOL_ARRAY),
+            (&self.dimensions, Type::INT2_ARRAY),
+            (&self.buckets, Type::INT8_ARRAY),
+        ];
         Ok(reading.query(&sql, &values)?.iter().map(|row| row.get(0)).collect())
     }
 }
@@ -315,7 +300,14 @@ fn rank_all(
     );
     let (sum, name) = query.after.as_ref().map(|(sum, name)| (*sum, name.as_str())).unzip();
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let rows = reading.query(sql.as_str(), &[&names, &counts, &sum, &name, &limit])?;
+    let values: [Typed<'_>; 5] = [
+        (&names, Type::TEXT_ARRAY),
+        (&counts, Type::INT8_ARRAY),
+        (&sum, Type::INT8),
+        (&name, Type::TEXT),
+        (&limit, Type::INT8),
+    ];
+    let rows = reading.query(&sql, &values)?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -336,7 +328,7 @@ fn lead_top(
     few: i64,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let mut reading = Reading::begin(session)?;
-    let folded = folded(&mut reading.transaction)?;
+    let folded = folded(reading.transaction())?;
     if let Some(hours) = hours_of_hot(query, now_ms)
         && has_few(&mut reading, &Cover { hours: Some(hours), ..Cover::default() }, folded, few)?
     {
@@ -349,10 +341,10 @@ fn lead_top(
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &mut Transaction<'_>) -> Result<Folded, postgres::Error> {
-    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension::int8 FROM rollup_folded";
+    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension::int8, day_dimension > 0 FROM rollup_folded";
     let row = transaction.query_one(sql, &[])?;
     let (until_hour, until_day, minutes_since, hour_dimension) = (row.get(0), row.get(1), row.get(2), row.get(3));
-    Ok(Folded { until_hour, until_day, minutes_since, hour_dimension })
+    Ok(Folded { until_hour, until_day, minutes_since, hour_dimension, is_day_begun: row.get(4) })
 }
 
 /// What raw rows add, by name.
@@ -387,7 +379,7 @@ pub(super) fn series(session: &mut Session, query: &SeriesQuery) -> Result<Optio
 /// Points that were counted before, and what is left, run by run.
 fn read_series(session: &mut Session, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
     let mut reading = Reading::begin(session)?;
-    let rows = reading.query(points_sql(query).as_str(), &[])?;
+    let rows = reading.query(&points_sql(query), &[])?;
     let rows = rows
         .iter()
         .map(|row| (row.get::<_, i32>(0).into(), row.get::<_, i32>(1).into(), row.get(2), row.get(3), row.get(4)));
@@ -415,10 +407,10 @@ fn read_open_days(
         let is_it =
             |number: &usize| query.edges_ms[*number..*number + 2] == [day.start * MINUTE_MS, day.end * MINUTE_MS];
         let Some(place) = missing.iter().position(is_it) else { continue };
-        let known = reading.query(known_sql(&day, query.event_type).as_str(), &[])?;
+        let known = reading.query(&known_sql(&day, query.event_type), &[])?;
         let known: Vec<(i64, i64)> = known.iter().map(|row| (row.get::<_, i32>(0).into(), row.get(1))).collect();
         let (sql, users) = rest_sql(&day, query.event_type, &known);
-        for row in reading.query(sql.as_str(), &[])? {
+        for row in reading.query(&sql, &[])? {
             points[missing[place]] = SeriesPoint { count: number(&row, 0), users: users + number(&row, 1) };
         }
         missing.remove(place);
@@ -432,7 +424,7 @@ pub(super) fn count_points(
     query: &SeriesQuery,
 ) -> Result<Vec<SeriesPoint>, postgres::Error> {
     let transaction = transaction.transaction()?;
-    count_in(&mut Reading { transaction, begun: Instant::now(), statements: None }, query)
+    count_in(&mut Reading::within(transaction), query)
 }
 
 fn count_in(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, postgres::Error> {
@@ -447,13 +439,13 @@ fn minutes(reading: &mut Reading<'_>, query: &SeriesQuery) -> Result<Vec<SeriesP
     let (Some(first), Some(end)) = (query.edges_ms.first(), query.edges_ms.last()) else { return Ok(Vec::new()) };
     let mut points = vec![SeriesPoint::default(); query.edges_ms.len() - 1];
     let sql = format!(
-        "SELECT floor(extract(epoch FROM event_time) / 60)::int8, count(*), count(DISTINCT user_id) FROM events \
+        "SELECT {MINUTE}, count(*), count(DISTINCT user_id COLLATE \"C\") FROM events \
          WHERE {}{} GROUP BY 1",
         during("event_time", &(*first..*end)),
         query.event_type.map_or(String::new(), |kind| format!(" AND event_type = '{}'", kind.name())),
     );
     let first = first.div_euclid(MINUTE_MS);
-    for row in reading.query(sql.as_str(), &[])? {
+    for row in reading.query(&sql, &[])? {
         let point = usize::try_from(row.get::<_, i64>(0) - first).ok().and_then(|at| points.get_mut(at));
         if let Some(point) = point {
             *point = SeriesPoint { count: number(&row, 1), users: number(&row, 2) };
@@ -493,7 +485,7 @@ fn whole_hours(
          FROM unnest($1::int8[], $2::int8[]) WITH ORDINALITY AS p(first, behind, number) ORDER BY p.number",
         kind.of_rollup, kind.of_users
     );
-    let rows = reading.query(&sql, &[&firsts, &ends])?;
+    let rows = reading.query(&sql, &[(&firsts, Type::INT8_ARRAY), (&ends, Type::INT8_ARRAY)])?;
     Ok(rows.iter().map(|row| SeriesPoint { count: number(row, 0), users: number(row, 1) }).collect())
 }
 

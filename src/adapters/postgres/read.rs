@@ -288,8 +288,9 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
     let user_minutes = sketches(
         &mut transaction,
         &format!(
-            "SELECT DISTINCT floor(extract(epoch FROM event_time) / 60)::int8, user_id FROM events \
-             WHERE event_time >= {TIME} ($1::int8 + 1) * 60000 AND user_id IS NOT NULL"
+            "SELECT DISTINCT {}, user_id FROM events \
+             WHERE event_time >= {TIME} ($1::int8 + 1) * 60000 AND user_id IS NOT NULL",
+            rankings::MINUTE
         ),
         minute,
     )?;

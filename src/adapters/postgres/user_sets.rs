@@ -9,7 +9,7 @@ use postgres::{GenericClient, Transaction};
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
-use super::rankings::Reading;
+use super::reading::Reading;
 use super::writer::PostgresWriter;
 use super::{fold, open_day};
 use crate::ledger_fold::{
@@ -46,16 +46,20 @@ impl SetMaker for PostgresWriter {
 fn number_some(session: &mut Session, hour: i64, after: (i16, String)) -> Result<Option<(i16, String)>, Failure> {
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
+    let last = open_day::with_some_users(&mut transaction, hour, after, &number_sql(hour))?;
+    transaction.commit()?;
+    Ok(last)
+}
+
+/// Named statements of WITH: numbers for users of `chosen`, who were seen in an hour.
+pub(super) fn number_sql(hour: i64) -> String {
     let day = hour.div_euclid(24);
-    let number = format!(
+    format!(
         "numbered AS (INSERT INTO user_number (user_id, day) SELECT DISTINCT user_id, {day} FROM chosen \
                  WHERE (SELECT 1 FROM user_number AS n WHERE n.user_id = chosen.user_id) IS NULL ORDER BY user_id), \
            seen AS (UPDATE user_number SET day = {day} WHERE day < {day} AND user_id = ANY \
                  (ARRAY(SELECT user_id FROM chosen)))"
-    );
-    let last = open_day::with_some_users(&mut transaction, hour, after, &number)?;
-    transaction.commit()?;
-    Ok(last)
+    )
 }
 
 /// Of each hour that does not have to be counted.
@@ -78,6 +82,7 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
         return Ok(false);
     }
     write(&mut transaction, (1, hour), &set_of(numbers))?;
+    transaction.execute("DELETE FROM user_open WHERE hour = $1", &[&hour])?;
     transaction.commit()?;
     Ok(true)
 }
@@ -132,6 +137,7 @@ pub(super) fn retire(session: &mut Session, since_hour: i64) -> Result<(), Failu
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
     transaction.execute("DELETE FROM user_set WHERE hours > 0 AND at < $1", &[&since_hour])?;
+    transaction.execute("DELETE FROM user_open WHERE hour < $1", &[&since_hour])?;
     let day = since_hour.div_euclid(24) as i32;
     let sql = "DELETE FROM user_number WHERE ctid = ANY (ARRAY(SELECT ctid FROM user_number WHERE day < $1 LIMIT $2))";
     transaction.execute(sql, &[&day, &MAINTAIN_ROWS_MAX])?;
@@ -154,7 +160,12 @@ pub(super) fn count(
         }
     }
     if let Some(rest) = rest_of(&rest) {
-        reading.query(&numbers_sql(&rest), &[])?.iter().for_each(|row| union.add_user(row.get(0)));
+        // One row: thousands of them take longer to send than to find.
+        let sql = format!("SELECT array_agg(number) FROM ({}) AS numbers (number)", numbers_sql(&rest));
+        for row in reading.query(&sql, &[])? {
+            let numbers: Vec<Option<i64>> = row.get::<_, Option<_>>(0).unwrap_or_default();
+            numbers.into_iter().for_each(|number| union.add_user(number));
+        }
     }
     Ok(Some(union.count()))
 }

@@ -34,9 +34,10 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
+    let open = open_day::look_at_open(writer, now_ms, &has_time);
     let postings = postings::make(writer, &has_time);
     opened?;
-    Ok(folded? | hours? | days? | sets? | postings?)
+    Ok(folded? | hours? | days? | sets? | open? | postings?)
 }
 
 fn fold_all(writer: &mut SqliteWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {

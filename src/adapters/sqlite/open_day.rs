@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, Result, Row, Transaction, TransactionBehavior, params};
 
-use super::rankings;
 use super::writer::SqliteWriter;
-use crate::ledger_fold::{OPEN_DAYS, begin_sql, day_of};
-use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP};
+use super::{rankings, user_sets};
+use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours};
+use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
 
 /// Behind the hours of those that `gone`, a condition, names: what is left of those has to be counted again.
 pub(super) fn erase(transaction: &Transaction<'_>, gone: &str) -> Result<()> {
@@ -17,6 +17,7 @@ pub(super) fn erase(transaction: &Transaction<'_>, gone: &str) -> Result<()> {
         "UPDATE series SET users = users - (SELECT count(*) FROM user_day AS d \
              WHERE d.at = series.at AND d.event_type = series.event_type AND {gone}) WHERE minutes < 0; \
          DELETE FROM user_day WHERE {gone}; \
+         DELETE FROM user_open WHERE {gone}; \
          UPDATE series SET users = NULL, count = count + 1 \
            WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
              AND at >= (SELECT min(at) FROM series WHERE minutes < 0) \
@@ -124,9 +125,14 @@ pub(super) fn some_users(
 /// The next ones behind a type and user; the last of them where there may be more.
 fn add_some(transaction: &Transaction<'_>, day: &Range<i64>, hour: i64, after: OfHour) -> Result<Option<OfHour>> {
     let (some, last) = some_users(transaction, hour, after)?;
+    add(transaction, day, &some)?;
+    Ok(last)
+}
+
+fn add(transaction: &Transaction<'_>, day: &Range<i64>, some: &[OfHour]) -> Result<()> {
     let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO user_day VALUES (?1, ?2, ?3)")?;
     let mut added = [0i64; 6];
-    for (kind, user) in &some {
+    for (kind, user) in some {
         for kind in [0, *kind] {
             added[kind as usize % 6] += add.execute(params![day.start, kind, user])? as i64;
         }
@@ -138,5 +144,53 @@ fn add_some(transaction: &Transaction<'_>, day: &Range<i64>, hour: i64, after: O
     for (kind, users) in added.into_iter().enumerate().filter(|(_, users)| *users > 0) {
         count.execute(params![day.start - day.end, kind as i64, day.start, users])?;
     }
-    Ok(last)
+    Ok(())
+}
+
+/// Looks at the users of hours that are not over, as far as the time goes; true where something is left.
+pub(super) fn look_at_open(writer: &mut SqliteWriter, now_ms: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    let until_hour = writer.look(|connection| Ok(rankings::folded(&connection.transaction()?)?.until_hour))?;
+    for hour in open_hours(now_ms.div_euclid(HOUR_MS), until_hour) {
+        // Read beside batches: what an erasure takes by then is left out.
+        let new: Vec<OfHour> = writer.look(|connection| {
+            connection.prepare(&new_users_sql(hour))?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })?;
+        for some in new.chunks(OPEN_DAY_USERS_STEP as usize) {
+            if !has_time() {
+                return Ok(true);
+            }
+            writer.step(|connection| open_some(connection, hour, some))?;
+        }
+        if new.len() >= OPEN_USERS_READ_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Users of an hour, each with a type: a number, the days that keep the hour, `user_open`.
+fn open_some(connection: &mut Connection, hour: i64, some: &[OfHour]) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut left = Vec::with_capacity(some.len());
+    let mut is_there =
+        transaction.prepare_cached("SELECT 1 FROM user_hour WHERE hour = ?1 AND event_type = ?2 AND user_id = ?3")?;
+    for (kind, user) in some {
+        if is_there.exists(params![hour, kind, user])? {
+            left.push((*kind, user.clone()));
+        }
+    }
+    drop(is_there);
+    for day in of_hour(&transaction, hour * 60)? {
+        add(&transaction, &day, &left)?;
+    }
+    user_sets::number(&transaction, hour, &left)?;
+    let mut open = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO user_open (user_id, hour, event_type, number) \
+         SELECT user_id, ?2, ?3, number FROM user_number WHERE user_id = ?1",
+    )?;
+    for (kind, user) in &left {
+        open.execute(params![user, hour, kind])?;
+    }
+    drop(open);
+    transaction.commit()
 }

@@ -145,11 +145,12 @@ pub(super) fn top(
 
 /// How far hours are folded.
 pub(super) fn folded(transaction: &Transaction<'_>) -> Result<Folded> {
-    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension FROM rollup_folded";
+    let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension, day_dimension > 0 FROM rollup_folded";
     let mut statement = transaction.prepare_cached(sql)?;
     let of_row = |row: &Row<'_>| {
         let (until_hour, until_day, minutes_since) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok(Folded { until_hour, until_day, minutes_since, hour_dimension: row.get(3)? })
+        let (hour_dimension, is_day_begun) = (row.get(3)?, row.get(4)?);
+        Ok(Folded { until_hour, until_day, minutes_since, hour_dimension, is_day_begun })
     };
     statement.query_row([], of_row)
 }

@@ -217,6 +217,14 @@ CREATE TABLE IF NOT EXISTS user_number (
     day     INTEGER NOT NULL
 );
 
+CREATE TABLE IF NOT EXISTS user_open (
+    user_id    TEXT NOT NULL,
+    hour       INTEGER NOT NULL,
+    event_type INTEGER NOT NULL,
+    number     INTEGER NOT NULL,
+    PRIMARY KEY (user_id, hour, event_type)
+) WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS user_set (
     hours   INTEGER NOT NULL,
     at      INTEGER NOT NULL,

@@ -48,6 +48,7 @@ impl SetMaker for SqliteWriter {
                 return Ok(false);
             }
             write(&transaction, (1, hour), &set_of(numbers))?;
+            transaction.execute("DELETE FROM user_open WHERE hour = ?1", [hour])?;
             transaction.commit()?;
             Ok(true)
         })
@@ -79,14 +80,20 @@ impl SetMaker for SqliteWriter {
 /// Gives the next users of an hour behind one numbers; the last of them where there may be more.
 fn number_some(transaction: &Transaction<'_>, hour: i64, after: OfHour) -> Result<Option<OfHour>> {
     let (some, last) = some_users(transaction, hour, after)?;
+    number(transaction, hour, &some)?;
+    Ok(last)
+}
+
+/// Gives users who were seen in an hour numbers.
+pub(super) fn number(transaction: &Transaction<'_>, hour: i64, some: &[OfHour]) -> Result<()> {
     let mut number = transaction.prepare_cached(
         "INSERT INTO user_number (user_id, day) VALUES (?1, ?2) ON CONFLICT (user_id) DO UPDATE SET day = excluded.day \
          WHERE day < excluded.day",
     )?;
-    for (_, user) in &some {
+    for (_, user) in some {
         number.execute(params![user, hour.div_euclid(24)])?;
     }
-    Ok(last)
+    Ok(())
 }
 
 /// Of each hour that does not have to be counted.
@@ -126,6 +133,7 @@ pub(super) fn erase(transaction: &Transaction<'_>, gone: &str, cut_hour: i64) ->
 pub(super) fn retire(writer: &mut SqliteWriter, since_hour: i64) -> Result<()> {
     let sql = "DELETE FROM user_set WHERE hours > 0 AND at < ?1";
     writer.step(|connection| connection.execute(sql, [since_hour]))?;
+    writer.step(|connection| connection.execute("DELETE FROM user_open WHERE hour < ?1", [since_hour]))?;
     delete_in_steps(writer, "user_number", "number", "day < ?1", since_hour.div_euclid(24)).map(|_| ())
 }
 
