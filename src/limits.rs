@@ -236,7 +236,7 @@ pub const LEADERS_NAMES_MAX: usize = 2_000;
 /// A name that is in the heads of all lists but so many is looked up in these alone, others by ranges of buckets.
 pub const LEADERS_MISSING_MAX: usize = 12;
 /// Names that are looked up together at first, at least; then twice as many each time.
-pub const LEADERS_STEP: usize = 32;
+pub const LEADERS_STEP: usize = 16;
 /// A ranking of a range whose rollups hold no more events than this for each row that is wanted reads all its names: of so few the
 /// highest are found no sooner by the lists of its days.
 pub const RANK_ALL_EVENTS_A_ROW: i64 = 2_000;

@@ -1,6 +1,6 @@
 //! Times of every statistics query on a ledger that is there already: for `perf/scale`, which makes and fills one.
 //! Environment: SCALE_LEDGER (a `postgres://` URL or a file of SQLite), SCALE_NOW (milliseconds: the end of its events);
-//! SCALE_PLANS has each query run once: PostgreSQL gets its name into the log, before the plans; those of SQLite are printed.
+//! SCALE_ONLY: queries whose name has this in it. SCALE_PLANS has each query run once: PostgreSQL gets its name into the log, before the plans; those of SQLite are printed.
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -67,6 +67,9 @@ fn announce(what: &str, place: &str) {
 
 /// The median and the longest of some runs, and the first, which may read from the disk.
 fn time<T>(what: &str, mut run: impl FnMut() -> Result<T, StoreError>, said: impl Fn(&T) -> String) {
+    if std::env::var("SCALE_ONLY").is_ok_and(|only| !what.contains(&only)) {
+        return;
+    }
     if std::env::var_os("SCALE_PLANS").is_some() {
         return show_plans(what, || drop(run()));
     }

@@ -37,6 +37,10 @@ fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<S
         .map(|(table, Range { start, end })| (table, format!("bucket >= {start} AND bucket < {end}"), 1))
         .chain(of_hours)
         .chain(begun)
+        .chain(
+            days_off(sums)
+                .map(|Range { start, end }| ("rollup_day", format!("bucket >= {start} AND bucket < {end}"), -1)),
+        )
         .map(|(table, condition, times)| {
             let factor = weight * times;
             format!(
@@ -50,6 +54,10 @@ fn rollup_ranges(sums: &Sums) -> impl Iterator<Item = (&'static str, &Range<i64>
     let spans = std::iter::once(("rollup_span", &sums.spans));
     let days = sums.days.iter().map(|range| ("rollup_day", range));
     spans.chain(days).chain([("rollup_hour", &sums.open)]).filter(|(_, range)| !range.is_empty())
+}
+
+fn days_off(sums: &Sums) -> Option<&Range<i64>> {
+    Some(&sums.days_off).filter(|days| !days.is_empty())
 }
 
 /// An expression: what one name, written as `key` says, sums up to, each term times its weight. Hours that are not folded
@@ -72,7 +80,9 @@ pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
             )
         }));
         let ranges = rollup_ranges(sums).filter(|(table, _)| *table != "rollup_hour" || with_open && !few);
-        all.extend(ranges.map(|(table, Range { start, end })| {
+        let ranges = ranges.map(|(table, range)| (table, range, *weight));
+        let days_off = days_off(sums).map(|range| ("rollup_day", range, -weight));
+        all.extend(ranges.chain(days_off).map(|(table, Range { start, end }, weight)| {
             format!(
                 "{weight:?} * coalesce((SELECT sum(count) FROM {table} \
                  WHERE dimension = {code} AND key = {key} AND bucket >= {start} AND bucket < {end}), 0)"

@@ -39,6 +39,8 @@ pub struct Sums {
     pub spans: Range<i64>,
     /// At most three ranges.
     pub days: Vec<Range<i64>>,
+    /// Days of the first span that are taken off: at most half of it.
+    pub days_off: Range<i64>,
     /// Hours that are folded, with 1 where they add and -1 where they are taken off: a day is there as well then. At most
     /// 24 of them, on at most two days.
     pub hours: Vec<(i64, i64)>,
@@ -64,7 +66,8 @@ pub fn minutes_gone_sql(oldest: i64, now: i64) -> String {
 /// Splits `hours`, for one dimension.
 pub fn sums(hours: &Range<i64>, folded: Folded, dimension: Dimension) -> Sums {
     let (folded, is_begun) = folded.of(dimension);
-    let mut sums = split(hours, folded);
+    // A part of a span is no more than the span, but for likes, of which more may be taken back than are given.
+    let mut sums = split(hours, folded, dimension != Dimension::PostLikes);
     let day = folded.until_hour.div_euclid(DAY_HOURS);
     if is_begun && sums.days.iter().any(|days| days.contains(&day)) {
         sums.begun = Some(folded.until_hour);
@@ -72,7 +75,7 @@ pub fn sums(hours: &Range<i64>, folded: Folded, dimension: Dimension) -> Sums {
     sums
 }
 
-fn split(hours: &Range<i64>, folded: Folded) -> Sums {
+fn split(hours: &Range<i64>, folded: Folded, may_take_off: bool) -> Sums {
     let mut sums = Sums { open: hours.start.max(folded.until_hour)..hours.end, ..Sums::default() };
     if sums.open.is_empty() {
         sums.open = 0..0;
@@ -111,7 +114,7 @@ fn split(hours: &Range<i64>, folded: Folded) -> Sums {
     } else {
         sums.hours.extend(tail.map(|hour| (hour, 1)));
     }
-    add_days(&mut sums, first_day..end_day, folded);
+    add_days(&mut sums, first_day..end_day, folded, may_take_off);
     sums
 }
 
@@ -124,9 +127,8 @@ fn whole_day_without(hours: Range<i64>, folded: Folded, sums: Sums) -> Sums {
     Sums { days: std::iter::once(day..day + 1).collect(), hours: others.map(|hour| (hour, -1)).collect(), ..sums }
 }
 
-fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
+fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded, may_take_off: bool) {
     let above = |day: i64| day.div_euclid(SPAN_DAYS) + i64::from(day.rem_euclid(SPAN_DAYS) != 0);
-    let first = above(days.start);
     let (end, behind) = match days.end >= folded.until_day && !folded.is_day_begun {
         true => (above(folded.until_day), folded.until_day),
         false => {
@@ -134,7 +136,13 @@ fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
             (end, end * SPAN_DAYS)
         }
     };
-    let parts = if first < end {
+    let (first, begun) = (above(days.start), days.start.div_euclid(SPAN_DAYS));
+    let (left_out, kept) = (days.start - begun * SPAN_DAYS, behind.min(first * SPAN_DAYS) - days.start);
+    let parts = if may_take_off && begun < end && 0 < left_out && left_out <= kept {
+        sums.spans = begun..end;
+        sums.days_off = begun * SPAN_DAYS..days.start;
+        vec![behind..days.end]
+    } else if first < end {
         sums.spans = first..end;
         vec![days.start..first * SPAN_DAYS, behind..days.end]
     } else {
@@ -165,6 +173,7 @@ mod tests {
         }
         sums.hours.iter().for_each(|(hour, times)| add(*hour..hour + 1, *times));
         add(sums.open.clone(), 1);
+        add(sums.days_off.start * 24..sums.days_off.end * 24, -1);
         if let Some(hour) = sums.begun.filter(|_| is_begun) {
             add(hour..hour + 1, -1);
         }
@@ -193,6 +202,11 @@ mod tests {
                 assert_eq!(hours_of(&sums, until_hour, until_day + 1, false), expected, "{sums:?}");
             }
             assert!(sums.hours.len() <= 24, "{sums:?}");
+            assert!(sums.days_off.end - sums.days_off.start <= SPAN_DAYS / 2, "{sums:?}");
+            let of_likes = super::sums(&(start..start + length), folded, Dimension::PostLikes);
+            assert!(of_likes.days_off.is_empty());
+            let until_hour_of_likes = folded.of(Dimension::PostLikes).0.until_hour;
+            assert_eq!(hours_of(&of_likes, until_hour_of_likes, until_day, false), expected, "{of_likes:?}");
             assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
         }
     }

@@ -193,7 +193,8 @@ impl Lists<'_, '_> {
     /// Sums of names, with what lists have or without.
     fn name_sums(&mut self, names: &[&str], is_whole: bool) -> Result<Vec<f64>, postgres::Error> {
         let terms = if is_whole { &self.led.terms } else { &self.led.without_lists };
-        let is_nothing = |term: &Terms| term.sums.hours.is_empty() && term.sums.begun.is_none();
+        let is_nothing =
+            |Terms { sums, .. }: &Terms| sums.hours.is_empty() && sums.days_off.is_empty() && sums.begun.is_none();
         if names.is_empty() || !is_whole && terms.iter().all(is_nothing) {
             return Ok(Vec::new());
         }
@@ -342,7 +343,7 @@ fn lead_top(
 /// How far hours are folded.
 pub(super) fn folded(transaction: &mut Transaction<'_>) -> Result<Folded, postgres::Error> {
     let sql = "SELECT until_hour, until_day, minutes_since, hour_dimension::int8, day_dimension > 0 FROM rollup_folded";
-    let row = transaction.query_one(sql, &[])?;
+    let row = transaction.query_typed_one(sql, &[])?;
     let (until_hour, until_day, minutes_since, hour_dimension) = (row.get(0), row.get(1), row.get(2), row.get(3));
     Ok(Folded { until_hour, until_day, minutes_since, hour_dimension, is_day_begun: row.get(4) })
 }
