@@ -60,6 +60,22 @@ fn days_off(sums: &Sums) -> Option<&Range<i64>> {
     Some(&sums.days_off).filter(|days| !days.is_empty())
 }
 
+/// `SELECT` how much less than nothing a name may have of likes on some days, each times its weight; `None` where there are no days.
+pub fn taken_back_sql(days: &[(i64, f64)]) -> Option<String> {
+    let lowest = |(day, weight): &(i64, f64)| {
+        format!(
+            "SELECT {weight:?} * (SELECT count FROM rollup_day WHERE dimension = {} AND dimension BETWEEN 2 AND 8 \
+               AND bucket = {day} ORDER BY count LIMIT 1) AS lowest",
+            Dimension::PostLikes as u8
+        )
+    };
+    let all: Vec<String> = days.iter().map(lowest).collect();
+    let all = all.join(" UNION ALL ");
+    (!days.is_empty()).then(|| {
+        format!("SELECT CAST(-coalesce(sum(lowest), 0) AS double precision) FROM ({all}) AS days WHERE lowest < 0")
+    })
+}
+
 /// An expression: what one name, written as `key` says, sums up to, each term times its weight. Hours that are not folded
 /// are in it where `with_open` says so.
 pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
@@ -121,12 +137,18 @@ pub fn open_sql(terms: &[Terms], parts: &[(Dimension, i64)], cover: &Cover) -> O
             of_dimension.extend(sums.hours.iter().map(|(hour, times)| (*hour, *times as f64 * weight)));
         }
     }
-    let of_hours = hours.iter().filter(|(_, hours)| !hours.is_empty()).map(|(code, hours)| {
-        format!(
+    let of_hours = hours.iter().filter(|(_, hours)| !hours.is_empty()).map(|(code, hours)| match hours.as_slice() {
+        // Nothing to add up.
+        [(hour, weight)] => {
+            format!(
+                "SELECT key, count * {weight:?} AS count FROM rollup_hour WHERE dimension = {code} AND bucket = {hour}"
+            )
+        }
+        _ => format!(
             "SELECT key, sum(count * column2) AS count FROM (VALUES {}) AS hours CROSS JOIN rollup_hour \
              WHERE dimension = {code} AND bucket = column1 GROUP BY key",
             values(hours)
-        )
+        ),
     });
     let likes = terms.iter().filter(|term| term.dimension == Dimension::PostLikes);
     let of_begun = likes.filter_map(|Terms { dimension, weight, sums }| {

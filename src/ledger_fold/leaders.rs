@@ -36,28 +36,58 @@ pub struct Terms {
     pub sums: Sums,
 }
 
+/// What a name was seen with in lists.
+#[derive(Clone, Debug)]
+struct Seen {
+    /// What its counts, each times its weight, are above the lowest read of their list, taken together.
+    beyond: f64,
+    /// Its counts in lists that count: number of the list, count.
+    found: Vec<(usize, i64)>,
+}
+
+/// A name whose sum is wanted, with its counts in lists that count, as far as they were read: number of the list, count.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'h> {
+    pub name: &'h str,
+    pub found: &'h [(usize, i64)],
+}
+
 /// The highest names of some lists.
 #[derive(Clone, Debug, Default)]
 pub struct Heads {
-    /// With what their counts, each times its weight, are above the lowest read of their list, taken together.
-    pub names: HashMap<String, f64>,
+    names: HashMap<String, Seen>,
     /// The sum of the lowest counts read, each times its weight, of lists that hold more; none below 0.
     pub bound: f64,
 }
 
 impl Heads {
     /// Adds the `depth` highest names of a list, fewer where it has no more: in any order, counts not weighed yet.
-    pub fn add(&mut self, weight: f64, depth: usize, head: &[(impl AsRef<str>, i64)]) {
+    pub fn add(&mut self, number: usize, list: &List, depth: usize, head: &[(impl AsRef<str>, i64)]) {
         let counts = head.iter().map(|(_, count)| *count);
         let lowest = counts.min().filter(|_| head.len() == depth).unwrap_or(0).max(0);
-        self.bound += lowest as f64 * weight;
+        self.bound += lowest as f64 * list.weight;
         for (name, count) in head {
-            let beyond = (count - lowest) as f64 * weight;
-            match self.names.get_mut(name.as_ref()) {
-                Some(sum) => *sum += beyond,
-                None => drop(self.names.insert(name.as_ref().to_owned(), beyond)),
+            let name = name.as_ref();
+            let beyond = (count - lowest) as f64 * list.weight;
+            let found = (list.counted > 0.0).then_some((number, *count));
+            match self.names.get_mut(name) {
+                Some(seen) => {
+                    seen.beyond += beyond;
+                    seen.found.extend(found);
+                }
+                None => {
+                    let seen = Seen { beyond, found: found.into_iter().collect() };
+                    self.names.insert(name.to_owned(), seen);
+                }
             }
         }
+    }
+}
+
+impl Heads {
+    /// A name may have so much more than what lists have of it.
+    pub fn loosen(&mut self, more: f64) {
+        self.bound += more;
     }
 }
 
@@ -90,8 +120,8 @@ pub trait Counts {
     /// The `depth` highest names of each list.
     fn heads(&mut self, depth: usize) -> Result<Heads, Self::Error>;
 
-    /// What each name sums up to in the lists' part of the range, in the order of `names`.
-    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, Self::Error>;
+    /// What each name sums up to in the lists' part of the range, in the order of `wanted`.
+    fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>, Self::Error>;
 }
 
 /// The lists of some terms, whose ranges of time share nothing. Counts that may be below zero are bound by no list of a
@@ -118,6 +148,9 @@ fn lists(terms: &[Terms]) -> Vec<List> {
 #[derive(Clone, Debug)]
 pub struct Led {
     pub lists: Vec<List>,
+    /// Days that are taken off, of counts that may be below zero, each with its weight: a name has more without them than with
+    /// them where it has less than nothing there.
+    pub taken_off: Vec<(i64, f64)>,
     /// The sum, without what [`besides`] knows.
     pub terms: Vec<Terms>,
     /// … and without what lists have.
@@ -135,16 +168,18 @@ pub fn led_by(terms: &[Terms]) -> Option<Led> {
         term.sums.spans = 0..0;
         term.sums.days.clear();
     }
-    (!lists.is_empty()).then_some(Led { lists, terms, without_lists })
+    let likes = terms.iter().filter(|term| term.dimension == Dimension::PostLikes);
+    let taken_off = likes.flat_map(|term| term.sums.days_off.clone().map(|day| (day, term.weight))).collect();
+    (!lists.is_empty()).then_some(Led { lists, taken_off, terms, without_lists })
 }
 
-/// What names have besides the lists: by raw rows, and by what is open.
+/// What names have besides the lists, added up: by raw rows, and by what is open.
 pub fn besides<'a>(
-    raw: impl Iterator<Item = (&'a String, &'a i64)>,
-    open: impl Iterator<Item = (String, f64)>,
-) -> HashMap<String, f64> {
-    let mut known: HashMap<String, f64> = HashMap::new();
-    for (name, count) in raw.map(|(name, count)| (name.clone(), *count as f64)).chain(open) {
+    raw: impl ExactSizeIterator<Item = (&'a str, f64)>,
+    open: impl ExactSizeIterator<Item = (&'a str, f64)>,
+) -> HashMap<&'a str, f64> {
+    let mut known: HashMap<&str, f64> = HashMap::with_capacity(raw.len() + open.len());
+    for (name, count) in raw.chain(open) {
         *known.entry(name).or_default() += count;
     }
     known
@@ -154,7 +189,7 @@ pub fn besides<'a>(
 /// nothing but reading all of them would tell.
 pub fn leaders<C: Counts, S: BuildHasher>(
     counts: &mut C,
-    known: &HashMap<String, f64, S>,
+    known: &HashMap<&str, f64, S>,
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, C::Error> {
     let Page { after, before, limit } = page;
@@ -167,12 +202,13 @@ pub fn leaders<C: Counts, S: BuildHasher>(
     loop {
         let Heads { names, bound } = counts.heads(depth)?;
         // No name can have more than what it was seen with and the bound together: the most promising first.
-        let mut most: HashMap<String, f64> = known.iter().map(|(name, has)| (name.clone(), *has)).collect();
-        for (name, beyond) in names {
-            *most.entry(name).or_default() += beyond;
-        }
-        most.retain(|name, _| !scores.contains_key(name));
-        let mut most: Vec<(String, f64)> = most.into_iter().collect();
+        let mut most: Vec<(Wanted<'_>, f64)> = Vec::with_capacity(names.len() + known.len());
+        most.extend(names.iter().map(|(name, Seen { beyond, found })| {
+            (Wanted { name, found }, beyond + known.get(name.as_str()).copied().unwrap_or_default())
+        }));
+        let unseen = known.iter().filter(|(name, _)| !names.contains_key(**name));
+        most.extend(unseen.map(|(name, has)| (Wanted { name, found: &[] }, *has)));
+        most.retain(|(wanted, _)| !scores.contains_key(wanted.name));
         most.sort_unstable_by(|one, other| one.1.total_cmp(&other.1));
         // Twice as many each time: where counts are so even that many have to be looked up, they are few steps.
         let mut step = (wanted + wanted / 4).max(LEADERS_STEP);
@@ -187,7 +223,7 @@ pub fn leaders<C: Counts, S: BuildHasher>(
             let open = most.len() - most.partition_point(|(_, beyond)| beyond + bound < lowest);
             let next = most.split_off(most.len() - open.min(step).min(LEADERS_NAMES_MAX + 1 - scores.len()));
             step *= 2;
-            look_up(counts, next.into_iter().map(|(name, _)| name).collect(), known, &mut scores)?;
+            look_up(counts, next.into_iter().map(|(wanted, _)| wanted).collect(), known, &mut scores)?;
             // As it is, somebody unseen might have as much. To look up more may change that; to look deeper mostly takes less.
             let is_bound = bound > 0.0 && lowest_wanted(&scores, after, limit).is_none_or(|lowest| lowest <= bound);
             if is_bound && depth < LEADERS_DEPTH_MAX {
@@ -207,15 +243,14 @@ pub fn leaders<C: Counts, S: BuildHasher>(
 
 fn look_up<C: Counts, S: BuildHasher>(
     counts: &mut C,
-    mut names: Vec<String>,
-    known: &HashMap<String, f64, S>,
+    mut wanted: Vec<Wanted<'_>>,
+    known: &HashMap<&str, f64, S>,
     scores: &mut HashMap<String, f64>,
 ) -> Result<(), C::Error> {
-    names.sort_unstable();
-    let sums = counts.sums(&names)?;
-    for (name, sum) in names.into_iter().zip(sums) {
-        let score = sum + known.get(&name).copied().unwrap_or_default();
-        scores.insert(name, score);
+    wanted.sort_unstable_by_key(|wanted| wanted.name);
+    let sums = counts.sums(&wanted)?;
+    for (Wanted { name, .. }, sum) in wanted.into_iter().zip(sums) {
+        scores.insert(name.to_owned(), sum + known.get(name).copied().unwrap_or_default());
     }
     Ok(())
 }
@@ -240,6 +275,8 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use std::convert::Infallible;
 
+    const LIST: List = List { is_span: false, dimension: Dimension::Keyword, bucket: 0, weight: 1.0, counted: 1.0 };
+
     /// Lists of names with counts.
     struct Plain(Vec<HashMap<String, i64>>);
 
@@ -253,13 +290,14 @@ mod tests {
                 rows.sort_by(|a, b| b.1.cmp(a.1));
                 rows.truncate(depth);
                 let head: Vec<_> = rows.into_iter().map(|(name, count)| (name, *count)).collect();
-                heads.add(1.0, depth, &head);
+                heads.add(0, &LIST, depth, &head);
             }
             Ok(heads)
         }
 
-        fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, Infallible> {
-            Ok(names.iter().map(|name| self.0.iter().filter_map(|list| list.get(name)).sum::<i64>() as f64).collect())
+        fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>, Infallible> {
+            let sum = |of: &Wanted<'_>| self.0.iter().filter_map(|list| list.get(of.name)).sum::<i64>() as f64;
+            Ok(wanted.iter().map(sum).collect())
         }
     }
 
@@ -278,8 +316,9 @@ mod tests {
                 (0..some).map(row).collect()
             };
             let mut plain = Plain(vec![list(0), list(0), list(-3), list(1)]);
-            let known: HashMap<String, f64> = list(-2).into_iter().map(|(name, n)| (name, n as f64)).collect();
-            let mut all: HashMap<String, f64> = known.clone();
+            let besides = list(-2);
+            let known: HashMap<&str, f64> = besides.iter().map(|(name, n)| (name.as_str(), *n as f64)).collect();
+            let mut all: HashMap<String, f64> = known.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect();
             for (name, count) in plain.0.iter().flatten() {
                 *all.entry(name.clone()).or_default() += *count as f64;
             }
@@ -309,7 +348,7 @@ mod tests {
             fn heads(&mut self, _: usize) -> Result<Heads, Infallible> {
                 panic!("nothing is read")
             }
-            fn sums(&mut self, _: &[String]) -> Result<Vec<f64>, Infallible> {
+            fn sums(&mut self, _: &[Wanted<'_>]) -> Result<Vec<f64>, Infallible> {
                 panic!("nothing is read")
             }
         }

@@ -66,8 +66,7 @@ pub fn minutes_gone_sql(oldest: i64, now: i64) -> String {
 /// Splits `hours`, for one dimension.
 pub fn sums(hours: &Range<i64>, folded: Folded, dimension: Dimension) -> Sums {
     let (folded, is_begun) = folded.of(dimension);
-    // A part of a span is no more than the span, but for likes, of which more may be taken back than are given.
-    let mut sums = split(hours, folded, dimension != Dimension::PostLikes);
+    let mut sums = split(hours, folded);
     let day = folded.until_hour.div_euclid(DAY_HOURS);
     if is_begun && sums.days.iter().any(|days| days.contains(&day)) {
         sums.begun = Some(folded.until_hour);
@@ -75,7 +74,7 @@ pub fn sums(hours: &Range<i64>, folded: Folded, dimension: Dimension) -> Sums {
     sums
 }
 
-fn split(hours: &Range<i64>, folded: Folded, may_take_off: bool) -> Sums {
+fn split(hours: &Range<i64>, folded: Folded) -> Sums {
     let mut sums = Sums { open: hours.start.max(folded.until_hour)..hours.end, ..Sums::default() };
     if sums.open.is_empty() {
         sums.open = 0..0;
@@ -114,7 +113,7 @@ fn split(hours: &Range<i64>, folded: Folded, may_take_off: bool) -> Sums {
     } else {
         sums.hours.extend(tail.map(|hour| (hour, 1)));
     }
-    add_days(&mut sums, first_day..end_day, folded, may_take_off);
+    add_days(&mut sums, first_day..end_day, folded);
     sums
 }
 
@@ -127,7 +126,7 @@ fn whole_day_without(hours: Range<i64>, folded: Folded, sums: Sums) -> Sums {
     Sums { days: std::iter::once(day..day + 1).collect(), hours: others.map(|hour| (hour, -1)).collect(), ..sums }
 }
 
-fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded, may_take_off: bool) {
+fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
     let above = |day: i64| day.div_euclid(SPAN_DAYS) + i64::from(day.rem_euclid(SPAN_DAYS) != 0);
     let (end, behind) = match days.end >= folded.until_day && !folded.is_day_begun {
         true => (above(folded.until_day), folded.until_day),
@@ -138,7 +137,7 @@ fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded, may_take_off: boo
     };
     let (first, begun) = (above(days.start), days.start.div_euclid(SPAN_DAYS));
     let (left_out, kept) = (days.start - begun * SPAN_DAYS, behind.min(first * SPAN_DAYS) - days.start);
-    let parts = if may_take_off && begun < end && 0 < left_out && left_out <= kept {
+    let parts = if begun < end && 0 < left_out && left_out <= kept {
         sums.spans = begun..end;
         sums.days_off = begun * SPAN_DAYS..days.start;
         vec![behind..days.end]
@@ -203,10 +202,6 @@ mod tests {
             }
             assert!(sums.hours.len() <= 24, "{sums:?}");
             assert!(sums.days_off.end - sums.days_off.start <= SPAN_DAYS / 2, "{sums:?}");
-            let of_likes = super::sums(&(start..start + length), folded, Dimension::PostLikes);
-            assert!(of_likes.days_off.is_empty());
-            let until_hour_of_likes = folded.of(Dimension::PostLikes).0.until_hour;
-            assert_eq!(hours_of(&of_likes, until_hour_of_likes, until_day, false), expected, "{of_likes:?}");
             assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
         }
     }

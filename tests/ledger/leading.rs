@@ -83,6 +83,40 @@ fn many_names_are_ranked_alike_by_their_first_buckets_and_by_adding_up_all() {
     });
 }
 
+// claims: L13
+#[test]
+fn who_has_more_likes_without_the_days_that_are_taken_off_a_span_is_found() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let span = (NOW / DAY / 32 - 1) * 32;
+        let at = |day: i64| (span + day) * DAY + HOUR;
+        let likes = |kind, users: i32, post: &str, day| -> Vec<Record<'static>> {
+            (0..users).map(|user| like(kind, &format!("u{user}"), post, at(day))).collect()
+        };
+        // Nothing in the span taken together, and the most in its days but the first two.
+        for (kind, day) in [(EventType::Like, -10), (EventType::Unlike, 1), (EventType::Like, 5)] {
+            feed.apply(likes(kind, 5, "back and forth", day));
+        }
+        feed.apply(likes(EventType::Like, 4, "liked", 6));
+        feed.apply((0..30).flat_map(|n| likes(EventType::Like, 1, &format!("p{n}"), 7)).collect());
+        // So that the span is over.
+        feed.apply(likes(EventType::Like, 1, "p0", (NOW - DAY) / DAY - span));
+        feed.fold_all();
+        let mut query = RankingQuery {
+            parts: vec![(Dimension::PostLikes, 1)],
+            from_ms: at(2) - HOUR,
+            to_ms: at(32) - HOUR,
+            after: None,
+            before: 0,
+            limit: 1,
+        };
+        for to_ms in [query.to_ms, NOW] {
+            query.to_ms = to_ms;
+            assert_eq!(fixture.ranking(&query), [("back and forth".to_owned(), 5)], "{}", fixture.name);
+        }
+    });
+}
+
 // claims: L24
 #[test]
 fn what_is_left_of_a_deleted_post_by_rounding_is_in_no_hot_list() {

@@ -2,7 +2,6 @@
 //!
 //! A statement that the server gave up on is no failure of the store: more was asked for than a read may take.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::LazyLock;
 
@@ -16,9 +15,9 @@ use super::reading::{Reading, Typed};
 use super::{deltas, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, hours_of_hot,
-    known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
-    rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql,
+    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
+    raw_sql, rest_sql, rollup_sql, runs, taken_back_sql, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -84,26 +83,30 @@ fn lead(
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let Some(led) = led_by(terms) else { return Ok(None) };
-    let mut names: (Vec<String>, Vec<f64>) = Default::default();
-    if let Some(open) = open {
-        // One row: thousands of them take longer to send than to find. Of no names there is no array.
-        let sql = format!("SELECT array_agg(key), array_agg(CAST(count AS double precision)) FROM ({open}) AS open");
-        for row in reading.query(&sql, &[])? {
-            names = row.get::<_, Option<_>>(0).zip(row.get(1)).unwrap_or_default();
+    let open = match open {
+        // One row: thousands of them take longer to send than to find.
+        Some(open) => {
+            let sql =
+                format!("SELECT array_agg(key), array_agg(CAST(count AS double precision)) FROM ({open}) AS open");
+            reading.query(&sql, &[])?
         }
-    }
-    let known = besides(raw.0.iter().zip(&raw.1), names.0.into_iter().zip(names.1));
+        None => Vec::new(),
+    };
+    // Of no names there is no array.
+    let open = open.first().and_then(|row| row.get::<_, Option<Vec<&str>>>(0).zip(row.get::<_, Option<Vec<f64>>>(1)));
+    let (names, counts) = open.unwrap_or_default();
+    let raw = raw.0.iter().zip(&raw.1).map(|(name, count)| (name.as_str(), *count as f64));
+    let known = besides(raw, names.into_iter().zip(counts));
     let ends = vec![false; led.lists.len()];
-    leaders(&mut Lists { reading, led, found: HashMap::new(), ends, sums: [None, None] }, &known, page)
+    leaders(&mut Lists { reading, led, ends, taken_back: None, sums: [None, None] }, &known, page)
 }
 
 struct Lists<'r, 's> {
     reading: &'r mut Reading<'s>,
     led: Led,
-    /// What was read of lists that count, by name: number of the list, count.
-    found: HashMap<String, Vec<(usize, i64)>>,
     /// Lists that were read to their end.
     ends: Vec<bool>,
+    taken_back: Option<f64>,
     /// The statements of sums, once there were some: they are long, and may run several times.
     sums: [Option<Statement>; 2],
 }
@@ -133,7 +136,6 @@ impl Counts for Lists<'_, '_> {
             (&rows, Type::INT8),
         ];
         let mut heads = Heads::default();
-        self.found.clear();
         for row in self.reading.query(&HEADS, &values)? {
             let number = row.get::<_, i32>(0) as usize;
             let list = &self.led.lists[number];
@@ -141,26 +143,20 @@ impl Counts for Lists<'_, '_> {
             let names: Vec<&str> = row.get::<_, Option<_>>(1).unwrap_or_default();
             let counts: Vec<i64> = row.get::<_, Option<_>>(2).unwrap_or_default();
             let head: Vec<_> = names.into_iter().zip(counts).collect();
-            heads.add(list.weight, depth, &head);
+            heads.add(number, list, depth, &head);
             if head.len() < depth {
                 self.ends[number] = true;
             }
-            for (name, count) in head.into_iter().filter(|_| list.counted > 0.0) {
-                match self.found.get_mut(name) {
-                    Some(counts) => counts.push((number, count)),
-                    None => drop(self.found.insert(name.to_owned(), vec![(number, count)])),
-                }
-            }
         }
+        heads.loosen(self.taken_back()?);
         Ok(heads)
     }
 
     /// Names that most lists were read down to are looked up in the others alone.
-    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>, postgres::Error> {
-        let mut sums = vec![0.0; names.len()];
+    fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>, postgres::Error> {
+        let mut sums = vec![0.0; wanted.len()];
         let (mut missing, mut known, mut unknown) = (Missing::default(), Vec::new(), Vec::new());
-        for (at, name) in names.iter().enumerate() {
-            let found = self.found.get(name).map_or(&[][..], Vec::as_slice);
+        for (at, Wanted { found, .. }) in wanted.iter().enumerate() {
             sums[at] = found.iter().map(|(number, count)| *count as f64 * self.led.lists[*number].counted).sum();
             // Where a list was read to its end, who is not in it has nothing there.
             let mut is_settled = self.ends.clone();
@@ -176,11 +172,11 @@ impl Counts for Lists<'_, '_> {
                 known.push(at);
             }
         }
-        for (row, (at, weight)) in missing.look_up(self.reading, names)?.into_iter().zip(missing.whose()) {
+        for (row, (at, weight)) in missing.look_up(self.reading, wanted)?.into_iter().zip(missing.whose()) {
             sums[at] += row as f64 * weight;
         }
         for (some, is_whole) in [(&known, false), (&unknown, true)] {
-            let some_names: Vec<&str> = some.iter().map(|at| names[*at].as_str()).collect();
+            let some_names: Vec<&str> = some.iter().map(|at| wanted[*at].name).collect();
             for (at, sum) in some.iter().zip(self.name_sums(&some_names, is_whole)?) {
                 sums[*at] += sum;
             }
@@ -190,6 +186,18 @@ impl Counts for Lists<'_, '_> {
 }
 
 impl Lists<'_, '_> {
+    /// Read once: it is of no depth.
+    fn taken_back(&mut self) -> Result<f64, postgres::Error> {
+        if self.taken_back.is_none() {
+            let rows = match taken_back_sql(&self.led.taken_off) {
+                Some(sql) => self.reading.query(&sql, &[])?,
+                None => Vec::new(),
+            };
+            self.taken_back = Some(rows.first().map_or(0.0, |row| row.get(0)));
+        }
+        Ok(self.taken_back.unwrap_or_default())
+    }
+
     /// Sums of names, with what lists have or without.
     fn name_sums(&mut self, names: &[&str], is_whole: bool) -> Result<Vec<f64>, postgres::Error> {
         let terms = if is_whole { &self.led.terms } else { &self.led.without_lists };
@@ -239,7 +247,7 @@ impl Missing {
     }
 
     /// One after the other by the key.
-    fn look_up(&self, reading: &mut Reading<'_>, names: &[String]) -> Result<Vec<i64>, postgres::Error> {
+    fn look_up(&self, reading: &mut Reading<'_>, wanted: &[Wanted<'_>]) -> Result<Vec<i64>, postgres::Error> {
         if self.names.is_empty() {
             return Ok(Vec::new());
         }
@@ -256,7 +264,7 @@ impl Missing {
             of("rollup_span"),
             of("rollup_day")
         );
-        let keys: Vec<&str> = self.names.iter().map(|name| names[*name].as_str()).collect();
+        let keys: Vec<&str> = self.names.iter().map(|name| wanted[*name].name).collect();
         let values: [Typed<'_>; 4] = [
             (&keys, Type::TEXT_ARRAY),
             (&self.are_spans, Type::BOOL_ARRAY),

@@ -8,9 +8,9 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, besides, cover, events_sql, hours_of_hot,
+    Counts, Cover, Folded, Heads, Led, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql, hours_of_hot,
     known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
-    rest_sql, rollup_sql, runs, with_gone,
+    rest_sql, rollup_sql, runs, taken_back_sql, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -53,7 +53,7 @@ fn lead(
     raw: &[(String, i64)],
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>> {
-    let Some(Led { lists, terms, .. }) = led_by(terms) else { return Ok(None) };
+    let Some(led) = led_by(terms) else { return Ok(None) };
     let open = match open {
         Some(open) => {
             let mut statement = transaction.prepare(&open)?;
@@ -61,14 +61,14 @@ fn lead(
         }
         None => Vec::new(),
     };
-    let known = besides(raw.iter().map(|(name, count)| (name, count)), open.into_iter());
-    leaders(&mut Lists { transaction, lists, terms }, &known, page)
+    let raw = raw.iter().map(|(name, count)| (name.as_str(), *count as f64));
+    let known = besides(raw, open.iter().map(|(name, count)| (name.as_str(), *count)));
+    leaders(&mut Lists { transaction, led }, &known, page)
 }
 
 struct Lists<'t> {
     transaction: &'t Transaction<'t>,
-    lists: Vec<List>,
-    terms: Vec<Terms>,
+    led: Led,
 }
 
 impl Counts for Lists<'_> {
@@ -83,22 +83,25 @@ impl Counts for Lists<'_> {
         };
         let (mut days, mut spans) = (of("rollup_day")?, of("rollup_span")?);
         let mut heads = Heads::default();
-        for list in &self.lists {
+        for (number, list) in self.led.lists.iter().enumerate() {
             let statement = if list.is_span { &mut spans } else { &mut days };
             let mut rows = statement.query(params![list.dimension as i64, list.bucket, depth as i64])?;
             let mut head: Vec<(String, i64)> = Vec::new();
             while let Some(row) = rows.next()? {
                 head.push((row.get(0)?, row.get(1)?));
             }
-            heads.add(list.weight, depth, &head);
+            heads.add(number, list, depth, &head);
+        }
+        if let Some(sql) = taken_back_sql(&self.led.taken_off) {
+            heads.loosen(self.transaction.query_row(&sql, [], |row| row.get(0))?);
         }
         Ok(heads)
     }
 
-    fn sums(&mut self, names: &[String]) -> Result<Vec<f64>> {
-        let sql = format!("SELECT {}", name_sum_sql(&self.terms, "?1", false));
+    fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>> {
+        let sql = format!("SELECT {}", name_sum_sql(&self.led.terms, "?1", false));
         let mut statement = self.transaction.prepare(&sql)?;
-        names.iter().map(|name| statement.query_row([name], |row| row.get(0))).collect()
+        wanted.iter().map(|wanted| statement.query_row([wanted.name], |row| row.get(0))).collect()
     }
 }
 
