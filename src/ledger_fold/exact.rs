@@ -60,22 +60,6 @@ fn days_off(sums: &Sums) -> Option<&Range<i64>> {
     Some(&sums.days_off).filter(|days| !days.is_empty())
 }
 
-/// `SELECT` how much less than nothing a name may have of likes on some days, each times its weight; `None` where there are no days.
-pub fn taken_back_sql(days: &[(i64, f64)]) -> Option<String> {
-    let lowest = |(day, weight): &(i64, f64)| {
-        format!(
-            "SELECT {weight:?} * (SELECT count FROM rollup_day WHERE dimension = {} AND dimension BETWEEN 2 AND 8 \
-               AND bucket = {day} ORDER BY count LIMIT 1) AS lowest",
-            Dimension::PostLikes as u8
-        )
-    };
-    let all: Vec<String> = days.iter().map(lowest).collect();
-    let all = all.join(" UNION ALL ");
-    (!days.is_empty()).then(|| {
-        format!("SELECT CAST(-coalesce(sum(lowest), 0) AS double precision) FROM ({all}) AS days WHERE lowest < 0")
-    })
-}
-
 /// An expression: what one name, written as `key` says, sums up to, each term times its weight. Hours that are not folded
 /// are in it where `with_open` says so.
 pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
@@ -182,7 +166,7 @@ pub fn few_events(limit: usize) -> i64 {
     of_rows.min(RANK_ALL_EVENTS_MAX)
 }
 
-/// `SELECT` how many events were counted in what a range reads of rollups, hours that are taken off included: no dimension has
+/// `SELECT` how many events were counted in what a range reads of rollups, what is taken off included: no dimension has
 /// more rows than that, but for likes that went with their posts. `None`: it reads none.
 pub fn events_sql(cover: &Cover, folded: Folded) -> Option<String> {
     let dimension = Dimension::Type;

@@ -20,6 +20,8 @@ use crate::ports::RankingQuery;
 pub struct List {
     /// Of `rollup_span`; else of `rollup_day`.
     pub is_span: bool,
+    /// A day that is taken off: its counts below zero, the lowest first and turned round. So much more has a name without it.
+    pub is_taken_off: bool,
     pub dimension: Dimension,
     pub bucket: i64,
     /// What its counts are multiplied by, 0 or more.
@@ -84,13 +86,6 @@ impl Heads {
     }
 }
 
-impl Heads {
-    /// A name may have so much more than what lists have of it.
-    pub fn loosen(&mut self, more: f64) {
-        self.bound += more;
-    }
-}
-
 /// The part of a ranking that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
@@ -124,19 +119,22 @@ pub trait Counts {
     fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>, Self::Error>;
 }
 
-/// The lists of some terms, whose ranges of time share nothing. Counts that may be below zero are bound by no list of a
-/// longer bucket: their parts of days are read whole ([`super::open_sql`]).
+/// The lists of some terms, whose ranges of time share nothing. Likes may be taken back: their parts of days are bound by no list
+/// of the day, and read whole ([`super::open_sql`]); of a span without some days they are no more than the span and what was
+/// taken back on these.
 fn lists(terms: &[Terms]) -> Vec<List> {
-    let mut lists: BTreeMap<(bool, u8, i64), List> = BTreeMap::new();
+    let mut lists: BTreeMap<(bool, bool, u8, i64), List> = BTreeMap::new();
     for Terms { dimension, weight, sums } in terms {
-        let of_hours = sums.hours.iter().filter(|(_, times)| *times > 0 && *dimension != Dimension::PostLikes);
+        let is_of_likes = *dimension == Dimension::PostLikes;
+        let of_hours = sums.hours.iter().filter(|(_, times)| *times > 0 && !is_of_likes);
         // A part of a day is no more than the day.
-        let days = sums.days.iter().cloned().flatten().map(|day| (false, day, *weight));
-        let parts = of_hours.map(|(hour, _)| (false, hour.div_euclid(24), 0.0));
-        let whole = sums.spans.clone().map(|bucket| (true, bucket, *weight));
-        for (is_span, bucket, counted) in whole.chain(days).chain(parts) {
-            let list = List { is_span, dimension: *dimension, bucket, weight: *weight, counted: 0.0 };
-            let kept = lists.entry((is_span, *dimension as u8, bucket)).or_insert(list);
+        let days = sums.days.iter().cloned().flatten().map(|day| (false, false, day, *weight));
+        let parts = of_hours.map(|(hour, _)| (false, false, hour.div_euclid(24), 0.0));
+        let whole = sums.spans.clone().map(|bucket| (true, false, bucket, *weight));
+        let taken_off = sums.days_off.clone().filter(|_| is_of_likes).map(|day| (false, true, day, 0.0));
+        for (is_span, is_taken_off, bucket, counted) in whole.chain(days).chain(parts).chain(taken_off) {
+            let list = List { is_span, is_taken_off, dimension: *dimension, bucket, weight: *weight, counted: 0.0 };
+            let kept = lists.entry((is_span, is_taken_off, *dimension as u8, bucket)).or_insert(list);
             kept.weight = kept.weight.max(*weight);
             kept.counted += counted;
         }
@@ -148,9 +146,6 @@ fn lists(terms: &[Terms]) -> Vec<List> {
 #[derive(Clone, Debug)]
 pub struct Led {
     pub lists: Vec<List>,
-    /// Days that are taken off, of counts that may be below zero, each with its weight: a name has more without them than with
-    /// them where it has less than nothing there.
-    pub taken_off: Vec<(i64, f64)>,
     /// The sum, without what [`besides`] knows.
     pub terms: Vec<Terms>,
     /// … and without what lists have.
@@ -168,9 +163,7 @@ pub fn led_by(terms: &[Terms]) -> Option<Led> {
         term.sums.spans = 0..0;
         term.sums.days.clear();
     }
-    let likes = terms.iter().filter(|term| term.dimension == Dimension::PostLikes);
-    let taken_off = likes.flat_map(|term| term.sums.days_off.clone().map(|day| (day, term.weight))).collect();
-    (!lists.is_empty()).then_some(Led { lists, taken_off, terms, without_lists })
+    (!lists.is_empty()).then_some(Led { lists, terms, without_lists })
 }
 
 /// What names have besides the lists, added up: by raw rows, and by what is open.
@@ -275,7 +268,14 @@ mod tests {
     use rand::{RngExt, SeedableRng};
     use std::convert::Infallible;
 
-    const LIST: List = List { is_span: false, dimension: Dimension::Keyword, bucket: 0, weight: 1.0, counted: 1.0 };
+    const LIST: List = List {
+        is_span: false,
+        is_taken_off: false,
+        dimension: Dimension::Keyword,
+        bucket: 0,
+        weight: 1.0,
+        counted: 1.0,
+    };
 
     /// Lists of names with counts.
     struct Plain(Vec<HashMap<String, i64>>);
@@ -337,6 +337,38 @@ mod tests {
             }
             assert_eq!(read, expected);
         }
+    }
+
+    /// What a deleted post had is taken back on one day: nobody else has more for that.
+    #[test]
+    fn one_who_lost_much_on_a_day_that_is_taken_off_is_looked_up_and_keeps_no_page_from_being_found() {
+        struct Lost {
+            heads_read: usize,
+            looked_up: Vec<String>,
+        }
+        impl Counts for Lost {
+            type Error = Infallible;
+            fn heads(&mut self, depth: usize) -> Result<Heads, Infallible> {
+                self.heads_read += 1;
+                let mut heads = Heads::default();
+                let names: Vec<(String, i64)> = (0..depth as i64).map(|n| (format!("p{n}"), 5_000 / (n + 1))).collect();
+                heads.add(0, &LIST, depth, &names);
+                heads.add(1, &List { is_taken_off: true, counted: 0.0, ..LIST }, depth, &[("deleted", 9_000)]);
+                Ok(heads)
+            }
+            fn sums(&mut self, wanted: &[Wanted<'_>]) -> Result<Vec<f64>, Infallible> {
+                self.looked_up.extend(wanted.iter().map(|wanted| wanted.name.to_owned()));
+                let in_list = |found: &[(usize, i64)]| found.iter().map(|(_, count)| *count as f64).sum::<f64>();
+                Ok(wanted
+                    .iter()
+                    .map(|wanted| if wanted.name == "deleted" { 7_000.0 } else { in_list(wanted.found) })
+                    .collect())
+            }
+        }
+        let mut lost = Lost { heads_read: 0, looked_up: Vec::new() };
+        let page = leaders(&mut lost, &HashMap::new(), Page::first(3)).unwrap().expect("found");
+        assert_eq!(page.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["deleted", "p0", "p1"]);
+        assert!(lost.heads_read == 1 && lost.looked_up.len() <= 16, "{:?}", lost.looked_up);
     }
 
     #[test]

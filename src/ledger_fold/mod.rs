@@ -33,14 +33,12 @@ pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_cou
 pub use cover::{Cover, cover};
 pub use draft::{Draft, Effects, Places, StoredRow};
 pub use erasing::{Belonging, Erased, MaybeErased, erased_users, hour_ranges, person_of};
-pub use exact::{
-    events_sql, few_events, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, taken_back_sql, with_gone,
-};
+pub use exact::{events_sql, few_events, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
 pub use export::{page_rows, row_bytes};
 pub use known_likes::{KnownLikes, Recalled, SeenLikes};
 pub use leaders::{Counts, Heads, Led, List, Page, Terms, Wanted, besides, leaders, led_by};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
-pub use open_day::{OPEN_DAYS, begin_sql, day_of, known_sql, new_users_sql, open_hours, rest_sql};
+pub use open_day::{NOT_OPEN, OPEN_DAYS, begin_sql, day_of, known_sql, new_users_sql, open_hours, over_sql, rest_sql};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
 pub use posting_lists::{Named, Posted, PostingLists};

@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 
 use super::points::series_code;
 use crate::events::EventType;
-use crate::limits::{OPEN_HOURS_LOOKED_AT, OPEN_USERS_READ_MAX};
+use crate::limits::{OPEN_DAY_USERS_STEP, OPEN_HOURS_LOOKED_AT, OPEN_USERS_READ_MAX};
 
 /// Days that are kept so: where one begins and ends, in minutes.
 pub const OPEN_DAYS: &str = "SELECT at, at - minutes FROM series WHERE minutes < 0 AND event_type = 0";
@@ -70,7 +70,7 @@ pub fn rest_sql(day: &Range<i64>, kind: Option<EventType>, known: &[(i64, i64)])
 }
 
 /// Of a row `h` of `user_hour`: a condition.
-const NOT_OPEN: &str = "NOT EXISTS (SELECT 1 FROM user_open AS o \
+pub const NOT_OPEN: &str = "NOT EXISTS (SELECT 1 FROM user_open AS o \
      WHERE o.user_id = h.user_id AND o.hour = h.hour AND o.event_type = h.event_type)";
 
 /// Hours whose users are looked at as they come, the newest first: of what is not folded, as what is folded is counted.
@@ -84,6 +84,14 @@ pub fn open_hours(now_hour: i64, until_hour: i64) -> impl Iterator<Item = i64> {
 pub fn new_users_sql(hour: i64) -> String {
     format!(
         "SELECT event_type, user_id FROM user_hour AS h WHERE hour = {hour} AND {NOT_OPEN} LIMIT {OPEN_USERS_READ_MAX}"
+    )
+}
+
+/// Rows of `user_open` that nobody reads any more, as a `SELECT` of some columns: of hours that have a set, and of old ones.
+pub fn over_sql(columns: &str) -> String {
+    format!(
+        "SELECT {columns} FROM user_open AS o WHERE EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND at = o.hour) \
+           OR hour < (SELECT until_hour - 48 FROM rollup_folded) LIMIT {OPEN_DAY_USERS_STEP}"
     )
 }
 

@@ -37,9 +37,9 @@ impl Folded {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
     pub spans: Range<i64>,
-    /// At most three ranges.
+    /// At most two ranges.
     pub days: Vec<Range<i64>>,
-    /// Days of the first span that are taken off: at most half of it.
+    /// Days of the first span that are taken off: fewer than are left of it.
     pub days_off: Range<i64>,
     /// Hours that are folded, with 1 where they add and -1 where they are taken off: a day is there as well then. At most
     /// 24 of them, on at most two days.
@@ -137,7 +137,7 @@ fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
     };
     let (first, begun) = (above(days.start), days.start.div_euclid(SPAN_DAYS));
     let (left_out, kept) = (days.start - begun * SPAN_DAYS, behind.min(first * SPAN_DAYS) - days.start);
-    let parts = if begun < end && 0 < left_out && left_out <= kept {
+    let parts = if begun < end && 0 < left_out && left_out + 1 < kept {
         sums.spans = begun..end;
         sums.days_off = begun * SPAN_DAYS..days.start;
         vec![behind..days.end]
@@ -201,7 +201,7 @@ mod tests {
                 assert_eq!(hours_of(&sums, until_hour, until_day + 1, false), expected, "{sums:?}");
             }
             assert!(sums.hours.len() <= 24, "{sums:?}");
-            assert!(sums.days_off.end - sums.days_off.start <= SPAN_DAYS / 2, "{sums:?}");
+            assert!(sums.days_off.end - sums.days_off.start < SPAN_DAYS / 2, "{sums:?}");
             assert!(sums.hours.iter().all(|(hour, _)| *hour < until_hour), "{sums:?}");
         }
     }

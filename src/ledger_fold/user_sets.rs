@@ -230,6 +230,7 @@ pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) 
     format!(
         "SELECT max(first) FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
            WHERE minutes = 60 AND event_type = 0 {only} \
+             AND s.at / 60 / {length} * {length} >= (SELECT rows_since * 24 FROM rollup_folded) \
              AND s.at < (SELECT until_hour / {length} * {length} * 60 FROM rollup_folded) AND NOT EXISTS \
              (SELECT 1 FROM {table} AS made WHERE hours = {length} AND made.at = s.at / 60 / {length} * {length}) \
            GROUP BY 1 HAVING min(CASE WHEN users IS NOT NULL AND EXISTS \

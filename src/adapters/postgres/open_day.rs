@@ -11,7 +11,7 @@ use postgres::Transaction;
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
 use super::{fold, rankings, user_sets};
-use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours};
+use crate::ledger_fold::{HOUR_MS, NOT_OPEN, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours, over_sql};
 use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
 
 const LOCK: i64 = 0x65_76_74_72_5f_64_61_79;
@@ -157,7 +157,21 @@ pub(super) fn look_at_open(
 ) -> Result<bool, Failure> {
     let now_hour = now_ms.div_euclid(HOUR_MS);
     let until_hour = writer.step(|session| Ok(rankings::folded(&mut fold::reading(session)?)?.until_hour))?;
+    let over = format!("DELETE FROM user_open WHERE ctid = ANY (ARRAY({}))", over_sql("ctid"));
+    loop {
+        let over = over.clone();
+        let gone = writer.step(move |session| Ok(session.client.execute(&over, &[])?))?;
+        if gone < OPEN_DAY_USERS_STEP.cast_unsigned() {
+            break;
+        }
+        if !has_time() {
+            return Ok(true);
+        }
+    }
     for hour in open_hours(now_hour, until_hour) {
+        if !has_time() {
+            return Ok(true);
+        }
         // Read beside batches and erasures: what is gone by then is left out.
         let new = writer.step(move |session| {
             let rows = session.client.query(new_users_sql(hour).as_str(), &[])?;
@@ -182,11 +196,17 @@ fn open_some(session: &mut Session, hour: i64, some: &[(i16, String)]) -> Result
     let (kinds, users): (Vec<i16>, Vec<&str>) = some.iter().map(|(kind, user)| (*kind, user.as_str())).unzip();
     let mut transaction = session.client.transaction()?;
     lock(&mut transaction)?;
-    let chosen = format!(
-        "WITH chosen AS MATERIALIZED (SELECT h.event_type, h.user_id \
-                 FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
-                   ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\")"
+    // Looked at once, behind the lock: whoever is erased or looked at by another instance meanwhile is in none of the three
+    // tables, and nobody else can be taken out of user_hour.
+    let left = format!(
+        "SELECT h.event_type, h.user_id FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
+           ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\" WHERE {NOT_OPEN}"
     );
+    let rows = transaction.query(&left, &[&kinds, &users])?;
+    let (kinds, users): (Vec<i16>, Vec<&str>) =
+        rows.iter().map(|row| (row.get::<_, i16>(0), row.get::<_, &str>(1))).unzip();
+    let chosen = "WITH chosen AS MATERIALIZED (SELECT event_type, user_id COLLATE \"C\" AS user_id \
+         FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id))";
     for day in of_hour(&mut transaction, hour)? {
         transaction.execute(&format!("{chosen}, {} SELECT", add_sql(&day)), &[&kinds, &users])?;
     }

@@ -17,7 +17,7 @@ use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql,
     hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
-    raw_sql, rest_sql, rollup_sql, runs, taken_back_sql, with_gone,
+    raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -98,7 +98,7 @@ fn lead(
     let raw = raw.0.iter().zip(&raw.1).map(|(name, count)| (name.as_str(), *count as f64));
     let known = besides(raw, names.into_iter().zip(counts));
     let ends = vec![false; led.lists.len()];
-    leaders(&mut Lists { reading, led, ends, taken_back: None, sums: [None, None] }, &known, page)
+    leaders(&mut Lists { reading, led, ends, sums: [None, None] }, &known, page)
 }
 
 struct Lists<'r, 's> {
@@ -106,7 +106,6 @@ struct Lists<'r, 's> {
     led: Led,
     /// Lists that were read to their end.
     ends: Vec<bool>,
-    taken_back: Option<f64>,
     /// The statements of sums, once there were some: they are long, and may run several times.
     sums: [Option<Statement>; 2],
 }
@@ -117,16 +116,17 @@ impl Counts for Lists<'_, '_> {
     /// One walk down the index by count for each list, which is one row of the answer: to join and to group them took the
     /// server three times as long as to read them.
     fn heads(&mut self, depth: usize) -> Result<Heads, postgres::Error> {
-        let mut columns = [(); 2].map(|()| (Vec::<i32>::new(), Vec::<i16>::new(), Vec::<i64>::new()));
+        let mut columns = [(); 3].map(|()| (Vec::<i32>::new(), Vec::<i16>::new(), Vec::<i64>::new()));
         for (number, list) in self.led.lists.iter().enumerate() {
-            let (numbers, dimensions, buckets) = &mut columns[usize::from(list.is_span)];
+            let place = if list.is_taken_off { 2 } else { usize::from(list.is_span) };
+            let (numbers, dimensions, buckets) = &mut columns[place];
             numbers.push(number as i32);
             dimensions.push(list.dimension as i16);
             buckets.push(list.bucket);
         }
-        let [days, spans] = &columns;
+        let [days, spans, taken_off] = &columns;
         let rows = i64::try_from(depth).unwrap_or(i64::MAX);
-        let values: [Typed<'_>; 7] = [
+        let values: [Typed<'_>; 10] = [
             (&days.0, Type::INT4_ARRAY),
             (&days.1, Type::INT2_ARRAY),
             (&days.2, Type::INT8_ARRAY),
@@ -134,9 +134,17 @@ impl Counts for Lists<'_, '_> {
             (&spans.1, Type::INT2_ARRAY),
             (&spans.2, Type::INT8_ARRAY),
             (&rows, Type::INT8),
+            (&taken_off.0, Type::INT4_ARRAY),
+            (&taken_off.1, Type::INT2_ARRAY),
+            (&taken_off.2, Type::INT8_ARRAY),
         ];
+        // Where there is none, less has to be planned.
+        let (sql, values) = match taken_off.0.is_empty() {
+            true => (&HEADS[0], &values[..7]),
+            false => (&HEADS[1], &values[..]),
+        };
         let mut heads = Heads::default();
-        for row in self.reading.query(&HEADS, &values)? {
+        for row in self.reading.query(sql, values)? {
             let number = row.get::<_, i32>(0) as usize;
             let list = &self.led.lists[number];
             // Of no names there is no array.
@@ -148,7 +156,6 @@ impl Counts for Lists<'_, '_> {
                 self.ends[number] = true;
             }
         }
-        heads.loosen(self.taken_back()?);
         Ok(heads)
     }
 
@@ -186,18 +193,6 @@ impl Counts for Lists<'_, '_> {
 }
 
 impl Lists<'_, '_> {
-    /// Read once: it is of no depth.
-    fn taken_back(&mut self) -> Result<f64, postgres::Error> {
-        if self.taken_back.is_none() {
-            let rows = match taken_back_sql(&self.led.taken_off) {
-                Some(sql) => self.reading.query(&sql, &[])?,
-                None => Vec::new(),
-            };
-            self.taken_back = Some(rows.first().map_or(0.0, |row| row.get(0)));
-        }
-        Ok(self.taken_back.unwrap_or_default())
-    }
-
     /// Sums of names, with what lists have or without.
     fn name_sums(&mut self, names: &[&str], is_whole: bool) -> Result<Vec<f64>, postgres::Error> {
         let terms = if is_whole { &self.led.terms } else { &self.led.without_lists };
@@ -275,20 +270,24 @@ impl Missing {
     }
 }
 
-static HEADS: LazyLock<String> = LazyLock::new(|| {
-    let of = |table: &str, first: usize| {
+/// Without days that are taken off, and with.
+static HEADS: LazyLock<[String; 2]> = LazyLock::new(|| {
+    let of = |table: &str, first: usize, count: &str, order: &str| {
         format!(
             "SELECT l.number, r.keys, r.counts \
              FROM unnest(${first}::int4[], ${}::int2[], ${}::int8[]) AS l(number, dimension, bucket) \
-             CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg(count) AS counts \
+             CROSS JOIN LATERAL (SELECT array_agg(key) AS keys, array_agg({count}) AS counts \
                                  FROM (SELECT key, count FROM {table} AS d WHERE d.dimension = l.dimension \
-                                         AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 \
-                                       ORDER BY count DESC LIMIT $7) AS head) AS r",
+                                         AND d.bucket = l.bucket AND d.dimension BETWEEN 2 AND 8 {order} \
+                                       LIMIT $7) AS head) AS r",
             first + 1,
             first + 2
         )
     };
-    format!("{} UNION ALL {}", of("rollup_day", 1), of("rollup_span", 4))
+    let highest = "ORDER BY count DESC";
+    let heads = [of("rollup_day", 1, "count", highest), of("rollup_span", 4, "count", highest)].join(" UNION ALL ");
+    let taken_off = of("rollup_day", 8, "-count", "AND count < 0 ORDER BY count");
+    [heads.clone(), format!("{heads} UNION ALL {taken_off}")]
 });
 
 /// Everything that a range has, summed up by the server.

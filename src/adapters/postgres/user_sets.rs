@@ -82,7 +82,6 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
         return Ok(false);
     }
     write(&mut transaction, (1, hour), &set_of(numbers))?;
-    transaction.execute("DELETE FROM user_open WHERE hour = $1", &[&hour])?;
     transaction.commit()?;
     Ok(true)
 }

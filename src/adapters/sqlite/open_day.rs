@@ -8,7 +8,7 @@ use rusqlite::{Connection, Result, Row, Transaction, TransactionBehavior, params
 
 use super::writer::SqliteWriter;
 use super::{rankings, user_sets};
-use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours};
+use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours, over_sql};
 use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
 
 /// Behind the hours of those that `gone`, a condition, names: what is left of those has to be counted again.
@@ -150,7 +150,18 @@ fn add(transaction: &Transaction<'_>, day: &Range<i64>, some: &[OfHour]) -> Resu
 /// Looks at the users of hours that are not over, as far as the time goes; true where something is left.
 pub(super) fn look_at_open(writer: &mut SqliteWriter, now_ms: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {
     let until_hour = writer.look(|connection| Ok(rankings::folded(&connection.transaction()?)?.until_hour))?;
+    let columns = "user_id, hour, event_type";
+    let over = format!("DELETE FROM user_open WHERE ({columns}) IN ({})", over_sql(columns));
+    while writer.look(|connection| connection.prepare(&over_sql("1"))?.exists([]))? {
+        if !has_time() {
+            return Ok(true);
+        }
+        writer.step(|connection| connection.execute(&over, []))?;
+    }
     for hour in open_hours(now_ms.div_euclid(HOUR_MS), until_hour) {
+        if !has_time() {
+            return Ok(true);
+        }
         // Read beside batches: what an erasure takes by then is left out.
         let new: Vec<OfHour> = writer.look(|connection| {
             connection.prepare(&new_users_sql(hour))?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

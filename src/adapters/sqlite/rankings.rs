@@ -8,9 +8,9 @@ use rusqlite::{Result, Row, Transaction, params};
 use super::user_sets;
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql, hours_of_hot,
-    known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name, raw_sql,
-    rest_sql, rollup_sql, runs, taken_back_sql, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql,
+    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
+    raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -75,25 +75,28 @@ impl Counts for Lists<'_> {
     type Error = rusqlite::Error;
 
     fn heads(&mut self, depth: usize) -> Result<Heads> {
-        let of = |table: &str| {
+        let of = |table: &str, count: &str, order: &str| {
             self.transaction.prepare(&format!(
-                "SELECT key, count FROM {table} WHERE dimension = ?1 AND bucket = ?2 AND dimension BETWEEN 2 AND 8 \
-                 ORDER BY count DESC LIMIT ?3"
+                "SELECT key, {count} FROM {table} WHERE dimension = ?1 AND bucket = ?2 AND dimension BETWEEN 2 AND 8 \
+                 {order} LIMIT ?3"
             ))
         };
-        let (mut days, mut spans) = (of("rollup_day")?, of("rollup_span")?);
+        let highest = "ORDER BY count DESC";
+        let (mut days, mut spans) = (of("rollup_day", "count", highest)?, of("rollup_span", "count", highest)?);
+        let mut taken_off = of("rollup_day", "-count", "AND count < 0 ORDER BY count")?;
         let mut heads = Heads::default();
         for (number, list) in self.led.lists.iter().enumerate() {
-            let statement = if list.is_span { &mut spans } else { &mut days };
+            let statement = match list {
+                List { is_taken_off: true, .. } => &mut taken_off,
+                List { is_span: true, .. } => &mut spans,
+                List { .. } => &mut days,
+            };
             let mut rows = statement.query(params![list.dimension as i64, list.bucket, depth as i64])?;
             let mut head: Vec<(String, i64)> = Vec::new();
             while let Some(row) = rows.next()? {
                 head.push((row.get(0)?, row.get(1)?));
             }
             heads.add(number, list, depth, &head);
-        }
-        if let Some(sql) = taken_back_sql(&self.led.taken_off) {
-            heads.loosen(self.transaction.query_row(&sql, [], |row| row.get(0))?);
         }
         Ok(heads)
     }

@@ -48,7 +48,6 @@ impl SetMaker for SqliteWriter {
                 return Ok(false);
             }
             write(&transaction, (1, hour), &set_of(numbers))?;
-            transaction.execute("DELETE FROM user_open WHERE hour = ?1", [hour])?;
             transaction.commit()?;
             Ok(true)
         })
