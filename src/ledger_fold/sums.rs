@@ -140,12 +140,12 @@ fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
     let parts = if begun < end && 0 < left_out && left_out + 1 < kept {
         sums.spans = begun..end;
         sums.days_off = begun * SPAN_DAYS..days.start;
-        vec![behind..days.end]
+        [0..0, behind..days.end]
     } else if first < end {
         sums.spans = first..end;
-        vec![days.start..first * SPAN_DAYS, behind..days.end]
+        [days.start..first * SPAN_DAYS, behind..days.end]
     } else {
-        vec![days]
+        [days, 0..0]
     };
     sums.days = parts.into_iter().filter(|part| !part.is_empty()).collect();
 }

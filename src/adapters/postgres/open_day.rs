@@ -196,8 +196,8 @@ fn open_some(session: &mut Session, hour: i64, some: &[(i16, String)]) -> Result
     let (kinds, users): (Vec<i16>, Vec<&str>) = some.iter().map(|(kind, user)| (*kind, user.as_str())).unzip();
     let mut transaction = session.client.transaction()?;
     lock(&mut transaction)?;
-    // Looked at once, behind the lock: whoever is erased or looked at by another instance meanwhile is in none of the three
-    // tables, and nobody else can be taken out of user_hour.
+    // Looked at once, behind the lock; nobody is taken out of user_hour meanwhile. Whoever was erased before, or looked at by
+    // another instance, is left out of all three tables alike.
     let left = format!(
         "SELECT h.event_type, h.user_id FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
            ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\" WHERE {NOT_OPEN}"
