@@ -259,7 +259,7 @@ CREATE TABLE IF NOT EXISTS user_number (
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02);
 
 -- Users of hours that are not over, as far as housekeeping has seen them: with their numbers, and in user_day of each day that
--- keeps their hour. Rows may be missing, and go with the hour's set.
+-- keeps their hour. Rows may be missing, and go some time after the hour has a set.
 CREATE TABLE IF NOT EXISTS user_open (
     user_id    text COLLATE "C" NOT NULL,
     hour       bigint NOT NULL,

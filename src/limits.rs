@@ -181,7 +181,7 @@ pub const LIVE_BUCKET_MEMBERS_MAX: usize = 10_000;
 pub const FOLD_GRACE_MS: i64 = 5_000;
 /// Minute rollups of the ledger are kept this long; a later record counts in its hour only.
 pub const ROLLUP_MINUTES_KEPT: i64 = 180;
-/// UTC days of a span, by which long rankings are read: some twelve of them, and up to 47 days at their ends, are a year.
+/// UTC days of a span, by which long rankings are read: ten to twelve of them, and up to 47 days at the ends, are a year.
 pub const SPAN_DAYS: i64 = 32;
 /// An hour is folded into its day this long after it ended: what comes later adds to the day itself, which costs more.
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;

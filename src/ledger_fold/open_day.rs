@@ -87,7 +87,7 @@ pub fn new_users_sql(hour: i64) -> String {
     )
 }
 
-/// Rows of `user_open` that nobody reads any more, as a `SELECT` of some columns: of hours that have a set, and of old ones.
+/// Rows of `user_open` that are not needed any more, as a `SELECT` of some columns: of hours that have a set, and of old ones.
 pub fn over_sql(columns: &str) -> String {
     format!(
         "SELECT {columns} FROM user_open AS o WHERE EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND at = o.hour) \

@@ -160,7 +160,14 @@ pub(super) fn look_at_open(
     let over = format!("DELETE FROM user_open WHERE ctid = ANY (ARRAY({}))", over_sql("ctid"));
     loop {
         let over = over.clone();
-        let gone = writer.step(move |session| Ok(session.client.execute(&over, &[])?))?;
+        let gone = writer.step(move |session| {
+            // An erasure takes rows in another order.
+            let mut transaction = session.client.transaction()?;
+            lock(&mut transaction)?;
+            let gone = transaction.execute(&over, &[])?;
+            transaction.commit()?;
+            Ok(gone)
+        })?;
         if gone < OPEN_DAY_USERS_STEP.cast_unsigned() {
             break;
         }

@@ -153,10 +153,10 @@ pub(super) fn look_at_open(writer: &mut SqliteWriter, now_ms: i64, has_time: &dy
     let columns = "user_id, hour, event_type";
     let over = format!("DELETE FROM user_open WHERE ({columns}) IN ({})", over_sql(columns));
     while writer.look(|connection| connection.prepare(&over_sql("1"))?.exists([]))? {
+        writer.step(|connection| connection.execute(&over, []))?;
         if !has_time() {
             return Ok(true);
         }
-        writer.step(|connection| connection.execute(&over, []))?;
     }
     for hour in open_hours(now_ms.div_euclid(HOUR_MS), until_hour) {
         if !has_time() {
