@@ -23,7 +23,7 @@ pub fn rollup_sql(terms: &[Terms], cover: &Cover) -> Option<String> {
 }
 
 fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<String> {
-    let ranges = rollup_ranges(sums).chain(cover.minutes.iter().map(|range| ("rollup_minute", range)));
+    let ranges = rollup_ranges(sums).chain(cover.minutes.iter().map(|range| ("rollup_minute", range, 1)));
     let of_hours = [1, -1].into_iter().filter_map(|times| {
         let hours = sums.hours.iter().filter(|(_, found)| *found == times);
         let hours: Vec<String> = hours.map(|(hour, _)| hour.to_string()).collect();
@@ -34,13 +34,9 @@ fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<S
     // Said again, so that SQLite knows that the index by count has them: that of the key would be read for all days.
     let listed = if (2..=8).contains(&code) { " AND dimension BETWEEN 2 AND 8" } else { "" };
     ranges
-        .map(|(table, Range { start, end })| (table, format!("bucket >= {start} AND bucket < {end}"), 1))
+        .map(|(table, Range { start, end }, times)| (table, format!("bucket >= {start} AND bucket < {end}"), times))
         .chain(of_hours)
         .chain(begun)
-        .chain(
-            days_off(sums)
-                .map(|Range { start, end }| ("rollup_day", format!("bucket >= {start} AND bucket < {end}"), -1)),
-        )
         .map(|(table, condition, times)| {
             let factor = weight * times;
             format!(
@@ -50,14 +46,11 @@ fn rollups_of(Terms { dimension, weight, sums }: &Terms, cover: &Cover) -> Vec<S
         .collect()
 }
 
-fn rollup_ranges(sums: &Sums) -> impl Iterator<Item = (&'static str, &Range<i64>)> {
-    let spans = std::iter::once(("rollup_span", &sums.spans));
-    let days = sums.days.iter().map(|range| ("rollup_day", range));
-    spans.chain(days).chain([("rollup_hour", &sums.open)]).filter(|(_, range)| !range.is_empty())
-}
-
-fn days_off(sums: &Sums) -> Option<&Range<i64>> {
-    Some(&sums.days_off).filter(|days| !days.is_empty())
+/// Table and buckets, with 1 where they add and -1 where they are taken off.
+fn rollup_ranges(sums: &Sums) -> impl Iterator<Item = (&'static str, &Range<i64>, i64)> {
+    let days = sums.days.iter().map(|range| ("rollup_day", range, 1));
+    let others = [("rollup_span", &sums.spans, 1), ("rollup_day", &sums.days_off, -1), ("rollup_hour", &sums.open, 1)];
+    days.chain(others).filter(|(_, range, _)| !range.is_empty())
 }
 
 /// An expression: what one name, written as `key` says, sums up to, each term times its weight. Hours that are not folded
@@ -79,10 +72,9 @@ pub fn name_sum_sql(terms: &[Terms], key: &str, with_open: bool) -> String {
                  WHERE dimension = {code} AND bucket = {hour} AND key = {key} AND {IN_DAY}), 0)"
             )
         }));
-        let ranges = rollup_ranges(sums).filter(|(table, _)| *table != "rollup_hour" || with_open && !few);
-        let ranges = ranges.map(|(table, range)| (table, range, *weight));
-        let days_off = days_off(sums).map(|range| ("rollup_day", range, -weight));
-        all.extend(ranges.chain(days_off).map(|(table, Range { start, end }, weight)| {
+        let ranges = rollup_ranges(sums).filter(|(table, ..)| *table != "rollup_hour" || with_open && !few);
+        all.extend(ranges.map(|(table, Range { start, end }, times)| {
+            let weight = weight * times as f64;
             format!(
                 "{weight:?} * coalesce((SELECT sum(CAST(count AS double precision)) FROM {table} \
                  WHERE dimension = {code} AND key = {key} AND bucket >= {start} AND bucket < {end}), 0)"
