@@ -84,19 +84,19 @@ fn split(hours: &Range<i64>, folded: Folded) -> Sums {
         return sums;
     }
     let (mut first_day, mut end_day) = (first.div_euclid(DAY_HOURS), end.div_euclid(DAY_HOURS));
-    if first_day == end_day && end < folded.until_hour {
-        sums.hours.extend((first..end).map(|hour| (hour, 1)));
-        // At most half a day: the day without the others is never more.
-        return if end - first > DAY_HOURS / 2 { whole_day_without(first..end, folded, sums) } else { sums };
-    }
     let begins = first_day * DAY_HOURS;
-    if first_day == end_day && end - first <= first - begins {
-        // Fewer than would have to be taken off the day.
-        sums.hours.extend((first..end).map(|hour| (hour, 1)));
+    if first_day == end_day {
+        // Of one day its hours, or the day without the others, whichever are fewer.
+        let others = (begins..first).chain(end..(begins + DAY_HOURS).min(folded.until_hour));
+        if end - first <= others.clone().count() as i64 {
+            sums.hours.extend((first..end).map(|hour| (hour, 1)));
+        } else {
+            sums.hours.extend(others.map(|hour| (hour, -1)));
+            sums.days.push(first_day..first_day + 1);
+        }
         return sums;
     }
-    let is_late = first - begins > DAY_HOURS / 2;
-    if is_late && first_day < end_day {
+    if first - begins > DAY_HOURS / 2 {
         sums.hours.extend((first..begins + DAY_HOURS).map(|hour| (hour, 1)));
         first_day += 1;
     } else {
@@ -115,15 +115,6 @@ fn split(hours: &Range<i64>, folded: Folded) -> Sums {
     }
     add_days(&mut sums, first_day..end_day, folded);
     sums
-}
-
-/// More than half of one day.
-fn whole_day_without(hours: Range<i64>, folded: Folded, sums: Sums) -> Sums {
-    let begins = hours.start.div_euclid(DAY_HOURS) * DAY_HOURS;
-    let ends = (begins + DAY_HOURS).min(folded.until_hour);
-    let day = begins / DAY_HOURS;
-    let others = (begins..hours.start).chain(hours.end..ends);
-    Sums { days: std::iter::once(day..day + 1).collect(), hours: others.map(|hour| (hour, -1)).collect(), ..sums }
 }
 
 fn add_days(sums: &mut Sums, days: Range<i64>, folded: Folded) {
