@@ -38,7 +38,10 @@ pub use export::{page_rows, row_bytes};
 pub use known_likes::{KnownLikes, Recalled, SeenLikes};
 pub use leaders::{Counts, Heads, Led, List, Page, Terms, Wanted, besides, leaders, led_by};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
-pub use open_day::{NOT_OPEN, OPEN_DAYS, begin_sql, day_of, known_sql, new_users_sql, open_hours, over_sql, rest_sql};
+pub use open_day::{
+    HAS_SET, NOT_OPEN, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, known_sql, look_at_open, new_users_sql,
+    rest_sql,
+};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
 pub use posting_lists::{Named, Posted, PostingLists};

@@ -14,6 +14,7 @@ use std::ops::Range;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::counting::HOUR_MS;
 use super::points::series_code;
 use crate::events::EventType;
 use crate::limits::{OPEN_DAY_USERS_STEP, OPEN_HOURS_LOOKED_AT, OPEN_USERS_READ_MAX};
@@ -73,25 +74,55 @@ pub fn rest_sql(day: &Range<i64>, kind: Option<EventType>, known: &[(i64, i64)])
 pub const NOT_OPEN: &str = "NOT EXISTS (SELECT 1 FROM user_open AS o \
      WHERE o.user_id = h.user_id AND o.hour = h.hour AND o.event_type = h.event_type)";
 
-/// Hours whose users are looked at as they come, the newest first: of what is not folded, as what is folded is counted.
-pub fn open_hours(now_hour: i64, until_hour: i64) -> impl Iterator<Item = i64> {
+/// Of a row of `user_open` that is not needed any more, as its hour has a set: a condition.
+pub const HAS_SET: &str = "EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND at = hour)";
+
+/// A type and a user of an hour.
+pub type OfHour = (i16, String);
+
+/// What looks at users of hours that are not over in a store; each call a step of its own, or several.
+pub trait OpenHours {
+    /// Why a step failed.
+    type Error;
+
+    /// Hours before this one are folded.
+    fn until_hour(&mut self) -> Result<i64, Self::Error>;
+    /// Takes away rows of earlier hours that are not needed any more, as far as its time goes.
+    fn forget_over(&mut self, until_hour: i64) -> Result<(), Self::Error>;
+    /// What [`new_users_sql`] answers, beside batches and erasures: what is gone by the time it is written is left out.
+    fn new_users(&mut self, hour: i64) -> Result<Vec<OfHour>, Self::Error>;
+    /// Gives users of an hour a number, adds them to the days that keep the hour, and to `user_open`.
+    fn open(&mut self, hour: i64, some: &[OfHour]) -> Result<(), Self::Error>;
+}
+
+/// Looks at the new users of hours that are not over, the newest first, as far as the time goes; true where something is left.
+pub fn look_at_open<O: OpenHours>(store: &mut O, now_ms: i64, has_time: &dyn Fn() -> bool) -> Result<bool, O::Error> {
+    let until_hour = store.until_hour()?;
+    store.forget_over(until_hour)?;
     // A client's clock may be ahead.
-    let last = now_hour + 1;
-    (until_hour.max(last - OPEN_HOURS_LOOKED_AT + 1)..=last).rev()
+    let last = now_ms.div_euclid(HOUR_MS) + 1;
+    for hour in (until_hour.max(last - OPEN_HOURS_LOOKED_AT + 1)..=last).rev() {
+        if !has_time() {
+            return Ok(true);
+        }
+        let new = store.new_users(hour)?;
+        for some in new.chunks(OPEN_DAY_USERS_STEP as usize) {
+            if !has_time() {
+                return Ok(true);
+            }
+            store.open(hour, some)?;
+        }
+        if new.len() >= OPEN_USERS_READ_MAX {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Types and users of an hour that `user_open` does not have, so many at most.
 pub fn new_users_sql(hour: i64) -> String {
     format!(
         "SELECT event_type, user_id FROM user_hour AS h WHERE hour = {hour} AND {NOT_OPEN} LIMIT {OPEN_USERS_READ_MAX}"
-    )
-}
-
-/// Rows of `user_open` that are not needed any more, as a `SELECT` of some columns: of hours that have a set, and of old ones.
-pub fn over_sql(columns: &str) -> String {
-    format!(
-        "SELECT {columns} FROM user_open AS o WHERE EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND at = o.hour) \
-           OR hour < (SELECT until_hour - 48 FROM rollup_folded) LIMIT {OPEN_DAY_USERS_STEP}"
     )
 }
 

@@ -88,12 +88,20 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
             let day = jiff::Timestamp::from_second(left[0] * 86_400).expect("a day");
             fixture.rows(&format!("ALTER TABLE events DETACH PARTITION {}", day.strftime("events_%Y%m%d")));
         }
-        retire_all(&mut feed, NOW);
         let oldest = TODAY / DAY - RETENTION - 2;
+        // Of an hour that never had a set.
+        fixture.rows(&format!(
+            "INSERT INTO user_open (user_id, hour, event_type, number) VALUES ('x', {oldest} * 24 - 1, 1, 1), ('x', {oldest} * 24, 1, 1)"
+        ));
+        retire_all(&mut feed, NOW);
         assert_eq!(days_of(fixture), (oldest..=TODAY / DAY).collect::<Vec<_>>(), "{}", fixture.name);
-        for (table, hour) in
-            [("user_hour", "hour"), ("user_set", "at"), ("posting_head", "at"), ("posting_block", "at")]
-        {
+        for (table, hour) in [
+            ("user_hour", "hour"),
+            ("user_open", "hour"),
+            ("user_set", "at"),
+            ("posting_head", "at"),
+            ("posting_block", "at"),
+        ] {
             let of = |compare: &str| {
                 fixture.number(&format!("SELECT count(*) FROM {table} WHERE {hour} {compare} {oldest} * 24"))
             };

@@ -13,7 +13,9 @@ use postgres::{IsolationLevel, Row, Transaction};
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
 use super::{deltas, open_day, postings, rankings};
-use crate::ledger_fold::{CountedPoint, HOUR_MS, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of};
+use crate::ledger_fold::{
+    CountedPoint, HOUR_MS, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
+};
 use crate::limits::{
     COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
 };
@@ -39,7 +41,7 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
-    let open = open_day::look_at_open(writer, now_ms, &has_time);
+    let open = look_at_open(writer, now_ms, &has_time);
     let postings = postings::make(writer, &has_time);
     opened?;
     Ok(folded? | hours? | days? | sets? | open? | postings?)

@@ -11,8 +11,8 @@ use postgres::Transaction;
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
 use super::{fold, rankings, user_sets};
-use crate::ledger_fold::{HOUR_MS, NOT_OPEN, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours, over_sql};
-use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
+use crate::ledger_fold::{HAS_SET, NOT_OPEN, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, new_users_sql};
+use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP};
 
 const LOCK: i64 = 0x65_76_74_72_5f_64_61_79;
 
@@ -47,10 +47,15 @@ pub(super) fn erase(session: &mut Session, users: &(dyn postgres::types::ToSql +
 pub(super) fn keep(writer: &mut PostgresWriter, zone: &TimeZone) -> Result<(), Failure> {
     let zone = zone.clone();
     writer.step(move |session| turn(session, &zone))?;
+    forget(writer, "user_day", "at NOT IN (SELECT at FROM series WHERE minutes < 0)")
+}
+
+/// Takes rows away in steps, as far as the time goes. Those that an erasure has are left to it: it takes them in another order.
+fn forget(writer: &mut PostgresWriter, table: &str, condition: &str) -> Result<(), Failure> {
     let begun = Instant::now();
     let sql = format!(
-        "DELETE FROM user_day WHERE ctid = ANY (ARRAY(SELECT ctid FROM user_day \
-           WHERE at NOT IN (SELECT at FROM series WHERE minutes < 0) LIMIT {OPEN_DAY_USERS_STEP}))"
+        "DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {condition} \
+           LIMIT {OPEN_DAY_USERS_STEP} FOR UPDATE SKIP LOCKED))"
     );
     while begun.elapsed() < Duration::from_millis(FOLD_MS_MAX / 2) {
         let sql = sql.clone();
@@ -132,98 +137,64 @@ fn add_some(
     hour: i64,
     after: (i16, String),
 ) -> Result<Option<(i16, String)>, Failure> {
-    with_some_users(transaction, hour, after, &add_sql(day))
+    with_some_users(transaction, hour, after, &add_sql(day, 0))
 }
 
-/// Named statements of WITH: users of `chosen`, each with a type, into a day.
-fn add_sql(day: &Range<i64>) -> String {
+/// Named statements of WITH, by number: users of `chosen`, each with a type, into a day.
+fn add_sql(day: &Range<i64>, number: usize) -> String {
     let (at, minutes) = (day.start, day.start - day.end);
     format!(
-        "added AS (INSERT INTO user_day (at, event_type, user_id) \
+        "added{number} AS (INSERT INTO user_day (at, event_type, user_id) \
                  SELECT {at}, kind, user_id FROM (SELECT event_type AS kind, user_id FROM chosen \
                    UNION SELECT 0::int2, user_id FROM chosen) AS both_kinds ORDER BY 2, 3 \
                  ON CONFLICT DO NOTHING RETURNING event_type), \
-           counted AS (INSERT INTO series (minutes, event_type, at, count, users) \
-                 SELECT {minutes}, event_type, {at}, 0, count(*) FROM added GROUP BY event_type ORDER BY 2 \
+           counted{number} AS (INSERT INTO series (minutes, event_type, at, count, users) \
+                 SELECT {minutes}, event_type, {at}, 0, count(*) FROM added{number} GROUP BY event_type ORDER BY 2 \
                  ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = series.users + excluded.users)"
     )
 }
 
-/// Looks at the users of hours that are not over, as far as the time goes; true where something is left.
-pub(super) fn look_at_open(
-    writer: &mut PostgresWriter,
-    now_ms: i64,
-    has_time: &dyn Fn() -> bool,
-) -> Result<bool, Failure> {
-    let now_hour = now_ms.div_euclid(HOUR_MS);
-    let until_hour = writer.step(|session| Ok(rankings::folded(&mut fold::reading(session)?)?.until_hour))?;
-    let over = format!("DELETE FROM user_open WHERE ctid = ANY (ARRAY({}))", over_sql("ctid"));
-    loop {
-        let over = over.clone();
-        let gone = writer.step(move |session| {
-            // An erasure takes rows in another order.
-            let mut transaction = session.client.transaction()?;
-            lock(&mut transaction)?;
-            let gone = transaction.execute(&over, &[])?;
-            transaction.commit()?;
-            Ok(gone)
-        })?;
-        if gone < OPEN_DAY_USERS_STEP.cast_unsigned() {
-            break;
-        }
-        if !has_time() {
-            return Ok(true);
-        }
+impl OpenHours for PostgresWriter {
+    type Error = Failure;
+
+    fn until_hour(&mut self) -> Result<i64, Failure> {
+        self.step(|session| Ok(rankings::folded(&mut fold::reading(session)?)?.until_hour))
     }
-    for hour in open_hours(now_hour, until_hour) {
-        if !has_time() {
-            return Ok(true);
-        }
-        // Read beside batches and erasures: what is gone by then is left out.
-        let new = writer.step(move |session| {
+
+    fn forget_over(&mut self, until_hour: i64) -> Result<(), Failure> {
+        forget(self, "user_open", &format!("hour < {until_hour} AND {HAS_SET}"))
+    }
+
+    fn new_users(&mut self, hour: i64) -> Result<Vec<OfHour>, Failure> {
+        self.step(move |session| {
             let rows = session.client.query(new_users_sql(hour).as_str(), &[])?;
-            Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect::<Vec<(i16, String)>>())
-        })?;
-        for some in new.chunks(OPEN_DAY_USERS_STEP as usize) {
-            if !has_time() {
-                return Ok(true);
-            }
-            let some = some.to_vec();
-            writer.step(move |session| open_some(session, hour, &some))?;
-        }
-        if new.len() >= OPEN_USERS_READ_MAX {
-            return Ok(true);
-        }
+            Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        })
     }
-    Ok(false)
+
+    fn open(&mut self, hour: i64, some: &[OfHour]) -> Result<(), Failure> {
+        let (kinds, users): (Vec<i16>, Vec<String>) = some.iter().cloned().unzip();
+        self.step(move |session| open(session, hour, &kinds, &users))
+    }
 }
 
-/// Users of an hour, each with a type: a number, the days that keep the hour, `user_open`.
-fn open_some(session: &mut Session, hour: i64, some: &[(i16, String)]) -> Result<(), Failure> {
-    let (kinds, users): (Vec<i16>, Vec<&str>) = some.iter().map(|(kind, user)| (*kind, user.as_str())).unzip();
+/// One statement, behind the lock: whoever was erased before, or looked at by another instance, is in none of its parts.
+fn open(session: &mut Session, hour: i64, kinds: &[i16], users: &[String]) -> Result<(), Failure> {
     let mut transaction = session.client.transaction()?;
     lock(&mut transaction)?;
-    // Looked at once, behind the lock; nobody is taken out of user_hour meanwhile. Whoever was erased before, or looked at by
-    // another instance, is left out of all three tables alike.
-    let left = format!(
-        "SELECT h.event_type, h.user_id FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
-           ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\" WHERE {NOT_OPEN}"
+    let days = of_hour(&mut transaction, hour)?;
+    let into_days: String = days.iter().enumerate().map(|(number, day)| add_sql(day, number) + ", ").collect();
+    let sql = format!(
+        "WITH chosen AS MATERIALIZED (SELECT h.event_type, h.user_id \
+                 FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id) JOIN user_hour AS h \
+                   ON h.hour = {hour} AND h.event_type = c.event_type AND h.user_id = c.user_id COLLATE \"C\" \
+                 WHERE {NOT_OPEN}), {into_days} {} \
+         INSERT INTO user_open (user_id, hour, event_type, number) \
+           SELECT user_id, {hour}, event_type, coalesce(known.number, numbered.number) FROM chosen \
+             LEFT JOIN user_number AS known USING (user_id) LEFT JOIN numbered USING (user_id) ORDER BY 1, 3",
+        user_sets::number_sql(hour)
     );
-    let rows = transaction.query(&left, &[&kinds, &users])?;
-    let (kinds, users): (Vec<i16>, Vec<&str>) =
-        rows.iter().map(|row| (row.get::<_, i16>(0), row.get::<_, &str>(1))).unzip();
-    let chosen = "WITH chosen AS MATERIALIZED (SELECT event_type, user_id COLLATE \"C\" AS user_id \
-         FROM unnest($1::int2[], $2::text[]) AS c(event_type, user_id))";
-    for day in of_hour(&mut transaction, hour)? {
-        transaction.execute(&format!("{chosen}, {} SELECT", add_sql(&day)), &[&kinds, &users])?;
-    }
-    transaction.execute(&format!("{chosen}, {} SELECT", user_sets::number_sql(hour)), &[&kinds, &users])?;
-    let open = format!(
-        "{chosen} INSERT INTO user_open (user_id, hour, event_type, number) \
-           SELECT user_id, {hour}, event_type, number FROM chosen JOIN user_number USING (user_id) ORDER BY 1, 3 \
-         ON CONFLICT DO NOTHING"
-    );
-    transaction.execute(&open, &[&kinds, &users])?;
+    transaction.execute(&sql, &[&kinds, &users])?;
     Ok(transaction.commit()?)
 }
 

@@ -56,7 +56,8 @@ pub(super) fn number_sql(hour: i64) -> String {
     let day = hour.div_euclid(24);
     format!(
         "numbered AS (INSERT INTO user_number (user_id, day) SELECT DISTINCT user_id, {day} FROM chosen \
-                 WHERE (SELECT 1 FROM user_number AS n WHERE n.user_id = chosen.user_id) IS NULL ORDER BY user_id), \
+                 WHERE (SELECT 1 FROM user_number AS n WHERE n.user_id = chosen.user_id) IS NULL ORDER BY user_id \
+                 RETURNING user_id, number), \
            seen AS (UPDATE user_number SET day = {day} WHERE day < {day} AND user_id = ANY \
                  (ARRAY(SELECT user_id FROM chosen)))"
     )

@@ -12,7 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, Transact
 use super::writer::SqliteWriter;
 use super::{open_day, postings, rankings};
 use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, make_sets, minutes_sql, points_of,
+    CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
 };
 use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, SPAN_DAYS};
 use crate::ports::{Interval, SeriesQuery};
@@ -34,7 +34,7 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let hours = count_hours(writer, &has_time);
     let days = count_days(writer, zone, &has_time);
     let sets = make_sets(writer, &has_time);
-    let open = open_day::look_at_open(writer, now_ms, &has_time);
+    let open = look_at_open(writer, now_ms, &has_time);
     let postings = postings::make(writer, &has_time);
     opened?;
     Ok(folded? | hours? | days? | sets? | open? | postings?)

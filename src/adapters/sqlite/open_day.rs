@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, Result, Row, Transaction, TransactionBehavior, params};
 
+use super::maintain::delete_in_steps;
 use super::writer::SqliteWriter;
 use super::{rankings, user_sets};
-use crate::ledger_fold::{HOUR_MS, OPEN_DAYS, begin_sql, day_of, new_users_sql, open_hours, over_sql};
-use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP, OPEN_USERS_READ_MAX};
+use crate::ledger_fold::{HAS_SET, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, new_users_sql};
+use crate::limits::{FOLD_MS_MAX, OPEN_DAY_USERS_STEP};
 
 /// Behind the hours of those that `gone`, a condition, names: what is left of those has to be counted again.
 pub(super) fn erase(transaction: &Transaction<'_>, gone: &str) -> Result<()> {
@@ -101,9 +102,6 @@ pub(super) fn add_users_at_once(transaction: &Transaction<'_>, days: &[Range<i64
     Ok(())
 }
 
-/// A user of an hour, with a type.
-pub(super) type OfHour = (i64, String);
-
 /// The next users of an hour behind one; and the last of them where there may be more.
 pub(super) fn some_users(
     transaction: &Transaction<'_>,
@@ -147,40 +145,30 @@ fn add(transaction: &Transaction<'_>, day: &Range<i64>, some: &[OfHour]) -> Resu
     Ok(())
 }
 
-/// Looks at the users of hours that are not over, as far as the time goes; true where something is left.
-pub(super) fn look_at_open(writer: &mut SqliteWriter, now_ms: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {
-    let until_hour = writer.look(|connection| Ok(rankings::folded(&connection.transaction()?)?.until_hour))?;
-    let columns = "user_id, hour, event_type";
-    let over = format!("DELETE FROM user_open WHERE ({columns}) IN ({})", over_sql(columns));
-    while writer.look(|connection| connection.prepare(&over_sql("1"))?.exists([]))? {
-        writer.step(|connection| connection.execute(&over, []))?;
-        if !has_time() {
-            return Ok(true);
-        }
+impl OpenHours for SqliteWriter {
+    type Error = rusqlite::Error;
+
+    fn until_hour(&mut self) -> Result<i64> {
+        self.look(|connection| Ok(rankings::folded(&connection.transaction()?)?.until_hour))
     }
-    for hour in open_hours(now_ms.div_euclid(HOUR_MS), until_hour) {
-        if !has_time() {
-            return Ok(true);
-        }
-        // Read beside batches: what an erasure takes by then is left out.
-        let new: Vec<OfHour> = writer.look(|connection| {
+
+    fn forget_over(&mut self, until_hour: i64) -> Result<()> {
+        let is_over = format!("hour < ?1 AND {HAS_SET}");
+        delete_in_steps(self, "user_open", "user_id, hour, event_type", &is_over, until_hour).map(|_| ())
+    }
+
+    fn new_users(&mut self, hour: i64) -> Result<Vec<OfHour>> {
+        self.look(|connection| {
             connection.prepare(&new_users_sql(hour))?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
-        })?;
-        for some in new.chunks(OPEN_DAY_USERS_STEP as usize) {
-            if !has_time() {
-                return Ok(true);
-            }
-            writer.step(|connection| open_some(connection, hour, some))?;
-        }
-        if new.len() >= OPEN_USERS_READ_MAX {
-            return Ok(true);
-        }
+        })
     }
-    Ok(false)
+
+    fn open(&mut self, hour: i64, some: &[OfHour]) -> Result<()> {
+        self.step(|connection| open(connection, hour, some))
+    }
 }
 
-/// Users of an hour, each with a type: a number, the days that keep the hour, `user_open`.
-fn open_some(connection: &mut Connection, hour: i64, some: &[OfHour]) -> Result<()> {
+fn open(connection: &mut Connection, hour: i64, some: &[OfHour]) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut left = Vec::with_capacity(some.len());
     let mut is_there =

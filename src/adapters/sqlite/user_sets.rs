@@ -5,10 +5,10 @@ use std::ops::Range;
 use rusqlite::{OptionalExtension, Result, Transaction, TransactionBehavior, params};
 
 use super::maintain::delete_in_steps;
-use super::open_day::{OfHour, some_users};
+use super::open_day::some_users;
 use super::writer::SqliteWriter;
 use crate::ledger_fold::{
-    GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql,
+    GONE, Longer, OfHour, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql,
     members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
 
