@@ -2,7 +2,11 @@
 -- Applied to a new database in one transaction under an advisory lock; every statement may run again.
 -- A column of rollups that is called `bucket` or `hour` counts minutes or hours since the epoch.
 
-CREATE TABLE IF NOT EXISTS schema_version (version int NOT NULL);
+-- One row. `program` tells our databases from those of other programs that keep a `schema_version` too.
+CREATE TABLE IF NOT EXISTS schema_version (
+    version int NOT NULL,
+    program text NOT NULL DEFAULT 'event-tracker' CHECK (program = 'event-tracker')
+);
 
 -- One row an event, by UTC day of its (clamped) time. Days are attached as events_YYYYMMDD by the program.
 -- No primary key: only ids that clients chose can repeat, and those have tables of their own.
@@ -18,7 +22,8 @@ CREATE TABLE IF NOT EXISTS events (
     url          text,
     referrer     text,
     result_count bigint,
-    properties   jsonb,
+    -- Not jsonb, which rewrites numbers and blanks: it is read back byte for byte.
+    properties   json,
     event_time   timestamptz NOT NULL,
     received_at  timestamptz NOT NULL
 ) PARTITION BY RANGE (event_time);

@@ -33,8 +33,6 @@ pub const POST_IMAGES_MAX: usize = 20;
 pub const POST_BYTES_MAX: usize = 512 * 1024;
 /// Nesting of any body: recursion in a coroutine's stack is bounded by it.
 pub const JSON_DEPTH_MAX: usize = 32;
-/// A number inside `properties`, in characters: PostgreSQL's numeric takes it whatever it is.
-pub const JSON_NUMBER_BYTES_MAX: usize = 100;
 /// Events in one request.
 pub const REQUEST_EVENTS_MAX: usize = 1_000;
 /// One event, as sent.
@@ -152,6 +150,8 @@ pub const HANDOVER_BATCHES_MAX: usize = 64;
 pub const RETRY_MS_MIN: u64 = 50;
 /// See [`RETRY_MS_MIN`].
 pub const RETRY_MS_MAX: u64 = 2_000;
+/// How often the log repeats that a store is unreachable.
+pub const UNREACHABLE_LOG_EVERY_MS: u64 = 60_000;
 /// A store call that takes longer than this has hung: its connection is given up.
 pub const STORE_CALL_MS_MAX: u64 = 30_000;
 /// The live sink applies at most this many records in one script call.
@@ -383,6 +383,8 @@ pub const POSTGRES_CHECK_OUT_MS_MAX: u64 = 1_000;
 pub const POSTGRES_TRUSTED_MS: u64 = 500;
 /// Threads beyond twice the pool that may hang or serve writers before dialling stops.
 pub const POSTGRES_SPARE_THREADS: usize = 8;
+/// Rounds of the search for a pooler that shares connections: each is four round trips of a start.
+pub const POSTGRES_POOLER_ROUNDS: usize = 4;
 /// The server ends a read's statement after this, so that an answer still comes through a connection that lives, and a fill
 /// that waited for another instance's lock first still ends within its deadline.
 pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 700;

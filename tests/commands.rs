@@ -65,6 +65,7 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
             let tables = bench.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
             assert_eq!(tables, 0, "no schema is made");
             expect(&findings, "ok", "Redis", "runs our scripts");
+            expect(&findings, "ok", "Redis", "its clock differs from ours by");
         }
         bench.start();
         bench
@@ -80,7 +81,7 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
         assert_eq!(code, 0, "{findings:#?}");
         expect(&findings, "ok", "journal", "a running server");
         expect(&findings, "ok", "port", "in use");
-        let version = if bench.database_url.is_some() { 8 } else { 7 };
+        let version = if bench.database_url.is_some() { 9 } else { 8 };
         expect(&findings, "ok", about, &format!("schema {version}"));
         bench.stop();
         let before = names(&bench.data_dir.join("journal"));
@@ -88,6 +89,8 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
         assert_eq!(code, 0, "{findings:#?}");
         expect(&findings, "ok", "journal", "end 1, ");
         assert_eq!(names(&bench.data_dir.join("journal")), before);
+        let left: Vec<String> = names(&bench.data_dir).into_iter().map(|(name, _)| name).collect();
+        assert!(!left.iter().any(|name| name.ends_with("-wal") || name.ends_with("-shm")), "{left:?}");
         // The same for people: a line a finding.
         let output = bench.command().arg("check").output().expect("runs");
         let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -131,6 +134,9 @@ fn what_is_wrong_with_postgresql_is_said_with_what_to_do() {
     };
     let (code, findings) = on(&url);
     assert_eq!(code, 0, "{findings:#?}");
+    // What people add to our database is theirs to add.
+    set("CREATE TABLE a_report (a int)");
+    assert_eq!(on(&url).0, 0);
     set("UPDATE schema_version SET version = 99");
     expect(&on(&url).1, "fail", "PostgreSQL", "start the newer program");
     set("UPDATE schema_version SET version = 0; UPDATE schema_version SET version = 1");
@@ -151,6 +157,118 @@ fn as_role(url: &str, role: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL");
     let (_, host) = rest.split_once('@').expect("a user");
     format!("{scheme}://{role}:{PASSWORD}@{host}")
+}
+
+/// A database with one statement of another program's in it.
+fn foreign_database(server: &postgres::Server, sql: &str) -> String {
+    let url = server.database("foreign", "");
+    let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).expect("connects");
+    client.batch_execute(sql).expect("makes");
+    url
+}
+
+/// Another program's tables and views, and the name that is told of each.
+const FOREIGN: [(&str, &str); 5] = [
+    ("CREATE TABLE zoo (a int); CREATE TABLE post (id bigint)", "`post`"),
+    ("CREATE TABLE post_like (id bigint)", "`post_like`"),
+    ("CREATE TABLE schema_version (installed_rank int, version text)", "`schema_version`"),
+    ("CREATE TABLE schema_version (version int); INSERT INTO schema_version VALUES (9)", "`schema_version`"),
+    ("CREATE VIEW events AS SELECT 1 AS a", "`events`"),
+];
+
+#[test]
+fn a_database_of_another_program_is_refused_by_name_and_gets_no_journal() {
+    let Some(server) = postgres::Server::shared() else { return };
+    for (sql, name) in FOREIGN {
+        let mut bench = Bench::on(Some(foreign_database(&server, sql)), None);
+        expect(&check(&mut bench.command()).1, "fail", "PostgreSQL", name);
+        let (code, said) = ended(bench.command());
+        assert_eq!((code, said.contains(name)), (Some(1), true), "{sql}: {said}");
+        assert!(!bench.data_dir.exists(), "{sql}: something was made");
+        let exported = bench.command().arg("export").output().expect("runs");
+        let said = String::from_utf8_lossy(&exported.stderr).into_owned();
+        assert_eq!((exported.status.code(), said.contains(name)), (Some(1), true), "{said}");
+        bench.kill();
+    }
+    // An extension's tables are nobody's.
+    let url =
+        foreign_database(&server, "CREATE EXTENSION pg_trgm; CREATE SCHEMA other; CREATE TABLE other.post (a int)");
+    let (code, findings) = check(&mut Bench::on(Some(url), None).command());
+    assert_eq!(code, 0, "{findings:#?}");
+}
+
+#[test]
+fn a_file_of_another_program_stays_as_it_is() {
+    for sql in
+        ["CREATE TABLE post (a)", "CREATE VIEW v AS SELECT 1", "PRAGMA user_version = 99", "PRAGMA application_id = 7"]
+    {
+        let bench = Bench::on(None, None);
+        std::fs::create_dir(&bench.data_dir).expect("makes");
+        let file = bench.data_dir.join("ledger.sqlite");
+        rusqlite::Connection::open(&file).and_then(|file| file.execute_batch(sql)).expect("another program's");
+        let before = std::fs::read(&file).expect("a file");
+        expect(&check(&mut bench.command()).1, "fail", "SQLite", "");
+        let (code, said) = ended(bench.command());
+        assert_eq!(code, Some(1), "{sql}: {said}");
+        assert!(std::fs::read(&file).expect("a file") == before, "{sql}: the file was changed");
+        assert_eq!(names(&bench.data_dir).len(), 1, "{sql}: {:?}", names(&bench.data_dir));
+    }
+}
+
+/// A start that must fail: its exit code, and what it said last.
+fn ended(mut command: Command) -> (Option<i32>, String) {
+    use std::process::Stdio;
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let status = support::bench::wait_for(&mut child, std::time::Duration::from_secs(20));
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().expect("piped"), &mut said).expect("text");
+    (status.code(), said.lines().last().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_pooler_that_shares_connections_by_transaction_is_told() {
+    let Some(server) = postgres::Server::private() else { return };
+    let name = server.database("pooled", "");
+    let direct = server.tcp(&name);
+    let pooler = support::pooler::start(server.address());
+    let pooled = direct.replace(&server.address().to_string(), &pooler.to_string());
+    let bench = Bench::on(Some(pooled), None);
+    expect(&check(&mut bench.command()).1, "fail", "PostgreSQL", "pool_mode = session");
+    let (code, said) = ended(bench.command());
+    assert_eq!((code, said.contains("pool_mode = session")), (Some(1), true), "{said}");
+    assert!(!bench.data_dir.exists(), "something was made");
+    assert_eq!(check(&mut Bench::on(Some(direct), None).command()).0, 0, "the server itself");
+}
+
+#[test]
+fn a_remote_database_without_encryption_is_warned_of() {
+    let bench = Bench::on(None, None);
+    // Addresses of this machine that no server answers on; only their form is judged.
+    let warns = |url: &str| {
+        let findings = check(bench.command().env("DATABASE_URL", url)).1;
+        findings.iter().any(|finding| finding["message"].as_str().expect("text").contains("sslmode=require"))
+    };
+    assert!(
+        !warns("postgres://u@localhost:1/x")
+            && !warns("postgres://u@127.0.0.1:1/x")
+            && !warns("postgres://u@[::1]:1/x")
+    );
+    assert!(!warns("postgres://u@%2Ftmp:1/x"));
+    assert!(warns("postgres://u@database.invalid:1/x"));
+    assert!(!warns("postgres://u@database.invalid:1/x?sslmode=disable"));
+}
+
+#[test]
+fn a_redis_that_forbids_info_works_and_is_checked() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Redis).expect("needs no PostgreSQL");
+    let redis = bench.redis.as_ref().expect("Redis");
+    redis.admin("ACL SETUSER default -info").expect("sets");
+    let (code, findings) = check(&mut bench.command());
+    assert_eq!(code, 0, "{findings:#?}");
+    expect(&findings, "warn", "Redis", "may not run INFO");
+    expect(&findings, "ok", "Redis", "runs our scripts");
+    bench.start();
+    bench.settle();
 }
 
 #[test]
@@ -176,13 +294,25 @@ fn what_is_wrong_with_files_ports_and_redis_is_said() {
     }
     let too_much = check(bench.command().env("JOURNAL_MIN_FREE", u64::MAX.to_string())).1;
     expect(&too_much, "fail", "space", "JOURNAL_MIN_FREE");
-    for (name, version) in [("newer", 99), ("older", 1), ("ours", 2)] {
+    for (name, sql) in [
+        ("newer", "PRAGMA user_version = 99"),
+        ("older", "PRAGMA user_version = 1"),
+        ("foreign", "CREATE TABLE zoo (a); CREATE TABLE post (a)"),
+        ("marked", "PRAGMA application_id = 7"),
+        ("ours", "CREATE TABLE t (a)"),
+    ] {
         std::fs::create_dir(at(name)).expect("makes");
-        let connection = rusqlite::Connection::open(at(name).join("ledger.sqlite")).expect("opens");
-        connection.execute_batch(&format!("CREATE TABLE t (a); PRAGMA user_version = {version}")).expect("sets");
+        let file = at(name).join("ledger.sqlite");
+        if name == "ours" {
+            drop(event_tracker::adapters::sqlite::SqliteLedger::open(&file).expect("opens"));
+        }
+        let connection = rusqlite::Connection::open(file).expect("opens");
+        connection.execute_batch(sql).expect("sets");
     }
     expect(&on("newer"), "fail", "SQLite", "start the newer program");
     expect(&on("older"), "fail", "SQLite", "before the first release");
+    expect(&on("foreign"), "fail", "SQLite", "`post`");
+    expect(&on("marked"), "fail", "SQLite", "application_id 7");
     expect(&on("ours"), "ok", "SQLite", "no damage");
     let file = at("ours").join("ledger.sqlite");
     let mut bytes = std::fs::read(&file).expect("a file");

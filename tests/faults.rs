@@ -404,7 +404,18 @@ fn a_wrong_setting_is_one_line_and_exit_code_2() {
         ("LISTEN", "nowhere"),
         ("LISTEN", "0.0.0.0:0"),
         ("DATABASE_URL", "mysql://localhost/x"),
+        ("DATABASE_URL", "postgres://"),
+        ("DATABASE_URL", "postgres:///x"),
+        ("DATABASE_URL", "postgres://u@localhost/x?sslmod=require"),
+        ("DATABASE_URL", "postgres://u@localhost/x?sslmode=maybe"),
+        ("DATABASE_URL", "postgres://u@localhost:99999/x"),
+        ("DATABASE_URL", "postgres://u@local host/x"),
         ("REDIS_URL", "http://localhost"),
+        ("REDIS_URL", "redis://"),
+        ("REDIS_URL", "redis://localhost/abc"),
+        ("REDIS_URL", "redis://localhost:99999"),
+        ("REDIS_URL", "redis://localhost/0?protocl=resp3"),
+        ("REDIS_URL", "redis://localhost/0?protocol=resp9"),
         ("WORKERS", "none"),
         ("ACK", "never"),
         ("TIME_ZONE", "Mars/Base"),
@@ -420,6 +431,121 @@ fn a_wrong_setting_is_one_line_and_exit_code_2() {
         assert!(said.contains(name) || said.contains(&format!("--{flag}")), "{name}={value}: {said}");
         assert!(!bench.data_dir.exists(), "{name}={value}: it touched the directory");
     }
+}
+
+/// The last line of a start that must fail with exit code 2.
+#[track_caller]
+fn wrong_setting(bench: &Bench, name: &str, value: &str) {
+    let mut command = bench.command();
+    command.env(name, value);
+    let (code, said) = run(command);
+    let last = said.lines().last().unwrap_or_default();
+    assert_eq!((code, last.contains(name)), (Some(2), true), "{name}: {said}");
+    assert!(!bench.data_dir.exists(), "{name}: it touched the directory");
+}
+
+#[test]
+fn stores_that_refuse_the_url_end_a_start_with_exit_code_2() {
+    let bench = Bench::on(None, None);
+    let redis = redis::Server::start();
+    wrong_setting(&bench, "REDIS_URL", &format!("{}/99", redis.url()));
+    redis.admin("CONFIG SET requirepass right").expect("sets");
+    wrong_setting(&bench, "REDIS_URL", &redis.url());
+    wrong_setting(&bench, "REDIS_URL", &redis.url().replace("//", "//:wrong@"));
+    let Some(postgres) = postgres::Server::private() else { return };
+    let url = postgres.tcp(&postgres.database("tracker", ""));
+    wrong_setting(&bench, "DATABASE_URL", &url.replace("test@", "nobody@"));
+    wrong_setting(&bench, "DATABASE_URL", &format!("{url}?sslmode=require"));
+    // No password is right as long as none is asked for.
+    let mut open = Bench::on(Some(format!(" {url}\n")), None);
+    open.start();
+    open.settle();
+    open.kill();
+    postgres.demand_passwords();
+    eventually(seconds(10), || {
+        let refused = ::postgres::Client::connect(&url, ::postgres::NoTls).err();
+        if refused.is_some() { Ok(()) } else { Err("it does not ask yet".to_owned()) }
+    });
+    wrong_setting(&bench, "DATABASE_URL", &url);
+    wrong_setting(&bench, "DATABASE_URL", &url.replace("test@", "test:wrong@"));
+}
+
+#[test]
+fn a_database_that_is_made_later_is_waited_for() {
+    let Some(postgres) = postgres::Server::private() else { return };
+    let there = postgres.tcp(&postgres.database("tracker", ""));
+    let mut bench = Bench::on(Some(there.clone() + "_later"), None);
+    bench.start();
+    let click = json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}});
+    bench.client().post("/api/events", &click).expect(202);
+    bench.client().get("/healthz/ready").expect(200);
+    let name = &there[there.rfind('/').expect("a name") + 1..];
+    let mut client = ::postgres::Client::connect(&there, ::postgres::NoTls).expect("connects");
+    client.batch_execute(&format!("CREATE DATABASE {name}_later")).expect("makes");
+    bench.settle();
+    assert_eq!(bench.event_rows(), 1);
+}
+
+#[test]
+fn an_unreachable_store_is_one_line_under_its_own_name() {
+    let Some(mut pair) = Pair::new() else { return };
+    pair.postgres.kill();
+    pair.bench.start();
+    let deadline = Instant::now() + seconds(20);
+    // Ten tries each are enough to see whether each is a line.
+    let tries = || {
+        let metrics = pair.bench.client().get("/metrics").text().to_owned();
+        let of = |sink: &str| metrics.lines().find(|l| l.contains("retries") && l.contains(sink)).map(str::to_owned);
+        let count = |line: Option<String>| line.and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0);
+        (count(of("\"ledger\"")), count(of("\"live\"")))
+    };
+    while tries().0 < 10.0 || tries().1 < 10.0 {
+        assert!(Instant::now() < deadline, "{:?}", tries());
+        sleep(Duration::from_millis(100));
+    }
+    let log = pair.bench.log();
+    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
+    let blames_live = warnings.iter().any(|line| line.contains("live"));
+    assert!(warnings.len() == 1 && warnings[0].contains("ledger") && !blames_live, "{warnings:#?}");
+    pair.postgres.revive();
+    pair.is_back();
+}
+
+#[test]
+fn a_ledger_that_has_stopped_is_not_ready() {
+    let Some(server) = postgres::Server::shared() else { return };
+    let mut bench = Bench::on(Some(server.database("tracker", "")), None);
+    bench.start();
+    bench.client().get("/healthz/ready").expect(200);
+    bench.rows("ALTER TABLE rollup_delta RENAME TO gone");
+    let click = json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}});
+    bench.client().post("/api/events", &click).expect(202);
+    eventually(seconds(10), || {
+        let answer = bench.client().get("/healthz/ready");
+        let tells = answer.status == 503 && answer.text().contains("ledger");
+        if tells { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.text())) }
+    });
+}
+
+#[test]
+fn a_column_that_changed_costs_a_fresh_connection_and_no_follower() {
+    let Some(server) = postgres::Server::shared() else { return };
+    let mut bench = Bench::on(Some(server.database("tracker", "")), None);
+    bench.start();
+    let mut id = 0;
+    let mut post = |bench: &Bench| {
+        id += 1;
+        let id = uuid::Uuid::from_u128(id + 1);
+        let event = json!({"eventType": "CLICK", "eventId": id, "userId": 1, "metadata": {"componentId": 1}});
+        bench.client().post("/api/events?wait=true", &event)
+    };
+    post(&bench).expect(201);
+    bench.client().read("/api/posts/p/like");
+    // The batch's statement on it is planned, and its result is of another type now.
+    bench.rows("ALTER TABLE event_id_current ALTER COLUMN name TYPE varchar(9)");
+    post(&bench).expect(201);
+    bench.settle();
+    assert_eq!(bench.event_rows(), 2);
 }
 
 #[test]

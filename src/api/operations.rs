@@ -20,8 +20,14 @@ impl Api {
         exchange.respond(Answer { status: 200, content_type: "application/json", headers: &[], body });
     }
 
-    /// Ready: the journal takes events and no stop is under way. Stores that are away do not make it unready.
+    /// Ready: the journal takes events, no stop is under way, and the ledger follows or waits for its store. An
+    /// unreachable store does not make it unready; a stopped ledger does, as only a person can start it again.
     pub(super) fn ready(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        if self.app.ledger_status.state() == SinkState::Stopped {
+            let reason = Some("the ledger has stopped; the log says why".to_owned());
+            let body = Status { status: "unavailable", reason };
+            return answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
+        }
         match self.app.journal.is_writable() {
             Ok(()) if !crate::shutdown::is_under_way() => {
                 answer::json(exchange, 200, &Status { status: "ok", reason: None });

@@ -23,7 +23,7 @@ pub fn fits_depth(json: &str, depth_max: usize) -> bool {
     check_depth(json, depth_max).is_ok()
 }
 
-/// What of an object a store would refuse: `Depth`, `Nul`, `Surrogate` or `Number`.
+/// What of an object a store would refuse: `Depth`, `Nul` or `Surrogate`.
 pub fn object_fault(json: &str, depth_max: usize) -> Option<String> {
     check_object(json, depth_max).err().map(|fault| format!("{fault:?}"))
 }

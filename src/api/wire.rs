@@ -358,7 +358,6 @@ fn properties(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Rejectio
         Err(Refusal::Depth) => refuse("must be nested at most 32 levels deep"),
         Err(Refusal::Nul) => refuse("must not contain U+0000"),
         Err(Refusal::Surrogate) => refuse("must not contain unpaired surrogates"),
-        Err(Refusal::Number) => refuse("must not contain numbers beyond the range of a double"),
     }
 }
 

@@ -62,7 +62,7 @@ impl Options {
 pub(super) fn run(options: Options) -> Result<(), Failure> {
     let query = options.query().map_err(Failure::Usage)?;
     let stores = options.stores.check().map_err(Failure::Usage)?;
-    let ledger = existing_ledger(&stores).map_err(Failure::Failed)?;
+    let ledger = existing_ledger(&stores)?;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", options.output.display()));
     let mut output = Output::open(&options.output).map_err(|error| failed(&error))?;
     let mut progress = Progress::start();

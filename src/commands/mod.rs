@@ -75,6 +75,12 @@ enum Failure {
     Failed(String),
 }
 
+impl From<String> for Failure {
+    fn from(line: String) -> Failure {
+        Failure::Failed(line)
+    }
+}
+
 /// Parses the process's arguments and does what they say.
 pub fn run() -> ExitCode {
     let done = CommandLine::try_parse().map_err(|e| Failure::Usage(one_line(&e))).and_then(CommandLine::run);
@@ -102,7 +108,7 @@ impl CommandLine {
             Command::Serve(raw) => {
                 let settings = raw.check().map_err(Failure::Usage)?;
                 start_log(&settings.log);
-                serve::run(&settings).map_err(Failure::Failed).map(|()| ExitCode::SUCCESS)
+                serve::run(&settings).map(|()| ExitCode::SUCCESS)
             }
             Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Failure;
 use super::output::{Output, Progress};
-use super::stores::open_ledger;
+use super::stores::examine_ledger;
 use crate::api::{moment, put_line};
 use crate::clock::Clock;
 use crate::config::{LedgerKind, LiveKind, RawStores, Stores};
@@ -108,15 +108,14 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
         return posts::run(posts).map_err(Failure::Failed);
     }
     let events = options.plan().and_then(Plan::start).map_err(Failure::Usage)?;
-    let done = match &options.output {
-        Some(path) => write_file(path, events).map_err(|error| format!("{}: {error}", path.display())),
+    match &options.output {
+        Some(path) => Ok(write_file(path, events).map_err(|error| format!("{}: {error}", path.display()))?),
         None if options.direct => {
             let stores = options.stores.check().map_err(Failure::Usage)?;
             write_ledger(&stores, events)
         }
-        None => send(options.url.trim_end_matches('/'), events),
-    };
-    done.map_err(Failure::Failed)
+        None => Ok(send(options.url.trim_end_matches('/'), events)?),
+    }
 }
 
 fn write_file(path: &std::path::Path, events: Events) -> std::io::Result<()> {
@@ -242,11 +241,11 @@ fn accepted(text: &str) -> Option<usize> {
 // ---- into the ledger ----
 
 /// In batches of a stream of its own, as a server's journal would hand them on: rollups, likes and the watermark hold.
-fn write_ledger(stores: &Stores, mut events: Events) -> Result<(), String> {
+fn write_ledger(stores: &Stores, mut events: Events) -> Result<(), Failure> {
     if stores.ledger == LedgerKind::Sqlite {
         std::fs::create_dir_all(&stores.data_dir).map_err(|error| format!("{}: {error}", stores.data_dir.display()))?;
     }
-    let ledger = open_ledger(stores)?;
+    let ledger = examine_ledger(stores)?.open()?;
     let mut feed = Feed::start(&*ledger).map_err(|error| format!("ledger: {error}"))?;
     let mut progress = Progress::start();
     loop {

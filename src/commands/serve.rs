@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::stores::{open_ledger, open_live};
+use super::Failure;
+use super::stores::{examine_ledger, open_live};
 use crate::api::{Access, Api, not_durable};
 use crate::app::{App, Caching};
 use crate::clock::Clock;
@@ -24,7 +25,7 @@ use crate::{process, runtime, shutdown};
 const SINK_STOP_WAIT: Duration = Duration::from_millis(SINK_STOP_MS);
 
 /// Serves until a signal. The error is one line for the log.
-pub(super) fn run(settings: &Settings) -> Result<(), String> {
+pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
     process::report_panics();
     let connections_max = process::connections_max(settings.http.connections_max);
     runtime::start(settings.workers, settings.pin_workers);
@@ -40,10 +41,12 @@ pub(super) fn run(settings: &Settings) -> Result<(), String> {
         ..settings.http.clone()
     };
     let server = Server::bind(config).map_err(|e| e.to_string())?;
-    let journal = open_journal(settings)?;
-    let ledger = open_ledger(&settings.stores)?;
-    check_history(&journal, &*ledger)?;
+    // Before the journal: a store that is refused gets no segment.
+    let ledger = examine_ledger(&settings.stores)?;
     let (live, cache) = open_live(&settings.stores)?;
+    let journal = open_journal(settings)?;
+    let ledger = ledger.open()?;
+    check_history(&journal, &*ledger)?;
     let (app, sinks) = start_sinks(settings, journal, ledger, live, &cache);
     let listening = server.local_addr();
     let metrics = Metrics::new(app.clone(), server.stats());

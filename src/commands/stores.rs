@@ -1,50 +1,95 @@
 //! From settings to stores: which ledger and which live store, opened and ready.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Failure;
 use crate::adapters::memory::MemoryLive;
 use crate::adapters::memory_cache::MemoryCache;
-use crate::adapters::postgres::{PostgresLedger, PrepareError};
-use crate::adapters::redis::{RedisCache, RedisLive};
+use crate::adapters::postgres::{self, Owner, PostgresLedger, PrepareError};
+use crate::adapters::redis::{self, RedisCache, RedisLive};
 use crate::adapters::sqlite::SqliteLedger;
 use crate::clock::monotonic_ms;
 use crate::config::{LedgerKind, LiveKind, Stores, without_password};
 use crate::ports::{Ledger, LiveStore, SharedCache};
 
-/// The ledger, its schema in place. A PostgreSQL that is away is no error: events wait in the journal.
-pub(super) fn open_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> {
+/// Reads the URLs of the stores and connects to nothing. The error names the setting.
+pub(super) fn check_urls(settings: &Stores) -> Result<(), Failure> {
+    if let LedgerKind::Postgres(url) = &settings.ledger {
+        postgres::check_url(url).map_err(|why| Failure::Usage(format!("DATABASE_URL: {why}")))?;
+    }
+    if let LiveKind::Redis(url) = &settings.live {
+        redis::check_url(url).map_err(|why| Failure::Usage(format!("REDIS_URL: {why}")))?;
+    }
+    Ok(())
+}
+
+/// A ledger that was examined and may be opened.
+pub(super) enum Examined {
+    Postgres(PostgresLedger),
+    Sqlite(PathBuf),
+}
+
+/// Refuses a ledger that is not ours, before anything is written. An unreachable PostgreSQL is no error: events wait in
+/// the journal.
+pub(super) fn examine_ledger(settings: &Stores) -> Result<Examined, Failure> {
+    check_urls(settings)?;
     match &settings.ledger {
         LedgerKind::Postgres(url) => {
             tracing::info!(url = without_password(url), "ledger: PostgreSQL");
+            if let Some(warning) = postgres::url_warning(url) {
+                tracing::warn!("{warning}");
+            }
             let ledger = PostgresLedger::new(url, settings.pg_pool).map_err(|e| format!("ledger: {e}"))?;
             match ledger.prepare() {
                 Ok(()) => {}
-                Err(PrepareError::Refused(why)) => return Err(format!("ledger: {why}")),
-                Err(PrepareError::Retry(why)) => tracing::warn!("ledger: away ({why}); events wait in the journal"),
+                Err(PrepareError::Refused(why)) => return Err(Failure::Failed(format!("ledger: {why}"))),
+                Err(PrepareError::Credentials(why)) => return Err(Failure::Usage(format!("DATABASE_URL: {why}"))),
+                // The ledger's follower says so, for as long as it lasts.
+                Err(PrepareError::Retry(_)) => {}
             }
-            Ok(Arc::new(ledger))
+            Ok(Examined::Postgres(ledger))
         }
         LedgerKind::Sqlite => {
-            let path: &Path = &settings.data_dir.join("ledger.sqlite");
+            let path = settings.data_dir.join("ledger.sqlite");
             tracing::info!(path = %path.display(), "ledger: SQLite");
-            let ledger = SqliteLedger::open(path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
-            Ok(Arc::new(ledger))
+            SqliteLedger::examine(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
+            Ok(Examined::Sqlite(path))
         }
     }
 }
 
+impl Examined {
+    /// The ledger, its schema in place if its server answers.
+    pub(super) fn open(self) -> Result<Arc<dyn Ledger>, Failure> {
+        Ok(match self {
+            Examined::Postgres(ledger) => Arc::new(ledger),
+            Examined::Sqlite(path) => {
+                Arc::new(SqliteLedger::open(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?)
+            }
+        })
+    }
+}
+
 /// The ledger as it is: nothing is made where there is none.
-pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, String> {
+pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, Failure> {
+    check_urls(settings)?;
     match &settings.ledger {
         LedgerKind::Postgres(url) => {
             let ledger = PostgresLedger::new(url, settings.pg_pool).map_err(|e| format!("ledger: {e}"))?;
+            match ledger.owner() {
+                Ok(Owner::Nobody) => return Err("ledger: the database is empty".to_owned().into()),
+                Ok(owner) => postgres::refusal(&owner).map_or(Ok(()), |why| Err(format!("ledger: {why}")))?,
+                // The first page says it, after some tries.
+                Err(_) => {}
+            }
             Ok(Arc::new(ledger))
         }
         LedgerKind::Sqlite => {
             let path = settings.data_dir.join("ledger.sqlite");
             if !path.is_file() {
-                return Err(format!("there is no ledger at {} (DATA_DIR, or DATABASE_URL)", path.display()));
+                let why = format!("there is no ledger at {} (DATA_DIR, or DATABASE_URL)", path.display());
+                return Err(why.into());
             }
             let ledger = SqliteLedger::open(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
             Ok(Arc::new(ledger))
@@ -55,12 +100,16 @@ pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, Stri
 type LiveAndCache = (Arc<dyn LiveStore>, Arc<dyn SharedCache>);
 
 /// The live store, whose warnings are logged, and the cache that is shared with whoever shares it.
-pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, String> {
+pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, Failure> {
     let (live, cache): LiveAndCache = match &settings.live {
         LiveKind::Redis(url) => {
             tracing::info!(url = without_password(url), "live store: Redis");
             let live = RedisLive::new(url, settings.redis_pool, settings.time_zone.clone());
             let live = live.map_err(|e| format!("live store: {e}"))?;
+            // If it does not answer, its follower says so, for as long as that lasts.
+            if let Some(why) = live.refusal() {
+                return Err(Failure::Usage(format!("REDIS_URL: {why}")));
+            }
             let cache = RedisCache::new(&live, settings.redis_pool);
             (Arc::new(live), Arc::new(cache))
         }

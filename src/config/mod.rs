@@ -217,8 +217,17 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// A store's URL without the blanks and line breaks around it, which files and shells add. `None`: not set.
+fn store_url(name: &str, url: Option<String>) -> Result<Option<String>, String> {
+    let Some(url) = url.map(|url| url.trim().to_owned()).filter(|url| !url.is_empty()) else { return Ok(None) };
+    match url.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        true => Err(format!("{name} holds a blank or a line break (write a blank as %20)")),
+        false => Ok(Some(url)),
+    }
+}
+
 fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {
-    match url.filter(|url| !url.is_empty()) {
+    match store_url("DATABASE_URL", url)? {
         None => Ok(LedgerKind::Sqlite),
         Some(url) if url.starts_with("postgres://") || url.starts_with("postgresql://") => {
             Ok(LedgerKind::Postgres(url))
@@ -228,7 +237,7 @@ fn ledger_kind(url: Option<String>) -> Result<LedgerKind, String> {
 }
 
 fn live_kind(url: Option<String>) -> Result<LiveKind, String> {
-    match url.filter(|url| !url.is_empty()) {
+    match store_url("REDIS_URL", url)? {
         None => Ok(LiveKind::Memory),
         Some(url) if url.starts_with("redis://") || url.starts_with("rediss://") => Ok(LiveKind::Redis(url)),
         Some(_) => {

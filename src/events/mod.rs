@@ -176,7 +176,7 @@ pub struct Event<'a> {
     pub url: Option<Cow<'a, str>>,
     pub referrer: Option<Cow<'a, str>>,
     pub result_count: Option<i64>,
-    /// A JSON object as sent, checked to be one that PostgreSQL's jsonb takes.
+    /// A JSON object as sent, without texts that PostgreSQL cannot store.
     pub properties: Option<Cow<'a, str>>,
     /// When it happened, clamped; milliseconds since the epoch.
     pub event_time_ms: i64,

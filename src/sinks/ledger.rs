@@ -229,6 +229,7 @@ impl LedgerFollower {
         sink.status.set(SinkState::Following);
         let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, &mut self.pulse, pace)? else {
             sink.status.current_as_of(sink.clock.now_ms());
+            sink.status.recovered();
             return Ok(false);
         };
         let applied = sink.apply(&mut *self.writer, &frames);

@@ -119,13 +119,15 @@ impl LiveSink {
     fn rebuild(&self, writer: &mut dyn LiveWriter, seen: LiveState) -> Result<(), Ended> {
         self.status.set(SinkState::Rebuilding);
         let now_ms = self.clock.now_ms();
-        writer.rebuild(self.journal.stream(), seen, &mut || self.ledger.snapshot(now_ms), now_ms)?;
-        Ok(())
+        let mut is_of_ledger = false;
+        let mut snapshot = || self.ledger.snapshot(now_ms).inspect_err(|_| is_of_ledger = true);
+        let rebuilt = writer.rebuild(self.journal.stream(), seen, &mut snapshot, now_ms);
+        rebuilt.map_err(|error| if is_of_ledger { of_ledger(error) } else { error.into() })
     }
 
     /// The verdicts behind a position are still to be had: nobody may guess that a record was stored.
     fn has_verdicts(&self, after: Position) -> Result<bool, Ended> {
-        Ok(self.ledger.verdicts(self.journal.stream(), after, after)?.is_some())
+        Ok(self.ledger.verdicts(self.journal.stream(), after, after).map_err(of_ledger)?.is_some())
     }
 
     fn passed(&self, at: Watermark, kept: &AtomicU64) {
@@ -143,10 +145,9 @@ impl LiveSink {
         }
     }
 
-    fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<(), StoreError> {
-        let started = Instant::now();
+    /// What the live store is told of some frames.
+    fn batch(&self, frames: &Frames, records: &[Record<'_>]) -> Result<LiveBatch, Ended> {
         let verdicts = self.verdicts(frames.from.position, frames.to.position)?;
-        let records = frames.records().map_err(|e| StoreError::Fatal(e.to_string()))?;
         let mut batch = LiveBatch {
             stream: self.journal.stream(),
             from: frames.from,
@@ -155,11 +156,11 @@ impl LiveSink {
             ..LiveBatch::default()
         };
         let (mut counts, mut is_any_gone) = (Tally::default(), false);
-        for (position, record) in (frames.from.position + 1..).zip(&records) {
+        for (position, record) in (frames.from.position + 1..).zip(records) {
             let verdict = verdicts.get(&position);
             match record {
                 Record::Erase(erase) if verdict == Some(&Verdict::Erasure) => {
-                    let unliked = self.ledger.unliked(batch.stream, position)?;
+                    let unliked = self.ledger.unliked(batch.stream, position).map_err(of_ledger)?;
                     add_erasure(erase, &unliked, &mut counts, &mut batch);
                 }
                 _ => add_effects(record, verdict, &mut counts, &mut batch),
@@ -168,28 +169,57 @@ impl LiveSink {
         }
         batch.counts = counts.into_sorted();
         if is_any_gone {
-            batch.left_out = self.ledger.left_out(batch.stream, frames.from.position, frames.to.position)?;
+            let (after, up_to) = (frames.from.position, frames.to.position);
+            batch.left_out = self.ledger.left_out(batch.stream, after, up_to).map_err(of_ledger)?;
         }
         batch.users.sort_unstable();
         batch.users.dedup();
-        writer.apply(&batch)?;
+        Ok(batch)
+    }
+
+    fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<Applied, Ended> {
+        let started = Instant::now();
+        let records = frames.records()?;
+        match writer.apply(&self.batch(frames, &records)?) {
+            Ok(()) => {}
+            // Another reply was lost, or the store went back to an older state: go on from what it has.
+            Err(StoreError::Fenced { found: Some(_) }) => return Ok(Applied::Elsewhere),
+            Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
+            Err(error) => return Err(error.into()),
+        }
         self.status.applied(records.len(), started.elapsed());
         self.status.passed_lost(frames.from.position, &records);
         if let Some(last_ms) = records.iter().rev().find_map(Record::received_ms) {
             self.status.current_as_of(last_ms);
         }
-        Ok(())
+        Ok(Applied::Here)
     }
 
-    fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, StoreError> {
+    fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, Ended> {
         let verdicts = match self.handover.verdicts(after, up_to) {
             Some(verdicts) => verdicts,
             None => self
                 .ledger
-                .verdicts(self.journal.stream(), after, up_to)?
-                .ok_or_else(|| StoreError::Retry("the ledger's verdicts on what comes next were pruned".into()))?,
+                .verdicts(self.journal.stream(), after, up_to)
+                .map_err(of_ledger)?
+                .ok_or_else(|| Ended::Retry("the ledger's verdicts on what comes next were pruned".into()))?,
         };
         Ok(verdicts.into_iter().collect())
+    }
+}
+
+/// What became of a batch.
+enum Applied {
+    Here,
+    /// The store's watermark is not where the batch begins.
+    Elsewhere,
+}
+
+/// A failed read of the ledger.
+fn of_ledger(error: StoreError) -> Ended {
+    match error {
+        StoreError::Retry(why) => Ended::LedgerRetry(why),
+        error => error.into(),
     }
 }
 
@@ -221,15 +251,13 @@ impl LiveFollower {
             if nothing_new {
                 sink.status.current_as_of(asked_at);
                 sink.check_generation(&mut *self.writer)?;
+                sink.status.recovered();
             }
             return Ok(false);
         };
-        match sink.apply(&mut *self.writer, &frames) {
-            Ok(()) => sink.passed(frames.to, &self.kept),
-            // Another reply was lost, or the store went back to an older state: go on from what it has.
-            Err(StoreError::Fenced { found: Some(_) }) => return self.stand_again(),
-            Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
-            Err(error) => return Err(error.into()),
+        match sink.apply(&mut *self.writer, &frames)? {
+            Applied::Here => sink.passed(frames.to, &self.kept),
+            Applied::Elsewhere => return self.stand_again(),
         }
         Ok(true)
     }

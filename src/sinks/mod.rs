@@ -42,8 +42,10 @@ pub enum Pace {
 pub enum Ended {
     /// It was asked to.
     Asked,
-    /// The store is away: try again after a pause.
+    /// Its own store is unreachable: try again after a pause.
     Retry(String),
+    /// The ledger, which it reads, is unreachable: the same, but the ledger's follower is the one that says so.
+    LedgerRetry(String),
     /// A person must look.
     Stop(String),
 }
@@ -92,7 +94,7 @@ impl Backoff {
     }
 }
 
-/// Runs `follow` until it is asked to end or must stop; pauses and tries again while its store is away.
+/// Runs `follow` until it is asked to end or must stop; pauses and tries again while a store is unreachable.
 fn supervise(status: &SinkStatus, mut follow: impl FnMut() -> Ended) {
     let mut backoff = Backoff::new();
     loop {
@@ -105,11 +107,11 @@ fn supervise(status: &SinkStatus, mut follow: impl FnMut() -> Ended) {
                 status.stopped(&why);
                 return;
             }
-            Ended::Retry(why) => {
+            Ended::Retry(_) | Ended::LedgerRetry(_) => {
                 if status.position() != before {
                     backoff.reset();
                 }
-                status.retrying(&why);
+                status.retrying(&ended);
                 status.sleep(backoff.pause());
             }
         }

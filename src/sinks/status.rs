@@ -1,10 +1,12 @@
 //! What a sink says of itself: for health checks, metrics, and the `stale` mark of answers.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
+use super::Ended;
 use crate::events::Record;
+use crate::limits::UNREACHABLE_LOG_EVERY_MS;
 use crate::ports::Position;
 
 /// What a sink is doing.
@@ -41,6 +43,8 @@ pub struct SinkStatus {
     position: AtomicU64,
     as_of_ms: AtomicI64,
     last_error: Mutex<Option<String>>,
+    /// When it last said that a store is unreachable; nothing once it has followed since.
+    said: Mutex<Option<Instant>>,
     stopping: AtomicBool,
     stop_asked: Condvar,
     stop_lock: Mutex<()>,
@@ -65,6 +69,7 @@ impl SinkStatus {
             position: AtomicU64::new(0),
             as_of_ms: AtomicI64::new(0),
             last_error: Mutex::new(None),
+            said: Mutex::new(None),
             stopping: AtomicBool::new(false),
             stop_asked: Condvar::new(),
             stop_lock: Mutex::new(()),
@@ -125,8 +130,20 @@ impl SinkStatus {
 
     pub(super) fn set(&self, state: SinkState) {
         let before = self.state.swap(state as u8, Ordering::AcqRel);
-        if before != state as u8 {
+        // After an outage a connection is only a try: see `recovered`.
+        if before != state as u8 && self.said().is_none() {
             tracing::info!(sink = self.name, position = self.position(), "{}", state.name());
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It has applied a batch, or found nothing to apply: an outage is over.
+    pub(super) fn recovered(&self) {
+        if self.said().take().is_some() {
+            tracing::info!(sink = self.name, position = self.position(), "{}", self.state().name());
         }
     }
 
@@ -139,6 +156,7 @@ impl SinkStatus {
     }
 
     pub(super) fn applied(&self, records: usize, took: Duration) {
+        self.recovered();
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.apply_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -159,15 +177,21 @@ impl SinkStatus {
         );
     }
 
-    pub(super) fn retrying(&self, why: &str) {
+    /// It tries again after a failure. An outage is one line when it begins, and then one per minute.
+    pub(super) fn retrying(&self, ended: &Ended) {
+        let (Ended::Retry(why) | Ended::LedgerRetry(why) | Ended::Stop(why)) = ended else { return };
         self.retries.fetch_add(1, Ordering::Relaxed);
-        let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        // An outage is one line in the log, not one a try.
-        if self.state() != SinkState::Retrying || last.as_deref() != Some(why) {
-            tracing::warn!(sink = self.name, error = why, "its store is away; the journal keeps what comes in");
-        }
-        *last = Some(why.to_owned());
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
         self.state.store(SinkState::Retrying as u8, Ordering::Release);
+        if matches!(ended, Ended::LedgerRetry(_)) {
+            tracing::debug!(sink = self.name, error = why, "waits for the ledger");
+            return;
+        }
+        let mut said = self.said();
+        if said.is_none_or(|at| at.elapsed() >= Duration::from_millis(UNREACHABLE_LOG_EVERY_MS)) {
+            tracing::warn!(sink = self.name, error = why, "its store is unreachable; events wait in the journal");
+            *said = Some(Instant::now());
+        }
     }
 
     pub(super) fn stopped(&self, why: &str) {

@@ -381,7 +381,7 @@ impl Drop for World<'_> {
 
 /// The sink goes on, or tries again.
 fn is_retry(done: &Result<bool, Ended>) -> bool {
-    matches!(done, Ok(_) | Err(Ended::Retry(_)))
+    matches!(done, Ok(_) | Err(Ended::Retry(_) | Ended::LedgerRetry(_)))
 }
 
 /// A person was asked for, and the instance is started again: only where the fault asked for one.

@@ -6,6 +6,7 @@ pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod hold;
 pub(crate) mod load;
+pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 mod seed;

@@ -3,7 +3,7 @@
 
 #![allow(dead_code, reason = "each suite uses a part")]
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -66,6 +66,20 @@ impl Server {
     pub(crate) fn tcp(&self, database_url: &str) -> String {
         let name = &database_url[database_url.rfind('/').expect("the URL names a database") + 1..];
         format!("postgres://test@127.0.0.1:{}/{name}", self.own.as_ref().expect("a server of our own").port)
+    }
+
+    /// Asks for passwords over TCP from now on.
+    pub(crate) fn demand_passwords(&self) {
+        let mut client = Client::connect(&self.url, NoTls).expect("the test server answers");
+        let file: String = client.query_one("SHOW hba_file", &[]).expect("a setting").get(0);
+        let rules = "ARRAY['local all all trust', 'host all all 127.0.0.1/32 scram-sha-256']";
+        client.batch_execute(&format!("COPY (SELECT unnest({rules})) TO '{file}'")).expect("the server may write it");
+        client.batch_execute("SELECT pg_reload_conf()").expect("reloads");
+    }
+
+    /// The address of our own server.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.own.as_ref().expect("a server of our own").port))
     }
 
     /// Ends our own server at once, as a crash would, and all of its connections.

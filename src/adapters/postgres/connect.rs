@@ -6,14 +6,15 @@
 //! dialled. A late commit of an abandoned job is harmless, the watermark fences what comes after it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use postgres::config::SslMode;
-use postgres::error::SqlState;
+use postgres::config::{Host, SslMode};
+use postgres::error::DbError;
 use postgres::{Client, Config, Error, Statement};
 use r2d2_postgres::PostgresConnectionManager;
 use r2d2_postgres::r2d2::{self, ManageConnection};
@@ -66,21 +67,30 @@ impl Session {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) error: StoreError,
+    pub(super) cause: Cause,
+}
+
+/// Causes that this adapter handles itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    Other,
     /// A row's day has no partition: make it and try again, once.
-    pub(super) no_partition: bool,
+    NoPartition,
+    /// The server does not have this connection's statements, or not with these columns: try once on a fresh connection.
+    StaleStatement,
+    /// The server refuses the URL's user, password or kind of encryption.
+    Credentials,
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        Failure { error, no_partition: false }
+        Failure { error, cause: Cause::Other }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        let Some(db) = error.as_db_error() else {
-            return StoreError::Retry(format!("PostgreSQL: {}", with_causes(&error))).into();
-        };
+        let Some(db) = error.as_db_error() else { return of_client(&error) };
         let code = db.code().code();
         let detail = db.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
         let text = format!("PostgreSQL {code}: {}{detail}", db.message());
@@ -89,8 +99,32 @@ impl From<Error> for Failure {
             "22" | "23" | "54" => StoreError::Poison(text),
             _ => StoreError::Fatal(text),
         };
-        Failure { error, no_partition: *db.code() == SqlState::CHECK_VIOLATION }
+        Failure { error, cause: cause_of(db) }
     }
+}
+
+fn cause_of(error: &DbError) -> Cause {
+    let code = error.code().code();
+    match code {
+        "23514" => Cause::NoPartition,
+        // The message would be in the language of the server.
+        "0A000" if error.routine() == Some("RevalidateCachedQuery") => Cause::StaleStatement,
+        "42P05" => Cause::StaleStatement,
+        _ if code.starts_with("26") => Cause::StaleStatement,
+        _ if code.starts_with("28") => Cause::Credentials,
+        _ => Cause::Other,
+    }
+}
+
+/// The client's own errors: it has no public names for their kinds, only texts.
+fn of_client(error: &Error) -> Failure {
+    let kind = error.to_string();
+    let text = with_causes(error);
+    let is_refused = matches!(kind.as_str(), "invalid configuration" | "authentication error")
+        || text.contains("server does not support TLS")
+        || text.contains("invalid peer certificate");
+    let cause = if is_refused { Cause::Credentials } else { Cause::Other };
+    Failure { error: StoreError::Retry(format!("PostgreSQL: {text}")), cause }
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
@@ -125,10 +159,11 @@ impl Dialer {
     }
 
     /// Opens a connection whose statements the server ends after `statement_ms`.
-    pub(super) fn dial(&self, statement_ms: u64) -> Result<Link, StoreError> {
+    pub(super) fn dial(&self, statement_ms: u64) -> Result<Link, Failure> {
         if self.threads.fetch_add(1, Ordering::Relaxed) >= self.threads_max {
             self.threads.fetch_sub(1, Ordering::Relaxed);
-            return Err(StoreError::Retry("PostgreSQL: too many connections hang; not opening another".to_owned()));
+            let why = "PostgreSQL: too many connections hang; not opening another".to_owned();
+            return Err(StoreError::Retry(why).into());
         }
         let alive = Alive(self.threads.clone());
         let (jobs, inbox) = channel();
@@ -141,12 +176,16 @@ impl Dialer {
         match greeting.recv_timeout(Duration::from_millis(POSTGRES_CONNECT_MS_MAX + 500)) {
             Ok(Ok(())) => Ok(Link { jobs: Mutex::new(jobs), answered_at: Instant::now(), broken: false }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(StoreError::Retry("PostgreSQL does not answer a connection".to_owned())),
+            Err(_) => Err(StoreError::Retry("PostgreSQL does not answer a connection".to_owned()).into()),
         }
     }
 
-    pub(super) fn dial_writer(&self) -> Result<Link, StoreError> {
+    pub(super) fn dial_writer(&self) -> Result<Link, Failure> {
         self.dial(POSTGRES_WRITE_STATEMENT_MS_MAX)
+    }
+
+    pub(super) fn dial_reader(&self) -> Result<Link, Failure> {
+        self.dial(POSTGRES_READ_STATEMENT_MS_MAX)
     }
 }
 
@@ -162,7 +201,7 @@ impl Drop for Alive {
 fn serve(
     manager: &PostgresConnectionManager<MakeRustlsConnect>,
     statement_ms: u64,
-    greet: &SyncSender<Result<(), StoreError>>,
+    greet: &SyncSender<Result<(), Failure>>,
     inbox: &Receiver<Job>,
     _alive: Alive,
 ) {
@@ -174,7 +213,7 @@ fn serve(
         Ok(client) => client,
         Err(error) => {
             // A caller that gave up does not listen any more.
-            let _ = greet.send(Err(Failure::from(error).error));
+            let _ = greet.send(Err(error.into()));
             return;
         }
     };
@@ -264,7 +303,7 @@ impl ManageConnection for Dialer {
     type Error = StoreError;
 
     fn connect(&self) -> Result<Link, StoreError> {
-        self.dial(POSTGRES_READ_STATEMENT_MS_MAX)
+        self.dial_reader().map_err(|failure| failure.error)
     }
 
     fn is_valid(&self, link: &mut Link) -> Result<(), StoreError> {
@@ -290,12 +329,40 @@ pub(super) fn pool(dialer: &Dialer, pool_size: u32) -> Pool {
         .build_unchecked(dialer.share())
 }
 
+/// Reads a URL and connects to nothing. The error is one line without any part of a password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    let is_cut = url.split_once('?').is_some_and(|(_, tail)| tail.contains('@'));
+    let (config, _) = parse(url).map_err(|error| match is_cut {
+        true => "write /, ?, # and @ of a user or a password as %2F, %3F, %23 and %40".to_owned(),
+        false => error.to_string(),
+    })?;
+    match config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        true => Err("names no host (postgres://user:password@host/database)".to_owned()),
+        false => Ok(()),
+    }
+}
+
+/// Says what is wrong with a URL whose passwords and events would cross a network in clear text.
+pub fn url_warning(url: &str) -> Option<String> {
+    let (config, _) = parse(url).ok()?;
+    let is_here = |host: &Host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+        Host::Unix(_) => true,
+    };
+    let far = config.get_hosts().iter().any(|host| !is_here(host))
+        || config.get_hostaddrs().iter().any(|ip| !ip.is_loopback());
+    (far && !url.contains("sslmode=")).then(|| {
+        "the connection to PostgreSQL on another machine is not encrypted: add ?sslmode=require to DATABASE_URL \
+         (sslmode=disable says that this is intended)"
+            .to_owned()
+    })
+}
+
 /// Reads a URL. TLS is used where `sslmode` asks for it; then certificates are verified always, so the stricter
 /// modes of libpq mean `require`.
 fn parse(url: &str) -> Result<(Config, bool), StoreError> {
     let url = url.replace("sslmode=verify-full", "sslmode=require").replace("sslmode=verify-ca", "sslmode=require");
-    let mut config: Config =
-        url.parse().map_err(|error| StoreError::Fatal(format!("the URL of PostgreSQL: {}", with_causes(&error))))?;
+    let mut config: Config = url.parse().map_err(|error| StoreError::Fatal(with_causes(&error)))?;
     let with_tls = url.contains("sslmode=") && config.get_ssl_mode() != SslMode::Disable;
     if !with_tls {
         config.ssl_mode(SslMode::Disable);

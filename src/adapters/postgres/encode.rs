@@ -26,7 +26,7 @@ const COLUMN_TYPES: [Type; COLUMNS] = [
     Type::TEXT,
     Type::TEXT,
     Type::INT8,
-    Type::JSONB,
+    Type::JSON,
     Type::TIMESTAMPTZ,
     Type::TIMESTAMPTZ,
 ];
@@ -40,7 +40,6 @@ pub(super) enum Field<'a> {
     Bytes(&'a [u8]),
     Small(i16),
     Big(i64),
-    Json(&'a str),
 }
 
 impl<'a> Field<'a> {
@@ -63,7 +62,6 @@ impl<'a> Field<'a> {
             Field::Bytes(bytes) => bytes.len(),
             Field::Small(_) => 2,
             Field::Big(_) => 8,
-            Field::Json(text) => 1 + text.len(),
         };
         let length = i32::try_from(length).expect("a record is bounded by RECORD_BYTES_MAX");
         out.extend_from_slice(&length.to_be_bytes());
@@ -72,11 +70,6 @@ impl<'a> Field<'a> {
             Field::Bytes(bytes) => out.extend_from_slice(bytes),
             Field::Small(number) => out.extend_from_slice(&number.to_be_bytes()),
             Field::Big(number) => out.extend_from_slice(&number.to_be_bytes()),
-            Field::Json(text) => {
-                // The version of jsonb's wire format.
-                out.push(1);
-                out.extend_from_slice(text.as_bytes());
-            }
         }
     }
 }
@@ -95,7 +88,7 @@ fn fields<'a>(row: &StoredRow<'a>) -> [Field<'a>; COLUMNS] {
         Field::text_or_null(event.url.as_deref()),
         Field::text_or_null(event.referrer.as_deref()),
         event.result_count.map_or(Field::Null, Field::Big),
-        event.properties.as_deref().map_or(Field::Null, Field::Json),
+        Field::text_or_null(event.properties.as_deref()),
         Field::time(event.event_time_ms),
         Field::time(event.received_at_ms),
     ]

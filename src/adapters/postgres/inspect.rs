@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::WRITE_MS_MAX;
 use super::connect::{Dialer, Session};
-use super::schema::{SCHEMA_VERSION, SERVER_VERSION_MIN};
+use super::pooler;
+use super::schema::{Owner, SCHEMA_VERSION, SERVER_VERSION_MIN, owner};
 use crate::ports::StoreError;
 
 /// Facts, as they were read.
@@ -15,8 +16,7 @@ pub struct Inspection {
     pub version_name: String,
     pub database: String,
     pub encoding: String,
-    /// `None`: our tables are not there yet.
-    pub schema: Option<i32>,
+    pub owner: Owner,
     /// A table `events` is there and belongs to a role that we may act for.
     pub may_alter: bool,
     /// We may create tables in the current schema.
@@ -49,18 +49,18 @@ const FACTS: &str = "SELECT current_setting('server_version_num')::int, current_
        - coalesce(current_setting('reserved_connections', true)::int8, 0), \
      (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())";
 
-/// Asks. `Retry` where the server does not answer or lets nobody in.
+/// Asks. `Retry` if the server does not answer or refuses the connection; `Fatal` behind a pooler that shares connections.
 pub fn inspect(url: &str) -> Result<Inspection, StoreError> {
-    let mut link = Dialer::new(url, 1)?.dial_writer()?;
+    let dialer = Dialer::new(url, 1)?;
+    if pooler::shares_connections(&dialer).map_err(|failure| failure.error)? {
+        return Err(StoreError::Fatal(pooler::REFUSED.to_owned()));
+    }
+    let mut link = dialer.dial_writer().map_err(|failure| failure.error)?;
     let deadline = Instant::now() + Duration::from_millis(WRITE_MS_MAX);
     let facts = link.call(deadline, |session: &mut Session| {
         let client = &mut session.client;
         let row = client.query_one(FACTS, &[])?;
-        let has_schema: bool = client.query_one("SELECT to_regclass('schema_version') IS NOT NULL", &[])?.get(0);
-        let schema = match has_schema {
-            true => client.query_one("SELECT max(version) FROM schema_version", &[])?.get(0),
-            false => None,
-        };
+        let owner = owner(client)?;
         let asked = Instant::now();
         let clock = client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", &[])?;
         Ok(Inspection {
@@ -76,7 +76,7 @@ pub fn inspect(url: &str) -> Result<Inspection, StoreError> {
             synchronous_commit: row.get(9),
             connections_max: row.get(10),
             connections_now: row.get(11),
-            schema,
+            owner,
             clock_ms: clock.get(0),
             round_trip: asked.elapsed(),
         })

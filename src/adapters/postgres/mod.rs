@@ -12,6 +12,7 @@ mod fold;
 pub mod inspect;
 mod maintain;
 mod open_day;
+mod pooler;
 mod postings;
 mod rankings;
 mod read;
@@ -48,8 +49,8 @@ const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
 const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
 const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
-pub use connect::connect;
-pub use schema::{PrepareError, prepare};
+pub use connect::{check_url, connect, url_warning};
+pub use schema::{Owner, PrepareError, prepare, refusal};
 
 /// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
 pub struct PostgresLedger {
@@ -85,6 +86,11 @@ impl PostgresLedger {
         Ok(())
     }
 
+    /// Whose the database is.
+    pub fn owner(&self) -> Result<Owner, StoreError> {
+        self.read(READ_MS_MAX, |session| Ok(schema::owner(&mut session.client)?))
+    }
+
     /// The plans of a search, with what they took.
     pub fn search_plans(&self, query: &PostSearch) -> Result<Vec<String>, StoreError> {
         let query = query.clone();
@@ -95,13 +101,23 @@ impl PostgresLedger {
     fn read<R: Send + 'static>(
         &self,
         wait_ms: u64,
-        job: impl FnOnce(&mut connect::Session) -> Result<R, connect::Failure> + Send + 'static,
+        job: impl Fn(&mut connect::Session) -> Result<R, connect::Failure> + Send + Sync + 'static,
     ) -> Result<R, StoreError> {
         let deadline = Instant::now() + Duration::from_millis(wait_ms);
+        // Asked first: it may be prepared while this read fails.
+        let was_prepared = self.prepared.load(Ordering::Acquire);
         let mut link = self.pool.get().map_err(|error| StoreError::Retry(format!("PostgreSQL: {error}")))?;
-        link.call(deadline, job).map_err(|failure| match failure.error {
+        let job = Arc::new(job);
+        let again = job.clone();
+        let mut result = link.call(deadline, move |session| job(session));
+        if result.as_ref().is_err_and(|failure| failure.cause == connect::Cause::StaleStatement) {
+            // Pooled connections are as old as this one.
+            let fresh = self.dialer.dial_reader();
+            result = fresh.and_then(|mut fresh| fresh.call(deadline, move |session| again(session)));
+        }
+        result.map_err(|failure| match failure.error {
             // Tables that are missing will be there once the first writer has reached the server.
-            StoreError::Fatal(why) if !self.prepared.load(Ordering::Acquire) => StoreError::Retry(why),
+            StoreError::Fatal(why) if !was_prepared => StoreError::Retry(why),
             error => error,
         })
     }
@@ -110,7 +126,8 @@ impl PostgresLedger {
 impl Ledger for PostgresLedger {
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
         self.prepare().map_err(|error| match error {
-            PrepareError::Retry(why) => StoreError::Retry(why),
+            // A password may be changed on one side after the other: once events wait in the journal, so do we.
+            PrepareError::Retry(why) | PrepareError::Credentials(why) => StoreError::Retry(why),
             PrepareError::Refused(why) => StoreError::Fatal(why),
         })?;
         Ok(Box::new(writer::PostgresWriter::new(self.dialer.clone())))

@@ -85,7 +85,7 @@ fn events(first: usize, gate: &str) -> String {
             "text",
             "text",
             "int8",
-            "jsonb",
+            "json",
             "timestamptz",
             "timestamptz",
         ],

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::WRITE_MS_MAX;
-use super::connect::{Dialer, Failure, Link, Session};
+use super::connect::{Cause, Dialer, Failure, Link, Session};
 use super::encode::{Array, arrays_of};
 use super::erase;
 use super::statements as sql;
@@ -239,10 +239,10 @@ impl PostgresWriter {
             let fence = Fence { stream: batch.stream, from: batch.from, to: batch.to, erased: self.erased_known };
             let draft = Draft::new(batch, dead, &self.erased_of(batch, deadline)?)?;
             match self.run(draft, Some(fence), deadline) {
-                Err(Failure { error: StoreError::Fenced { found }, no_partition })
+                Err(Failure { error: StoreError::Fenced { found }, cause })
                     if found != Some(batch.from) || !self.learn_erased(deadline)? =>
                 {
-                    return Err(Failure { error: StoreError::Fenced { found }, no_partition });
+                    return Err(Failure { error: StoreError::Fenced { found }, cause });
                 }
                 Err(Failure { error: StoreError::Fenced { .. }, .. }) => {}
                 result => return result,
@@ -281,10 +281,15 @@ impl LedgerWriter for PostgresWriter {
 
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
         let mut result = self.try_apply(batch, dead);
-        if result.as_ref().is_err_and(|failure| failure.no_partition) {
-            // A partition that we knew was dropped behind our back.
-            self.days.clear();
-            result = self.try_apply(batch, dead);
+        match result.as_ref().map_err(|failure| failure.cause) {
+            Err(Cause::NoPartition) => {
+                // Another program dropped a partition that we knew.
+                self.days.clear();
+                result = self.try_apply(batch, dead);
+            }
+            // The failed connection was given up, so this is a fresh one.
+            Err(Cause::StaleStatement) => result = self.try_apply(batch, dead),
+            _ => {}
         }
         result.map_err(|failure| failure.error)
     }

@@ -96,6 +96,15 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
     if is_outage(error) { StoreError::Retry(message) } else { StoreError::Fatal(message) }
 }
 
+/// The server answered and refused who asks, or the number of the database.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    // The client has no other name for it.
+    let is_missing_database = error.to_string().contains("refused to switch database");
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
+        || is_missing_database
+}
+
 /// The server is away, busy, full or not let in to at the moment; waiting, or a person elsewhere, will end it.
 fn is_outage(error: &RedisError) -> bool {
     use ServerErrorKind as Server;

@@ -27,7 +27,7 @@ use crate::limits::{LIVE_UNION_KEPT_MS, RECENT_SEARCHES_MAX, REDIS_CHECK_OUT_MS_
 use crate::live::{Bucket, Calendar, reading, still_recent};
 use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery, Window};
 
-use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, store_error};
+use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, is_refusal, store_error};
 use script::{RECENT, Reply, Script, TOP, TOTALS, USERS, from_value, unexpected};
 
 /// A reader that finds no connection free for this long gives up.
@@ -55,6 +55,13 @@ impl RedisLive {
         let pool = pool_of(client.clone(), pool_size, READER_TIMEOUT, CHECK_OUT_TIMEOUT);
         let generation_key = format!("{}gen", shard_prefix(0)).into();
         Ok(RedisLive { client, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
+    }
+
+    /// Why the server will never serve this URL, if it says so.
+    pub fn refusal(&self) -> Option<String> {
+        let ping = |mut wire: Wire| wire.exchange(|connection| redis::cmd("PING").exec(connection));
+        let answer = Connector::new(self.client.clone(), READER_TIMEOUT).open().and_then(ping);
+        answer.err().filter(is_refusal).map(|error| error.to_string())
     }
 
     /// The same server with connections of its own, of which `call_timeout` is all that a call may take.
@@ -87,6 +94,18 @@ impl RedisLive {
 
     fn info(&self) -> Result<String, StoreError> {
         self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)))
+    }
+}
+
+/// Reads a URL and connects to nothing. The error is one line without any part of a password.
+pub fn check_url(url: &str) -> Result<(), String> {
+    redis::Client::open(url).map_err(|error| error.to_string())?;
+    // The client ignores options that it does not know.
+    let (_, query) = url.split_once('?').unwrap_or((url, ""));
+    let options = query.split('#').next().unwrap_or("").split('&').filter(|option| !option.is_empty());
+    match options.map(|option| option.split('=').next().unwrap_or(option)).find(|name| *name != "protocol") {
+        Some(name) => Err(format!("unknown option `{name}` (there is only protocol=resp2 or resp3)")),
+        None => Ok(()),
     }
 }
 
@@ -161,10 +180,8 @@ impl LiveStore for RedisLive {
     }
 
     fn warnings(&self) -> Vec<String> {
-        match self.info() {
-            Ok(info) => warnings(&info),
-            Err(error) => vec![format!("the live store does not answer: {error}")],
-        }
+        // A server that does not answer is no warning, and one that forbids INFO works all the same.
+        self.info().map(|info| warnings(&info)).unwrap_or_default()
     }
 }
 

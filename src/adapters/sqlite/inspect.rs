@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode};
 
+use super::owner;
+pub use super::owner::Owner;
 use super::watch::Watch;
 use super::{SCHEMA_VERSION, store_error};
 use crate::ports::StoreError;
@@ -12,8 +14,7 @@ use crate::ports::StoreError;
 /// Facts, as they were read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inspection {
-    /// 0: no ledger of ours.
-    pub schema: i64,
+    pub owner: Owner,
     /// What `PRAGMA quick_check` found; empty: the file is sound. `None`: there was not enough time to look.
     pub damage: Option<Vec<String>>,
 }
@@ -21,12 +22,15 @@ pub struct Inspection {
 /// The schema that this program writes.
 pub const KNOWN_SCHEMA: i64 = SCHEMA_VERSION;
 
+/// Why a file is refused, in one line.
+pub fn refusal(owner: &Owner) -> Option<String> {
+    owner::refusal(owner)
+}
+
 /// Reads the file at `path`, for at most `wait`.
 pub fn inspect(path: &Path, wait: Duration) -> Result<Inspection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
-    connection.busy_timeout(Duration::from_secs(2)).map_err(store_error)?;
-    let schema = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store_error)?;
+    let connection = owner::open_to_read(path)?;
+    let owner = owner::owner(&connection).map_err(store_error)?;
     let watch = Watch::start()?;
     let _guard = watch.guard(&connection, wait);
     let damage = match quick_check(&connection) {
@@ -34,7 +38,7 @@ pub fn inspect(path: &Path, wait: Duration) -> Result<Inspection, StoreError> {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => None,
         Err(error) => return Err(store_error(error)),
     };
-    Ok(Inspection { schema, damage })
+    Ok(Inspection { owner, damage })
 }
 
 fn quick_check(connection: &Connection) -> rusqlite::Result<Vec<String>> {

@@ -9,6 +9,7 @@ mod fold;
 pub mod inspect;
 mod maintain;
 mod open_day;
+mod owner;
 mod postings;
 mod rankings;
 mod read;
@@ -20,7 +21,7 @@ mod watch;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
@@ -33,11 +34,13 @@ use crate::ports::{
     Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
     PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
 };
+use owner::APPLICATION_ID;
+pub use owner::Owner;
 use turns::Turns;
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 7;
+const SCHEMA_VERSION: i64 = 8;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
@@ -62,10 +65,17 @@ pub struct SqliteLedger {
 }
 
 impl SqliteLedger {
+    /// Reads whose the file is and changes nothing. `Fatal`, with what to do, if it cannot be our ledger.
+    pub fn examine(path: &Path) -> Result<(), StoreError> {
+        owner::examine(path)
+    }
+
     /// Opens the file, making it and its tables where they are missing. `Fatal`, with what to do, where a newer
-    /// program made it or it is no database.
+    /// program made it, it is another program's, or it is no database.
     pub fn open(path: &Path) -> Result<SqliteLedger, StoreError> {
+        owner::examine(path)?;
         let mut connection = connect(path, READER_CACHE_KIB)?;
+        keep_temporary_files_beside(path, &connection)?;
         prepare(&mut connection)?;
         let (readers, watch) = (Mutex::new(vec![connection]), Arc::new(Watch::start()?));
         let (path, turns) = (path.to_owned(), Arc::default());
@@ -225,25 +235,30 @@ fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     }
 }
 
+/// Large sorts and statements write temporary files. SQLite looks for a place in the system's directories, and there may
+/// be none that can be written: they belong beside the ledger. The place is one of the process, so it is chosen once,
+/// before any other connection is at work.
+fn keep_temporary_files_beside(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    static CHOSEN: OnceLock<()> = OnceLock::new();
+    let mut result = Ok(());
+    CHOSEN.get_or_init(|| {
+        let place = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let place = place.parent().unwrap_or(Path::new("/")).to_string_lossy().into_owned();
+        result = connection.pragma_update(None, "temp_store_directory", place).map_err(store_error);
+    });
+    result
+}
+
 /// Two programs that start together take turns at the lock.
 fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(store_error)?;
-    let found: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(store_error)?;
-    if found > SCHEMA_VERSION {
-        return Err(StoreError::Fatal(format!(
-            "the SQLite ledger has schema {found}, this program knows {SCHEMA_VERSION}: start the newer program, or \
-             restore a copy made before it ran"
-        )));
+    let found = owner::owner(&transaction).map_err(store_error)?;
+    if let Some(why) = owner::refusal(&found) {
+        return Err(StoreError::Fatal(why));
     }
-    // 0: a file without tables of ours.
-    if found > 0 && found < SCHEMA_VERSION {
-        return Err(StoreError::Fatal(format!(
-            "the SQLite ledger has schema {found}, of before the first release: export it with the program that made it, \
-             move the data directory away, and import that"
-        )));
-    }
-    if found < SCHEMA_VERSION {
+    if found == Owner::Nobody {
         transaction.execute_batch(SCHEMA).map_err(store_error)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(store_error)?;
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(store_error)?;
     }
     transaction.commit().map_err(store_error)

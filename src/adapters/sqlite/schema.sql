@@ -1,5 +1,6 @@
 -- The ledger in SQLite: the names of schema.sql. Times are milliseconds since the epoch, ids are text.
--- `bucket` and `hour` of rollups count minutes or hours since the epoch.
+-- `bucket` and `hour` of rollups count minutes or hours since the epoch. The program also sets `application_id`, which tells
+-- our files from those of other programs, and `user_version`, the number of this schema.
 
 CREATE TABLE IF NOT EXISTS events (
     event_id     TEXT NOT NULL,
@@ -13,6 +14,7 @@ CREATE TABLE IF NOT EXISTS events (
     url          TEXT,
     referrer     TEXT,
     result_count INTEGER,
+    -- As sent, byte for byte.
     properties   TEXT CHECK (properties IS NULL OR json_valid(properties)),
     event_time   INTEGER NOT NULL,
     received_at  INTEGER NOT NULL

@@ -11,6 +11,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::Failure;
+use super::stores::check_urls;
 use crate::config::{LedgerKind, LiveKind, Raw, Settings, without_password};
 
 /// The settings of `serve`, and how to answer.
@@ -83,6 +84,7 @@ struct Report<'f> {
 
 pub(super) fn run(options: Options) -> Result<(), Failure> {
     let settings = options.settings.check().map_err(Failure::Usage)?;
+    check_urls(&settings.stores)?;
     let mut findings = Findings::default();
     about_settings(&mut findings, &settings);
     let is_running = directory::check(&mut findings, &settings);

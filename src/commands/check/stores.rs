@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Findings, Level};
-use crate::adapters::postgres::inspect as postgres;
+use crate::adapters::postgres::{Owner, inspect as postgres, refusal, url_warning};
 use crate::adapters::redis::inspect as redis;
 use crate::adapters::sqlite::inspect as sqlite;
 use crate::clock::Clock;
 use crate::config::without_password;
+use crate::ports::StoreError;
 
 /// The sink's connection, and the one that brings the schema up to date at the start.
 const OTHER_CONNECTIONS: i64 = 2;
@@ -19,14 +20,17 @@ const QUICK_CHECK_WAIT: Duration = Duration::from_secs(30);
 
 pub(super) fn check_postgres(findings: &mut Findings, url: &str, pool: u32) {
     const ABOUT: &str = "PostgreSQL";
+    if let Some(warning) = url_warning(url) {
+        findings.warn(ABOUT, warning);
+    }
     let found = match postgres::inspect(url) {
         Ok(found) => found,
+        Err(StoreError::Fatal(why)) => return findings.fail(ABOUT, why),
         Err(error) => {
             let message = format!("{error}; start it, or mend DATABASE_URL ({})", without_password(url));
             return findings.fail(ABOUT, message);
         }
     };
-    let now_ms = Clock::System.now_ms();
     let good = format!(
         "{} at {}, answers in {:.1} ms",
         found.version_name,
@@ -40,7 +44,7 @@ pub(super) fn check_postgres(findings: &mut Findings, url: &str, pool: u32) {
         found.database, found.encoding
     );
     findings.expect(found.encoding == "UTF8", Level::Fail, ABOUT, "encoding UTF8", bad);
-    about_schema(findings, ABOUT, found.schema.map(i64::from), postgres::KNOWN_SCHEMA.into());
+    about_schema(findings, ABOUT, refusal(&found.owner), found.owner == Owner::Nobody, postgres::KNOWN_SCHEMA.into());
     about_rights(findings, &found);
     let bad = "it is a standby that takes no writes: point DATABASE_URL to the primary";
     findings.expect(!found.is_standby, Level::Fail, ABOUT, "takes writes", bad);
@@ -53,28 +57,23 @@ pub(super) fn check_postgres(findings: &mut Findings, url: &str, pool: u32) {
     );
     let level = if found.connections_max < wanted { Level::Fail } else { Level::Warn };
     findings.expect(free >= wanted, level, ABOUT, &text, format!("{text}: lower PG_POOL or raise max_connections"));
-    let difference = found.clock_ms - now_ms + i64::try_from(found.round_trip.as_millis() / 2).unwrap_or(0);
-    let text = format!("its clock differs from ours by {difference} ms");
-    let bad = format!("{text}: run NTP on both machines");
-    findings.expect(difference.abs() <= CLOCK_DIFFERENCE_MS, Level::Warn, ABOUT, &text, bad);
+    about_clock(findings, ABOUT, found.clock_ms, found.round_trip);
 }
 
-fn about_schema(findings: &mut Findings, about: &'static str, found: Option<i64>, known: i64) {
-    match found {
-        None | Some(0) => findings.ok(about, format!("no schema yet: version {known} is made at the first start")),
-        Some(version) if version == known => findings.ok(about, format!("schema {version}")),
-        Some(version) if version < known => {
-            let text =
-                "of before the first release: export it with the program that made it, and import that into a new one";
-            findings.fail(about, format!("schema {version}, this program knows {known}: {text}"));
-        }
-        Some(version) => findings.fail(
-            about,
-            format!(
-                "schema {version}, this program knows {known}: start the newer program, or restore a backup made \
-                 before it ran"
-            ),
-        ),
+/// Compares a server's clock, which has just been asked for, with ours.
+fn about_clock(findings: &mut Findings, about: &'static str, clock_ms: i64, round_trip: Duration) {
+    let half_way = i64::try_from(round_trip.as_millis() / 2).unwrap_or(0);
+    let difference = clock_ms + half_way - Clock::System.now_ms();
+    let text = format!("its clock differs from ours by {difference} ms");
+    let bad = format!("{text}: run NTP on both machines");
+    findings.expect(difference.abs() <= CLOCK_DIFFERENCE_MS, Level::Warn, about, &text, bad);
+}
+
+fn about_schema(findings: &mut Findings, about: &'static str, refused: Option<String>, is_empty: bool, known: i64) {
+    match refused {
+        Some(why) => findings.fail(about, why),
+        None if is_empty => findings.ok(about, format!("no schema yet: version {known} is made at the first start")),
+        None => findings.ok(about, format!("schema {known}")),
     }
 }
 
@@ -84,7 +83,7 @@ fn about_rights(findings: &mut Findings, found: &postgres::Inspection) {
         found.database
     );
     findings.expect(found.may_create, Level::Fail, "PostgreSQL", "may create tables and partitions", bad);
-    if found.schema.is_some() {
+    if matches!(found.owner, Owner::Us(_)) {
         let bad = "the table events belongs to another role, so that no partition can be attached: \
                    ALTER TABLE events OWNER TO our role";
         findings.expect(found.may_alter, Level::Fail, "PostgreSQL", "owns its tables", bad);
@@ -119,7 +118,8 @@ pub(super) fn check_sqlite(findings: &mut Findings, path: &Path) {
         Ok(found) => found,
         Err(error) => return findings.fail(ABOUT, format!("{}: {error}; restore a backup", path.display())),
     };
-    about_schema(findings, ABOUT, Some(found.schema), sqlite::KNOWN_SCHEMA);
+    let is_empty = found.owner == sqlite::Owner::Nobody;
+    about_schema(findings, ABOUT, sqlite::refusal(&found.owner), is_empty, sqlite::KNOWN_SCHEMA);
     match found.damage {
         Some(damage) => {
             let bad = format!("{} is damaged ({}): restore a backup", path.display(), damage.join("; "));
@@ -143,6 +143,12 @@ pub(super) fn check_redis(findings: &mut Findings, url: &str) {
     findings.ok(ABOUT, format!("{} at {}", found.version_name, without_password(url)));
     for warning in found.warnings {
         findings.warn(ABOUT, warning);
+    }
+    if found.is_info_refused {
+        findings.warn(ABOUT, "its user may not run INFO, so eviction, cluster mode and replication are not checked");
+    }
+    if let Some((clock_ms, round_trip)) = found.clock {
+        about_clock(findings, ABOUT, clock_ms, round_trip);
     }
     match found.script_error {
         None => findings.ok(ABOUT, "runs our scripts"),
