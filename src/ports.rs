@@ -5,15 +5,17 @@
 //! never reused. All calls block: they are made on lanes and on sink threads, never in a coroutine.
 
 mod shared_cache;
+mod snapshot;
 
 pub use shared_cache::*;
+pub use snapshot::*;
 
 use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::{Dimension, Event, EventType, Record, Sketch, TallyKey};
+use crate::events::{Dimension, Event, EventType, Record, TallyKey};
 
 /// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
 pub type Position = u64;
@@ -251,7 +253,14 @@ pub trait LedgerWriter: Send {
     /// their log.
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
 
-    /// Housekeeping, called about once a minute: partitions ahead, old minute rollups, id day tables. Bounded work.
+    /// The store's own clock, milliseconds since the epoch. `None`: it has no clock but that of this machine.
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError>;
+
+    /// Makes what coming batches need, such as partitions ahead. Deletes nothing, so any clock will do.
+    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError>;
+
+    /// Housekeeping, called about once a minute: prepares, and deletes old minute rollups and remembered ids. Bounded
+    /// work. `now_ms` must be trusted: see [`crate::sinks::Steady`].
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it all the same. Called every
@@ -451,7 +460,7 @@ pub trait LiveStore: Send + Sync {
     /// ascending (bytewise).
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
 
-    /// About how many distinct users (`userId`) had an event in a window: as [`Sketch`] estimates it, standard error
+    /// About how many distinct users (`userId`) had an event in a window: as [`crate::events::Sketch`] estimates it, standard error
     /// 0.81 %.
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError>;
 
@@ -473,6 +482,9 @@ pub trait LiveStore: Send + Sync {
 pub trait LiveWriter: Send {
     /// Where this store stands with `stream`.
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError>;
+
+    /// As [`LedgerWriter::clock_ms`].
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError>;
 
     /// Makes `stream` known at position 0 in the current generation. Idempotent.
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
@@ -571,27 +583,4 @@ pub struct LiveTop {
     pub items: Vec<(String, f64)>,
     /// Some bucket was trimmed: counts are lower bounds.
     pub approximate: bool,
-}
-
-/// What a live store is built from: one consistent state of the ledger.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    /// Every stream the ledger knows.
-    pub watermarks: Vec<(Uuid, Watermark)>,
-    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count. A name may have several rows, which
-    /// add up; of hours as well.
-    pub minutes: Vec<(Dimension, i64, String, i64)>,
-    /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
-    /// `minutes` covers too.
-    pub hours: Vec<(Dimension, i64, String, i64)>,
-    /// Users by minute of the last hour (read from raw rows) and by hour of the last 8 days and a bit.
-    pub user_minutes: Vec<(i64, Sketch)>,
-    pub user_hours: Vec<(i64, Sketch)>,
-    /// All-time totals, as [`LiveStore::totals`] answers them.
-    pub totals: Vec<(Dimension, String, i64)>,
-    /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest first. At most the
-    /// newest 10 a user.
-    pub recent: Vec<(String, String, i64)>,
-    /// What was forgotten in the last hour: user, folded keyword (empty: all), up to when.
-    pub forgotten: Vec<(String, String, i64)>,
 }

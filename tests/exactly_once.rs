@@ -152,10 +152,10 @@ fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
     for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
         let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory).expect("needs no server");
         let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
-        instance.to_ledger.always(Call::Maintain, fault);
+        instance.to_ledger.always(Call::Prepare, fault);
         let running = instance.spawn();
         let deadline = Instant::now() + Duration::from_secs(5);
-        while instance.to_ledger.begun(Call::Maintain) == 0 {
+        while instance.to_ledger.begun(Call::Prepare) == 0 {
             assert!(Instant::now() < deadline, "housekeeping begins once the sink follows");
             std::thread::sleep(Duration::from_millis(5));
         }

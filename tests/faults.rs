@@ -3,6 +3,8 @@
 //! Every store is the test's own. The load sends what was not acknowledged again, with the same ids, and knows what it
 //! sent: see its oracle.
 
+#[path = "faults/clocks.rs"]
+mod clocks;
 mod support;
 
 use std::path::{Path, PathBuf};

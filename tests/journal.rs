@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
@@ -203,6 +204,27 @@ fn segments_go_only_behind_the_slowest_follower() {
     }
     assert!(matches!(journal.reader(Watermark::default()), Err(ReadError::Gone(0))));
     assert!(read(&journal, journal.end()).unwrap().0.is_empty());
+}
+
+#[test]
+fn a_start_with_the_clock_ahead_removes_no_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let end = write_tiny_segments(directory.path());
+    let before = segments(directory.path());
+    let settings = Settings { segment_bytes: TINY, free_bytes_min: 0, ..Settings::default() };
+    let ahead = Clock::Manual(Arc::new((Clock::System.now_ms() + 25 * 3_600_000).into()));
+    let journal = Journal::open(directory.path(), true, 1, settings, ahead).unwrap();
+    journal.follow(end.position, false);
+    let spare = |name: &std::path::PathBuf| name.ends_with("spare-2.tmp");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Each new segment wakes the keeper, which removes old segments before it makes the next spare.
+    while !std::fs::read_dir(directory.path()).unwrap().any(|entry| spare(&entry.unwrap().path())) {
+        assert!(Instant::now() < deadline, "no second spare");
+        append(&journal, 1_000_000..1_000_001);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let after = segments(directory.path());
+    assert_eq!(after[..before.len()], before, "everybody has followed them, but they are new to this process");
 }
 
 #[test]

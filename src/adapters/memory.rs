@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::events::{Dimension, Sketch, TallyKey, fold_keyword};
 use crate::limits::{
-    FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
+    CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
     LIVE_UNION_KEPT_MS,
 };
 use crate::live::{
@@ -47,6 +47,9 @@ struct Generation {
     users: BTreeMap<Bucket, Arc<Sketch>>,
     totals: BTreeMap<(Dimension, String), i64>,
     folded_until: i64,
+    /// The time of the latest rebuild or fold. A clock that goes back was wrong: what it dropped is in the ledger, so the
+    /// generation is given up and rebuilt.
+    tended_ms: i64,
     recent: HashMap<String, Vec<Search>>,
     /// By user, for as long as a search may meet it.
     forgotten: HashMap<String, Forgotten>,
@@ -416,6 +419,10 @@ impl LiveWriter for MemoryWriter {
         })
     }
 
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
         let mut data = lock(&self.shared.data);
         let generation = data.as_mut().ok_or(StoreError::Fenced { found: None })?;
@@ -440,8 +447,12 @@ impl LiveWriter for MemoryWriter {
         let calendar = &self.shared.calendar;
         // The lock is let go between two steps.
         while lock(&self.shared.data).as_mut().is_some_and(|generation| generation.fold_step(until, calendar)) {}
-        if let Some(generation) = lock(&self.shared.data).as_mut() {
+        let mut data = lock(&self.shared.data);
+        if let Some(generation) = data.as_mut() {
             generation.forget_old(now_ms, calendar);
+            if std::mem::replace(&mut generation.tended_ms, now_ms) > now_ms + CLOCK_JUMP_MS {
+                *data = None;
+            }
         }
         Ok(())
     }
@@ -461,6 +472,7 @@ impl LiveWriter for MemoryWriter {
         let mut next = Generation {
             watermarks: snapshot.watermarks.iter().copied().collect(),
             folded_until: image.folded_until,
+            tended_ms: now_ms,
             name: Uuid::new_v4(),
             ..Generation::default()
         };

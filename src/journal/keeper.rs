@@ -134,17 +134,17 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
 }
 
 /// Removes segments that every follower is past: once they are old, or at once where the bound asks for room. Where it
-/// does, followers that can be rebuilt are passed over.
+/// does, followers that can be rebuilt are passed over. Age is monotonic time of this process: no wrong clock removes a
+/// segment, and a restart keeps all of them for `keep_ms` again.
 fn remove_old(shared: &Shared) -> io::Result<()> {
-    let keep_ms = i64::try_from(shared.settings.keep_ms).unwrap_or(i64::MAX);
-    let keep_after = shared.clock.now_ms().saturating_sub(keep_ms);
+    let keep = Duration::from_millis(shared.settings.keep_ms);
     if shared.keeper.removal_unsynced.load(Ordering::Relaxed) {
         sync_removal(shared)?;
     }
     loop {
         let crowded = is_crowded(shared);
         let passed = passed_by(shared, |follower| !(crowded && follower.can_be_rebuilt));
-        let Some(segment) = take_first(shared, passed, |next| crowded || next.created_ms < keep_after) else {
+        let Some(segment) = take_first(shared, passed, |next| crowded || next.known_since.elapsed() >= keep) else {
             return Ok(());
         };
         // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need. Each removal is made

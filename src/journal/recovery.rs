@@ -11,6 +11,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -26,7 +27,8 @@ use crate::ports::{Position, Watermark};
 pub(super) struct Segment {
     pub(super) name: String,
     pub(super) first: Position,
-    pub(super) created_ms: i64,
+    /// Since when this process knows it. Its header's time is not asked for its age: that clock may have been wrong.
+    pub(super) known_since: Instant,
     pub(super) file: Arc<dyn SegmentFile>,
 }
 
@@ -165,7 +167,7 @@ fn open_segment(storage: &dyn Storage, name: String, stream: Uuid) -> Result<Seg
     if segment_name(header.first) != name {
         return Err(OpenError::Corrupt(format!("{name} says that it begins at {}", header.first)));
     }
-    Ok(Segment { name, first: header.first, created_ms: header.created_ms, file })
+    Ok(Segment { name, first: header.first, known_since: Instant::now(), file })
 }
 
 /// Walks a segment's frames, moving `end`; returns the bytes of a torn tail, and the last frame.

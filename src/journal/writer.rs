@@ -213,14 +213,13 @@ impl Writer {
     /// The same at `first`, with `frame` in it from the beginning: it has its name only once both are durable.
     fn begin_segment_with(&mut self, first: Position, frame: &[u8]) -> io::Result<()> {
         self.current = None;
-        let created_ms = self.shared.clock.now_ms();
-        let header = SegmentHeader { stream: self.shared.stream, first, created_ms };
+        let header = SegmentHeader { stream: self.shared.stream, first, created_ms: self.shared.clock.now_ms() };
         let spare = self.shared.keeper.take_spare(&self.shared)?;
         let name = segment_name(first);
         let begun = self.name_segment(&spare, &[&header.encode(), frame].concat(), &name);
         // What is left of a spare that failed would fill the disk, one each probe.
         begun.inspect_err(|_| drop(self.shared.storage.remove(&spare.name)))?;
-        let segment = Arc::new(Segment { name, first, created_ms, file: spare.file });
+        let segment = Arc::new(Segment { name, first, known_since: Instant::now(), file: spare.file });
         let mut segments = lock(&self.shared.segments);
         // A segment in which nothing was ever published has the same first position, and now the same name.
         segments.retain(|s| s.first != first);

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{LedgerSink, Level, SinkState, Steady, Trust};
+use super::{LedgerSink, Level, SinkState, Steady, Trust, agreed_ms};
 use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
@@ -83,14 +83,20 @@ impl Housekeeping {
         let sink = self.sink.clone();
         self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
         let now_ms = sink.clock.now_ms();
-        if trust != Trust::None {
-            self.call(|writer| writer.maintain(now_ms));
+        // Without an answer of the store's clock nothing is deleted.
+        let trusted_ms = match trust {
+            Trust::Full => self.call(|writer| writer.clock_ms()).map(|store_ms| agreed_ms(now_ms, store_ms)),
+            Trust::First => self.call(|writer| writer.prepare(now_ms)).and(None),
+            Trust::None => None,
+        };
+        if let Some(trusted_ms) = trusted_ms {
+            self.call(|writer| writer.maintain(trusted_ms));
         }
         while self.call(|writer| writer.fold(now_ms, &sink.zone)).unwrap_or(false) && !sink.status.is_stopping() {}
         let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
         let is_level = self.level.look(now, sink.journal.end_position(), applied);
-        if trust == Trust::Full && is_level {
-            self.call(|writer| writer.retire(now_ms, sink.retention_days));
+        if let Some(trusted_ms) = trusted_ms.filter(|_| is_level) {
+            self.call(|writer| writer.retire(trusted_ms, sink.retention_days));
         }
         while let Some((at, position)) = self.passed.front().copied() {
             if now.duration_since(at) < Duration::from_millis(JOURNAL_KEEP_MS) {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, agreed_ms, supervise};
 use crate::clock::Clock;
 use crate::events::{Erase, Event, Record, Tally, tally_event, tally_like, tally_unliked};
 use crate::journal::{Frames, Journal, ReadError, Reader, Until};
@@ -71,6 +71,11 @@ impl LiveSink {
         Ok(LiveFollower { sink: self.clone(), writer, reader, kept: kept.clone() })
     }
 
+    /// The time by which the store keeps or drops counts: see [`agreed_ms`].
+    fn now_ms(&self, writer: &mut dyn LiveWriter) -> Result<i64, StoreError> {
+        Ok(agreed_ms(self.clock.now_ms(), writer.clock_ms()?))
+    }
+
     /// The ledger's position: what may be applied.
     fn ledger_position(&self, at: Position, pace: Pace) -> Position {
         match pace {
@@ -118,7 +123,7 @@ impl LiveSink {
 
     fn rebuild(&self, writer: &mut dyn LiveWriter, seen: LiveState) -> Result<(), Ended> {
         self.status.set(SinkState::Rebuilding);
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.now_ms(writer)?;
         let mut is_of_ledger = false;
         let mut snapshot = || self.ledger.snapshot(now_ms).inspect_err(|_| is_of_ledger = true);
         let rebuilt = writer.rebuild(self.journal.stream(), seen, &mut snapshot, now_ms);
@@ -145,14 +150,14 @@ impl LiveSink {
         }
     }
 
-    /// What the live store is told of some frames.
-    fn batch(&self, frames: &Frames, records: &[Record<'_>]) -> Result<LiveBatch, Ended> {
+    /// What the live store is told of some frames at a time.
+    fn batch(&self, frames: &Frames, records: &[Record<'_>], now_ms: i64) -> Result<LiveBatch, Ended> {
         let verdicts = self.verdicts(frames.from.position, frames.to.position)?;
         let mut batch = LiveBatch {
             stream: self.journal.stream(),
             from: frames.from,
             to: frames.to,
-            now_ms: self.clock.now_ms(),
+            now_ms,
             ..LiveBatch::default()
         };
         let (mut counts, mut is_any_gone) = (Tally::default(), false);
@@ -180,7 +185,8 @@ impl LiveSink {
     fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<Applied, Ended> {
         let started = Instant::now();
         let records = frames.records()?;
-        match writer.apply(&self.batch(frames, &records)?) {
+        let batch = self.batch(frames, &records, self.now_ms(writer)?)?;
+        match writer.apply(&batch) {
             Ok(()) => {}
             // Another reply was lost, or the store went back to an older state: go on from what it has.
             Err(StoreError::Fenced { found: Some(_) }) => return Ok(Applied::Elsewhere),
@@ -264,7 +270,8 @@ impl LiveFollower {
 
     /// Adds closed minutes to their hours and days.
     pub fn fold(&mut self) -> Result<(), Ended> {
-        Ok(self.writer.fold(self.sink.clock.now_ms())?)
+        let now_ms = self.sink.now_ms(&mut *self.writer)?;
+        Ok(self.writer.fold(now_ms)?)
     }
 
     fn stand_again(&mut self) -> Result<bool, Ended> {

@@ -18,7 +18,7 @@ pub use ledger::{LedgerFollower, LedgerSink};
 pub use level::Level;
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
-pub use steady::{Steady, Trust};
+pub use steady::{Steady, Trust, agreed_ms};
 
 use std::time::Duration;
 

@@ -1,21 +1,21 @@
-//! Whether the wall clock is to be believed: what is removed by one that somebody has set is gone.
+//! Whether the wall clock may be trusted: what a wrong clock deletes is lost.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::{CLOCK_JUMP_MS, CLOCK_STEADY_MS};
 
-/// How far the wall clock is believed.
+/// How far the wall clock is trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It has gone steadily for `CLOCK_STEADY_MS`: old days may go.
+    /// It has advanced with the monotonic clock for `CLOCK_STEADY_MS`: old data may be deleted.
     Full,
-    /// Nothing is known of it yet: what is due is done, but no day goes.
+    /// The first look: coming batches may be prepared for, nothing is deleted.
     First,
-    /// It was set a while ago: nothing is made or removed by it.
+    /// It has not advanced steadily for long enough: nothing is made or deleted by it.
     None,
 }
 
-/// Whether the wall clock goes as the monotonic one does. What is removed by a clock that somebody has set is gone.
+/// Compares the wall clock with the monotonic clock.
 #[derive(Default)]
 pub struct Steady {
     last: Option<(Instant, i64)>,
@@ -40,4 +40,10 @@ impl Steady {
             _ => Trust::None,
         }
     }
+}
+
+/// The time by which data of a store is deleted: the earlier of our clock and the store's own, so that both have to say that
+/// the time has come.
+pub fn agreed_ms(wall_ms: i64, store_ms: Option<i64>) -> i64 {
+    store_ms.map_or(wall_ms, |store_ms| wall_ms.min(store_ms))
 }

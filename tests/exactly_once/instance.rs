@@ -174,7 +174,7 @@ impl Instance {
 
     /// Housekeeping, where the ledger's sink follows.
     pub(crate) fn keep_house(&mut self) {
-        self.keep_house_at(Instant::now(), Trust::First);
+        self.keep_house_at(Instant::now(), Trust::Full);
     }
 
     /// The same at a time, with a wall clock that is trusted so far.

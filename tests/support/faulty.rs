@@ -29,6 +29,7 @@ pub(crate) enum Call {
     Probe,
     Verdicts,
     Prune,
+    Prepare,
     Maintain,
     Retire,
     Snapshot,
@@ -300,6 +301,15 @@ impl LedgerWriter for FaultyLedgerWriter {
         self.faults.pass(Call::Prune, || self.inner.prune_verdicts(stream, up_to))
     }
 
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        // Time is the test's: the server's clock does not follow it.
+        Ok(None)
+    }
+
+    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        self.faults.pass(Call::Prepare, || self.inner.prepare(now_ms))
+    }
+
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         self.faults.pass(Call::Maintain, || self.inner.maintain(now_ms))
     }
@@ -368,6 +378,10 @@ impl LiveStore for FaultyLive {
 impl LiveWriter for FaultyLiveWriter {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
         self.faults.pass(Call::State, || self.inner.state(stream))
+    }
+
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {

@@ -11,6 +11,7 @@ pub(crate) mod postgres;
 pub(crate) mod redis;
 mod seed;
 pub(crate) mod tables;
+pub(crate) mod wall_clock;
 
 use std::time::{Duration, Instant};
 

@@ -26,11 +26,23 @@ const MISSING_TABLES: &str = "SELECT name FROM unnest($1::text[]) AS name WHERE 
      (SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
       WHERE inhparent = 'events'::regclass AND NOT inhdetachpending)";
 
-/// Everything that is due at `now_ms`; returns the days that have partitions now.
-pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
+/// The server's clock.
+pub(super) fn clock_ms(session: &mut Session) -> Result<i64, Failure> {
+    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8";
+    Ok(session.client.query_one(sql, &[])?.get(0))
+}
+
+/// Makes partitions ahead; returns the days that have partitions now.
+pub(super) fn prepare(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
     let today = now_ms.div_euclid(DAY_SECONDS * 1_000);
     let days: Vec<i64> = (today..=today + PARTITIONS_AHEAD_DAYS).collect();
     ensure_partitions(session, &days)?;
+    Ok(days)
+}
+
+/// Everything that is due at `now_ms`, with what [`prepare`] does.
+pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
+    let days = prepare(session, now_ms)?;
     let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
     deltas::add(session)?;
     session.client.batch_execute(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;

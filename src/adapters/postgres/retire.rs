@@ -28,10 +28,7 @@ const LEFT: &str = "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND r
 const USER_HOURS_GONE: &str = "hour < $1";
 
 pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Result<(), Failure> {
-    let server_ms: i64 =
-        session.client.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", &[])?.get(0);
-    // Two clocks have to say so, and the events themselves.
-    let hour = now_ms.min(server_ms).div_euclid(HOUR_MS);
+    let hour = now_ms.div_euclid(HOUR_MS);
     let days: Vec<i64> = session.client.query(DAYS, &[&hour])?.iter().map(|row| row.get(0)).collect();
     let Some(trusted) = newest_trusted_day(&days) else { return Ok(()) };
     let until = retire_until(hour.div_euclid(24), trusted, retention_days);

@@ -314,6 +314,16 @@ impl LedgerWriter for PostgresWriter {
         self.call(deadline(), prune).map_err(|failure| failure.error)
     }
 
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        self.call(deadline(), maintain::clock_ms).map(Some).map_err(|failure| failure.error)
+    }
+
+    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError> {
+        let ahead = self.call(deadline(), move |session| maintain::prepare(session, now_ms)).map_err(|f| f.error)?;
+        self.days.extend(ahead);
+        Ok(())
+    }
+
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         let today = now_ms.div_euclid(DAY_MS);
         self.days.retain(|day| (today - *day).abs() <= maintain::DAYS_REMEMBERED);

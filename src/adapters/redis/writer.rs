@@ -75,6 +75,13 @@ impl LiveWriter for RedisWriter {
         state
     }
 
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        let ask = |connection: &mut redis::Connection| redis::cmd("TIME").query(connection);
+        let time = self.with_wire(|wire| wire.exchange(ask).map_err(|error| store_error(&error)));
+        let (seconds, micros): (i64, i64) = time?;
+        Ok(Some(seconds * 1_000 + micros / 1_000))
+    }
+
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
         let start = watermark_text(Watermark::default());
         fenced(self.run(&REGISTER, |command| _ = command.arg(stream.to_string()).arg(start))?).map(drop)

@@ -109,6 +109,15 @@ impl LedgerWriter for SqliteWriter {
         maintain::prune(self, &stream, up_to).map_err(store_error)
     }
 
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
+
+    fn prepare(&mut self, _: i64) -> Result<(), StoreError> {
+        // Its tables have no partitions.
+        Ok(())
+    }
+
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         maintain::run(self, now_ms).map_err(store_error)
     }
