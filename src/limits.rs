@@ -31,6 +31,10 @@ pub const HASHTAG_BYTES_MAX: usize = 100;
 pub const POST_IMAGES_MAX: usize = 20;
 /// A post as sent: every field at its bound and every byte of it escaped.
 pub const POST_BYTES_MAX: usize = 512 * 1024;
+/// `sentAt` of an envelope, as JSON: longer than any time, blanks around it included.
+pub const SENT_AT_BYTES_MAX: usize = 256;
+/// Why a JSON parser refused a row: 1,000 rows have one each in an answer.
+pub const JSON_REASON_BYTES_MAX: usize = 200;
 /// Nesting of any body: recursion in a coroutine's stack is bounded by it.
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Events in one request.
@@ -41,6 +45,18 @@ pub const EVENT_BYTES_MAX: usize = 64 * 1024;
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// A body after decompression.
 pub const BODY_DECODED_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Decoded bytes that any compressed body may have, however small it is.
+pub const BODY_DECODED_BYTES_MIN: usize = 1024 * 1024;
+/// More decoded bytes per byte on the wire: event JSON compresses 5 to 30 times, a decompression bomb 1,000 times.
+pub const BODY_DECODED_RATIO_MAX: usize = 100;
+/// Compressed bytes that a decoder gets at once. A decoder may make 1,000 times as many of them.
+pub const DECODER_INPUT_BYTES: usize = 512;
+/// Decoded bytes between two looks at the clock.
+pub const DECODER_OUTPUT_BYTES: usize = 64 * 1024;
+/// Bytes that the search for rows looks at between two looks at the clock.
+pub const ROW_SEARCH_BYTES: usize = 16 * 1024;
+/// Bytes of a body that are looked at twice, to find the rows after rows that do not end.
+pub const ROW_RETRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How far ahead of us a client's clock may be before the time of receipt is taken instead.
 pub const EVENT_FUTURE_MS_MAX: i64 = 60_000;
 /// Recent searches kept for a user.
@@ -310,6 +326,8 @@ pub const BODY_BYTES_PER_SECOND_MIN: u64 = 500;
 pub const IDLE_MS: u64 = 75_000;
 /// A write that makes no progress.
 pub const WRITE_STALL_MS: u64 = 15_000;
+/// Time that one connection may use before other connections of its worker run: a body of a few KB can cost seconds.
+pub const TIME_SLICE_US: u64 = 5_000;
 /// Requests answered in one turn before others get theirs.
 pub const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Unsent answers of a connection: past it, it is not read from.
@@ -332,8 +350,8 @@ pub const SHUTDOWN_MS: u64 = 25_000;
 pub const TIMER_TRIES_PER_WORKER_MAX: usize = 64;
 /// How often each worker is asked for a sign of life.
 pub const HEARTBEAT_MS: u64 = 1_000;
-/// A worker that has given none for so many times in a row stands still: the process ends.
-pub const HEARTBEAT_MISSES_MAX: u32 = 30;
+/// A worker that has given none for so many times in a row stands still: `/healthz/live` answers 503.
+pub const HEARTBEAT_MISSES_MAX: u32 = 10;
 /// Grain of a worker's clock.
 pub const CLOCK_GRAIN_MS: u64 = 5;
 /// A coroutine's stack in machine words: 128 KiB and a guard page.

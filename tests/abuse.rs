@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use flate2::Compression;
+use flate2::write::{GzEncoder, ZlibEncoder};
 use socket2::{Domain, Socket, Type};
 use support::bench::Bench;
 
@@ -208,4 +210,181 @@ fn who_behaves_is_answered_while_others_trickle_hoard_and_drop() {
         if after <= before + 64 { Ok(()) } else { Err(format!("{before} MiB before, {after} after")) }
     });
     ask(&mut normal);
+}
+
+const MIB: usize = 1024 * 1024;
+const DECODED_BYTES: usize = 8 * MIB;
+/// Far above a time slice of 5 ms, for a debug build on a busy machine; one body that nothing interrupts takes longer.
+const NORMAL_ANSWER_MAX: Duration = Duration::from_millis(500);
+
+/// Text that no coding makes much smaller than half.
+fn noise(length: usize) -> String {
+    let mut state = 1u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b"0123456789abcdef"[(state >> 60) as usize])
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// A row with 8 KiB of properties, 32 levels deep.
+fn deep_row(number: usize) -> String {
+    let properties = format!("{}\"{}{}\"{}", "{\"a\":".repeat(31), noise(200), "x".repeat(7_700), "}".repeat(31));
+    format!(r#"{{"eventType":"CLICK","userId":{number},"metadata":{{"componentId":1}},"properties":{properties}}}"#)
+}
+
+/// Bodies whose work is large for their size.
+fn costly_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    let rows: Vec<String> = (0..1_000).map(deep_row).collect();
+    let mut rows = rows.join("\n");
+    rows.truncate(DECODED_BYTES);
+    let string = |start: &str| format!("{start}{}", "a".repeat(DECODED_BYTES - start.len()));
+    vec![
+        ("numbers", format!("[{}1]", "1,".repeat(DECODED_BYTES / 2 - 1)).into_bytes()),
+        ("deep rows", rows.into_bytes()),
+        ("blank lines", vec![b'\n'; DECODED_BYTES]),
+        ("blanks", vec![b' '; DECODED_BYTES]),
+        ("one string", string(r#"{"userId":1,"postId":"p","content":""#).into_bytes()),
+        ("brackets", vec![b'['; DECODED_BYTES]),
+        ("a list in a post", format!(r#"{{"hashtags":[{}""]}}"#, "\"a\",".repeat(120_000)).into_bytes()),
+    ]
+}
+
+fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
+    let memory = "memory takes it";
+    match coding {
+        "gzip" => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(body).expect(memory);
+            encoder.finish().expect(memory)
+        }
+        "deflate" => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+            encoder.write_all(body).expect(memory);
+            encoder.finish().expect(memory)
+        }
+        _ => zstd::encode_all(body, 3).expect(memory),
+    }
+}
+
+fn coded_request(route: &str, coding: &str, body: &[u8]) -> Vec<u8> {
+    let head =
+        format!("{route} HTTP/1.1\r\nHost: x\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// Reads until `count` answers have begun, and asks for something else meanwhile: the longest time that this took.
+fn longest_answer_during(normal: &mut TcpStream, attacker: &mut TcpStream, count: usize) -> Duration {
+    attacker.set_nonblocking(true).expect("a socket takes it");
+    let mut longest = Duration::ZERO;
+    let mut answers = Vec::new();
+    let until = Instant::now() + Duration::from_secs(60);
+    while answers.windows(9).filter(|at| at == b"HTTP/1.1 ").count() < count {
+        let asked = Instant::now();
+        ask(normal);
+        longest = longest.max(asked.elapsed());
+        let mut buffer = [0; 65_536];
+        match attacker.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => answers.extend_from_slice(&buffer[..length]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        }
+        assert!(Instant::now() < until, "no answers to the costly bodies");
+    }
+    longest
+}
+
+#[test]
+fn a_small_body_never_keeps_a_worker_from_other_connections() {
+    let mut bench = Bench::on(None, None);
+    bench.set("WORKERS", "1");
+    bench.start();
+    let address = bench.address();
+    let mut normal = connect(address);
+    ask(&mut normal);
+    let routes = [
+        "POST /api/events",
+        "POST /api/events/batch",
+        "POST /api/posts",
+        "POST /api/posts/like",
+        "PUT /api/posts/p/like",
+        "DELETE /api/posts/p/like",
+    ];
+    for (name, body) in costly_bodies() {
+        for coding in ["gzip", "deflate", "zstd"] {
+            let packed = encode(coding, &body);
+            for route in routes {
+                // What one read brings, at most: they are answered in one turn.
+                let count = (16 * 1024 / packed.len()).clamp(1, 16);
+                let mut attacker = connect(address);
+                attacker.write_all(&coded_request(route, coding, &packed).repeat(count)).expect("it reads");
+                let longest = longest_answer_during(&mut normal, &mut attacker, count);
+                let bytes = packed.len();
+                eprintln!("{route}, {name}, {coding}, {count} of {bytes} bytes: {longest:?}");
+                assert!(
+                    longest < NORMAL_ANSWER_MAX,
+                    "{route}, {name}, {coding}, {count} of {bytes} bytes: {longest:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_decoder_stops_at_the_first_limit() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let mut client = bench.client();
+    let mut post = |path: &str, coding: &str, body: &[u8]| {
+        let answer = client.send("POST", path, &[("Content-Encoding", coding)], body);
+        (answer.status, answer.json()["error"].as_str().unwrap_or_default().to_owned())
+    };
+    let row = r#"{"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}"#;
+    for coding in ["gzip", "deflate", "zstd"] {
+        // 1 MiB and 100 times the wire.
+        let blank = |length: usize| encode(coding, format!("{row}{}", " ".repeat(length - row.len())).as_bytes());
+        let fits =
+            (MIB..2 * MIB).step_by(4_096).take_while(|length| *length <= MIB + 100 * blank(*length).len()).last();
+        let fits = fits.expect("a megabyte always does");
+        let large = blank(fits + 64 * 1024);
+        assert_eq!(post("/api/events", coding, &large), (413, "body_too_large".into()), "{coding}");
+        // An envelope may be as large as a body, one event may not.
+        let rows = format!("{{\"events\":[{row}],\"x\":\"{}\"}}", noise(3 * MIB / 2));
+        assert_eq!(post("/api/events", coding, &encode(coding, rows.as_bytes())).0, 202, "{coding}");
+        let event = format!("{{\"x\":\"{}\"}}", noise(65 * 1024));
+        assert_eq!(post("/api/events", coding, &encode(coding, event.as_bytes())), (413, "event_too_large".into()));
+        assert_eq!(post("/api/posts/like", coding, &encode(coding, event.as_bytes())), (413, "body_too_large".into()));
+        let post_body = format!("{{\"x\":\"{}\"}}", noise(513 * 1024));
+        assert_eq!(post("/api/posts", coding, &encode(coding, post_body.as_bytes())), (413, "body_too_large".into()));
+        let many = format!("[{}]", vec![row; 1_001].join(","));
+        assert_eq!(post("/api/events", coding, &encode(coding, many.as_bytes())), (413, "too_many_events".into()));
+    }
+}
+
+#[test]
+fn decoded_bodies_count_as_bodies_in_memory() {
+    let mut bench = Bench::on(None, None);
+    bench.set("BODIES_BYTES_MAX", &(4 * MIB).to_string());
+    bench.start();
+    let mut client = bench.client();
+    let row = r#"{"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}"#;
+    let of_size = |length: usize| format!("{{\"events\":[{row}],\"x\":\"{}{}\"}}", noise(120_000), "a".repeat(length));
+    for coding in ["gzip", "deflate", "zstd"] {
+        let mut post = |length: usize| {
+            client.send(
+                "POST",
+                "/api/events",
+                &[("Content-Encoding", coding)],
+                &encode(coding, of_size(length).as_bytes()),
+            )
+        };
+        let refused = post(6 * MIB).expect(503);
+        assert_eq!((refused.json()["error"].as_str(), refused.header("retry-after")), (Some("bodies_full"), Some("1")));
+        // What it had is free again.
+        for _ in 0..8 {
+            post(MIB / 2).expect(202);
+        }
+    }
 }

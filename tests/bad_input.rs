@@ -270,3 +270,153 @@ fn packed(piece: &[u8], times: usize) -> Vec<u8> {
     (0..times).try_for_each(|_| encoder.write_all(piece)).expect("compresses");
     encoder.finish().expect("compresses")
 }
+
+/// A batch, its content type, and how many of its rows are good and bad.
+type Mixed = (&'static str, &'static str, Vec<u8>, u64, u64);
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain;charset=UTF-8";
+const LINES: &str = "application/x-ndjson";
+
+/// Rows that are no JSON, or no UTF-8: a row that was cut, and one in Latin-1.
+fn broken_rows() -> Vec<Vec<u8>> {
+    let row = good();
+    let marked = row.replace("\"good\",", "\"caf?\",");
+    let latin1 = marked.bytes().map(|byte| if byte == b'?' { 0xe9 } else { byte });
+    let cut = |length: usize| row.as_bytes()[..length].to_vec();
+    vec![latin1.collect(), cut(1), cut(10), cut(row.len() / 2), cut(row.len() - 1), b"no JSON".to_vec()]
+}
+
+/// Every broken row at the start, in the middle and at the end of a batch in every shape.
+fn broken_batches() -> Vec<Mixed> {
+    let mut all = Vec::new();
+    for broken in broken_rows() {
+        for at in 0..3 {
+            let mut rows = vec![good().into_bytes(), good().into_bytes()];
+            rows.insert(at, broken.clone());
+            for content_type in [JSON, TEXT, LINES] {
+                all.push(("lines", content_type, rows.join(&b'\n'), 2, 1));
+                all.push(("lines with blank ones", content_type, rows.join(&b"\r\n \r\n"[..]), 2, 1));
+            }
+            for content_type in [JSON, TEXT] {
+                let array = [&b"["[..], &rows.join(&b','), b"]"].concat();
+                let array_of_lines = [&b"[\n"[..], &rows.join(&b",\n"[..]), b"\n]"].concat();
+                let envelope = [&b"{\"events\": "[..], &array, b"}"].concat();
+                all.push(("an array", content_type, array, 2, 1));
+                all.push(("an array of lines", content_type, array_of_lines, 2, 1));
+                all.push(("an envelope", content_type, envelope, 2, 1));
+            }
+        }
+    }
+    let rows = format!("{},{}", good(), good());
+    all.push(("an array that was cut", JSON, format!("[{rows},{}", &good()[..20]).into_bytes(), 2, 1));
+    all.push(("an envelope that was cut", JSON, format!("{{\"events\":[{rows},{}", &good()[..20]).into_bytes(), 2, 1));
+    all.push(("an array without its end", JSON, format!("[{rows}").into_bytes(), 2, 0));
+    all.push(("an array with a gap", JSON, format!("[{},,{}]", good(), good()).into_bytes(), 2, 1));
+    all.push(("an array and more", JSON, format!("[{rows}] x").into_bytes(), 2, 1));
+    all.push(("a row of 70 KiB", JSON, format!("[{rows},{{\"x\":\"{}\"}}]", "x".repeat(70_000)).into_bytes(), 2, 1));
+    let deep = format!("{}{}", "{\"a\":[".repeat(200), "]}".repeat(200));
+    all.push(("a row of nesting 400", JSON, format!("[{rows},{deep}]").into_bytes(), 2, 1));
+    all
+}
+
+#[test]
+fn one_bad_row_never_spoils_its_batch() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let mut client = bench.client();
+    let mut stored = 0;
+    for (name, content_type, body, accepted, rejected) in broken_batches() {
+        for path in ["/api/events", "/api/events/batch"] {
+            let shown = String::from_utf8_lossy(&body[..body.len().min(500)]);
+            let answer = client.send("POST", path, &[("Content-Type", content_type)], &body);
+            assert_eq!(answer.status, 202, "{name}, {content_type} to {path}: {} to {shown}", answer.text());
+            let told = answer.json();
+            let counts = ["received", "accepted", "rejected"].map(|field| told[field].as_u64().expect("a count"));
+            assert_eq!(counts, [accepted + rejected, accepted, rejected], "{name}, {content_type}: {told} to {shown}");
+            stored += accepted;
+        }
+    }
+    bench.settle();
+    assert_eq!(bench.number("SELECT count(*) FROM events WHERE user_id = 'good'"), i64::try_from(stored).expect("few"));
+    // One event alone is no batch, and neither is one over several lines.
+    for body in ["{\n\"eventType\": \"CLICK\",\n\"userId\": 1,\n}", "{\"eventType\":", "{} {}"] {
+        let told = client.send("POST", "/api/events", &[("Content-Type", JSON)], body.as_bytes()).expect(400).json();
+        assert_eq!(told["error"], "invalid_json", "{told}");
+    }
+    // No row was accepted: 400 with the body of a batch.
+    let told = client.send("POST", "/api/events", &[("Content-Type", TEXT)], b"{\n{\n[").expect(400).json();
+    assert_eq!((&told["received"], &told["rejected"]), (&json!(3), &json!(3)), "{told}");
+}
+
+#[test]
+fn a_byte_order_mark_before_a_body_is_skipped() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let mut client = bench.client();
+    let row = good();
+    let post = r#"{"userId":1,"content":"oak","postId":"p"}"#.to_owned();
+    let like = r#"{"userId":1,"postId":"p"}"#.to_owned();
+    let batch = (format!("[{row}]"), format!("{{\"events\":[{row}]}}"), format!("{row}\n{row}"));
+    let requests = [
+        ("POST", "/api/events", JSON, row.clone(), 202),
+        ("POST", "/api/events", TEXT, row.clone(), 202),
+        ("POST", "/api/users/events", LINES, row.clone(), 202),
+        ("POST", "/api/events", JSON, batch.0, 202),
+        ("POST", "/api/events/batch", JSON, batch.1, 202),
+        ("POST", "/api/events", TEXT, batch.2.clone(), 202),
+        ("POST", "/api/events/batch", LINES, batch.2, 202),
+        ("POST", "/api/posts", JSON, post, 201),
+        ("POST", "/api/posts/like", JSON, like.clone(), 200),
+        ("PUT", "/api/posts/p/like", JSON, like.clone(), 200),
+        ("DELETE", "/api/posts/p/like", TEXT, like, 200),
+        ("PUT", "/api/posts/p/like?userId=7", JSON, String::new(), 200),
+    ];
+    for (method, path, content_type, body, status) in requests {
+        let marked = format!("\u{feff}{body}").into_bytes();
+        let zstd = zstd::encode_all(&marked[..], 3).expect("compresses");
+        for (coding, bytes) in [("identity", marked.clone()), ("gzip", packed(&marked, 1)), ("zstd", zstd)] {
+            let headers = [("Content-Type", content_type), ("Content-Encoding", coding)];
+            let answer = client.send(method, path, &headers, &bytes);
+            // The second put of a post replaces it.
+            let is_put = path == "/api/posts" && answer.status == 200;
+            assert!(is_put || answer.status == status, "{method} {path} {content_type} {coding}: {}", answer.text());
+            let told = answer.json();
+            assert!(told["rejected"].as_u64().is_none_or(|rejected| rejected == 0), "{path} {content_type}: {told}");
+        }
+    }
+    // A mark alone is an empty body.
+    let told = client.send("POST", "/api/events", &[("Content-Type", JSON)], "\u{feff}".as_bytes()).expect(400).json();
+    assert_eq!(told["error"], "empty_body", "{told}");
+}
+
+#[test]
+fn the_envelopes_sent_at_corrects_the_clock_of_its_rows_before_or_after_them() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let mut client = bench.client();
+    let hour_ms = 3_600_000;
+    let now_ms = support::now_ms();
+    // The client's clock is an hour late: what it calls 90 minutes ago was 30 minutes ago.
+    let row = |user: &str, own: &str| {
+        let at = now_ms - hour_ms - hour_ms / 2;
+        search(&format!("\"{user}\""), "\"w\"", &format!(",\"timestamp\":{at}{own}"))
+    };
+    let sent = format!("\"sentAt\":{}", now_ms - hour_ms);
+    for (user, body) in [
+        ("before", format!("{{{sent},\"events\":[{}]}}", row("before", ""))),
+        ("after", format!("{{\"events\":[{}],{sent}}}", row("after", ""))),
+        ("escaped", format!("{{\"\\u0065vents\":[{}],\"x\":{{\"sentAt\":1}},{sent}}}", row("escaped", ""))),
+        ("own", format!("{{\"events\":[{}],\"sentAt\":1600000000000}}", row("own", &format!(",{sent}")))),
+    ] {
+        let told = client.send("POST", "/api/events?wait=true", &[("Content-Type", JSON)], body.as_bytes());
+        assert_eq!(told.status, 201, "{user}: {}", told.text());
+        let at = bench.number(&format!("SELECT event_time FROM events WHERE user_id = '{user}'"));
+        let at_ms = if at > 100_000_000_000_000 { at / 1_000 } else { at };
+        let off_ms = at_ms - (now_ms - hour_ms / 2);
+        assert!((-1_000..60_000).contains(&off_ms), "{user}: {off_ms} ms from 30 minutes ago ({at})");
+    }
+    let wrong = format!("{{\"events\":[{}],\"sentAt\":\"yesterday\"}}", good());
+    let told = client.send("POST", "/api/events", &[("Content-Type", JSON)], wrong.as_bytes()).expect(400).json();
+    assert!(told["errors"]["sentAt"].is_string(), "{told}");
+}

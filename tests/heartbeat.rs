@@ -1,48 +1,104 @@
-//! A worker that stands still ends its process; one that is only busy does not.
+//! A worker that stands still makes `/healthz/live` answer 503, on the real program; the process goes on.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
+mod support;
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use event_tracker::runtime;
+use event_tracker::limits::{HEARTBEAT_MISSES_MAX, HEARTBEAT_MS};
+use support::bench::Bench;
 
-/// Set in the process that is to end: what its worker does.
-const DEED: &str = "HEARTBEAT_TEST_DEED";
+/// The two system calls in which a worker waits for its sockets.
+const EPOLL_WAITS: [i64; 2] = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
 
-#[test]
-fn a_worker_that_stands_still_ends_the_process_and_a_busy_one_does_not() {
-    if let Ok(deed) = std::env::var(DEED) {
-        return work(&deed);
+/// The thread of a worker, once one is idle: of all threads only these wait in epoll.
+fn worker_thread(pid: i32) -> libc::pid_t {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(thread) = idle_worker(pid) {
+            return thread;
+        }
+        assert!(Instant::now() < until, "no worker waits in epoll");
     }
-    let run = |deed: &str| {
-        let begun = Instant::now();
-        let mut command = Command::new(std::env::current_exe().expect("a test has a path"));
-        command
-            .env(DEED, deed)
-            .args(["--exact", "a_worker_that_stands_still_ends_the_process_and_a_busy_one_does_not"]);
-        let output = command.output().expect("a test runs");
-        (output.status, begun.elapsed())
-    };
-    let (status, took) = run("blocks");
-    assert_eq!(status.signal(), Some(libc::SIGABRT), "{status:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
-    assert!(run("yields").0.success());
 }
 
-fn work(deed: &str) {
-    runtime::start(2, false);
-    runtime::watch(Duration::from_millis(50), 10);
-    let blocks = deed == "blocks";
-    runtime::spawn_on(1, move || {
-        if blocks {
-            std::thread::sleep(Duration::from_secs(60));
+fn idle_worker(pid: i32) -> Option<libc::pid_t> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
+    let mut ids = threads.map(|thread| thread.expect("an entry").file_name().into_string().expect("a number"));
+    let is_worker = |id: &String| {
+        let call = std::fs::read_to_string(format!("/proc/{pid}/task/{id}/syscall")).unwrap_or_default();
+        call.split_whitespace()
+            .next()
+            .and_then(|call| call.parse().ok())
+            .is_some_and(|call| EPOLL_WAITS.contains(&call))
+    };
+    ids.find(is_worker)?.parse().ok()
+}
+
+/// Stops one thread of the program; it goes on when this is dropped.
+struct Stopped(libc::pid_t);
+
+impl Stopped {
+    fn stop(thread: libc::pid_t) -> Stopped {
+        // SAFETY: attaches to a thread of a child of ours and waits until it has stopped; no memory is passed.
+        unsafe {
+            assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, thread, 0, 0), 0, "{}", std::io::Error::last_os_error());
+            assert_eq!(libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL), thread);
         }
-        // Busy for as long as the other is patient, a little at a time.
-        let until = Instant::now() + Duration::from_millis(1_500);
-        while Instant::now() < until {
-            runtime::spawn_on(1, || std::thread::sleep(Duration::from_millis(5)));
-            may::coroutine::sleep(Duration::from_millis(10));
+        Stopped(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, 0, 0) };
+    }
+}
+
+/// The statuses that `/healthz/live` has over several connections, which are spread over all workers; 0: no answer.
+fn statuses(address: SocketAddr) -> BTreeSet<u16> {
+    let connect = || {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a socket takes it");
+        stream.write_all(b"GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is sent");
+        stream
+    };
+    let mut streams: Vec<TcpStream> = (0..6).map(|_| connect()).collect();
+    let status = |stream: &mut TcpStream| {
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).map_or(0, |()| String::from_utf8_lossy(&line[9..]).parse().expect("a status"))
+    };
+    streams.iter_mut().map(status).collect()
+}
+
+fn wait_for(address: SocketAddr, within: Duration, is_it: impl Fn(&BTreeSet<u16>) -> bool) {
+    let until = Instant::now() + within;
+    loop {
+        let statuses = statuses(address);
+        if is_it(&statuses) {
+            return;
         }
-    });
-    std::thread::sleep(Duration::from_secs(if blocks { 60 } else { 2 }));
+        assert!(Instant::now() < until, "{statuses:?} after {within:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_stands_still_makes_live_answer_503_until_it_runs_again() {
+    let mut bench = Bench::on(None, None);
+    bench.set("WORKERS", "2");
+    bench.start();
+    let (pid, address) = (bench.tracker().pid(), bench.address());
+    assert_eq!(statuses(address), BTreeSet::from([200]));
+    let stopped = Stopped::stop(worker_thread(pid));
+    let patience = Duration::from_millis(HEARTBEAT_MS * u64::from(HEARTBEAT_MISSES_MAX) + 10_000);
+    // The other worker answers; so does nobody for the connections of this one.
+    wait_for(address, patience, |statuses| statuses.contains(&503));
+    drop(stopped);
+    wait_for(address, Duration::from_secs(10), |statuses| *statuses == BTreeSet::from([200]));
+    assert_eq!(bench.tracker().pid(), pid);
+    assert!(bench.log().contains("a worker stands still"), "{}", bench.log());
+    assert_eq!(bench.stop().code(), Some(0));
 }

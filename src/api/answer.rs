@@ -66,11 +66,13 @@ pub(super) fn rejected(exchange: &mut Exchange<'_>, rejection: Rejection) {
         "body_too_large" | "event_too_large" | "too_many_events" => 413,
         "length_required" => 411,
         "unsupported_content_type" | "unsupported_content_coding" => 415,
+        "bodies_full" => 503,
         _ => 400,
     };
     let headers: &[(&str, &str)] = match rejection.tag {
         "unsupported_content_type" => &[("Accept-Post", "application/json, text/plain, application/x-ndjson")],
         "unsupported_content_coding" => &[("Accept-Encoding", "gzip, deflate, zstd")],
+        "bodies_full" => &[("Retry-After", "1")],
         _ => &[],
     };
     let Rejection { tag, message, fields } = rejection;

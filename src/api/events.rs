@@ -1,19 +1,19 @@
 //! `POST /api/events`: one event, a batch in any of its shapes, and the answers of both.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::content::Shape;
 use super::query::Query;
-use super::wire::{Receipt, Rejection};
-use super::{Api, answer, content, wire};
+use super::rows::Rows;
+use super::wire::{Receipt, Rejection, WireEvent};
+use super::{Api, answer, content, rows, wire};
 use crate::app::ingest::{Decisions, Taken};
 use crate::app::{Ack, likes_key};
 use crate::events::{Event, EventType};
 use crate::http::{Answer, Exchange, Request, Waited};
-use crate::limits::{EVENT_BYTES_MAX, LEDGER_WAIT_MS, REQUEST_EVENTS_MAX};
+use crate::limits::{BODY_DECODED_BYTES_MAX, EVENT_BYTES_MAX, LEDGER_WAIT_MS};
 use crate::ports::Verdict;
 use std::sync::atomic::Ordering;
 
@@ -91,44 +91,31 @@ impl Api {
         if wait || self.app.ack == Ack::Ledger {
             exchange.settle();
         }
-        let (body, shape) = content::read(request)?;
-        let receipt = Receipt { now_ms: self.app.clock.now_ms(), retention_ms: self.app.retention_ms };
-        if shape == Shape::Lines {
-            return self.take_rows(lines(&body)?, receipt, wait, exchange);
+        let body = content::read(request, BODY_DECODED_BYTES_MAX, exchange)?;
+        let receipt =
+            Receipt { now_ms: self.app.clock.now_ms(), retention_ms: self.app.retention_ms, sent_at_ms: None };
+        let is_batch = request.path == "/api/events/batch";
+        let bytes = body.bytes();
+        if let (Shape::Json, false, Some(parsed)) = (body.shape, is_batch, single(bytes)) {
+            let event = parsed.into_event(receipt, || self.app.new_id(receipt.now_ms))?;
+            return Ok(self.take_one(&event, wait, exchange));
         }
-        let text = content::text(&body)?.trim_ascii();
-        match text.as_bytes().first() {
-            None => Err(Rejection::new("empty_body", "send one event, an array of events, or one event a line")),
-            Some(b'[') => self.take_rows(array(text)?, receipt, wait, exchange),
-            Some(_) if request.path == "/api/events/batch" || is_lines(text) => match envelope(text) {
-                Ok(Some(rows)) => self.take_rows(array(rows)?, receipt, wait, exchange),
-                _ => self.take_rows(lines(text.as_bytes())?, receipt, wait, exchange),
-            },
-            Some(_) => self.take_object(text, receipt, wait, exchange),
-        }
-    }
-
-    /// One event, or the envelope of a batch.
-    fn take_object(&self, text: &str, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
-        if text.len() > EVENT_BYTES_MAX {
-            // Only an envelope may be as large; its rows are judged one by one.
-            return match envelope(text)? {
-                Some(rows) => self.take_rows(array(rows)?, receipt, wait, exchange),
-                None => wire::event(text, receipt, || self.app.new_id(receipt.now_ms)).map(|_| None),
-            };
-        }
-        let parsed = match wire::parse(text) {
-            Ok(parsed) => parsed,
-            Err(rejection) => match envelope(text) {
-                Ok(Some(rows)) => return self.take_rows(array(rows)?, receipt, wait, exchange),
-                _ => return Err(rejection),
-            },
+        let mut pause = || exchange.give_way();
+        let rows = match body.shape {
+            Shape::Lines => Some(rows::of_lines(bytes, &mut pause)?),
+            Shape::Json => rows::of_json(bytes, &mut pause)?,
         };
-        if let Some(rows) = parsed.events {
-            return self.take_rows(array(rows.get())?, receipt, wait, exchange);
+        match rows {
+            Some(rows) => self.take_rows(bytes, rows, receipt, wait, exchange),
+            None if is_batch => {
+                let rows = Rows { ranges: vec![0..bytes.len()], sent_at: None };
+                self.take_rows(bytes, rows, receipt, wait, exchange)
+            }
+            None => match judge_row(bytes, receipt, || self.app.new_id(receipt.now_ms)) {
+                Ok(event) => Ok(self.take_one(&event, wait, exchange)),
+                Err(rejection) => Err(rejection),
+            },
         }
-        let event = parsed.into_event(receipt, || self.app.new_id(receipt.now_ms))?;
-        Ok(self.take_one(&event, wait, exchange))
     }
 
     fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Option<Later> {
@@ -147,18 +134,16 @@ impl Api {
     }
 
     /// A batch: each row on its own, the accepted ones together.
-    fn take_rows(&self, rows: Vec<&[u8]>, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
-        if rows.len() > REQUEST_EVENTS_MAX {
-            let message = format!("a request may have at most {REQUEST_EVENTS_MAX} events");
-            return Err(Rejection::new("too_many_events", message));
-        }
-        let mut events = Vec::with_capacity(rows.len());
-        let mut places = Vec::with_capacity(rows.len());
-        let mut body = BatchBody { received: rows.len(), accepted: 0, rejected: 0, duplicates: 0, results: Vec::new() };
-        for (index, row) in rows.into_iter().enumerate() {
-            let event =
-                content::text(row).and_then(|text| wire::event(text, receipt, || self.app.new_id(receipt.now_ms)));
-            match event {
+    fn take_rows(&self, bytes: &[u8], rows: Rows, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+        let sent_at_ms = rows.sent_at.map(|range| wire::sent_at(&bytes[range])).transpose()?.flatten();
+        let receipt = Receipt { sent_at_ms, ..receipt };
+        let received = rows.ranges.len();
+        let mut events = Vec::with_capacity(received);
+        let mut places = Vec::with_capacity(received);
+        let mut body = BatchBody { received, accepted: 0, rejected: 0, duplicates: 0, results: Vec::new() };
+        for (index, row) in rows.ranges.into_iter().enumerate() {
+            exchange.give_way();
+            match judge_row(&bytes[row], receipt, || self.app.new_id(receipt.now_ms)) {
                 Ok(event) => {
                     places.push((index, event.id));
                     events.push(event);
@@ -173,7 +158,8 @@ impl Api {
             answer::json(exchange, 400, &body);
             return Ok(None);
         }
-        match self.app.take_events(&events, exchange.ticket(), wait) {
+        let ticket = exchange.ticket().clone();
+        match self.app.take_events(&events, &ticket, wait, &mut || exchange.give_way()) {
             Err(why) => {
                 // Part of it may be under way: nobody's later answer shall depend on that.
                 if exchange.ticket().is_pending() {
@@ -274,30 +260,18 @@ fn rejected_row(index: usize, rejection: Rejection) -> RowResult {
     RowResult { index, event_id: None, status: "rejected", error: tag, message }
 }
 
-fn array(text: &str) -> Result<Vec<&[u8]>, Rejection> {
-    let rows: Vec<&RawValue> = serde_json::from_str(text).map_err(|e| wire::bad_json(&e))?;
-    Ok(rows.into_iter().map(|row| row.get().as_bytes()).collect())
-}
-
-/// The rows of `{"events":[…]}`, unjudged; `None` where the object is no envelope.
-fn envelope(text: &str) -> Result<Option<&str>, Rejection> {
-    #[derive(serde::Deserialize)]
-    struct Envelope<'a> {
-        #[serde(borrow)]
-        events: Option<&'a RawValue>,
+/// A body that is one event by its looks, and small enough to be one.
+fn single(bytes: &[u8]) -> Option<WireEvent<'_>> {
+    if bytes.len() > EVENT_BYTES_MAX || bytes.trim_ascii_start().first() != Some(&b'{') {
+        return None;
     }
-    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|e| wire::bad_json(&e))?;
-    Ok(envelope.events.map(RawValue::get))
+    wire::parse(content::text(bytes).ok()?).ok().filter(|parsed| parsed.events.is_none())
 }
 
-/// More than one line that begins like an object: NDJSON under a type that does not say so.
-fn is_lines(text: &str) -> bool {
-    text.split_once('\n')
-        .is_some_and(|(first, rest)| first.trim_ascii_end().ends_with('}') && rest.trim_ascii_start().starts_with('{'))
-}
-
-fn lines(bytes: &[u8]) -> Result<Vec<&[u8]>, Rejection> {
-    let rows: Vec<&[u8]> =
-        bytes.split(|b| *b == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).collect();
-    if rows.is_empty() { Err(Rejection::new("empty_body", "send one event a line")) } else { Ok(rows) }
+fn judge_row(row: &[u8], receipt: Receipt, new_id: impl FnOnce() -> Uuid) -> Result<Event<'_>, Rejection> {
+    if row.len() > EVENT_BYTES_MAX {
+        let message = format!("an event may have at most {EVENT_BYTES_MAX} bytes");
+        return Err(Rejection::new("event_too_large", message));
+    }
+    wire::event(content::text(row)?, receipt, new_id)
 }

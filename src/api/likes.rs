@@ -69,8 +69,8 @@ impl Api {
     /// `POST /api/posts/like`: everything is in the body.
     pub(super) fn post_like(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         exchange.settle();
-        let wanted = content::read(request).and_then(|(body, _)| {
-            let wire: WireLike<'_> = content::object(content::text(&body)?, EVENT_BYTES_MAX)?;
+        let wanted = content::read(request, EVENT_BYTES_MAX, exchange).and_then(|body| {
+            let wire: WireLike<'_> = content::object(body.text()?)?;
             let action = action(&wire.action)?;
             let post = id("postId", wire.post_id)?.ok_or_else(|| required("postId"))?.into_owned();
             self.wanted(action, post, wire.user_id, wire.event_id)
@@ -81,12 +81,12 @@ impl Api {
     /// `PUT` and `DELETE /api/posts/{postId}/like`: the user is in the body, or in the query where clients send none.
     pub(super) fn set_like(&self, post: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let action = if request.method == Method::Put { EventType::Like } else { EventType::Unlike };
-        let wanted = content::read(request).and_then(|(body, _)| {
+        let wanted = content::read(request, EVENT_BYTES_MAX, exchange).and_then(|body| {
             let post = post_of_path(post)?;
             let query = Query::parse(request.query)?;
-            let mut wire = match content::text(&body)?.trim_ascii() {
+            let mut wire = match body.text()?.trim_ascii() {
                 "" => WireLike::default(),
-                text => content::object(text, EVENT_BYTES_MAX)?,
+                text => content::object(text)?,
             };
             if let (Scalar::Absent, Some(user)) = (&wire.user_id, query.get("userId")) {
                 wire.user_id = Scalar::Text(Cow::Borrowed(user));

@@ -24,6 +24,7 @@ mod query;
 mod rankings;
 mod rates;
 mod recent;
+mod rows;
 mod search;
 mod statistics;
 mod statistics_stream;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Api, answer};
 use crate::http::{Answer, Exchange, Request};
+use crate::runtime::{stuck_workers, worker_count};
 use crate::sinks::{SinkState, SinkStatus};
 
 #[derive(Serialize)]
@@ -15,7 +16,13 @@ struct Status {
 }
 
 impl Api {
+    /// Live: every worker runs. A stuck one cannot answer for itself, so the others tell.
     pub(super) fn live(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let stuck = stuck_workers();
+        if stuck > 0 {
+            let reason = Some(format!("{stuck} of {} workers stand still", worker_count()));
+            return answer::json_with(exchange, 503, &[("Retry-After", "1")], &Status { status: "stuck", reason });
+        }
         let body = br#"{"status":"ok"}"#;
         exchange.respond(Answer { status: 200, content_type: "application/json", headers: &[], body });
     }

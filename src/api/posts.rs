@@ -113,7 +113,7 @@ impl Api {
 
     pub(super) fn post_post(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         exchange.settle();
-        let put = content::read(request).and_then(|(body, _)| self.parse_post(content::text(&body)?));
+        let put = content::read(request, POST_BYTES_MAX, exchange).and_then(|body| self.parse_post(body.text()?));
         let (put, given) = match put {
             Ok(put) => put,
             Err(rejection) => return answer::rejected(exchange, rejection),
@@ -184,7 +184,7 @@ impl Api {
 
     /// The post, and whether its id was given.
     fn parse_post(&self, body: &str) -> Result<(PostPut<'static>, bool), Rejection> {
-        let wire: WirePost<'_> = content::object(body, POST_BYTES_MAX)?;
+        let wire: WirePost<'_> = content::object(body)?;
         let now_ms = self.app.clock.now_ms();
         let given = id("postId", wire.post_id)?.map(Cow::into_owned);
         let is_given = given.is_some();

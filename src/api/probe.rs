@@ -30,6 +30,6 @@ pub fn object_fault(json: &str, depth_max: usize) -> Option<String> {
 
 /// The event in an object of a request, with the id 7 where it names none, or the tag of its refusal.
 pub fn event(text: &str, now_ms: i64, retention_ms: i64) -> Result<Event<'_>, &'static str> {
-    let judged = wire::event(text, Receipt { now_ms, retention_ms }, || Uuid::from_u128(7));
+    let judged = wire::event(text, Receipt { now_ms, retention_ms, sent_at_ms: None }, || Uuid::from_u128(7));
     judged.map_err(|rejection| rejection.tag)
 }

@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::json_guard::{Refusal, check_depth, check_object};
 use crate::events::{Event, EventType};
 use crate::limits::{
-    ELEMENT_BYTES_MAX, EVENT_BYTES_MAX, EVENT_FUTURE_MS_MAX, ID_BYTES_MAX, JSON_DEPTH_MAX, KEYWORD_BYTES_MAX,
-    PROPERTIES_BYTES_MAX, SESSION_BYTES_MAX, URL_BYTES_MAX,
+    ELEMENT_BYTES_MAX, EVENT_BYTES_MAX, EVENT_FUTURE_MS_MAX, ID_BYTES_MAX, JSON_DEPTH_MAX, JSON_REASON_BYTES_MAX,
+    KEYWORD_BYTES_MAX, PROPERTIES_BYTES_MAX, SENT_AT_BYTES_MAX, SESSION_BYTES_MAX, URL_BYTES_MAX,
 };
 
 /// Why an event is not taken: a tag that never changes its meaning, a sentence, and the fields concerned.
@@ -47,6 +47,8 @@ impl Rejection {
 pub(super) struct Receipt {
     pub(super) now_ms: i64,
     pub(super) retention_ms: i64,
+    /// `sentAt` of the envelope, for rows without their own.
+    pub(super) sent_at_ms: Option<i64>,
 }
 
 /// Any scalar; arrays and objects are kept as what they are not: a value.
@@ -178,7 +180,10 @@ pub(super) fn parse(text: &str) -> Result<WireEvent<'_>, Rejection> {
 }
 
 pub(super) fn bad_json(error: &serde_json::Error) -> Rejection {
-    Rejection::new("invalid_json", format!("the JSON cannot be read: {error}"))
+    // serde repeats a string that it did not expect.
+    let mut reason = error.to_string();
+    reason.truncate(reason.floor_char_boundary(JSON_REASON_BYTES_MAX));
+    Rejection::new("invalid_json", format!("the JSON cannot be read: {reason}"))
 }
 
 pub(super) fn too_deep(_: Refusal) -> Rejection {
@@ -200,7 +205,7 @@ pub(super) fn event<'a>(
 
 /// What `POST /api/events` would say about an event at this time: the tag and the sentence of a refusal.
 pub fn judge_event(text: &str, now_ms: i64, retention_ms: i64) -> Result<(), (&'static str, String)> {
-    let judged = event(text, Receipt { now_ms, retention_ms }, Uuid::nil);
+    let judged = event(text, Receipt { now_ms, retention_ms, sent_at_ms: None }, Uuid::nil);
     judged.map(|_| ()).map_err(|rejection| (rejection.tag, rejection.message))
 }
 
@@ -367,7 +372,8 @@ fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt) ->
         moment("sentAt", sent_at)?;
         return Ok(receipt.now_ms);
     };
-    let skew = moment("sentAt", sent_at)?.map_or(0, |sent| receipt.now_ms.saturating_sub(sent));
+    let sent_at = moment("sentAt", sent_at)?.or(receipt.sent_at_ms);
+    let skew = sent_at.map_or(0, |sent| receipt.now_ms.saturating_sub(sent));
     let at = timestamp.saturating_add(skew);
     if at > receipt.now_ms.saturating_add(EVENT_FUTURE_MS_MAX) {
         return Ok(receipt.now_ms);
@@ -377,6 +383,12 @@ fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt) ->
         return Err(Rejection::of_field("too_old", "timestamp", reason));
     }
     Ok(at)
+}
+
+/// The envelope's `sentAt`, as JSON.
+pub(super) fn sent_at(json: &[u8]) -> Result<Option<i64>, Rejection> {
+    let value = if json.len() <= SENT_AT_BYTES_MAX { serde_json::from_slice(json).ok() } else { None };
+    moment("sentAt", &value.unwrap_or(Scalar::Other))
 }
 
 pub(super) fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i64>, Rejection> {
@@ -396,7 +408,7 @@ pub(super) fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i
 mod tests {
     use super::*;
 
-    const RECEIPT: Receipt = Receipt { now_ms: 1_800_000_000_000, retention_ms: 400 * 86_400_000 };
+    const RECEIPT: Receipt = Receipt { now_ms: 1_800_000_000_000, retention_ms: 400 * 86_400_000, sent_at_ms: None };
 
     fn judge(json: &str) -> Result<Event<'_>, Rejection> {
         event(json, RECEIPT, || Uuid::from_u128(7))

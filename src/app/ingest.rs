@@ -71,18 +71,20 @@ impl App {
         Ok(())
     }
 
-    /// Takes the events of a batch, in order. An error may come after some were taken: the same ids again do no harm.
+    /// Takes the events of a batch, in order; calls `pause` between events, so that other connections may run. An error may come after some were taken: the same ids again do no harm.
     pub fn take_events(
         &self,
         events: &[Event<'_>],
         ticket: &Arc<Ticket>,
         wait_for_ledger: bool,
+        pause: &mut dyn FnMut(),
     ) -> Result<Taken, AppendError> {
         let mut decisions = Vec::new();
         let mut last = Taken::Now;
         let mut bytes = Vec::new();
         let mut first = 0;
         for (index, event) in events.iter().enumerate() {
+            pause();
             self.count(event);
             encode_event(event, &mut bytes);
             let count = (index + 1 - first) as u32;

@@ -164,7 +164,7 @@ impl Connection {
                 if self.flush().is_err() {
                     return;
                 }
-                self.socket.go_round(self.seat.worker);
+                self.go_round();
                 turn = self.answer_all();
             }
             if self.flush().is_err() {
@@ -181,9 +181,11 @@ impl Connection {
 
     /// Waits for bytes and reads once.
     fn receive(&mut self) -> Received {
+        let mut has_waited = false;
         loop {
-            if self.reads_in_a_row >= READS_IN_A_ROW_MAX {
-                self.socket.go_round(self.seat.worker);
+            let has_used_slice = self.reads_in_a_row > 0 && self.outlet.has_used_slice(self.now_us);
+            if self.reads_in_a_row >= READS_IN_A_ROW_MAX || has_used_slice {
+                self.go_round();
                 self.reads_in_a_row = 0;
             }
             if !self.socket.is_readable() {
@@ -191,6 +193,7 @@ impl Connection {
                 if !self.wait_readable() {
                     return Received::End;
                 }
+                has_waited = true;
             }
             // One that brings nothing counts as well: a handshake, or records without data.
             self.reads_in_a_row += 1;
@@ -204,6 +207,9 @@ impl Connection {
                         self.begun_us = self.now_us;
                     }
                     self.input.came(length);
+                    if has_waited {
+                        self.outlet.begin_slice(self.now_us);
+                    }
                     self.shared.stats.of(self.seat.worker).came(length);
                     if let Stage::Body(body) = &mut self.stage {
                         body.received += length;
@@ -222,6 +228,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Other connections of the worker run.
+    fn go_round(&mut self) {
+        self.socket.go_round(self.seat.worker);
+        self.outlet.begin_slice(monotonic_us());
     }
 
     /// Sleeps until the socket has something. False: a stop is under way and nothing was begun.
@@ -278,7 +290,8 @@ impl Connection {
                     return Turn::Linger;
                 }
             }
-            if self.outlet.output.len() >= self.shared.config.unsent_bytes_max {
+            let is_full = self.outlet.output.len() >= self.shared.config.unsent_bytes_max;
+            if is_full || (!self.input.is_empty() && self.outlet.has_used_slice(monotonic_us())) {
                 return Turn::More;
             }
         }
@@ -391,7 +404,7 @@ impl Connection {
             peer: self.peer,
         };
         self.shared.stats.of(self.seat.worker).request();
-        let mut exchange = Exchange::new(&mut self.outlet, shape);
+        let mut exchange = Exchange::new(&mut self.outlet, &mut self.socket, shape);
         if let Some(id) = &request_id {
             exchange.carry(&[(REQUEST_ID, id)]);
         }

@@ -13,8 +13,11 @@ use super::desk::{self, Lent};
 use super::head::Head;
 use super::refusal::Refusal;
 use super::response::{Answer, Dated, Shape, error_body, header_lines, render, render_refusal, render_stream};
-use super::server::Shared;
+use super::server::{BodyBytes, Shared};
+use super::socket::Socket;
 use super::stream::{Producer, Stream};
+use crate::clock::monotonic_us;
+use crate::limits::TIME_SLICE_US;
 use crate::runtime::{Deadline, Fired, Ticket, arm, arm_from, register, unregister};
 
 /// The header by which a request is found in logs.
@@ -99,6 +102,8 @@ pub(super) struct Outlet {
     pub(super) log: Lines,
     /// What a stream has written.
     pub(super) streamed: u64,
+    /// When other connections of the worker last had their turn.
+    slice_since_us: u64,
 }
 
 impl Outlet {
@@ -114,7 +119,18 @@ impl Outlet {
             unsent: 0,
             log: Lines::default(),
             streamed: 0,
+            slice_since_us: 0,
         }
+    }
+
+    /// A time slice begins: other connections of the worker have just had their turn.
+    pub(super) fn begin_slice(&mut self, now_us: u64) {
+        self.slice_since_us = now_us;
+    }
+
+    /// The connection has used its time slice.
+    pub(super) fn has_used_slice(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.slice_since_us) >= TIME_SLICE_US
     }
 
     /// Buffers for a turn; the input's goes to the caller.
@@ -232,6 +248,7 @@ pub enum Waited {
 /// One request's side of its connection.
 pub struct Exchange<'c> {
     outlet: &'c mut Outlet,
+    socket: &'c mut Socket,
     shape: Shape,
     start: usize,
     // Header lines of whatever answer; empty, and so without memory, for most requests.
@@ -243,10 +260,10 @@ pub struct Exchange<'c> {
 }
 
 impl<'c> Exchange<'c> {
-    pub(super) fn new(outlet: &'c mut Outlet, shape: Shape) -> Exchange<'c> {
+    pub(super) fn new(outlet: &'c mut Outlet, socket: &'c mut Socket, shape: Shape) -> Exchange<'c> {
         let start = outlet.output.len();
         let logged = outlet.log.count().wrapping_sub(1);
-        Exchange { outlet, shape, start, lines: Vec::new(), answered: false, held: false, logged }
+        Exchange { outlet, socket, shape, start, lines: Vec::new(), answered: false, held: false, logged }
     }
 
     /// The worker that the connection lives on.
@@ -258,6 +275,20 @@ impl<'c> Exchange<'c> {
     /// which may have replaced it.
     pub fn ticket(&self) -> &Arc<Ticket> {
         &self.outlet.watch.ticket
+    }
+
+    /// Lets other connections of the worker run if this one has used its time slice. A handler calls this between the
+    /// steps of long work. The caller holds no thread-local state and no `RefCell` borrow.
+    pub fn give_way(&mut self) {
+        if self.outlet.has_used_slice(monotonic_us()) {
+            self.socket.go_round(self.outlet.watch.worker);
+            self.outlet.begin_slice(monotonic_us());
+        }
+    }
+
+    /// An account of body bytes in memory, empty yet.
+    pub fn body_bytes(&self) -> BodyBytes {
+        BodyBytes::new(self.outlet.shared.clone())
     }
 
     /// Headers that this request's answer carries whatever it will be, before it is given.

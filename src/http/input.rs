@@ -2,8 +2,6 @@
 //!
 //! What it has beyond a lent buffer counts as body bytes in memory, which are bounded over all connections.
 
-use std::sync::atomic::Ordering;
-
 use super::refusal::Refusal;
 use super::server::Shared;
 use crate::limits::READ_BUFFER_BYTES;
@@ -88,9 +86,7 @@ impl Input {
         }
         let length = (self.buffer.len() * 2).min(wanted).max(self.end + 1);
         let more = length - self.buffer.len();
-        let before = shared.stats.bodies_bytes.fetch_add(more, Ordering::Relaxed);
-        if before + more > shared.config.bodies_bytes_max {
-            shared.stats.bodies_bytes.fetch_sub(more, Ordering::Relaxed);
+        if !shared.take_body_bytes(more) {
             return Err(Refusal::BodiesFull);
         }
         self.buffer.resize(length, 0);
@@ -107,7 +103,7 @@ impl Input {
         }
         if self.buffer.len() > READ_BUFFER_BYTES && self.end - self.start < READ_BUFFER_BYTES {
             self.move_to_front();
-            shared.stats.bodies_bytes.fetch_sub(self.buffer.len() - READ_BUFFER_BYTES, Ordering::Relaxed);
+            shared.give_body_bytes(self.buffer.len() - READ_BUFFER_BYTES);
             self.buffer.truncate(READ_BUFFER_BYTES);
             self.buffer.shrink_to_fit();
         } else if self.end == self.buffer.len() && self.start > 0 {

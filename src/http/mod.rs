@@ -38,7 +38,7 @@ pub use durations::{DURATION_BOUNDS_US, Spread};
 pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
-pub use server::{Config, Request, Running, Server, Trusted};
+pub use server::{BodyBytes, Config, Request, Running, Server, Trusted};
 pub use settings::RawLimits;
 pub use stats::Stats;
 pub use stream::Stream;

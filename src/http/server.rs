@@ -162,6 +162,47 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Counts more body bytes in memory. False: there is no room for them.
+    pub(super) fn take_body_bytes(&self, more: usize) -> bool {
+        let before = self.stats.bodies_bytes.fetch_add(more, Ordering::Relaxed);
+        let fits = before + more <= self.config.bodies_bytes_max;
+        if !fits {
+            self.give_body_bytes(more);
+        }
+        fits
+    }
+
+    pub(super) fn give_body_bytes(&self, bytes: usize) {
+        self.stats.bodies_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Body bytes that one request has in memory beside its connection's buffer. They are counted until this is dropped.
+pub struct BodyBytes {
+    shared: Arc<Shared>,
+    bytes: usize,
+}
+
+impl BodyBytes {
+    pub(super) fn new(shared: Arc<Shared>) -> BodyBytes {
+        BodyBytes { shared, bytes: 0 }
+    }
+
+    /// Counts more bytes, before the caller allocates them. False: bodies fill their share of memory (`bodies_full`).
+    pub fn take(&mut self, more: usize) -> bool {
+        let fits = self.shared.take_body_bytes(more);
+        self.bytes += if fits { more } else { 0 };
+        fits
+    }
+}
+
+impl Drop for BodyBytes {
+    fn drop(&mut self) {
+        self.shared.give_body_bytes(self.bytes);
+    }
+}
+
 /// A socket that listens and accepts nothing yet.
 pub struct Server {
     config: Config,

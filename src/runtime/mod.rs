@@ -13,7 +13,7 @@ mod ticket;
 mod wake;
 
 pub use clock::{Deadline, Fired, arm, arm_from, register, unregister};
-pub use heartbeat::watch;
+pub use heartbeat::{stuck_workers, watch};
 pub use lane::{Lane, LaneFull, Pending};
 pub use ticket::Ticket;
 pub use wake::complete;
