@@ -25,6 +25,8 @@ pub const PROPERTIES_BYTES_MAX: usize = 8 * 1024;
 pub const POST_CONTENT_BYTES_MAX: usize = 16 * 1024;
 /// Hashtags of a post, each once: as many as the large networks allow.
 pub const POST_HASHTAGS_MAX: usize = 30;
+/// Items of a list of a post as sent, repeated and empty ones included: each is folded and compared.
+pub const POST_LIST_ITEMS_MAX: usize = 1_000;
 /// A hashtag, folded.
 pub const HASHTAG_BYTES_MAX: usize = 100;
 /// Images of a post; each url is bounded as every url is.

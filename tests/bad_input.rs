@@ -361,7 +361,7 @@ fn a_byte_order_mark_before_a_body_is_skipped() {
     let requests = [
         ("POST", "/api/events", JSON, row.clone(), 202),
         ("POST", "/api/events", TEXT, row.clone(), 202),
-        ("POST", "/api/users/events", LINES, row.clone(), 202),
+        ("POST", "/api/users/events", LINES, row, 202),
         ("POST", "/api/events", JSON, batch.0, 202),
         ("POST", "/api/events/batch", JSON, batch.1, 202),
         ("POST", "/api/events", TEXT, batch.2.clone(), 202),

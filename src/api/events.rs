@@ -108,7 +108,7 @@ impl Api {
         match rows {
             Some(rows) => self.take_rows(bytes, rows, receipt, wait, exchange),
             None if is_batch => {
-                let rows = Rows { ranges: vec![0..bytes.len()], sent_at: None };
+                let rows = Rows { ranges: std::iter::once(0..bytes.len()).collect(), sent_at: None };
                 self.take_rows(bytes, rows, receipt, wait, exchange)
             }
             None => match judge_row(bytes, receipt, || self.app.new_id(receipt.now_ms)) {

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -20,7 +21,7 @@ use crate::events::{PostPut, fold_hashtag};
 use crate::http::{Answer, Exchange, Method, Request, Waited};
 use crate::limits::{
     EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
-    POST_IMAGES_MAX, URL_BYTES_MAX,
+    POST_IMAGES_MAX, POST_LIST_ITEMS_MAX, URL_BYTES_MAX,
 };
 use crate::ports::{Post, PostOutcome, Verdict};
 
@@ -255,6 +256,33 @@ fn queued(post_id: &str, exchange: &mut Exchange<'_>) {
     answer::json(exchange, 202, &Queued { post_id, status: "queued" });
 }
 
+/// The first items of a list, one more than it may have; the rest is only parsed.
+struct FirstItems<'a>(Vec<Scalar<'a>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for FirstItems<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = FirstItems<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an array of strings")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut first = Vec::new();
+                while first.len() <= POST_LIST_ITEMS_MAX
+                    && let Some(item) = items.next_element()?
+                {
+                    first.push(item);
+                }
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(FirstItems(first))
+            }
+        }
+        deserializer.deserialize_seq(Items)
+    }
+}
+
 /// The strings of a list, those that are null or empty left out; each is judged by `keep`, given the ones before it.
 fn list(
     field: &'static str,
@@ -264,17 +292,25 @@ fn list(
 ) -> Result<Vec<Cow<'static, str>>, Rejection> {
     let not_a_list = || Rejection::of_field("invalid_field", field, "must be an array of strings");
     let Some(value) = value.map(RawValue::get).filter(|value| *value != "null") else { return Ok(Vec::new()) };
-    let items: Vec<Scalar<'_>> = serde_json::from_str(value).map_err(|_| not_a_list())?;
+    let too_many = |max: usize| Rejection::of_field("invalid_field", field, format!("must have at most {max} items"));
+    let FirstItems(items) = serde_json::from_str(value).map_err(|_| not_a_list())?;
+    if items.len() > POST_LIST_ITEMS_MAX {
+        return Err(too_many(POST_LIST_ITEMS_MAX));
+    }
     let mut kept: Vec<Cow<'static, str>> = Vec::new();
     for item in items {
         let item = match item {
             Scalar::Absent => continue,
+            Scalar::Text(item) if item.len() > URL_BYTES_MAX => {
+                let reason = format!("must have at most {URL_BYTES_MAX} bytes each");
+                return Err(Rejection::of_field("invalid_field", field, reason));
+            }
             Scalar::Text(item) => keep(&item, &kept)?,
             _ => return Err(not_a_list()),
         };
         let Some(item) = item else { continue };
         if kept.len() == items_max {
-            return Err(Rejection::of_field("invalid_field", field, format!("must have at most {items_max} items")));
+            return Err(too_many(items_max));
         }
         kept.push(Cow::Owned(item));
     }
