@@ -5,27 +5,30 @@ SERVICES_DIR ?= data/services
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-full run-card perf-http perf-card bench-cache seed-posts locust services services-down psql redis-cli test test-long fuzz check fmt perf clean
+.PHONY: help run run-full run-card perf-http perf-card bench-cache seed-posts locust services services-down psql redis-cli rust test test-long fuzz check fmt perf perf-scale clean
 
 help: ## this list
 	@echo 'make TARGET [ARGS=…]'
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' Makefile | expand -t 18
 
-run: ## release build on the embedded stores (SQLite, memory): needs no server
+run: rust ## release build on the embedded stores (SQLite, memory): needs no server
 	cargo run --release --locked -- serve $(ARGS)
 
 # A journal belongs to one pair of stores: that of `make run` is in ./data, this one's in ./data/full.
-run-full: services ## the same on private PostgreSQL and Redis, kept under data/services
+run-full: rust services ## the same on private PostgreSQL and Redis, kept under data/services
 	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
 	DATA_DIR="$${DATA_DIR:-data/full}" exec cargo run --release --locked -- serve $(ARGS)
 
 # In a database and under keys of its own. Loopback only.
-run-card: services ## a BASELINE, not the tracker: the design card taken literally, on 127.0.0.1:8081 (ARGS=address:port)
+run-card: rust services ## a BASELINE, not the tracker: the design card taken literally, on 127.0.0.1:8081 (ARGS=address:port)
 	@cargo build --release --locked --manifest-path perf/baselines/card/Cargo.toml --target-dir target/baselines
 	@.ci/services psql '$(SERVICES_DIR)' -qAtc "SELECT 'CREATE DATABASE card' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'card')" | \
 	.ci/services psql '$(SERVICES_DIR)' -q
 	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
 	DATABASE_URL=$$(echo "$$DATABASE_URL" | sed 's|/[^/?]*\([?].*\)\{0,1\}$$|/card\1|') exec target/baselines/release/baseline-card $(ARGS)
+
+rust: # an old cargo fails with an obscure message
+	@.ci/rust
 
 services: ## start those PostgreSQL and Redis only (installed if missing)
 	@.ci/services up '$(SERVICES_DIR)'
@@ -39,44 +42,44 @@ psql: ## a shell on that PostgreSQL
 redis-cli: ## a shell on that Redis
 	@.ci/services redis-cli '$(SERVICES_DIR)' $(ARGS)
 
-test: ## all tests on throw-away PostgreSQL and Redis (installed if missing)
-	.ci/services with cargo test --locked $(ARGS)
+test: rust ## all tests on throw-away PostgreSQL and Redis (installed if missing); a failure does not stop the others
+	.ci/services with cargo test --locked --no-fail-fast $(ARGS)
 
-test-long: ## the tests that wait or measure rather than claim (half a minute each)
-	.ci/services with cargo test --locked $(ARGS) -- --ignored --nocapture
+test-long: rust ## the tests that wait or measure rather than claim (half a minute each)
+	.ci/services with cargo test --locked --no-fail-fast $(ARGS) -- --ignored --nocapture
 
-fuzz: ## coverage-guided targets against models, FUZZ_SECONDS (600) each (ARGS: head chunks query events)
+fuzz: rust ## coverage-guided targets against models, FUZZ_SECONDS (600) each (ARGS: head chunks query events)
 	tests/fuzz/run $(ARGS)
 
-check: ## format, lints, all tests: what CI runs
+check: rust ## format, lints, all tests: what CI runs
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	$(MAKE) test
 
-fmt: ## format the sources
+fmt: rust ## format the sources
 	cargo fmt
 
-perf: ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
+perf: rust ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
 	perf/ingest $(ARGS)
 
-perf-http: ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
+perf-http: rust ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
 	perf/http $(ARGS)
 
-perf-card: ## the design card taken literally beside the tracker (ARGS=--quick)
+perf-card: rust ## the design card taken literally beside the tracker (ARGS=--quick)
 	perf/card $(ARGS)
 
-bench-cache: ## the read path: queries a generation at PostgreSQL, killed holders, a cached list beside the trivial GET (12 min)
+bench-cache: rust ## the read path: queries a generation at PostgreSQL, killed holders, a cached list beside the trivial GET (12 min)
 	perf/cache $(ARGS)
 
-perf-scale: services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]': 1000000; 100 million need 50 GB; LEDGER=sqlite)
+perf-scale: rust services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]': 1000000; 100 million need 50 GB; LEDGER=sqlite)
 	perf/scale/run $(or $(ARGS),1000000)
 
-seed-posts: ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')
+seed-posts: rust ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')
 	cargo run --release --locked -- seed posts $(ARGS)
 
-locust: ## the predecessor's load with 500 and 1,000 users, 5 min each, writes perf/results (LOCUST_SECONDS=20: to see that it works)
+locust: rust ## the predecessor's load with 500 and 1,000 users, 5 min each, writes perf/results (LOCUST_SECONDS=20: to see that it works)
 	perf/locust/run
 
-clean: ## remove what was built and throw-away servers; ./data stays
+clean: rust ## remove what was built and throw-away servers; ./data stays
 	cargo clean
 	@.ci/services sweep

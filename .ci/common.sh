@@ -53,5 +53,13 @@ redis_version() {
 
 find_redis_cli() { command -v redis-cli || command -v valkey-cli; }
 
+# The commit that a report is about; a copy of the sources without git has none.
+commit() {
+	local hash
+	hash=$(git rev-parse --short HEAD 2>/dev/null) || { echo unknown && return; }
+	[ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || hash+=' with changes'
+	echo "$hash"
+}
+
 # Processes whose parent is $1.
 children_of() { cat "/proc/$1/task/$1/children" 2>/dev/null || true; }

@@ -213,15 +213,12 @@ def now():
 
 
 def setting():
-    output = lambda *command: subprocess.run(command, capture_output=True, text=True).stdout.strip()  # noqa: E731
     model = re.search(r"^model name\s*: (.*)$", pathlib.Path("/proc/cpuinfo").read_text(), re.M)
-    changed = " with changes" if output("git", "status", "--porcelain", "--untracked-files=no") else ""
     build = "release build" if "/release/" in os.environ["BIN"] else "**debug build, to see that it works, not to quote**"
-    commit = f"{output('git', 'rev-parse', '--short', 'HEAD')}{changed}"
     return [
         f"- machine: {model[1] if model else os.uname().machine}, {os.cpu_count()} cores, Linux {os.uname().release}; the "
         "predecessor's was a MacBook Air M1",
-        f"- commit: {commit}, {build}; {SECONDS} s a run, ACK={os.environ.get('ACK', 'journal')}",
+        f"- commit: {os.environ['COMMIT']}, {build}; {SECONDS} s a run, ACK={os.environ.get('ACK', 'journal')}",
         f"- stores: {os.environ['POSTGRES_VERSION']}, {os.environ['REDIS_VERSION']}; PostgreSQL with fsync",
         "- load: Locust in one process on the same cores: users 1 to 100, posts 1 to 1,000; 40 % likes (answered after the "
         "commit), 20 % searches, 20 % clicks, 20 % page views; each simulated user makes one call a second",
