@@ -1,13 +1,15 @@
 //! `import`: what was asked for on the command line, checked; the import itself is a client of the server's API.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use jiff::tz::TimeZone;
 
 use super::Failure;
 use crate::adapters::postgres;
@@ -17,8 +19,8 @@ use crate::import::{
     import_predecessor,
 };
 use crate::limits::{
-    IMPORT_CONNECTIONS, IMPORT_CONNECTIONS_MAX, IMPORT_GIVE_UP_SECS, IMPORT_GIVE_UP_SECS_MAX, REQUEST_EVENTS_MAX,
-    RETENTION_DAYS,
+    IMPORT_CONNECTIONS, IMPORT_CONNECTIONS_MAX, IMPORT_GIVE_UP_SECS, IMPORT_GIVE_UP_SECS_MAX, IMPORT_SAVE_MS,
+    REQUEST_EVENTS_MAX, RETENTION_DAYS,
 };
 use crate::{api, clock, shutdown};
 
@@ -38,7 +40,11 @@ Examples:
   FROM_EVENT_TRACKER=postgres://user:secret@db/old event-tracker import --tables post_like,statistics
 
 CSV: the header names the API's fields: eventType, userId, sessionId, timestamp, eventId, componentId, elementId, \
-keyword, postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none.
+keyword, postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none. \
+Blanks around a field are dropped, and 42.0 is the id 42. A line with a bad quote is refused; the next one is read.
+
+Times: RFC 3339, milliseconds, or as BigQuery and Snowflake write them (2026-11-01 12:34:56.789 UTC, … -0800). Times \
+without a time zone need --source-time-zone.
 
 Order: connections send at the same time. --connections 1 keeps the order of the input, which matters where LIKE and \
 UNLIKE of the same user and post are in it.
@@ -53,6 +59,10 @@ The key is taken from the environment alone: API_KEY.
 Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
 130 interrupted.";
 
+/// The exit code of an interrupted import.
+const INTERRUPTED: u8 = 130;
+const PREDECESSOR: &str = "Tables of the Kotlin event tracker";
+
 /// What is imported, and how.
 #[derive(Debug, Args)]
 #[command(about = "Send files of events, or the tables of the Kotlin event tracker, to a server", long_about = ABOUT, after_help = AFTER)]
@@ -60,7 +70,7 @@ pub(super) struct Arguments {
     /// Files; - or none for standard input
     #[arg(value_name = "FILE", conflicts_with = "from_event_tracker")]
     files: Vec<PathBuf>,
-    /// The server
+    /// The server. A proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used, but not for this machine or NO_PROXY
     #[arg(long, env = "TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
     /// What is in the files; else told by their names (.csv, .ndjson, .jsonl, .json), else by the first byte
@@ -78,15 +88,20 @@ pub(super) struct Arguments {
     /// Give up after this long without any progress
     #[arg(long, default_value_t = IMPORT_GIVE_UP_SECS, value_name = "SECONDS")]
     give_up_after: u64,
-    /// What was confirmed [default: FILE.import-state; none for standard input, which cannot be resumed then]
+    /// What was confirmed, by one server [default: FILE.import-state, with the name of the server in it if that is about
+    /// another one; none for standard input, which cannot be resumed then]
     #[arg(long, value_name = "FILE")]
     resume_file: Option<PathBuf>,
     /// Where refused rows and reasons are listed, as NDJSON of file, line, error, message, input [default: FILE.rejects.ndjson]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Begin anew, also where the resume file says that it is imported already: it then counts twice
+    /// Import it again, also if the resume file says that it is imported already: it then counts twice
     #[arg(long)]
     again: bool,
+    /// The time zone of times that name none, such as `2026-11-01 12:34:56` [default: none for files, which refuses such
+    /// times; UTC for the tables of the Kotlin event tracker]
+    #[arg(long, value_name = "NAME")]
+    source_time_zone: Option<String>,
     /// Judge each row as the server would, and send none
     #[arg(long)]
     dry_run: bool,
@@ -97,17 +112,14 @@ pub(super) struct Arguments {
     #[arg(long)]
     quiet: bool,
     /// Take over post, post_like and statistics of the Kotlin event tracker from this database (postgres://…)
-    #[arg(long, env = "FROM_EVENT_TRACKER", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "FROM_EVENT_TRACKER", help_heading = PREDECESSOR, hide_env_values = true, value_name = "URL")]
     from_event_tracker: Option<String>,
     /// Which tables
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "TABLES", default_value = "post,post_like,statistics")]
+    #[arg(long, help_heading = PREDECESSOR, value_enum, value_delimiter = ',', value_name = "TABLES", default_value = "post,post_like,statistics")]
     tables: Vec<PredecessorTable>,
     /// When the events of statistics happened, which kept no times [default: now]
-    #[arg(long, value_name = "RFC3339")]
+    #[arg(long, help_heading = PREDECESSOR, value_name = "RFC3339")]
     statistics_at: Option<jiff::Timestamp>,
-    /// Whose local time the predecessor's columns without a time zone are in
-    #[arg(long, default_value = "UTC", value_name = "NAME")]
-    source_time_zone: String,
 }
 
 /// Imports. The end is told by the exit code.
@@ -125,7 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match ended.map_err(Failure::Failed)? {
         Ended::Accepted => Ok(ExitCode::SUCCESS),
         Ended::WithRefusals => Ok(ExitCode::from(3)),
-        Ended::Interrupted => Ok(ExitCode::from(130)),
+        Ended::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
     }
 }
 
@@ -144,6 +156,7 @@ impl Arguments {
         let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
         let server = Server { url: self.url.trim_end_matches('/').to_owned(), key, packing: self.packing };
         server.check()?;
+        self.check_files()?;
         Ok(Settings {
             server,
             connections: self.connections,
@@ -153,9 +166,35 @@ impl Arguments {
             rejects: self.rejects.clone(),
             again: self.again,
             quiet: self.quiet,
+            time_zone: self.time_zone()?,
             dry_run: self.dry_run,
             judge: judge(i64::from(self.retention_days) * 86_400_000),
         })
+    }
+
+    /// What is written must not be what is read, nor the same file twice.
+    fn check_files(&self) -> Result<(), String> {
+        let written = [("--resume-file", &self.resume_file), ("--rejects", &self.rejects)];
+        for (name, path) in written {
+            if let Some(path) = path
+                && self.files.iter().any(|file| is_same_file(file, path))
+            {
+                return Err(format!("{name} {} is an input", path.display()));
+            }
+        }
+        match (&self.resume_file, &self.rejects) {
+            (Some(state), Some(list)) if is_same_file(state, list) => {
+                Err("--resume-file and --rejects must be two files".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// For files. PostgreSQL reads the name itself, and may know others.
+    fn time_zone(&self) -> Result<Option<TimeZone>, String> {
+        let name = self.source_time_zone.as_deref().filter(|_| self.from_event_tracker.is_none());
+        let wrong = |name| format!("--source-time-zone `{name}` is not known here (an IANA name such as Asia/Seoul)");
+        name.map(|name| TimeZone::get(name).map_err(|_| wrong(name))).transpose()
     }
 
     fn predecessor(&self, url: &str) -> Result<Predecessor, Failure> {
@@ -167,8 +206,16 @@ impl Arguments {
             name,
             tables: self.tables.clone(),
             statistics_at_ms: self.statistics_at.map(jiff::Timestamp::as_millisecond),
-            time_zone: self.source_time_zone.clone(),
+            time_zone: self.source_time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
         })
+    }
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|about| (about.dev(), about.ino())).ok();
+    match (id(one), id(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => std::path::absolute(one).ok() == std::path::absolute(other).ok(),
     }
 }
 
@@ -184,15 +231,21 @@ fn judge(retention_ms: i64) -> Judge {
     })
 }
 
-/// The first signal lets batches under way come to their end, the second ends at once.
+/// The first signal lets batches under way come to their end, the second ends at once. If no row is under way (it
+/// waits for input, or for a database), the first one ends it soon.
 fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
     let stop = Arc::new(Stop::default());
     let asked = stop.clone();
     let signals = shutdown::catch().map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
     let wait = move || {
         if signals.wait().is_ok() {
+            asked.clear_bar();
             eprintln!("event-tracker: stopping; another signal ends at once");
             asked.ask();
+            thread::sleep(Duration::from_millis(IMPORT_SAVE_MS));
+            if !asked.is_sending() {
+                std::process::exit(i32::from(INTERRUPTED));
+            }
         }
     };
     let spawned = thread::Builder::new().name("stop".into()).spawn(wait);

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use indicatif::ProgressBar;
+
 use super::batch::Batch;
 use super::rejects::Rejects;
 use super::state::{Confirmed, State};
@@ -15,8 +17,11 @@ use super::state::{Confirmed, State};
 #[derive(Debug, Default)]
 pub struct Stop {
     is_asked: AtomicBool,
+    is_sending: AtomicBool,
     lock: Mutex<()>,
     asked: Condvar,
+    /// What the terminal shows. It is here so that a stop clears it before anything else is printed.
+    pub(super) bar: Mutex<Option<ProgressBar>>,
 }
 
 impl Stop {
@@ -30,6 +35,22 @@ impl Stop {
     /// Was it asked for?
     pub fn is_asked(&self) -> bool {
         self.is_asked.load(Ordering::SeqCst)
+    }
+
+    /// Are rows under way? If not, a stop has nothing to wait for.
+    pub fn is_sending(&self) -> bool {
+        self.is_sending.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn set_sending(&self, is_sending: bool) {
+        self.is_sending.store(is_sending, Ordering::SeqCst);
+    }
+
+    /// Takes the progress bar off the terminal, for good.
+    pub fn clear_bar(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
     }
 
     /// Sleeps, or until it is asked for.

@@ -45,8 +45,10 @@ pub(super) enum Attempt {
     Again { why: String, after: Option<Duration> },
     /// The whole is refused: its halves may not be; of a single row, this is why.
     Refused(Refusal),
-    /// No use in going on.
+    /// No use in going on; perhaps the rows were taken.
     Hopeless(String),
+    /// No use in going on, and none of the rows was taken.
+    Unwelcome(String),
 }
 
 /// A connection that is kept alive between requests.
@@ -67,39 +69,66 @@ impl Server {
         }
     }
 
-    fn is_on_this_machine(&self) -> bool {
-        let uri: Option<Uri> = self.url.parse().ok();
-        let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().trim_matches(['[', ']']);
-        host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+    /// The same for each way to write the URL of a server; without user and password.
+    pub(super) fn normalised(&self) -> String {
+        normalised(&self.url)
     }
+}
+
+/// As [`Server::normalised`].
+pub(super) fn normalised(url: &str) -> String {
+    let Ok(uri) = url.parse::<Uri>() else { return url.to_owned() };
+    let (scheme, host) = (uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default().to_ascii_lowercase());
+    let port = match (uri.port_u16(), scheme) {
+        (None, _) | (Some(80), "http") | (Some(443), "https") => String::new(),
+        (Some(port), _) => format!(":{port}"),
+    };
+    format!("{scheme}://{host}{port}{}", uri.path().trim_end_matches('/'))
+}
+
+fn is_on_this_machine(url: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default().to_ascii_lowercase();
+    let host = host.trim_matches(['[', ']']).trim_end_matches('.');
+    let is_near = |ip: IpAddr| ip.to_canonical().is_loopback() || ip.is_unspecified();
+    host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(is_near)
+}
+
+/// A client of our own API. It uses the proxy that the environment names, but never to reach this machine: there a
+/// proxy would look for the server on its own machine.
+pub fn agent(url: &str, wait: Duration) -> Agent {
+    let mut config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .timeout_connect(Some(Duration::from_millis(IMPORT_CONNECT_MS_MAX)))
+        .timeout_global(Some(wait))
+        .max_idle_connections(1)
+        .max_idle_connections_per_host(1)
+        .user_agent(concat!("event-tracker-import/", env!("CARGO_PKG_VERSION")));
+    if is_on_this_machine(url) {
+        config = config.proxy(None);
+    }
+    if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")) {
+        config = config.tls_config(tls());
+    }
+    config.build().new_agent()
 }
 
 impl Client {
     pub(super) fn new(server: &Server) -> Client {
-        let is_near = server.is_on_this_machine();
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_connect(Some(Duration::from_millis(IMPORT_CONNECT_MS_MAX)))
-            .timeout_global(Some(Duration::from_millis(IMPORT_REQUEST_MS_MAX)))
-            .max_idle_connections(1)
-            .max_idle_connections_per_host(1)
-            .user_agent(concat!("event-tracker-import/", env!("CARGO_PKG_VERSION")));
-        if is_near {
-            // A proxy that the environment names cannot mean this machine.
-            config = config.proxy(None);
-        }
-        if server.url.starts_with("https:") {
-            config = config.tls_config(tls());
-        }
         let packing = match server.packing {
-            Packing::Auto if is_near => Packing::None,
+            Packing::Auto if is_on_this_machine(&server.url) => Packing::None,
             Packing::Auto => Packing::Zstd,
             chosen => chosen,
         };
         let bearer = server.key.as_ref().map(|key| format!("Bearer {key}"));
-        Client { agent: config.build().new_agent(), server: server.clone(), packing, bearer }
+        Client {
+            agent: agent(&server.url, Duration::from_millis(IMPORT_REQUEST_MS_MAX)),
+            server: server.clone(),
+            packing,
+            bearer,
+        }
     }
 
     /// Sends `count` rows once.
@@ -122,7 +151,10 @@ impl Client {
             Ok((answer.status().as_u16(), answer.headers().clone(), text))
         });
         match answer {
-            Ok((status, headers, text)) => judge(target, status, &headers, &text, count),
+            Ok((status, headers, text)) => match judge(target, status, &headers, &text, count) {
+                Attempt::Hopeless(why) if (300..500).contains(&status) => Attempt::Unwelcome(why),
+                judged => judged,
+            },
             Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_))) => {
                 Attempt::Hopeless(format!("{}: {error}", self.server.url))
             }
@@ -295,16 +327,35 @@ mod tests {
     fn this_machine_is_known_by_its_names() {
         for (url, expected) in [
             ("http://127.0.0.1:8080", true),
+            ("http://127.1.2.3", true),
             ("http://localhost", true),
+            ("HTTPS://LocalHost.:8080", true),
+            ("http://app.localhost:8080", true),
             ("http://[::1]:8080/x", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://0.0.0.0:8080", true),
             ("https://events.example.org", false),
+            ("http://notlocalhost", false),
+            ("http://128.0.0.1", false),
         ] {
             let server = Server { url: url.into(), key: None, packing: Packing::Auto };
-            assert_eq!(server.is_on_this_machine(), expected, "{url}");
+            assert_eq!(is_on_this_machine(&server.url), expected, "{url}");
             server.check().unwrap();
         }
         for url in ["127.0.0.1:8080", "ftp://x", "http://", "nonsense", "http://x?y"] {
             assert!(Server { url: url.into(), key: None, packing: Packing::Auto }.check().is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_known_again_however_its_url_is_written() {
+        for (url, expected) in [
+            ("HTTP://Events.Example.org:80/", "http://events.example.org"),
+            ("https://u:p@events.example.org:443/a/", "https://events.example.org/a"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://[::1]:443", "http://[::1]:443"),
+        ] {
+            assert_eq!(normalised(url), expected);
         }
     }
 }

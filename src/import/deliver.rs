@@ -22,10 +22,14 @@ pub(super) struct Delivery {
     pub(super) give_up_after: Duration,
 }
 
-/// What the server thinks of some rows.
-enum Judgement {
+/// What came of some rows.
+enum Outcome {
     Rows(Vec<(usize, Refusal)>),
     Whole(Refusal),
+    /// Given up, or a stop was asked for. `is_unknown`: they may have been taken.
+    None {
+        is_unknown: bool,
+    },
 }
 
 impl Delivery {
@@ -49,14 +53,21 @@ impl Delivery {
         };
         let from = (0..batch.len()).step_by(rows_max).rev();
         let mut parts: Vec<Range<usize>> = from.map(|at| at..at + rows_max).collect();
+        let mut is_begun = false;
         while let Some(rows) = parts.pop() {
             match self.send(&batch, &rows) {
-                None => return self.account.abandon(),
-                Some(Judgement::Rows(refused)) => {
+                Outcome::None { is_unknown } => {
+                    if is_begun || is_unknown {
+                        self.account.abandon();
+                    }
+                    return;
+                }
+                Outcome::Rows(refused) => {
+                    is_begun = true;
                     refused.into_iter().for_each(|(index, refusal)| batch.refuse(rows.start + index, refusal));
                 }
-                Some(Judgement::Whole(refusal)) if rows.len() == 1 => batch.refuse(rows.start, refusal),
-                Some(Judgement::Whole(_)) => {
+                Outcome::Whole(refusal) if rows.len() == 1 => batch.refuse(rows.start, refusal),
+                Outcome::Whole(_) => {
                     let middle = rows.start + rows.len() / 2;
                     parts.extend([middle..rows.end, rows.start..middle]);
                 }
@@ -65,17 +76,21 @@ impl Delivery {
         self.account.confirm(batch);
     }
 
-    /// Sends some rows until they are judged. `None`: given up, or a stop was asked for.
-    fn send(&self, batch: &Batch, rows: &Range<usize>) -> Option<Judgement> {
+    /// Sends some rows until they are judged.
+    fn send(&self, batch: &Batch, rows: &Range<usize>) -> Outcome {
         let began = Instant::now();
         let mut tries = 0;
         loop {
             match self.client.send(self.target, batch.body(rows), rows.len()) {
-                Attempt::Judged(refused) => return Some(Judgement::Rows(refused)),
-                Attempt::Refused(refusal) => return Some(Judgement::Whole(refusal)),
+                Attempt::Judged(refused) => return Outcome::Rows(refused),
+                Attempt::Refused(refusal) => return Outcome::Whole(refusal),
                 Attempt::Hopeless(why) => {
                     self.account.fail(why);
-                    return None;
+                    return Outcome::None { is_unknown: true };
+                }
+                Attempt::Unwelcome(why) => {
+                    self.account.fail(why);
+                    return Outcome::None { is_unknown: tries > 0 };
                 }
                 Attempt::Again { why, after } => {
                     let silent = self.account.without_progress(began);
@@ -83,14 +98,14 @@ impl Delivery {
                         let (first, last) = batch.lines();
                         let seconds = silent.as_secs();
                         self.account.fail(format!("no progress for {seconds} s, at lines {first} to {last}: {why}"));
-                        return None;
+                        return Outcome::None { is_unknown: true };
                     }
                     self.account.report(why);
                     // The last try comes when its time is up, not long after.
                     let pause = pause(tries).max(after.unwrap_or_default()).min(self.give_up_after - silent);
                     self.account.stop.sleep(pause);
                     if self.account.stop.is_asked() {
-                        return None;
+                        return Outcome::None { is_unknown: true };
                     }
                     tries += 1;
                     self.account.sent_again.fetch_add(1, Ordering::Relaxed);

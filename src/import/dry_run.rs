@@ -1,5 +1,7 @@
 //! A dry run: every row is judged as the server would, none is sent.
 
+use std::sync::Arc;
+
 use super::account::Figures;
 use super::batch::{Refused, Target};
 use super::job::{Job, Opened};
@@ -12,13 +14,13 @@ use crate::limits::IMPORT_REFUSALS_SHOWN_MAX;
 impl Job {
     /// Judges its rows; a resume file is neither read nor written. Refused rows are printed, the first of them, and
     /// listed where a list was asked for.
-    pub(super) fn judge(&self, opened: Opened, settings: &Settings, stop: &Stop) -> Result<Ended, String> {
+    pub(super) fn judge(&self, opened: Opened, settings: &Settings, stop: &Arc<Stop>) -> Result<Ended, String> {
         let (name, target) = (&self.name, self.target);
         let Opened { mut source, read } = opened;
-        let unwritable = |e| format!("cannot write the list of refused rows {}: {e}", self.rejects.display());
+        let unwritable = |e| format!("cannot write the list of refused rows {}: {e}", self.files.rejects.display());
         let mut list =
             settings.rejects.as_ref().map(|path| Rejects::open(path, name, None)).transpose().map_err(unwritable)?;
-        let mut progress = Progress::new(name, self.size, read, 0, settings.quiet);
+        let mut progress = Progress::new(name, self.size, read, 0, settings.quiet, stop);
         let (mut row, mut figures) = (Row::default(), Figures::default());
         while !stop.is_asked() && source.next(&mut row)? {
             figures.done += 1;

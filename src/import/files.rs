@@ -4,13 +4,18 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
+
 use super::batch::Target;
-use super::job::{Job, Opened};
+use super::job::{Files, Job, Opened};
 use super::lines::Lines;
-use super::state::State;
+use super::state::{self, State};
 use super::table::Table;
 use super::text::{self, Text};
 use super::{Ended, Settings, Stop};
+
+/// What the name of a resume file ends with.
+const STATE: &str = ".import-state";
 
 /// What is in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,20 +55,16 @@ fn import_file(path: &Path, format: Option<Format>, settings: &Settings, stop: &
     let mut text = opened.text().map_err(|e| failed(e.to_string()))?;
     let first = text.begin().map_err(|e| failed(format!("cannot be read: {e}")))?;
     let format = format.map_or_else(|| guess(path, first), Ok).map_err(failed)?;
-    let beside = |ending: &str| match is_file {
-        true => with_ending(path, ending),
-        false => with_ending(Path::new("stdin"), ending),
-    };
+    let stem = if is_file { path } else { Path::new("stdin") };
     let job = Job {
         name: name.clone(),
         identity,
         format: format.name(),
         size,
         target: Target::Events,
-        resume_file: settings.resume_file.clone().or_else(|| is_file.then(|| beside(".import-state"))),
-        rejects: absolute(settings.rejects.clone().unwrap_or_else(|| beside(".rejects.ndjson"))),
+        files: Files::of(stem, is_file, settings),
     };
-    let ended = job.run(|state| open(&name, text, format, state), settings, stop);
+    let ended = job.run(|state| open(&name, text, format, state, &settings.time_zone), settings, stop);
     drop(lock);
     ended
 }
@@ -77,19 +78,46 @@ impl Format {
     }
 }
 
-fn open(name: &str, mut text: Text, format: Format, state: &State) -> Result<Opened, String> {
+impl Files {
+    /// Those of an input with this name, as named by the user or beside it. If the resume file beside it is about another
+    /// server, both have the name of the server in theirs.
+    pub(super) fn of(stem: &Path, is_resumable: bool, settings: &Settings) -> Files {
+        let beside = |ending: &str| with_ending(stem, ending);
+        let server: String = settings.server.normalised().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        let own = |ending: &str| with_ending(stem, &format!(".{server}{ending}"));
+        let is_beside = settings.resume_file.is_none() && is_resumable;
+        // A file that cannot be read is reported once it is read as the own one.
+        let elsewhere = if is_beside { state::read(&beside(STATE)).ok().flatten() } else { None };
+        let elsewhere = elsewhere.filter(|state| !state.is_about(&settings.server));
+        let name = |ending: &str| match elsewhere.is_some() || is_beside && own(STATE).exists() {
+            true => own(ending),
+            false => beside(ending),
+        };
+        Files {
+            resume_file: settings.resume_file.clone().or_else(|| is_beside.then(|| name(STATE))),
+            rejects: absolute(settings.rejects.clone().unwrap_or_else(|| name(".rejects.ndjson"))),
+            elsewhere,
+        }
+    }
+}
+
+fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '-')
+}
+
+fn open(name: &str, mut text: Text, format: Format, state: &State, zone: &Option<TimeZone>) -> Result<Opened, String> {
     let read = text.bytes_read();
     let place = &state.confirmed.all_before;
-    let skipped = |e| format!("cannot go on behind line {}: {e}", place.line);
+    let skipped = |e| format!("cannot go on after line {}: {e}", place.line);
     let source: Box<dyn super::row::Source> = match format {
         Format::Ndjson => {
             if place.row > 0 {
                 text.skip_to(place.offset).map_err(skipped)?;
             }
-            Box::new(Lines::new(text, place.clone(), state.namespace))
+            Box::new(Lines::new(text, place.clone(), state.namespace, zone.clone()))
         }
         Format::Csv => {
-            let (mut table, unknown) = Table::new(text, state.namespace)?;
+            let (mut table, unknown) = Table::new(text, state.namespace, zone.clone())?;
             if !unknown.is_empty() {
                 eprintln!("{name}: warning: columns that the API does not know are left out: {}", unknown.join(", "));
             }

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::account::{Account, Figures};
 use super::batch::Target;
-use super::progress::Progress;
+use super::client::Server;
+use super::progress::{Progress, counted};
 use super::rejects::Rejects;
 use super::row::Source;
 use super::state::{self, State};
@@ -29,9 +30,17 @@ pub(super) struct Job {
     /// Bytes, as packed.
     pub(super) size: Option<u64>,
     pub(super) target: Target,
-    /// `None`: an interrupted import of it cannot be resumed.
+    pub(super) files: Files,
+}
+
+/// The files of an import beside its input.
+pub(super) struct Files {
+    /// `None`: an interrupted import cannot be resumed.
     pub(super) resume_file: Option<PathBuf>,
     pub(super) rejects: PathBuf,
+    /// Of an import to another server, perhaps of the same input. Its ids are used again: if this is that server under
+    /// another name, each row still counts once, as long as the server remembers ids.
+    pub(super) elsewhere: Option<State>,
 }
 
 /// An input that is open at the place that a state names.
@@ -50,7 +59,7 @@ impl Job {
         stop: &Arc<Stop>,
     ) -> Result<Ended, String> {
         let done = match settings.dry_run {
-            true => open(&self.begin(&settings.server.url)).and_then(|opened| self.judge(opened, settings, stop)),
+            true => open(&self.begin(settings)).and_then(|opened| self.judge(opened, settings, stop)),
             false => self.import(open, settings, stop),
         };
         done.map_err(|why| format!("{}: {why}", self.name))
@@ -62,17 +71,17 @@ impl Job {
         settings: &Settings,
         stop: &Arc<Stop>,
     ) -> Result<Ended, String> {
-        let found = match &self.resume_file {
+        let found = match &self.files.resume_file {
             Some(path) if !settings.again => state::read(path)?,
             _ => None,
         };
         // A list that was asked for by name may hold what other imports refused: it is only added to.
-        let own_list = found.as_ref().filter(|state| settings.rejects.is_none() && state.rejects == self.rejects);
+        let own_list = found.as_ref().filter(|state| settings.rejects.is_none() && state.rejects == self.files.rejects);
         let known_bytes = own_list.map(|state| state.rejects_bytes);
         let mut state = match found {
-            None => self.begin(&settings.server.url),
+            None => self.begin(settings),
             Some(state) => {
-                self.check(&state, &settings.server.url)?;
+                self.check(&state, &settings.server)?;
                 if state.is_finished {
                     return Ok(self.done_before(&state));
                 }
@@ -80,14 +89,16 @@ impl Job {
             }
         };
         let Opened { source, read } = open(&state)?;
-        let rejects = Rejects::open(&self.rejects, &self.name, known_bytes)
-            .map_err(|e| format!("cannot write the list of refused rows {}: {e}", self.rejects.display()))?;
+        let rejects = Rejects::open(&self.files.rejects, &self.name, known_bytes)
+            .map_err(|e| format!("cannot write the list of refused rows {}: {e}", self.files.rejects.display()))?;
         let done_before = state.accepted + state.refused;
         let account = Arc::new(Account::new(&state, rejects, stop.clone()));
-        let mut keeper = Keeper { path: self.resume_file.clone(), account: account.clone(), saved_at: Instant::now() };
+        let mut keeper =
+            Keeper { path: self.files.resume_file.clone(), account: account.clone(), saved_at: Instant::now() };
         // The namespace of the ids is on the disk before anything is sent.
         keeper.save(&mut state, false)?;
-        let mut progress = Progress::new(&self.name, self.size, read, done_before, settings.quiet);
+        let mut progress = Progress::new(&self.name, self.size, read, done_before, settings.quiet, stop);
+        stop.set_sending(true);
         let threads = Threads::start(source, &state.confirmed, self.target, settings, &account);
         while !threads.are_done() {
             thread::sleep(Duration::from_millis(IMPORT_TICK_MS));
@@ -97,19 +108,29 @@ impl Job {
         let read = threads.join();
         let saved = keeper.save(&mut state, true);
         let failure = account.failure().or(read.clone().err()).or(saved.err());
-        if failure.is_none() && read == Ok(Some(state.confirmed.all_before.row)) {
-            state.is_finished = true;
-            keeper.save(&mut state, true)?;
-        }
+        state.is_finished = failure.is_none() && read == Ok(Some(state.confirmed.all_before.row));
+        let kept = match &keeper.path {
+            Some(path) if state.is_blank() => state::remove(path),
+            _ if state.is_finished => keeper.save(&mut state, true),
+            _ => Ok(()),
+        };
+        stop.set_sending(false);
+        let failure = failure.or(kept.err());
         self.report(&state, &progress, &account.figures(), failure)
     }
 
-    fn begin(&self, url: &str) -> State {
-        State::new(self.name.clone(), self.identity.clone(), self.format, url.to_owned(), now_ms())
+    fn begin(&self, settings: &Settings) -> State {
+        let url = settings.server.normalised();
+        let state = State::new(self.name.clone(), self.identity.clone(), self.format, url, now_ms());
+        let elsewhere = self.files.elsewhere.as_ref().filter(|_| !settings.again);
+        match elsewhere.filter(|other| other.identity == self.identity && other.format == self.format) {
+            Some(other) => State { namespace: other.namespace, ..state },
+            None => state,
+        }
     }
 
-    /// Is this state about this input?
-    fn check(&self, state: &State, url: &str) -> Result<(), String> {
+    /// Is this state about this input and this server?
+    fn check(&self, state: &State, server: &Server) -> Result<(), String> {
         let path = self.resume_path();
         let begin_anew = "--again begins anew, and what was imported then counts twice";
         if state.format != self.format {
@@ -119,11 +140,9 @@ impl Job {
             let what = differs(&state.identity, &self.identity);
             return Err(format!("{path} is about another input ({what}): put that one back; {begin_anew}"));
         }
-        if state.url != url && !state.is_finished {
-            eprintln!(
-                "{}: warning: it was begun on {}: what is there already is not sent to {url}",
-                self.name, state.url
-            );
+        if !state.is_about(server) {
+            let (then, now) = (&state.url, server.normalised());
+            return Err(format!("{path} is about another server, {then}: give another --resume-file for {now}"));
         }
         Ok(())
     }
@@ -160,7 +179,7 @@ impl Job {
         // What this run sends is not older than it.
         state.saved_at_ms = now_ms();
         if !quiet {
-            eprintln!("{}: going on behind row {}", self.name, state.confirmed.all_before.row);
+            eprintln!("{}: going on after row {}", self.name, state.confirmed.all_before.row);
         }
         state
     }
@@ -172,7 +191,8 @@ impl Job {
         figures: &Figures,
         failure: Option<String>,
     ) -> Result<Ended, String> {
-        let how_to_go_on = match &self.resume_file {
+        let how_to_go_on = match &self.files.resume_file {
+            Some(_) if state.is_blank() => "nothing was imported yet".to_owned(),
             Some(path) => format!("the same command goes on from there (state in {})", path.display()),
             None => "without --resume-file it cannot go on from there".to_owned(),
         };
@@ -189,7 +209,7 @@ impl Job {
         if figures.refused == 0 {
             return Ok(Ended::Accepted);
         }
-        eprintln!("{}: refused rows and reasons are in {}", self.name, self.rejects.display());
+        eprintln!("{}: refused rows and reasons are in {}", self.name, self.files.rejects.display());
         if figures.refused_by.contains_key("too_old") {
             eprintln!("{}: for those that are too old, start the server with more RETENTION_DAYS", self.name);
         }
@@ -197,7 +217,7 @@ impl Job {
     }
 
     fn resume_path(&self) -> String {
-        self.resume_file.as_deref().map_or(String::new(), |path: &Path| path.display().to_string())
+        self.files.resume_file.as_deref().map_or(String::new(), |path: &Path| path.display().to_string())
     }
 }
 
@@ -230,7 +250,8 @@ impl Keeper {
 
 fn differs(then: &Identity, now: &Identity) -> String {
     if then.size != now.size {
-        return format!("of {} bytes, this one has {}", then.size.unwrap_or(0), now.size.unwrap_or(0));
+        let bytes = |identity: &Identity| counted(identity.size.unwrap_or(0), "byte", "bytes");
+        return format!("of {}, this one has {}", bytes(then), bytes(now));
     }
     if then.head != now.head {
         return "it begins otherwise".to_owned();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Read};
 
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::row::{Place, Refusal, Row, Source, row_id, write_event};
@@ -16,12 +17,14 @@ pub(super) struct Lines {
     text: Text,
     place: Place,
     namespace: Uuid,
+    /// The time zone of times that name none.
+    zone: Option<TimeZone>,
 }
 
 impl Lines {
     /// Rows without an id get one of `namespace`. The text stands at `place`.
-    pub(super) fn new(text: Text, place: Place, namespace: Uuid) -> Lines {
-        Lines { text, place, namespace }
+    pub(super) fn new(text: Text, place: Place, namespace: Uuid, zone: Option<TimeZone>) -> Lines {
+        Lines { text, place, namespace, zone }
     }
 
     /// Reads a line without its end. `None` at the end of the text; true where it went on past its bound.
@@ -46,7 +49,7 @@ impl Source for Lines {
         loop {
             let line = self.place.line + 1;
             let read = self.read_line(&mut row.input);
-            let Some(is_cut) = read.map_err(|e| format!("cannot read on behind line {}: {e}", line - 1))? else {
+            let Some(is_cut) = read.map_err(|e| format!("cannot read on after line {}: {e}", line - 1))? else {
                 return Ok(false);
             };
             if row.input.is_empty() && !is_cut {
@@ -60,7 +63,8 @@ impl Source for Lines {
             if is_cut {
                 row.refuse_cut(Refusal::too_large());
             } else {
-                let made = write_event(&row.input, || row_id(&self.namespace, number), &mut row.event);
+                let made =
+                    write_event(&row.input, self.zone.as_ref(), || row_id(&self.namespace, number), &mut row.event);
                 row.judge(made);
             }
             return Ok(true);

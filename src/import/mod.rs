@@ -19,21 +19,26 @@ mod job;
 mod lines;
 mod predecessor;
 mod progress;
+mod records;
 mod rejects;
 mod row;
 mod state;
 mod table;
 mod text;
 mod threads;
+mod times;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
+
 pub use account::Stop;
-pub use client::{Packing, Server};
+pub use client::{Packing, Server, agent};
 pub use files::{Format, import_files};
 pub use predecessor::{Predecessor, PredecessorTable, import_predecessor};
+pub use progress::plural;
 pub use row::Refusal;
 
 /// What the server would say about an event: handed in, for it is the server's to know.
@@ -55,6 +60,8 @@ pub struct Settings {
     /// Begin anew, whatever the resume file says.
     pub again: bool,
     pub quiet: bool,
+    /// That of times which name none; without it such a time is refused.
+    pub time_zone: Option<TimeZone>,
     /// Judge each row, send none.
     pub dry_run: bool,
     pub judge: Judge,

@@ -1,19 +1,20 @@
 //! What people see: a bar on a terminal, a line every few seconds elsewhere, and one at the end.
 
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
-use super::account::Figures;
+use super::account::{Figures, Stop};
 use crate::limits::IMPORT_REPORT_MS;
 
 /// How far an input is.
 pub(super) struct Progress {
     name: String,
-    bar: Option<ProgressBar>,
+    /// Keeps the bar, if there is one.
+    stop: Arc<Stop>,
     /// Lines where there is no bar.
     with_lines: bool,
     size: Option<u64>,
@@ -27,18 +28,28 @@ pub(super) struct Progress {
 
 impl Progress {
     /// `size` and `read` are bytes of the input as packed.
-    pub(super) fn new(name: &str, size: Option<u64>, read: Arc<AtomicU64>, done_before: u64, quiet: bool) -> Progress {
+    pub(super) fn new(
+        name: &str,
+        size: Option<u64>,
+        read: Arc<AtomicU64>,
+        done_before: u64,
+        is_quiet: bool,
+        stop: &Arc<Stop>,
+    ) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
-        let bar = (is_terminal && !quiet).then(|| bar(name, size));
+        if is_terminal && !is_quiet && !stop.is_asked() {
+            *stop.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar(name, size));
+        }
         let read_before = read.load(Ordering::Relaxed);
-        let (with_lines, began) = (!is_terminal && !quiet, Instant::now());
-        let name = name.to_owned();
-        Progress { name, bar, with_lines, size, read, read_before, done_before, began, reported_at: began }
+        let (with_lines, began) = (!is_terminal && !is_quiet, Instant::now());
+        let (name, stop) = (name.to_owned(), stop.clone());
+        Progress { name, stop, with_lines, size, read, read_before, done_before, began, reported_at: began }
     }
 
     /// Shows how far it is.
     pub(super) fn show(&mut self, figures: &Figures) {
-        if let Some(bar) = &self.bar {
+        // Locked while it draws: a stop that has cleared the bar finds it cleared.
+        if let Some(bar) = &*self.stop.bar.lock().unwrap_or_else(PoisonError::into_inner) {
             bar.set_position(self.read.load(Ordering::Relaxed));
             bar.set_message(self.line(figures));
             bar.tick();
@@ -48,37 +59,35 @@ impl Progress {
         }
     }
 
-    /// Ends the bar and tells what came of it.
+    /// Clears the bar and tells what came of it.
     pub(super) fn end(&self, how: &str, figures: &Figures) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        self.stop.clear_bar();
         let Figures { done, accepted, refused, sent_again, .. } = figures;
-        let now = done - self.done_before;
+        let rate = self.rate(done - self.done_before);
         let before = match self.done_before {
             0 => String::new(),
             before => format!(" ({} by an earlier run)", HumanCount(before)),
         };
         eprintln!(
-            "{}: {how}: {} rows read{before}, {} accepted, {} refused{}, {} batches sent again, {:.1} s, {} events/s",
+            "{}: {how}: {} read{before}, {} accepted, {} refused{}, {} sent again, {:.1} s, {}/s",
             self.name,
-            HumanCount(*done),
+            counted(*done, "row", "rows"),
             HumanCount(*accepted),
             HumanCount(*refused),
             by_error(figures),
-            HumanCount(*sent_again),
+            counted(*sent_again, "batch", "batches"),
             self.began.elapsed().as_secs_f64(),
-            HumanCount(self.rate(now)),
+            counted(rate, "event", "events"),
         );
     }
 
     fn line(&self, figures: &Figures) -> String {
         let rate = self.rate(figures.done - self.done_before);
         let mut line = format!(
-            "{} rows done, {} refused, {} batches sent again, {}/s",
-            HumanCount(figures.done),
+            "{} done, {} refused, {} sent again, {}/s",
+            counted(figures.done, "row", "rows"),
             HumanCount(figures.refused),
-            HumanCount(figures.sent_again),
+            counted(figures.sent_again, "batch", "batches"),
             HumanCount(rate)
         );
         if let Some(left) = self.time_left() {
@@ -105,6 +114,16 @@ impl Progress {
         let (now, left) = (read.checked_sub(self.read_before)?, self.size?.saturating_sub(read));
         (now > 0).then(|| (self.began.elapsed().as_secs_f64() * left as f64 / now as f64) as u64)
     }
+}
+
+/// `1 row`, `2,000 rows`.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", HumanCount(count), plural(count, one, many))
+}
+
+/// The noun for this many.
+pub fn plural<'n>(count: u64, one: &'n str, many: &'n str) -> &'n str {
+    if count == 1 { one } else { many }
 }
 
 fn bar(name: &str, size: Option<u64>) -> ProgressBar {

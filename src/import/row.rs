@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::times::rfc3339;
 use crate::limits::{EVENT_BYTES_MAX, IMPORT_SHOWN_BYTES_MAX};
 
 /// A place between two rows of an input.
@@ -95,12 +97,22 @@ pub(super) fn row_id(namespace: &Uuid, row: u64) -> Uuid {
     Uuid::new_v5(namespace, &row.to_be_bytes())
 }
 
-/// Writes the event of a line of JSON: as it is where it brings an `eventId`, with `id` where it does not.
-pub(super) fn write_event(line: &[u8], id: impl FnOnce() -> Uuid, out: &mut Vec<u8>) -> Result<(), Refusal> {
+/// Writes the event of a line of JSON as it is, but for two things: an `eventId` is put in if there is none, and times
+/// that only a data warehouse writes become RFC 3339. `zone`: that of times which name none.
+pub(super) fn write_event(
+    line: &[u8],
+    zone: Option<&TimeZone>,
+    id: impl FnOnce() -> Uuid,
+    out: &mut Vec<u8>,
+) -> Result<(), Refusal> {
     #[derive(Deserialize)]
     struct Named<'a> {
         #[serde(borrow, default, rename = "eventId", deserialize_with = "even_null")]
         event_id: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        timestamp: Option<&'a RawValue>,
+        #[serde(borrow, default, rename = "sentAt")]
+        sent_at: Option<&'a RawValue>,
     }
     let text = std::str::from_utf8(line).map_err(|_| Refusal::not_utf8())?;
     // A derived struct would take an array of values as well.
@@ -109,23 +121,34 @@ pub(super) fn write_event(line: &[u8], id: impl FnOnce() -> Uuid, out: &mut Vec<
     };
     let named: Named<'_> = serde_json::from_str(text)
         .map_err(|e| Refusal::new("invalid_json", format!("the JSON cannot be read: {e}")))?;
+    // Values that give way to others, and where they are.
+    let mut others: Vec<(&str, String)> = Vec::new();
     match named.event_id.map(RawValue::get) {
         None => {
-            out.extend_from_slice(format!("{{\"eventId\":\"{}\"", id()).as_bytes());
-            if !fields.trim_ascii_start().starts_with('}') {
-                out.push(b',');
-            }
-            out.extend_from_slice(fields.as_bytes());
+            let comma = if fields.trim_ascii_start().starts_with('}') { "" } else { "," };
+            others.push((&text[1..1], format!("\"eventId\":\"{}\"{comma}", id())));
         }
-        Some("null") => {
-            // The parser hands out a part of the very line: `null` gives way to the id in its place.
-            let at = named.event_id.map_or(0, |raw| raw.get().as_ptr() as usize - text.as_ptr() as usize);
-            out.extend_from_slice(&line[..at]);
-            out.extend_from_slice(format!("\"{}\"", id()).as_bytes());
-            out.extend_from_slice(&line[at + "null".len()..]);
-        }
-        Some(_) => out.extend_from_slice(line),
+        Some("null") => others.extend(named.event_id.map(|null| (null.get(), format!("\"{}\"", id())))),
+        Some(_) => {}
     }
+    for (name, value) in [("timestamp", named.timestamp), ("sentAt", named.sent_at)] {
+        let Some(value) = value.map(RawValue::get) else { continue };
+        let Ok(time) = serde_json::from_str::<&str>(value) else { continue };
+        match rfc3339(time, zone).map_err(|why| Refusal::new("invalid_field", format!("{name} {why}")))? {
+            Cow::Borrowed(_) => {}
+            Cow::Owned(other) => others.push((value, format!("\"{other}\""))),
+        }
+    }
+    // Each is a part of the very line.
+    others.sort_by_key(|(part, _)| part.as_ptr() as usize);
+    let mut rest = text;
+    for (part, other) in others {
+        let at = part.as_ptr() as usize - rest.as_ptr() as usize;
+        out.extend_from_slice(&rest.as_bytes()[..at]);
+        out.extend_from_slice(other.as_bytes());
+        rest = &rest[at + part.len()..];
+    }
+    out.extend_from_slice(rest.as_bytes());
     Ok(())
 }
 
@@ -140,7 +163,7 @@ mod tests {
 
     fn written(line: &str) -> Result<String, Cow<'static, str>> {
         let mut out = Vec::new();
-        write_event(line.as_bytes(), Uuid::nil, &mut out).map_err(|r| r.error)?;
+        write_event(line.as_bytes(), None, Uuid::nil, &mut out).map_err(|r| r.error)?;
         Ok(String::from_utf8(out).unwrap())
     }
 
@@ -155,6 +178,16 @@ mod tests {
             (r#"{"a":{"eventId":"x"}}"#, format!(r#"{{"eventId":"{ID}","a":{{"eventId":"x"}}}}"#)),
             (r#"{"eventId":"mine"}"#, r#"{"eventId":"mine"}"#.to_owned()),
             (r#"{"eventId":7}"#, r#"{"eventId":7}"#.to_owned()),
+            (
+                r#"{"sentAt":"2026-11-01 1:2","timestamp":"2026-11-01 12:34:56 UTC","a":"2026-11-01 12:34:56 UTC"}"#,
+                format!(
+                    r#"{{"eventId":"{ID}","sentAt":"2026-11-01 1:2","timestamp":"2026-11-01T12:34:56Z","a":"2026-11-01 12:34:56 UTC"}}"#
+                ),
+            ),
+            (
+                r#"{"timestamp":"2026-11-01 00:00:00+01","eventId":null,"sentAt":1.5}"#,
+                format!(r#"{{"timestamp":"2026-10-31T23:00:00Z","eventId":"{ID}","sentAt":1.5}}"#),
+            ),
         ] {
             assert_eq!(written(line).unwrap(), expected);
             serde_json::from_str::<serde_json::Value>(&expected).unwrap();
@@ -168,7 +201,7 @@ mod tests {
             assert_eq!(written(line).unwrap_err(), "invalid_json", "{line}");
         }
         let mut out = Vec::new();
-        assert_eq!(write_event(b"{\"a\":\"\xff\"}", Uuid::nil, &mut out).unwrap_err().error, "invalid_utf8");
+        assert_eq!(write_event(b"{\"a\":\"\xff\"}", None, Uuid::nil, &mut out).unwrap_err().error, "invalid_utf8");
     }
 
     #[test]

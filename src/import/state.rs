@@ -2,17 +2,21 @@
 //!
 //! Written whole under another name, synced and renamed: a crash leaves the old one or the new one. It is there, with
 //! the namespace that ids are made in, before the first row is sent; a finished import leaves it, so that the same
-//! input is not imported twice by accident.
+//! input is not imported twice by accident. It is about one server: an import to another one has a file of its own.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::client::{Server, normalised};
+use super::files::with_ending;
 use super::row::Place;
 use super::text::Identity;
+use crate::limits::IMPORT_STATE_BYTES_MAX;
 
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
@@ -86,10 +90,10 @@ impl Confirmed {
     }
 }
 
-/// Reads it; `None` where there is none.
+/// Reads it; `None` if there is none.
 pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
     let unreadable = |why: String| format!("cannot read the resume file {}: {why}", path.display());
-    let text = match fs::read(path) {
+    let text = match read_file(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error.to_string())),
@@ -101,24 +105,58 @@ pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
     Ok(Some(state))
 }
 
-/// Replaces it, durably.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    check_kind(path)?;
+    let mut text = Vec::new();
+    File::open(path)?.take(IMPORT_STATE_BYTES_MAX).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// A pipe or a device would be read for ever, or replaced by a file.
+fn check_kind(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
+}
+
+/// Replaces it, durably; behind a link, what the link names.
 pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
     let replace = || -> io::Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(".new");
-        let new = path.with_file_name(name);
-        let mut file = File::create(&new)?;
+        let mut path = path.to_owned();
+        if fs::symlink_metadata(&path).is_ok() {
+            check_kind(&path)?;
+            path = fs::canonicalize(&path)?;
+        }
+        let new = with_ending(&path, ".new");
+        // What an earlier run has left; never what somebody has put there.
+        let _ = fs::remove_file(&new);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         serde_json::to_writer_pretty(&mut file, state)?;
         file.write_all(b"\n")?;
         file.sync_all()?;
-        fs::rename(&new, path)?;
+        fs::rename(&new, &path)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory)?.sync_all()
     };
     replace().map_err(|e| format!("cannot write the resume file {}: {e}", path.display()))
 }
 
+/// An import of which nothing is known is not remembered: its input may change.
+pub(super) fn remove(path: &Path) -> Result<(), String> {
+    fs::canonicalize(path)
+        .and_then(fs::remove_file)
+        .map_err(|e| format!("cannot remove the resume file {}: {e}", path.display()))
+}
+
 impl State {
+    /// No row was confirmed, and none can have been taken.
+    pub(super) fn is_blank(&self) -> bool {
+        self.confirmed == Confirmed::default() && self.unsettled_since_ms.is_none()
+    }
+
+    /// Is it about an import to this server?
+    pub(super) fn is_about(&self, server: &Server) -> bool {
+        normalised(&self.url) == server.normalised()
+    }
+
     /// Of an import that begins.
     pub(super) fn new(input: String, identity: Identity, format: &str, url: String, now_ms: i64) -> State {
         State {

@@ -1,34 +1,33 @@
-//! CSV: a header that names the API's fields, an event a record.
-//!
-//! A record may go over several lines, and one with a quote that is never closed goes on to the end of the file: what
-//! is kept of a record is bounded, whatever its length.
+//! CSV: a header that names the API's fields, an event per record.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 
-use csv_core::ReadRecordResult;
+use jiff::tz::TimeZone;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::progress::counted;
+use super::records::Records;
 use super::row::{Place, Refusal, Row, Source, row_id};
 use super::text::Text;
-use crate::limits::{EVENT_BYTES_MAX, IMPORT_COLUMNS_MAX};
+use super::times::rfc3339;
 
-/// The API's fields, as a header may name them (any case, with or without `_` and `metadata.`), with the place and the
-/// kind of value that they have in an event.
+/// The API's fields, as a header may name them (in any case, with or without `_`, `-`, blanks and `metadata.`), with
+/// the place and the kind of value that they have in an event.
 const FIELDS: [(&str, &str, Kind); 15] = [
     ("eventid", "eventId", Kind::Text),
     ("eventtype", "eventType", Kind::Text),
-    ("userid", "userId", Kind::Text),
-    ("sessionid", "sessionId", Kind::Text),
-    ("timestamp", "timestamp", Kind::Number),
+    ("userid", "userId", Kind::Id),
+    ("sessionid", "sessionId", Kind::Id),
+    ("timestamp", "timestamp", Kind::Time),
     // What the ledger's own table calls it.
-    ("eventtime", "timestamp", Kind::Number),
-    ("sentat", "sentAt", Kind::Number),
+    ("eventtime", "timestamp", Kind::Time),
+    ("sentat", "sentAt", Kind::Time),
     ("properties", "properties", Kind::Json),
     ("componentid", "componentId", Kind::Number),
     ("elementid", "elementId", Kind::Text),
     ("keyword", "keyword", Kind::Text),
-    ("postid", "postId", Kind::Text),
+    ("postid", "postId", Kind::Id),
     ("url", "url", Kind::Text),
     ("referrer", "referrer", Kind::Text),
     ("resultcount", "resultCount", Kind::Number),
@@ -39,8 +38,12 @@ const METADATA_FROM: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Text,
-    /// A number where it looks like one; else it is sent as text, for the server to say what it wants.
+    /// Text; `42.0` is the id 42.
+    Id,
+    /// An integer if it looks like one; else it is sent as text, and the server says what it wants.
     Number,
+    /// Milliseconds, or a time as data warehouses write it.
+    Time,
     Json,
 }
 
@@ -59,28 +62,31 @@ pub(super) struct Table {
     width: usize,
     rows: u64,
     namespace: Uuid,
+    /// The time zone of times that name none.
+    zone: Option<TimeZone>,
 }
 
 impl Table {
-    /// Reads the header. `text` stands at its start.
-    pub(super) fn new(text: Text, namespace: Uuid) -> Result<(Table, Vec<String>), String> {
+    /// Reads the header, with which `text` begins; tells the names in it that the API does not know.
+    pub(super) fn new(text: Text, namespace: Uuid, zone: Option<TimeZone>) -> Result<(Table, Vec<String>), String> {
         let mut records = Records::new(text);
         let mut row = Row::default();
-        let header = records.next(&mut row).map_err(|e| format!("cannot read the CSV header: {e}"))?;
-        let names = match header {
-            Some(Read::Whole) => records.fields().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect(),
-            Some(Read::Cut) => return Err("the CSV header is too long".to_owned()),
-            None => Vec::new(),
+        let found = records.next(&mut row).map_err(|e| format!("cannot read the CSV header: {e}"))?;
+        if let Some(refusal) = row.refusal {
+            return Err(format!("cannot read the CSV header: {}", refusal.message));
+        }
+        let names: Vec<String> = match found {
+            true => records.fields().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect(),
+            false => Vec::new(),
         };
         let (columns, unknown) = columns(&names)?;
-        Ok((Table { records, columns, width: names.len(), rows: 0, namespace }, unknown))
+        Ok((Table { records, columns, width: names.len(), rows: 0, namespace, zone }, unknown))
     }
 
     /// Goes on to a place that an earlier run has reached.
     pub(super) fn skip_to(&mut self, place: &Place) -> io::Result<()> {
         if place.row > 0 {
-            self.records.text.skip_to(place.offset)?;
-            self.records.lines = place.line;
+            self.records.skip_to(place)?;
             self.rows = place.row;
         }
         Ok(())
@@ -89,22 +95,28 @@ impl Table {
     fn write_event(&self, row: u64, out: &mut Vec<u8>) -> Result<(), Refusal> {
         let fields: Vec<&[u8]> = self.records.fields().collect();
         if fields.len() != self.width {
-            let message = format!("the record has {} fields and the header {}", fields.len(), self.width);
-            return Err(Refusal::new("invalid_csv", message));
+            let fields = counted(fields.len() as u64, "field", "fields");
+            return Err(Refusal::new("invalid_csv", format!("the record has {fields} and the header {}", self.width)));
         }
-        let is_given = |column: &&Column| !fields[column.index].is_empty();
-        let (inside, top): (Vec<&Column>, Vec<&Column>) =
-            self.columns.iter().filter(is_given).partition(|column| column.field >= METADATA_FROM);
+        let cell = |column: &Column| std::str::from_utf8(fields[column.index]).map(str::trim);
+        let mut cells = Vec::with_capacity(self.columns.len());
+        for column in &self.columns {
+            match cell(column).map_err(|_| Refusal::not_utf8())? {
+                "" => {}
+                cell => cells.push((*column, cell)),
+            }
+        }
+        let (inside, top): (Vec<_>, Vec<_>) = cells.into_iter().partition(|(column, _)| column.field >= METADATA_FROM);
         out.push(b'{');
-        if !top.iter().any(|column| column.field == 0) {
+        if !top.iter().any(|(column, _)| column.field == 0) {
             out.extend_from_slice(format!("\"eventId\":\"{}\",", row_id(&self.namespace, row)).as_bytes());
         }
-        for column in top {
-            write_field(*column, fields[column.index], out)?;
+        for (column, cell) in top {
+            write_field(column, cell, self.zone.as_ref(), out)?;
         }
         out.extend_from_slice(b"\"metadata\":{");
-        for column in inside {
-            write_field(*column, fields[column.index], out)?;
+        for (column, cell) in inside {
+            write_field(column, cell, self.zone.as_ref(), out)?;
         }
         out.pop_if(|last| *last == b',');
         out.extend_from_slice(b"}}");
@@ -115,25 +127,17 @@ impl Table {
 impl Source for Table {
     fn next(&mut self, row: &mut Row) -> Result<bool, String> {
         row.clear();
-        let before = self.records.lines;
-        let read = self.records.next(row).map_err(|e| format!("cannot read on behind line {before}: {e}"))?;
-        let Some(read) = read else { return Ok(false) };
+        let before = self.records.lines();
+        let found = self.records.next(row).map_err(|e| format!("cannot read on after line {before}: {e}"))?;
+        if !found {
+            return Ok(false);
+        }
         let number = self.rows;
         self.rows += 1;
-        row.end = Place { row: self.rows, line: self.records.lines, offset: self.records.text.offset(), key: None };
-        match read {
-            Read::Cut => {
-                let lines = self.records.lines + 1 - row.line;
-                let message = format!(
-                    "the record has more than {EVENT_BYTES_MAX} bytes or {IMPORT_COLUMNS_MAX} fields and goes on for \
-                     {lines} lines: is a quote not closed?"
-                );
-                row.refuse_cut(Refusal::new("event_too_large", message));
-            }
-            Read::Whole => {
-                let made = self.write_event(number, &mut row.event);
-                row.judge(made);
-            }
+        row.end = Place { row: self.rows, line: self.records.lines(), offset: self.records.offset(), key: None };
+        if row.refusal.is_none() {
+            let made = self.write_event(number, &mut row.event);
+            row.judge(made);
         }
         Ok(true)
     }
@@ -144,7 +148,7 @@ fn columns(names: &[String]) -> Result<(Vec<Column>, Vec<String>), String> {
     let mut columns: Vec<Column> = Vec::new();
     let mut unknown = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        let folded = name.to_ascii_lowercase().replace('_', "");
+        let folded = name.to_ascii_lowercase().replace(['_', '-', ' '], "");
         let folded = folded.strip_prefix("metadata.").unwrap_or(&folded);
         let Some(field) = FIELDS.iter().position(|(known, ..)| *known == folded) else {
             unknown.push(name.clone());
@@ -167,106 +171,38 @@ fn columns(names: &[String]) -> Result<(Vec<Column>, Vec<String>), String> {
 }
 
 /// `"name":value,`
-fn write_field(column: Column, value: &[u8], out: &mut Vec<u8>) -> Result<(), Refusal> {
+fn write_field(column: Column, cell: &str, zone: Option<&TimeZone>, out: &mut Vec<u8>) -> Result<(), Refusal> {
     let (_, name, kind) = FIELDS[column.field];
-    let value = std::str::from_utf8(value).map_err(|_| Refusal::not_utf8())?;
     let written = match kind {
-        Kind::Number if is_integer(value.trim()) => write!(out, "\"{name}\":{},", value.trim()),
-        Kind::Number | Kind::Text => write!(out, "\"{name}\":{},", serde_json::Value::from(value)),
+        Kind::Number | Kind::Time if is_integer(without_fraction(cell)) => {
+            write!(out, "\"{name}\":{},", without_fraction(cell))
+        }
+        Kind::Time => {
+            let time = rfc3339(cell, zone).map_err(|why| Refusal::new("invalid_field", format!("{name} {why}")))?;
+            write!(out, "\"{name}\":{},", serde_json::Value::from(time))
+        }
+        Kind::Id => write!(out, "\"{name}\":{},", serde_json::Value::from(without_fraction(cell))),
+        Kind::Number | Kind::Text => write!(out, "\"{name}\":{},", serde_json::Value::from(cell)),
         Kind::Json => {
-            serde_json::from_str::<&RawValue>(value)
+            serde_json::from_str::<&RawValue>(cell)
                 .map_err(|e| Refusal::new("invalid_field", format!("{name} cannot be read as JSON: {e}")))?;
             // Between tokens a line break is as good as a blank, and inside of strings there is none.
-            write!(out, "\"{name}\":{},", value.replace(['\n', '\r'], " "))
+            write!(out, "\"{name}\":{},", cell.replace(['\n', '\r'], " "))
         }
     };
     written.map_err(|e| Refusal::new("invalid_csv", e.to_string()))
 }
 
-/// A number that JSON would take: no leading zeros, at most 18 digits.
+/// `42` of `42.0`, as pandas writes an integer if another one in its column is missing; other text as it is.
+fn without_fraction(text: &str) -> &str {
+    text.strip_suffix(".0").filter(|digits| is_integer(digits)).unwrap_or(text)
+}
+
+/// An integer that JSON would take. Its size is for the server to judge.
 fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let has_leading_zero = digits.len() > 1 && digits.starts_with('0');
-    (1..=18).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) && !has_leading_zero
-}
-
-enum Read {
-    Whole,
-    /// More than is kept of a record.
-    Cut,
-}
-
-/// Records one by one, with their fields and the lines they stand in.
-struct Records {
-    text: Text,
-    parser: csv_core::Reader,
-    /// Lines before the place where the text stands.
-    lines: u64,
-    fields: Vec<u8>,
-    ends: Vec<usize>,
-    count: usize,
-}
-
-impl Records {
-    fn new(text: Text) -> Records {
-        let fields = vec![0; EVENT_BYTES_MAX];
-        let ends = vec![0; IMPORT_COLUMNS_MAX];
-        Records { text, parser: csv_core::Reader::new(), lines: 0, fields, ends, count: 0 }
-    }
-
-    /// Reads the next record: its raw bytes and first line into `row`.
-    fn next(&mut self, row: &mut Row) -> io::Result<Option<Read>> {
-        row.input.clear();
-        self.skip_line_ends()?;
-        row.line = self.lines + 1;
-        let (mut written, mut ended, mut is_cut) = (0, 0, false);
-        loop {
-            let piece = self.text.fill_buf()?;
-            let (result, read, wrote, ends) =
-                self.parser.read_record(piece, &mut self.fields[written..], &mut self.ends[ended..]);
-            self.lines += piece[..read].iter().filter(|b| **b == b'\n').count() as u64;
-            is_cut |= row.input.len() + read > EVENT_BYTES_MAX + 1;
-            if !is_cut {
-                row.input.extend_from_slice(&piece[..read]);
-            }
-            self.text.consume(read);
-            (written, ended) = (written + wrote, ended + ends);
-            match result {
-                ReadRecordResult::InputEmpty => {}
-                ReadRecordResult::OutputFull => (written, is_cut) = (0, true),
-                ReadRecordResult::OutputEndsFull => (ended, is_cut) = (0, true),
-                ReadRecordResult::End => return Ok(None),
-                ReadRecordResult::Record => break,
-            }
-        }
-        self.count = ended;
-        let length = row.input.trim_ascii_end().len();
-        row.input.truncate(length);
-        Ok(Some(if is_cut { Read::Cut } else { Read::Whole }))
-    }
-
-    /// Line ends before a record belong to the one before it, or to none.
-    fn skip_line_ends(&mut self) -> io::Result<()> {
-        loop {
-            let piece = self.text.fill_buf()?;
-            let length = piece.iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
-            if length == 0 {
-                return Ok(());
-            }
-            self.lines += piece[..length].iter().filter(|b| **b == b'\n').count() as u64;
-            self.text.consume(length);
-        }
-    }
-
-    /// Those of the record that was read last, where it was whole.
-    fn fields(&self) -> impl Iterator<Item = &[u8]> {
-        let ends = &self.ends[..self.count];
-        ends.iter().scan(0, |from, end| {
-            let field = &self.fields[*from..*end];
-            *from = *end;
-            Some(field)
-        })
-    }
+    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) && !has_leading_zero
 }
 
 #[cfg(test)]
@@ -279,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_header_may_name_fields_as_the_api_or_the_ledger_does() {
-        for header in ["eventType,metadata.postId", "event_type,post_id", "EVENTTYPE,postId"] {
+        for header in ["eventType,metadata.postId", "event_type,post_id", "EVENTTYPE,post-id", "Event Type,Post ID"] {
             let (found, unknown) = columns(&names(header)).unwrap();
             let found: Vec<&str> = found.iter().map(|column| FIELDS[column.field].1).collect();
             assert_eq!((found, unknown.len()), (vec!["eventType", "postId"], 0), "{header}");
@@ -295,13 +231,23 @@ mod tests {
         for (text, expected) in [
             ("0", true),
             ("-7", true),
-            ("1767225600000", true),
+            ("9223372036854775807", true),
             ("007", false),
             ("", false),
             ("-", false),
             ("1e3", false),
         ] {
             assert_eq!(is_integer(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_digits_with_one_zero_as_their_fraction_become_an_integer() {
+        for (text, expected) in [("42.0", "42"), ("-3.0", "-3"), ("0.0", "0")] {
+            assert_eq!(without_fraction(text), expected);
+        }
+        for text in ["12e5", "42.00", "1.5", "a.0", ".0", "007.0", "1.0.0", "4 2.0"] {
+            assert_eq!(without_fraction(text), text);
         }
     }
 }

@@ -45,6 +45,8 @@ pub const IMPORT_PEEK_BYTES_MAX: usize = 4 * 1024;
 pub const IMPORT_COLUMNS_MAX: usize = 256;
 /// What the list of refused rows shows of a row that is over its bound.
 pub const IMPORT_SHOWN_BYTES_MAX: usize = 1_000;
+/// What is read of a resume file: a range for each connection, with a key of the predecessor's.
+pub const IMPORT_STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The resume file is written this often: what was confirmed since then is sent again after a kill, with its ids.
 pub const IMPORT_SAVE_MS: u64 = 1_000;
 /// A line of progress where there is no terminal for a bar.

@@ -73,10 +73,22 @@ impl Desk {
     }
 
     pub(crate) fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Importer {
-        let told = self.path(&format!("told-{}", uuid::Uuid::new_v4().simple()));
+        let mut command = self.command(arguments);
+        command.stdin(stdin);
+        self.spawn_command(command)
+    }
+
+    /// The importer, not started.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-tracker"));
         command.arg("import").args(arguments).env_clear().env("TRACKER_URL", &self.url).env("API_KEY", "a key");
-        command.current_dir(self.directory.path()).stdin(stdin).stdout(Stdio::null());
+        command.current_dir(self.directory.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Starts it; its messages go to a file.
+    pub(crate) fn spawn_command(&self, mut command: Command) -> Importer {
+        let told = self.path(&format!("told-{}", uuid::Uuid::new_v4().simple()));
         command.stderr(File::create(&told).expect("a log"));
         // SAFETY: prctl is async-signal-safe; the importer ends with the thread of the test that started it.
         unsafe {

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::batch::Target;
 use super::files::absolute;
-use super::job::{Job, Opened, TABLE};
+use super::job::{Files, Job, Opened, TABLE};
 use super::row::Place;
 use super::state::State;
 use super::text::Identity;
@@ -83,15 +83,14 @@ pub fn import_predecessor(from: Predecessor, settings: &Settings, stop: &Arc<Sto
     let client = Arc::new(Mutex::new(client));
     let mut worst = Ended::Accepted;
     for table in tables {
-        let file = |ending: &str| absolute(format!("event-tracker-{name}.{}.{ending}", table.name()).into());
+        let stem = absolute(format!("event-tracker-{name}.{}", table.name()).into());
         let job = Job {
             name: table.name().to_owned(),
             identity: Identity { size: None, modified_ms: None, head: Uuid::new_v5(&origin, table.name().as_bytes()) },
             format: TABLE,
             size: None,
             target: if table == PredecessorTable::Post { Target::Posts } else { Target::Events },
-            resume_file: settings.resume_file.clone().or_else(|| Some(file("import-state"))),
-            rejects: settings.rejects.clone().map_or_else(|| file("rejects.ndjson"), absolute),
+            files: Files::of(&stem, true, settings),
         };
         let open_table = |state: &State| {
             let at_ms = statistics_at_ms.unwrap_or(state.started_at_ms);

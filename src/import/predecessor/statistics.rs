@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::reader::{Column, Record, Shape, as_text};
 use super::{Rows, Translation};
 use crate::import::Judge;
+use crate::import::progress::counted;
 use crate::import::row::Refusal;
 
 pub(super) struct Statistics {
@@ -58,9 +59,10 @@ impl Translation for Statistics {
         // A million events that lack a field would be a million refusals: the record is judged once.
         match (self.judge)(&String::from_utf8_lossy(&event(0))) {
             Ok(()) => Rows::Many { count, event: Box::new(event) },
-            Err(Refusal { error, message }) => {
-                Rows::One(Err(Refusal { error, message: format!("{message} (a record of {count} events)") }))
-            }
+            Err(Refusal { error, message }) => Rows::One(Err(Refusal {
+                error,
+                message: format!("{message} (a record of {})", counted(count, "event", "events")),
+            })),
         }
     }
 }
