@@ -376,6 +376,29 @@ fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
     assert!(!bench.log().contains(PASSWORD), "a key is in the log");
 }
 
+#[test]
+fn help_shows_each_setting_where_it_is_used() {
+    let help = |command: &str| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_event-tracker")).args([command, "--help"]).output().expect("runs");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let check = help("check");
+    let limits = check.find("Limits of the HTTP server:").expect("a heading");
+    assert!(check.find("--json").is_some_and(|json| json < limits), "{check}");
+    assert!(!check.contains("--salvage"), "{check}");
+    for command in ["export", "seed"] {
+        let help = help(command);
+        assert!(help.contains("DATABASE_URL") && help.contains("DATA_DIR"), "{help}");
+        for unused in ["REDIS_URL", "REDIS_POOL", "PG_POOL", "TIME_ZONE"] {
+            assert!(!help.contains(unused), "{unused}: {help}");
+        }
+    }
+    let import = help("import");
+    let tables = import.find("Tables of the Kotlin event tracker:").expect("a heading");
+    assert!(["--tables", "--statistics-at"].iter().all(|flag| import.rfind(flag).is_some_and(|at| at > tables)));
+}
+
 // ---- seed ----
 
 fn seed(bench: &Bench, arguments: &str) -> Output {

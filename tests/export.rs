@@ -3,8 +3,10 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
@@ -570,11 +572,78 @@ fn a_stop_cuts_an_export() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
+/// Only a regular file or a new name is replaced: a device, a pipe and a link stay what they are.
+#[test]
+fn an_output_that_is_no_regular_file_is_written_to_and_stays() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.start();
+    post(&bench, &events(&mut StdRng::seed_from_u64(seed()), 20));
+    let expected = exported_by_command(&bench, &[]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    let start = |name: &str| {
+        let mut command = bench.command();
+        command.args(["export", "--output"]).arg(path(name)).stderr(std::process::Stdio::piped());
+        command.spawn().expect("it starts")
+    };
+    let export_to = |name: &str| start(name).wait_with_output().expect("it ends");
+    let is = |name: &str| std::fs::symlink_metadata(path(name)).expect("it is there").file_type();
+    // Links, to a file, to a file that is not there yet, and to a device.
+    std::fs::write(path("target"), "old and longer ".repeat(10_000)).expect("writes");
+    for (link, to) in [("to-file", path("target")), ("to-new", path("new")), ("to-null", "/dev/null".into())] {
+        symlink(&to, path(link)).expect("links");
+        let output = export_to(link);
+        assert!(output.status.success() && is(link).is_symlink(), "{link}: {output:?}");
+        assert!(to == Path::new("/dev/null") || std::fs::read(&to).expect("a file") == expected, "{link}");
+    }
+    assert_eq!(std::fs::metadata(path("new")).expect("a file").permissions().mode() & 0o777, 0o600);
+    let name = CString::new(path("pipe").to_str().expect("UTF-8")).expect("no NUL");
+    // SAFETY: `name` is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let (writer, read) = (start("pipe"), std::fs::read(path("pipe")).expect("a pipe"));
+    assert!(writer.wait_with_output().expect("it ends").status.success());
+    assert!(read == expected && is("pipe").is_fifo());
+    // A device that takes nothing: told in one line, and it stays one. Only root may make it.
+    let name = CString::new(path("full").to_str().expect("UTF-8")).expect("no NUL");
+    // SAFETY: `name` is a C string that outlives the call.
+    if unsafe { libc::mknod(name.as_ptr(), libc::S_IFCHR | 0o600, libc::makedev(1, 7)) } == 0 {
+        let output = export_to("full");
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(is("full").is_char_device());
+    }
+    // `seed` writes through the same door.
+    let seeded = bench.command().args(["seed", "--events", "3", "--output"]).arg(path("to-file")).output();
+    assert!(seeded.expect("it ends").status.success() && is("to-file").is_symlink());
+    assert_eq!(lines(&std::fs::read(path("target")).expect("a file")).len(), 3);
+    // A new name and a regular file become a whole file for its owner alone.
+    for _ in 0..2 {
+        assert!(export_to("plain").status.success());
+        assert_eq!(std::fs::metadata(path("plain")).expect("a file").permissions().mode() & 0o777, 0o600);
+        std::fs::set_permissions(path("plain"), PermissionsExt::from_mode(0o644)).expect("sets");
+    }
+    assert!(!export_to(".").status.success());
+    let left = std::fs::read_dir(directory.path()).expect("a directory").count();
+    assert_eq!(left, 8 - usize::from(!path("full").exists()), "nothing unfinished is left");
+}
+
+#[test]
+fn csv_for_excel_begins_with_a_mark() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.start();
+    post(&bench, &events(&mut StdRng::seed_from_u64(seed()), 5));
+    let plain = exported_by_command(&bench, &["--format", "csv"]);
+    let marked = exported_by_command(&bench, &["--format", "csv", "--bom"]);
+    assert!(marked.strip_prefix("\u{feff}".as_bytes()) == Some(&plain[..]));
+    assert!(export(&bench, "format=csv&bom=true").whole() == marked);
+    assert_eq!(run(&bench, &["--bom"]).status.code(), Some(2));
+}
+
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
     bench.start();
-    for query in ["from=yesterday", "to=x", "eventType=HOVER", "format=xml", "from=2&to=1", "from=%ff"] {
+    for query in ["from=yesterday", "to=x", "eventType=HOVER", "format=xml", "from=2&to=1", "from=%ff", "bom=true"] {
         let refused = export(&bench, query);
         let body: Value = serde_json::from_slice(&refused.body).expect("JSON");
         assert!(refused.status == 400 && body["error"].is_string(), "{query}: {body}");

@@ -43,7 +43,7 @@ type Page = (Vec<u8>, Option<ExportCursor>);
 
 impl Api {
     pub(super) fn export(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let (query, format) = match asked(request.query) {
+        let (query, format, with_mark) = match asked(request.query) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -54,7 +54,7 @@ impl Api {
         // The first page comes before the head: a store that is away is an answer of its own.
         let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
         let Some(Ok((lines, next))) = self.finish(first, exchange) else { return answer::store_away(exchange) };
-        let body = [format.head(), lines].concat();
+        let body = [format.head(with_mark), lines].concat();
         let disposition = match format {
             Format::Ndjson => "attachment; filename=\"events.ndjson\"",
             Format::Csv => "attachment; filename=\"events.csv\"",
@@ -117,11 +117,17 @@ fn read(
     page.unwrap_or_else(|| Err(StoreError::Retry("the ledger does not answer in time".to_owned())))
 }
 
-fn asked(query: &str) -> Result<(ExportQuery, Format), Rejection> {
+fn asked(query: &str) -> Result<(ExportQuery, Format, bool), Rejection> {
     let query = Query::parse(query)?;
     let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
     let format = Format::from_name(query.get("format").unwrap_or("ndjson"));
     let format = format.ok_or_else(|| invalid("format", "must be ndjson or csv"))?;
+    let with_mark = match (query.get("bom"), format) {
+        (None | Some("false"), _) => false,
+        (Some("true"), Format::Csv) => true,
+        (Some("true"), Format::Ndjson) => return Err(invalid("bom", "needs format=csv")),
+        _ => return Err(invalid("bom", "must be true or false")),
+    };
     let event_type = query.get("eventType").map(|name| {
         let known = EventType::from_name(name);
         known.ok_or_else(|| invalid("eventType", "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE"))
@@ -130,6 +136,6 @@ fn asked(query: &str) -> Result<(ExportQuery, Format), Rejection> {
         ExportQuery { event_type: event_type.transpose()?, from_ms: query.moment("from")?, to_ms: query.moment("to")? };
     match (asked.from_ms, asked.to_ms) {
         (Some(from), Some(to)) if from > to => Err(invalid("from", "must not be later than to")),
-        _ => Ok((asked, format)),
+        _ => Ok((asked, format, with_mark)),
     }
 }

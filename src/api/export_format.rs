@@ -38,6 +38,7 @@ const CSV_COLUMNS: [&str; 14] = [
     "resultCount",
     "properties",
 ];
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 const CSV_FORMULA: [char; 12] = ['=', '+', '-', '@', '\t', '\r', '\n', '\'', '＝', '＋', '－', '＠'];
 
 #[derive(Serialize)]
@@ -101,11 +102,15 @@ impl Format {
         }
     }
 
-    /// What stands before the first event.
-    pub fn head(self) -> Vec<u8> {
+    /// What comes before the first event. `with_mark`: CSV begins with a byte-order mark, by which spreadsheets know
+    /// that it is UTF-8.
+    pub fn head(self, with_mark: bool) -> Vec<u8> {
         match self {
             Format::Ndjson => Vec::new(),
-            Format::Csv => csv_lines(|csv| csv.write_record(CSV_COLUMNS)),
+            Format::Csv => {
+                let mark = if with_mark { BYTE_ORDER_MARK } else { "" };
+                [mark.as_bytes(), &csv_lines(|csv| csv.write_record(CSV_COLUMNS))].concat()
+            }
         }
     }
 
@@ -253,7 +258,7 @@ mod tests {
             text.contains(",\"'=1+1, \"\"고양이\"\"\n\",") && text.ends_with("\"{\"\"a\"\":   1.10}\"\r\n"),
             "{text}"
         );
-        assert!(Format::Csv.head().starts_with(b"eventId,eventType,timestamp,receivedAt,userId,"));
+        assert!(Format::Csv.head(false).starts_with(b"eventId,eventType,timestamp,receivedAt,userId,"));
         for (typed, cell) in [("'a", "''a"), ("-1", "'-1"), ("＝A1", "'＝A1"), ("a=1", "a=1"), ("", "")] {
             assert_eq!(harmless(Some(typed)), cell);
         }

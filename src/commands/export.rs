@@ -9,7 +9,7 @@ use super::Failure;
 use super::output::{Output, Progress};
 use super::stores::existing_ledger;
 use crate::api::{Format, moment};
-use crate::config::RawStores;
+use crate::config::RawLedger;
 use crate::events::EventType;
 use crate::limits::{EXPORT_TRIES_MAX, RETRY_MS_MIN};
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
@@ -18,7 +18,7 @@ use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
 #[derive(Clone, Debug, Args)]
 pub(super) struct Options {
     #[command(flatten)]
-    stores: RawStores,
+    ledger: RawLedger,
     /// Events from this time on: RFC 3339 or milliseconds since 1970
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -31,7 +31,11 @@ pub(super) struct Options {
     /// How they are written
     #[arg(long, value_enum, default_value = "ndjson")]
     format: Format,
-    /// A file, whole once it stands there (compressed where its name ends with .gz or .zst), or - for standard output
+    /// Begin CSV with a byte-order mark, so that Excel reads it as UTF-8
+    #[arg(long)]
+    bom: bool,
+    /// A file, which has its name once it is whole, or - for standard output. A name that ends with .gz or .zst means
+    /// compressed. A device, a pipe or a link is written to as it is
     #[arg(long, short, default_value = "-", value_name = "FILE")]
     output: PathBuf,
 }
@@ -61,12 +65,15 @@ impl Options {
 
 pub(super) fn run(options: Options) -> Result<(), Failure> {
     let query = options.query().map_err(Failure::Usage)?;
-    let stores = options.stores.check().map_err(Failure::Usage)?;
+    if options.bom && options.format != Format::Csv {
+        return Err(Failure::Usage("--bom needs --format csv".to_owned()));
+    }
+    let stores = options.ledger.check().map_err(Failure::Usage)?;
     let ledger = existing_ledger(&stores)?;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", options.output.display()));
     let mut output = Output::open(&options.output).map_err(|error| failed(&error))?;
     let mut progress = Progress::start();
-    output.write(&options.format.head()).map_err(|error| failed(&error))?;
+    output.write(&options.format.head(options.bom)).map_err(|error| failed(&error))?;
     let mut after = None;
     loop {
         let page = patiently(&*ledger, &query, after).map_err(|error| Failure::Failed(format!("ledger: {error}")))?;

@@ -1,7 +1,9 @@
-//! Where a command writes: standard output, or a file that stands under its name only once it is whole.
+//! Where a command writes: standard output, a file that has its name only once it is whole, or something else that is
+//! written to as it is.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal, Stderr, Stdout, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
 use zstd::stream::write::Encoder as ZstdEncoder;
+
+use crate::import::plural;
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
@@ -28,6 +32,8 @@ enum Target {
     Standard(Stdout),
     /// Beside the file that it becomes, readable by its owner alone: it holds what people did.
     File(NamedTempFile),
+    /// A device, a pipe or a link: it is written to, and stays what it is.
+    Other(File),
 }
 
 impl Write for Target {
@@ -35,6 +41,7 @@ impl Write for Target {
         match self {
             Target::Standard(stdout) => stdout.write(bytes),
             Target::File(file) => file.write(bytes),
+            Target::Other(file) => file.write(bytes),
         }
     }
 
@@ -42,7 +49,22 @@ impl Write for Target {
         match self {
             Target::Standard(stdout) => stdout.flush(),
             Target::File(file) => file.flush(),
+            Target::Other(file) => file.flush(),
         }
+    }
+}
+
+impl Target {
+    /// Only a regular file or a new name is replaced by a whole file.
+    fn open(path: &Path) -> io::Result<Target> {
+        if fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
+            let open = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
+            return open.map(Target::Other);
+        }
+        let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?.to_string_lossy();
+        let prefix = format!(".{name}.");
+        let file = tempfile::Builder::new().prefix(&prefix).suffix(".unfinished").tempfile_in(directory(path))?;
+        Ok(Target::File(file))
     }
 }
 
@@ -52,10 +74,7 @@ impl Output {
         if path == Path::new("-") {
             return Ok(Output { coder: Coder::Plain(BufWriter::new(Target::Standard(io::stdout()))), path: None });
         }
-        let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?.to_string_lossy();
-        let prefix = format!(".{name}.");
-        let file = tempfile::Builder::new().prefix(&prefix).suffix(".unfinished").tempfile_in(directory(path))?;
-        let target = BufWriter::with_capacity(256 * 1024, Target::File(file));
+        let target = BufWriter::with_capacity(256 * 1024, Target::open(path)?);
         let coder = match path.extension().and_then(|extension| extension.to_str()) {
             Some("gz") => Coder::Gzip(GzEncoder::new(target, Compression::default())),
             Some("zst") => Coder::Zstd(Box::new(ZstdEncoder::new(target, 0)?)),
@@ -81,12 +100,16 @@ impl Output {
         };
         let mut target = buffered.into_inner().map_err(io::IntoInnerError::into_error)?;
         target.flush()?;
-        if let (Target::File(file), Some(path)) = (target, self.path) {
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|failed| failed.error)?;
-            File::open(directory(&path))?.sync_all()?;
+        match (target, self.path) {
+            (Target::File(file), Some(path)) => {
+                file.as_file().sync_all()?;
+                file.persist(&path).map_err(|failed| failed.error)?;
+                File::open(directory(&path))?.sync_all()
+            }
+            // A pipe or a device cannot be synced.
+            (Target::Other(file), _) if file.metadata()?.is_file() => file.sync_all(),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -125,7 +148,9 @@ impl Progress {
     /// Events, seconds and their rate.
     pub(super) fn summary(&self) -> String {
         let seconds = self.begun.elapsed().as_secs_f64();
-        format!("{} events in {seconds:.1} s ({:.0} a second)", self.events, self.events as f64 / seconds.max(0.001))
+        let rate = self.events as f64 / seconds.max(0.001);
+        let events = plural(self.events, "event", "events");
+        format!("{} {events} in {seconds:.1} s ({rate:.0} a second)", self.events)
     }
 
     /// The last word, on standard error.

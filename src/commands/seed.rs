@@ -16,8 +16,9 @@ use super::output::{Output, Progress};
 use super::stores::examine_ledger;
 use crate::api::{moment, put_line};
 use crate::clock::Clock;
-use crate::config::{LedgerKind, LiveKind, RawStores, Stores};
+use crate::config::{LedgerKind, RawLedger, Stores};
 use crate::events::{Event, Record};
+use crate::import::agent;
 use crate::limits::{
     REQUEST_EVENTS_MAX, RETRY_MS_MAX, RETRY_MS_MIN, SEED_BATCH_EVENTS, SEED_CONNECTIONS, SEED_PATIENCE_MS,
 };
@@ -36,7 +37,7 @@ pub(super) struct Options {
     #[command(subcommand)]
     other: Option<Other>,
     #[command(flatten)]
-    stores: RawStores,
+    ledger: RawLedger,
     /// How many events
     #[arg(long, value_name = "NUMBER", required = true)]
     events: Option<u64>,
@@ -111,7 +112,7 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
     match &options.output {
         Some(path) => Ok(write_file(path, events).map_err(|error| format!("{}: {error}", path.display()))?),
         None if options.direct => {
-            let stores = options.stores.check().map_err(Failure::Usage)?;
+            let stores = options.ledger.check().map_err(Failure::Usage)?;
             write_ledger(&stores, events)
         }
         None => Ok(send(options.url.trim_end_matches('/'), events)?),
@@ -178,7 +179,7 @@ fn make_bodies(events: Events, bodies: &SyncSender<(Vec<u8>, usize)>) {
 }
 
 fn send_bodies(target: &str, waiting: &Bodies, progress: &Mutex<Progress>) -> Result<(), String> {
-    let agent = agent();
+    let agent = agent(target, REQUEST_WAIT);
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((body, count)) = next else { return Ok(()) };
@@ -187,11 +188,6 @@ fn send_bodies(target: &str, waiting: &Bodies, progress: &Mutex<Progress>) -> Re
         })?;
         progress.lock().unwrap_or_else(PoisonError::into_inner).add(count);
     }
-}
-
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder().timeout_global(Some(REQUEST_WAIT)).http_status_as_error(false);
-    config.build().into()
 }
 
 /// Sends until it is taken; `is_whole` judges a success. What the server refuses for good ends the run.
@@ -262,21 +258,12 @@ fn write_ledger(stores: &Stores, mut events: Events) -> Result<(), Failure> {
     }
     feed.writer.maintain(Clock::System.now_ms()).map_err(|error| format!("ledger: {error}"))?;
     progress.end("stored");
-    eprintln!("They came by stream {} of the table watermark. {}", feed.stream, live_advice(&stores.live));
+    eprintln!(
+        "They came by stream {} of the table watermark. A running server that keeps its live statistics in memory does \
+         not know them: restart it. With Redis: DEL 'et:{{t0}}:gen' makes it build them again from the ledger.",
+        feed.stream
+    );
     Ok(())
-}
-
-fn live_advice(live: &LiveKind) -> &'static str {
-    match live {
-        LiveKind::Redis(_) => {
-            "A live store that is there does not know them. DEL 'et:{t0}:gen' in Redis makes a running server, or the \
-             next one, build it again from the ledger."
-        }
-        LiveKind::Memory => {
-            "A running server that keeps its live statistics in memory does not know them: restart it, and it builds \
-             them again from the ledger (with Redis: DEL 'et:{t0}:gen')."
-        }
-    }
 }
 
 /// The seed's own side of the ledger.

@@ -62,15 +62,11 @@ pub struct Raw {
 /// Where everything is kept, as given.
 #[derive(Clone, Debug, Args)]
 pub struct RawStores {
-    /// Ledger: postgres://user:password@host/database; unset: SQLite in DATA_DIR
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: Option<String>,
+    #[command(flatten)]
+    ledger: RawLedger,
     /// Live store: redis://[user:password@]host[:port][/db] or rediss://…; unset: memory
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     redis_url: Option<String>,
-    /// Journal and embedded ledger; one process a directory
-    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIRECTORY")]
-    data_dir: PathBuf,
     /// Connections to PostgreSQL for reads: a number, or auto
     #[arg(long, env = "PG_POOL", default_value = "auto", value_name = "NUMBER|auto")]
     pg_pool: String,
@@ -80,6 +76,17 @@ pub struct RawStores {
     /// Whose days the 7-day lists mean
     #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
     time_zone: String,
+}
+
+/// Where the ledger is, as given: all that `export` and `seed` want of the stores.
+#[derive(Clone, Debug, Args)]
+pub struct RawLedger {
+    /// Ledger: postgres://user:password@host/database; unset: SQLite in DATA_DIR
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// Journal and embedded ledger; one process a directory
+    #[arg(long, env = "DATA_DIR", default_value = "./data", value_name = "DIRECTORY")]
+    data_dir: PathBuf,
 }
 
 /// What is logged, as given.
@@ -194,14 +201,23 @@ impl RawStores {
     /// As [`Raw::check`].
     pub fn check(self) -> Result<Stores, String> {
         Ok(Stores {
-            ledger: ledger_kind(self.database_url)?,
+            ledger: ledger_kind(self.ledger.database_url)?,
             live: live_kind(self.redis_url)?,
-            data_dir: self.data_dir,
+            data_dir: self.ledger.data_dir,
             // Two cores keep about four blocking clients busy; more only queue in the store.
             pg_pool: number("PG_POOL", &self.pg_pool, (cores() * 2).clamp(2, 16), 256)? as u32,
             redis_pool: number("REDIS_POOL", &self.redis_pool, cores().clamp(2, 8), 256)?,
             time_zone: time_zone(&self.time_zone)?,
         })
+    }
+}
+
+impl RawLedger {
+    /// As [`Raw::check`]; what is not asked for is as by default.
+    pub fn check(self) -> Result<Stores, String> {
+        let auto = "auto".to_owned();
+        let (pg_pool, redis_pool, time_zone) = (auto.clone(), auto, "UTC".to_owned());
+        RawStores { ledger: self, redis_url: None, pg_pool, redis_pool, time_zone }.check()
     }
 }
 

@@ -16,12 +16,15 @@ use crate::config::{LedgerKind, LiveKind, Raw, Settings, without_password};
 
 /// The settings of `serve`, and how to answer.
 #[derive(Clone, Debug, Args)]
+// It salvages nothing.
+#[command(mut_arg("salvage", |salvage| salvage.hide(true)))]
 pub(super) struct Options {
-    #[command(flatten)]
-    settings: Raw,
     /// Answer as JSON
+    // Before the settings, of which the last ones have a heading of their own.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    settings: Raw,
 }
 
 /// How bad a finding is.

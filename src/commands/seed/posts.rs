@@ -6,8 +6,9 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 
-use super::{agent, until_taken};
+use super::{REQUEST_WAIT, until_taken};
 use crate::clock::Clock;
+use crate::import::{agent, plural};
 use crate::limits::SEED_CONNECTIONS;
 use crate::seed::post;
 
@@ -31,12 +32,17 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
             (0..SEED_CONNECTIONS).map(|_| scope.spawn(|| send(&target, &next, options.count))).collect();
         senders.into_iter().try_for_each(|sender| sender.join().unwrap_or_else(|_| Err("a sender panicked".into())))
     })?;
-    eprintln!("made {} posts in {:.1} s", options.count, begun.elapsed().as_secs_f64());
+    eprintln!(
+        "made {} {} in {:.1} s",
+        options.count,
+        plural(options.count, "post", "posts"),
+        begun.elapsed().as_secs_f64()
+    );
     Ok(())
 }
 
 fn send(target: &str, next: &AtomicU64, last: u64) -> Result<(), String> {
-    let agent = agent();
+    let agent = agent(target, REQUEST_WAIT);
     loop {
         let number = next.fetch_add(1, Ordering::Relaxed);
         if number > last {
