@@ -22,6 +22,11 @@
 //! totals of the live store, up to its watermark. No failure of the live store delays the ledger or an answer; none
 //! of the ledger delays an answer that need not wait for it. A sink acts on its watermark alone and never guesses.
 
+/// Shadows std's macro in this crate: that one panics if standard error is closed or full.
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::logging::tell(format_args!($($text)*)) };
+}
+
 pub mod adapters;
 pub mod api;
 pub mod app;
@@ -36,6 +41,7 @@ pub mod journal;
 pub mod ledger_fold;
 pub mod limits;
 pub mod live;
+pub mod logging;
 pub mod metrics;
 pub mod ports;
 pub mod process;

@@ -4,9 +4,11 @@
 //! neighbours (`ties.rs`), so that changing one of them alone does not compile.
 
 mod files;
+mod log;
 mod ties;
 
 pub use files::*;
+pub use log::*;
 
 // ---- values of the contract (api.md) ----
 
@@ -93,6 +95,10 @@ pub const SERIES_POINTS_MAX: usize = 1_500;
 pub const EXACT_MINUTES: i64 = 120;
 /// Events older than this many days are refused (`RETENTION_DAYS`).
 pub const RETENTION_DAYS: u32 = 400;
+/// The live store's days and the one that is going on: a rebuild reads them from the ledger.
+pub const RETENTION_DAYS_MIN: u32 = LIVE_DAYS_KEPT as u32 + 1;
+/// 54 years: no day before 1970 has a partition.
+pub const RETENTION_DAYS_MAX: u32 = 20_000;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
 pub const LEDGER_WAIT_MS: u64 = 2_000;
 /// A read waits this long for a lane and its store.

@@ -56,7 +56,9 @@ impl Collector for Collected {
         self.encode_events(&mut encoder)?;
         self.encode_journal(&mut encoder)?;
         self.encode_sinks(&mut encoder)?;
-        self.encode_cache(&mut encoder)
+        self.encode_cache(&mut encoder)?;
+        let help = "Log lines dropped: nobody read them in time, or standard error refused them";
+        counter(&mut encoder, "log_lines_dropped", help, [(NO_LABELS, crate::logging::dropped())])
     }
 }
 
