@@ -1,13 +1,17 @@
-//! The process and its limits: descriptors, memory maps, panics, and the signal to read files again.
+//! The process and its limits: descriptors, memory maps, threads, panics, and the signal to read files again.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, Once};
+use std::thread::{Builder, JoinHandle};
 
 use signal_hook::consts::SIGHUP;
 use signal_hook::iterator::Signals;
 
 use crate::limits::CONNECTIONS_MAX;
+use crate::logging::last_words;
 
 /// Descriptors that are not connections: segments, stores, epoll, timers, with room to spare.
 const OTHER_DESCRIPTORS: usize = 256;
@@ -59,6 +63,47 @@ fn raise_descriptors() -> usize {
     usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
+/// Files that this process makes are its owner's alone (0600, directories 0700), whatever umask it was started with.
+pub fn keep_files_private() {
+    // SAFETY: sets a number of the process; it cannot fail.
+    unsafe { libc::umask(0o077) };
+}
+
+/// Starts a thread that the server cannot do without. If the system has none left, the process ends with one line.
+pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    Builder::new().name(name.to_owned()).spawn(run).unwrap_or_else(|error| end(&no_thread(name, &error)))
+}
+
+/// Ends the process with one line, whichever thread comes first.
+fn end(line: &str) -> ! {
+    static ENDING: Once = Once::new();
+    ENDING.call_once(|| {
+        last_words(line);
+        std::process::exit(1)
+    });
+    unreachable!("the first one has ended the process")
+}
+
+/// Whether so many more threads can run at the same time: libraries panic if one of theirs does not start.
+pub fn has_threads(count: usize) -> Result<(), String> {
+    let (hold, held) = channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let wait = |held: &Mutex<Receiver<()>>| drop(held.lock().map(|held| held.recv()));
+    let one = |_| {
+        let held = held.clone();
+        Builder::new().name("probe".into()).spawn(move || wait(&held))
+    };
+    let started: Result<Vec<_>, _> = (0..count).map(one).collect();
+    drop(hold);
+    let threads = started.map_err(|error| no_thread("worker", &error))?;
+    threads.into_iter().for_each(|thread| drop(thread.join()));
+    Ok(())
+}
+
+fn no_thread(name: &str, error: &io::Error) -> String {
+    format!("cannot start the thread `{name}`: {error}; allow more (ulimit -u, TasksMax, pids.max)")
+}
+
 /// Panics are one line of the log. No backtrace: printing one needs more stack than a coroutine has.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -72,6 +117,6 @@ pub fn report_panics() {
 pub fn on_hangup(run: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     let wait = move || signals.forever().for_each(|_| run());
-    std::thread::Builder::new().name("hangups".into()).spawn(wait)?;
+    spawn("hangups", wait);
     Ok(())
 }

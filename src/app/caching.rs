@@ -57,7 +57,7 @@ impl Caching {
             ledger: Lane::start("ledger-fill", fills),
         });
         let cache = Cache::new(shared.clone(), Arc::new(World { lanes: lanes.clone(), timers }));
-        spawn("cache-timer", move || keep_time(&due, &lanes));
+        crate::process::spawn("cache-timer", move || keep_time(&due, &lanes));
         let stop = Arc::new(AtomicBool::new(false));
         watch(&cache, &**shared, stop.clone());
         Caching { cache, classes, stop }
@@ -174,9 +174,4 @@ fn keep_time(due: &Receiver<Timer>, lanes: &Lanes) {
             }
         }
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) {
-    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
-    drop(spawned.expect("the system has a thread left"));
 }

@@ -261,10 +261,9 @@ impl Server {
         let listener = Arc::new(self.listener);
         let acceptor = {
             let (shared, listener) = (shared.clone(), listener.clone());
-            thread::Builder::new().name("acceptor".into()).spawn(move || acceptor::run(&shared, &listener))
+            crate::process::spawn("acceptor", move || acceptor::run(&shared, &listener))
         };
-        let acceptor = Some(acceptor.expect("a thread at start"));
-        Running { shared, listener, acceptor, address: self.address }
+        Running { shared, listener, acceptor: Some(acceptor), address: self.address }
     }
 }
 

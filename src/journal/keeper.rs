@@ -95,7 +95,7 @@ pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
             let _ = shared.storage.remove(&spare.name);
         }
     };
-    std::thread::Builder::new().name("journal-keeper".into()).spawn(run).expect("the system has a thread left")
+    crate::process::spawn("journal-keeper", run)
 }
 
 fn tend(shared: &Shared) {

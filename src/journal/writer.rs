@@ -33,13 +33,14 @@ pub(super) fn spawn(shared: Arc<Shared>, resume: &Resume) -> io::Result<JoinHand
     let next = lock(&shared.end).position + 1;
     let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
     writer.begin_segment_with(resume.first, &resume.frame)?;
-    std::thread::Builder::new().name("journal-writer".into()).spawn(move || {
+    Ok(crate::process::spawn("journal-writer", move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run())).is_err() {
             // Requests would wait for ever for a sync that never comes: better a restart, which recovers.
             tracing::error!("journal: its writer panicked; the process ends");
+            crate::logging::flush();
             std::process::abort();
         }
-    })
+    }))
 }
 
 impl Writer {

@@ -39,7 +39,7 @@ pub fn watch(every: Duration, misses_max: u32) {
             thread::sleep(every);
         }
     };
-    thread::Builder::new().name("heartbeat".into()).spawn(run).expect("a thread at start");
+    crate::process::spawn("heartbeat", run);
 }
 
 /// What is known of one worker.

@@ -43,10 +43,7 @@ impl Lane {
         let (jobs, taken) = bounded(LANE_QUEUE_MAX);
         for number in 0..threads.max(1) {
             let taken: Receiver<Job> = taken.clone();
-            let spawned = std::thread::Builder::new()
-                .name(format!("{name}-lane-{number}"))
-                .spawn(move || taken.iter().for_each(run));
-            drop(spawned.expect("the system has a thread left"));
+            crate::process::spawn(&format!("{name}-lane-{number}"), move || taken.iter().for_each(run));
         }
         Lane { jobs }
     }

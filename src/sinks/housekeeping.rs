@@ -39,7 +39,7 @@ impl Housekeeping {
     /// Starts its thread, which ends when the sink is asked to.
     pub(super) fn spawn(sink: Arc<LedgerSink>) -> JoinHandle<()> {
         let run = move || Housekeeping::new(sink).run();
-        std::thread::Builder::new().name("ledger-house".into()).spawn(run).expect("the system has a thread left")
+        crate::process::spawn("ledger-house", run)
     }
 
     fn run(&mut self) {

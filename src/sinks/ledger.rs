@@ -87,7 +87,7 @@ impl LedgerSink {
                 tracing::error!(sink = "ledger", "the thread of housekeeping has panicked");
             }
         };
-        std::thread::Builder::new().name("ledger-sink".into()).spawn(run).expect("the system has a thread left")
+        crate::process::spawn("ledger-sink", run)
     }
 
     fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {

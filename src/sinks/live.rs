@@ -43,7 +43,7 @@ impl LiveSink {
                 Err(ended) => ended,
             });
         };
-        std::thread::Builder::new().name("live-sink".into()).spawn(run).expect("the system has a thread left")
+        crate::process::spawn("live-sink", run)
     }
 
     fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
