@@ -2,6 +2,15 @@
 
 mod support;
 
+#[path = "commands/logs.rs"]
+mod logs;
+#[path = "commands/privacy.rs"]
+mod privacy;
+#[path = "commands/settings.rs"]
+mod settings;
+#[path = "commands/starting.rs"]
+mod starting;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

@@ -10,6 +10,9 @@ use super::{Api, answer};
 use crate::http::{Exchange, Request};
 use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN, KEYS_MAX};
 
+/// Files of variables often quote values, and not every reader of such files removes the quotes.
+const QUOTES: [char; 3] = ['"', '\'', '`'];
+
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
@@ -53,6 +56,11 @@ impl KeyList {
             return Err(format!("{setting} may hold at most {KEYS_MAX} keys"));
         }
         for (number, key) in (1..).zip(&keys) {
+            if key.starts_with(QUOTES) || key.ends_with(QUOTES) {
+                return Err(format!(
+                    "{setting}: key {number} stands in quotes, which would be part of it: remove them"
+                ));
+            }
             if !(KEY_BYTES_MIN..=KEY_BYTES_MAX).contains(&key.len()) || !key.bytes().all(|b| b.is_ascii_graphic()) {
                 return Err(format!(
                     "{setting}: key {number} must have {KEY_BYTES_MIN} to {KEY_BYTES_MAX} visible ASCII characters \

@@ -44,6 +44,7 @@ pub use cors::Origins;
 pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use keys::{KeyList, Keys};
+pub use operations::starting;
 pub use query::moment;
 pub use statistics_stream::Streams;
 pub use wire::judge_event;

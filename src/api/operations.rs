@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::{Api, answer};
-use crate::http::{Answer, Exchange, Request};
+use crate::http::{Answer, Exchange, Method, Request};
 use crate::runtime::{stuck_workers, worker_count};
 use crate::sinks::{SinkState, SinkStatus};
 
@@ -13,6 +13,19 @@ struct Status {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+}
+
+/// Answers while the stores are opened: the process lives, is not ready, and does nothing else yet.
+pub fn starting(request: &Request<'_>, exchange: &mut Exchange<'_>) {
+    let is_read = matches!(request.method, Method::Get | Method::Head);
+    let retry = [("Retry-After", "1")];
+    match request.path.trim_end_matches('/') {
+        "/healthz/live" if is_read => answer::json(exchange, 200, &Status { status: "ok", reason: None }),
+        "/healthz/ready" if is_read => {
+            answer::json_with(exchange, 503, &retry, &Status { status: "starting", reason: None });
+        }
+        _ => answer::error_with(exchange, 503, "starting", "the server is starting: send it again", &retry),
+    }
 }
 
 impl Api {

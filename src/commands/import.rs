@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 
 use super::Failure;
 use crate::adapters::postgres;
-use crate::config::without_password;
+use crate::config::{retention_ms, without_password};
 use crate::import::{
     Ended, Format, Judge, Packing, Predecessor, PredecessorTable, Refusal, Server, Settings, Stop, import_files,
     import_predecessor,
@@ -168,7 +168,7 @@ impl Arguments {
             quiet: self.quiet,
             time_zone: self.time_zone()?,
             dry_run: self.dry_run,
-            judge: judge(i64::from(self.retention_days) * 86_400_000),
+            judge: judge(retention_ms(self.retention_days)?),
         })
     }
 
@@ -238,14 +238,13 @@ fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
     let asked = stop.clone();
     let signals = shutdown::catch().map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
     let wait = move || {
-        if signals.wait().is_ok() {
-            asked.clear_bar();
-            eprintln!("event-tracker: stopping; another signal ends at once");
-            asked.ask();
-            thread::sleep(Duration::from_millis(IMPORT_SAVE_MS));
-            if !asked.is_sending() {
-                std::process::exit(i32::from(INTERRUPTED));
-            }
+        signals.wait();
+        asked.clear_bar();
+        eprintln!("event-tracker: stopping; another signal ends at once");
+        asked.ask();
+        thread::sleep(Duration::from_millis(IMPORT_SAVE_MS));
+        if !asked.is_sending() {
+            std::process::exit(i32::from(INTERRUPTED));
         }
     };
     let spawned = thread::Builder::new().name("stop".into()).spawn(wait);

@@ -2,9 +2,11 @@
 //! do is done elsewhere.
 
 mod check;
+mod data_dir;
 mod export;
 mod import;
 mod journal;
+mod mistake;
 mod output;
 mod seed;
 mod serve;
@@ -12,10 +14,10 @@ mod stores;
 
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{Log, LogFormat, Raw};
+use crate::config::{Log, Raw};
+use crate::{logging, process, shutdown};
 
 const ABOUT: &str = "\
 A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are \
@@ -69,8 +71,10 @@ enum Command {
 
 /// How a command ended, if not well.
 enum Failure {
-    /// The command line or a setting is wrong, in one line: exit code 2.
+    /// A setting is wrong, in one line: exit code 2.
     Usage(String),
+    /// The parser refuses the command line: exit code 2, or 0 for help.
+    Parser(clap::Error),
     /// It was tried and went wrong, in one line: exit code 1.
     Failed(String),
 }
@@ -83,32 +87,53 @@ impl From<String> for Failure {
 
 /// Parses the process's arguments and does what they say.
 pub fn run() -> ExitCode {
-    let done = CommandLine::try_parse().map_err(|e| Failure::Usage(one_line(&e))).and_then(CommandLine::run);
-    match done {
-        Ok(code) => code,
-        Err(Failure::Usage(line)) => {
-            eprintln!("event-tracker: {line}");
-            ExitCode::from(2)
-        }
+    shutdown::hold();
+    process::keep_files_private();
+    let _flush = logging::FlushAtEnd;
+    let settings = mistake::Settings::of(&CommandLine::command());
+    settings.tidy_environment();
+    // A negative number is the value of a flag, so that its error names the flag.
+    let parser = with_negative_numbers(CommandLine::command());
+    let parsed = parser.try_get_matches().and_then(|matches| CommandLine::from_arg_matches(&matches));
+    let done = match parsed {
+        Ok(command_line) => command_line.run(),
+        Err(error) => Err(Failure::Parser(error)),
+    };
+    let line = match done {
+        Ok(code) => return code,
         Err(Failure::Failed(line)) => {
-            // The log may be off or not started: whoever typed the command must see why it ended.
-            if tracing::enabled!(tracing::Level::ERROR) {
-                tracing::error!("{line}");
-            } else {
-                eprintln!("event-tracker: {line}");
-            }
-            ExitCode::FAILURE
+            logging::last_words(&line);
+            return ExitCode::FAILURE;
         }
-    }
+        Err(Failure::Usage(line)) => settings.of_check(line),
+        Err(Failure::Parser(error)) => settings.of_parser(&error),
+    };
+    mistake::report(&line);
+    ExitCode::from(2)
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.get_action().takes_values() {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 impl CommandLine {
     fn run(self) -> Result<ExitCode, Failure> {
-        match self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve))) {
+        let command = self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)));
+        if !matches!(command, Command::Serve(_)) {
+            shutdown::release();
+        }
+        match command {
             Command::Serve(raw) => {
+                // Before the first file is opened: a stop is heard from here on.
+                let stop = shutdown::catch().map_err(|e| Failure::Failed(format!("cannot catch signals: {e}")))?;
                 let settings = raw.check().map_err(Failure::Usage)?;
-                start_log(&settings.log);
-                serve::run(&settings).map(|()| ExitCode::SUCCESS)
+                let Log { directives, format } = settings.log.clone();
+                logging::start(directives, format).map_err(Failure::Failed)?;
+                serve::run(&settings, stop).map(|()| ExitCode::SUCCESS)
             }
             Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),
@@ -117,29 +142,4 @@ impl CommandLine {
             Command::Journal(arguments) => journal::run(arguments).map(|()| ExitCode::SUCCESS),
         }
     }
-}
-
-fn start_log(settings: &Log) {
-    // The runtime reports each socket at `info`: that is `debug` to us.
-    let filter: tracing_subscriber::EnvFilter = format!("may=warn,{}", settings.directives).parse().unwrap_or_default();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    match settings.format {
-        LogFormat::Text => log.with_ansi(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
-    }
-}
-
-/// A wrong flag in one line; help and version are printed as they are, and end the program.
-fn one_line(error: &clap::Error) -> String {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        error.exit();
-    }
-    let text = error.to_string();
-    let sentences = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_usage(line));
-    let line = sentences.filter(|line| !line.starts_with("For more")).collect::<Vec<_>>().join(" ");
-    format!("{} (--help tells more)", line.trim_start_matches("error: "))
-}
-
-fn is_usage(line: &str) -> bool {
-    line.starts_with("Usage:") || line.starts_with("event-tracker ")
 }

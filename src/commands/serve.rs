@@ -1,55 +1,143 @@
-//! `serve`: settings, stores, journal, sinks, server; then waits for the signal and puts everything down in order.
+//! `serve`: checks the data directory, answers health, opens journal and stores, then serves until a signal.
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::Failure;
-use super::stores::{examine_ledger, open_live};
-use crate::api::{Access, Api, not_durable};
+use super::stores::{check_urls, examine_ledger, open_live};
+use super::{Failure, data_dir};
+use crate::api::{Access, Api, not_durable, starting};
 use crate::app::{App, Caching};
 use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
 use crate::http::{Config, Server, Tls};
-use crate::journal::{Journal, ReadError};
-use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, LIVE_DAYS_KEPT, SINK_STOP_MS};
+use crate::journal::{Journal, Lock, OpenError, ReadError};
+use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
 use crate::live::Calendar;
 use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore, SharedCache};
 use crate::runtime::Lane;
+use crate::shutdown::Stop;
 use crate::sinks::{Handover, LedgerSink, LiveSink, SinkStatus};
 use crate::{process, runtime, shutdown};
 
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
 const SINK_STOP_WAIT: Duration = Duration::from_millis(SINK_STOP_MS);
 
+/// Threads beside workers and readers: of the journal, the sinks, the caches, the acceptor and the runtime's timers.
+const OTHER_THREADS: usize = 12;
+
+/// How a start ended early.
+enum Ended {
+    /// A stop was asked for meanwhile.
+    Stopped,
+    Failed(Failure),
+}
+
+impl<F: Into<Failure>> From<F> for Ended {
+    fn from(why: F) -> Ended {
+        Ended::Failed(why.into())
+    }
+}
+
+/// Ends a start between two of its steps if a stop was asked for.
+fn go_on() -> Result<(), Ended> {
+    if shutdown::is_under_way() { Err(Ended::Stopped) } else { Ok(()) }
+}
+
 /// Serves until a signal. The error is one line for the log.
-pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
+pub(super) fn run(settings: &Settings, stop: Stop) -> Result<(), Failure> {
     process::report_panics();
+    check_urls(&settings.stores)?;
+    let directory = &settings.stores.data_dir;
+    data_dir::check(directory)?;
+    let journal = directory.join("journal");
+    // The journal takes the lock itself. Asked here, too, so that the port of the other server is left alone.
+    if Lock::is_held(&journal).map_err(|error| format!("{}: {error}", journal.display()))? {
+        return Err(format!("{} ({})", OpenError::Locked, journal.display()).into());
+    }
+    data_dir::keep_private(directory);
     let connections_max = process::connections_max(settings.http.connections_max);
+    let readers = settings.stores.pg_pool as usize + settings.stores.redis_pool;
+    process::has_threads(settings.workers + readers + OTHER_THREADS)?;
     runtime::start(settings.workers, settings.pin_workers);
     runtime::watch(Duration::from_millis(HEARTBEAT_MS), HEARTBEAT_MISSES_MAX);
-    // Bound first: a second server on this port ends here, before it touches a file or a store.
     if let Some(tls) = &settings.http.tls {
         watch_certificate(tls)?;
     }
+    // Bound first: a second server on this port ends here, before it touches a file or a store.
+    let server = bind(settings, connections_max)?;
+    let (listening, stats) = (server.local_addr(), server.stats());
+    let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
+    tracing::info!("starting on {scheme}://{listening}: health is answered, everything else is 503 until it is ready");
+    let api: Arc<OnceLock<Api>> = Arc::default();
+    let serving = api.clone();
+    let running = server.start(move |request, exchange| match serving.get() {
+        Some(api) => api.handle(request, exchange),
+        None => starting(request, exchange),
+    });
+    let started = match open(settings) {
+        Ok((app, sinks)) => {
+            let metrics = Metrics::new(app.clone(), stats);
+            let access = access(settings, listening);
+            let made = Api { app: app.clone(), metrics, access, exports: Arc::default(), streams: Arc::default() };
+            // Set once: this is the only place.
+            let _ = api.set(made);
+            tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on {scheme}://{listening}");
+            stop.wait();
+            Some((app, sinks))
+        }
+        Err(Ended::Stopped) => None,
+        Err(Ended::Failed(why)) => return Err(why),
+    };
+    if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
+        tracing::warn!("some connections were cut: they did not end in time");
+    }
+    let Some((app, sinks)) = started else {
+        tracing::info!("stopped before it was ready");
+        return Ok(());
+    };
+    app.journal.close();
+    stop_sinks(&app, sinks);
+    tracing::info!(position = app.journal.end_position(), "stopped");
+    Ok(())
+}
+
+fn bind(settings: &Settings, connections_max: usize) -> Result<Server, String> {
     let config = Config {
         connections_max,
         on_failed: not_durable,
         private_paths: &["/api/search/recent/", "/api/users/"],
         ..settings.http.clone()
     };
-    let server = Server::bind(config).map_err(|e| e.to_string())?;
+    Server::bind(config).map_err(|error| format!("{error}; choose another LISTEN"))
+}
+
+/// The stores and the threads that follow, one step after the other.
+fn open(settings: &Settings) -> Result<(Arc<App>, Vec<JoinHandle<()>>), Ended> {
+    go_on()?;
     // Before the journal: a store that is refused gets no segment.
     let ledger = examine_ledger(&settings.stores)?;
+    go_on()?;
     let (live, cache) = open_live(&settings.stores)?;
+    go_on()?;
     let journal = open_journal(settings)?;
+    // A directory that this process made is private; one that an operator made may be open to others.
+    if let Some(warning) = data_dir::warning(&settings.stores.data_dir) {
+        tracing::warn!("{warning}");
+    }
+    go_on()?;
     let ledger = ledger.open()?;
+    go_on()?;
     check_history(&journal, &*ledger)?;
-    let (app, sinks) = start_sinks(settings, journal, ledger, live, &cache);
-    let listening = server.local_addr();
-    let metrics = Metrics::new(app.clone(), server.stats());
+    go_on()?;
+    Ok(start_sinks(settings, journal, ledger, live, &cache))
+}
+
+/// Who may ask; warns about what is open.
+fn access(settings: &Settings, listening: SocketAddr) -> Access {
     let AccessSettings { keys, origins, proxies, rate_limit, warnings, .. } = settings.access.clone();
     for warning in warnings {
         tracing::warn!("{warning}");
@@ -57,20 +145,7 @@ pub(super) fn run(settings: &Settings) -> Result<(), Failure> {
     if !keys.cover_everything() && !listening.ip().is_loopback() {
         tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
     }
-    let access = Access::new(keys, origins, proxies, rate_limit);
-    let api = Api { app: app.clone(), metrics, access, exports: Arc::default(), streams: Arc::default() };
-    let stop = shutdown::catch().map_err(|e| format!("cannot catch signals: {e}"))?;
-    let running = server.start(move |request, exchange| api.handle(request, exchange));
-    let scheme = if settings.http.tls.is_some() { "https" } else { "http" };
-    tracing::info!(workers = settings.workers, connections_max, ack = ?settings.ack, "listening on {scheme}://{listening}");
-    stop.wait().map_err(|e| format!("cannot wait for signals: {e}"))?;
-    if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
-        tracing::warn!("some connections were cut: they did not end in time");
-    }
-    app.journal.close();
-    stop_sinks(&app, sinks);
-    tracing::info!(position = app.journal.end_position(), "stopped");
-    Ok(())
+    Access::new(keys, origins, proxies, rate_limit)
 }
 
 /// Warns about its files, and reads them again at each SIGHUP: what renews certificates sends it.
@@ -143,7 +218,7 @@ fn start_sinks(
         status: app.ledger_status.clone(),
         clock: app.clock.clone(),
         zone: settings.stores.time_zone.clone(),
-        retention_days: (settings.retention_ms / 86_400_000).max(LIVE_DAYS_KEPT + 1),
+        retention_days: settings.retention_ms / 86_400_000,
         follower: follower.clone(),
         records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
     };

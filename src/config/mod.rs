@@ -9,10 +9,11 @@ pub use access::{AccessSettings, RawAccess};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::tz::TimeZone;
 
 use crate::app::{Ack, Classes};
+use crate::logging::{Directives, LogFormat};
 use crate::{http, limits};
 
 /// Settings as they are given.
@@ -92,19 +93,12 @@ pub struct RawLedger {
 /// What is logged, as given.
 #[derive(Clone, Debug, Args)]
 pub struct RawLog {
-    /// What is logged: error, warn, info, debug, trace, or directives such as info,event_tracker::sinks=debug
+    /// What is logged: off, error, warn, info, debug, trace, or a list such as info,event_tracker::journal=debug
     #[arg(long, env = "LOG", default_value = "info", value_name = "LEVEL")]
     log: String,
     /// How it is logged
     #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
     log_format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
 }
 
 /// Which ledger.
@@ -136,7 +130,7 @@ pub struct Stores {
 /// What is logged, checked.
 #[derive(Clone, Debug)]
 pub struct Log {
-    pub directives: String,
+    pub directives: Directives,
     pub format: LogFormat,
 }
 
@@ -169,7 +163,7 @@ impl Raw {
         let settings = Settings {
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
-            retention_ms: i64::from(self.retention_days.max(1)) * 86_400_000,
+            retention_ms: retention_ms(self.retention_days)?,
             shutdown_ms: self.http.shutdown_ms,
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
@@ -224,9 +218,15 @@ impl RawLedger {
 impl RawLog {
     /// As [`Raw::check`].
     pub fn check(self) -> Result<Log, String> {
-        self.log.parse::<tracing_subscriber::EnvFilter>().map_err(|e| format!("LOG is not a level: {e}"))?;
-        Ok(Log { directives: self.log, format: self.log_format })
+        let directives = self.log.parse().map_err(|why| format!("LOG: {why}"))?;
+        Ok(Log { directives, format: self.log_format })
     }
+}
+
+/// How long events are taken, from days.
+pub fn retention_ms(days: u32) -> Result<i64, String> {
+    http::within("RETENTION_DAYS", days, limits::RETENTION_DAYS_MIN, limits::RETENTION_DAYS_MAX)?;
+    Ok(i64::from(days) * 86_400_000)
 }
 
 fn cores() -> usize {
@@ -279,13 +279,38 @@ fn time_zone(name: &str) -> Result<TimeZone, String> {
     TimeZone::get(name).map_err(|_| format!("TIME_ZONE `{name}` is not known here (an IANA name such as Asia/Seoul)"))
 }
 
-/// A store's URL without what is secret in it.
+/// A store's URL without what is secret in it: scheme, hosts and path. A password that was not percent-encoded makes
+/// the parts ambiguous; then only the scheme is shown.
 pub fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return "…".into() };
-    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let path = tail.split('?').next().unwrap_or("");
-    format!("{scheme}://{host}{path}")
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
+        return "…".to_owned();
+    }
+    format!("{scheme}://{}", place(&url[scheme.len() + 3..]).unwrap_or("…"))
+}
+
+/// Hosts and path of what follows the scheme; `None` if a part of them could belong to a password.
+fn place(rest: &str) -> Option<&str> {
+    let place = match rest.rsplit_once('@') {
+        None => rest,
+        // The last @ of several, or one behind a question mark, may stand in a password or in a parameter.
+        Some((user, _)) if user.contains(['@', '?']) => return None,
+        Some((_, place)) => place,
+    };
+    let place = place.split(['?', '#']).next()?;
+    let hosts = place.split('/').next()?;
+    let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-%/".contains(&b));
+    let is_host = |host: &str| {
+        // Without an @ in the URL, a password may stand where the port should be.
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !host.ends_with(']') => (name, port),
+            _ => (host, ""),
+        };
+        let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let is_name = inner.map_or(is_plain(name), |address| address.parse::<std::net::Ipv6Addr>().is_ok());
+        is_name && (port.is_empty() || port.parse::<u16>().is_ok())
+    };
+    (hosts.split(',').all(is_host) && is_plain(&place[hosts.len()..])).then_some(place)
 }
 
 #[cfg(test)]
@@ -313,6 +338,10 @@ mod tests {
             (["--workers", "0"], "WORKERS"),
             (["--time-zone", "Mars/Base"], "TIME_ZONE"),
             (["--journal-max-bytes", "1"], "JOURNAL_MAX_BYTES"),
+            (["--log", "loud"], "LOG"),
+            (["--retention-days", "8"], "RETENTION_DAYS"),
+            (["--retention-days", "4294967295"], "RETENTION_DAYS"),
+            (["--shutdown-ms", "18446744073709551615"], "SHUTDOWN_MS"),
             (["--head-bytes-max", "70000"], "HEAD_BYTES_MAX"),
             (["--idle-ms", "0"], "IDLE_MS"),
             (["--tls-cert", "a.pem"], "TLS_KEY"),
@@ -334,7 +363,25 @@ mod tests {
 
     #[test]
     fn passwords_are_never_shown() {
-        assert_eq!(without_password("postgres://u:p@h:5/db?password=x"), "postgres://h:5/db");
-        assert_eq!(without_password("redis://:p%40@h"), "redis://h");
+        for (url, shown) in [
+            ("postgres://u:p@h:5/db?password=x", "postgres://h:5/db"),
+            ("postgres://h:5,[::1]:6/db?password=x", "postgres://h:5,[::1]:6/db"),
+            ("redis://:p%40@h", "redis://h"),
+            ("redis://h/0", "redis://h/0"),
+            ("postgres://u:S3CR/ET@h:1/db", "postgres://h:1/db"),
+            ("postgres://u:S3CR#ET@h:1/db", "postgres://h:1/db"),
+            ("postgres://u:S3CR ET@h:1/db", "postgres://h:1/db"),
+            ("postgres://u:S3CR?ET@h:1/db", "postgres://…"),
+            ("postgres://u:S3CR@ET@h:1/db", "postgres://…"),
+            ("postgres://h/db?password=S3CR@ET", "postgres://…"),
+            ("redis://:S3CRET:6379", "redis://…"),
+            ("postgres://u:S3CRET/db", "postgres://…"),
+            ("postgres://u:S3CR/ET?x@h/db", "postgres://…"),
+            ("postgres://u:S3CRET h/db", "postgres://…"),
+            ("u:S3CRET@h://x", "…"),
+            ("S3CRET", "…"),
+        ] {
+            assert_eq!(without_password(url), shown, "{url}");
+        }
     }
 }

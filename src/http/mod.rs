@@ -39,7 +39,7 @@ pub use exchange::{Exchange, Waited};
 pub use head::{Headers, Method};
 pub use response::Answer;
 pub use server::{BodyBytes, Config, Request, Running, Server, Trusted};
-pub use settings::RawLimits;
+pub use settings::{RawLimits, within};
 pub use stats::Stats;
 pub use stream::Stream;
 pub use tls::Tls;

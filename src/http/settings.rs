@@ -113,7 +113,7 @@ impl RawLimits {
             head_ms: within("HEAD_MS", self.head_ms, 1, DAY_MS)?,
             body_ms: within("BODY_MS", self.body_ms, 1, DAY_MS)?,
             body_rate_after_ms: within("BODY_RATE_AFTER_MS", self.body_rate_after_ms, 1, DAY_MS)?,
-            body_bytes_per_second_min: self.body_bytes_per_second_min,
+            body_bytes_per_second_min: within("BODY_BYTES_PER_SECOND_MIN", self.body_bytes_per_second_min, 0, 1 << 30)?,
             idle_ms: within("IDLE_MS", self.idle_ms, 1, DAY_MS)?,
             write_stall_ms: within("WRITE_STALL_MS", self.write_stall_ms, 1, DAY_MS)?,
             pipeline_requests_max: within("PIPELINE_REQUESTS_MAX", self.pipeline_requests_max, 1, 100_000)?,
@@ -121,6 +121,7 @@ impl RawLimits {
             access_log: self.access_log,
             ..Config::default()
         };
+        within("SHUTDOWN_MS", self.shutdown_ms, 0, DAY_MS)?;
         if config.request_line_bytes_max > config.head_bytes_max {
             return Err("REQUEST_LINE_BYTES_MAX must not be more than HEAD_BYTES_MAX".into());
         }
@@ -135,7 +136,8 @@ impl RawLimits {
 const LINE_BYTES_MAX: usize = limits::READ_BUFFER_BYTES / 2;
 const DAY_MS: u64 = 86_400_000;
 
-fn within<T: Copy + PartialOrd + std::fmt::Display>(name: &str, value: T, min: T, max: T) -> Result<T, String> {
+/// The value, if it lies between the two; else one line that names the setting.
+pub fn within<T: Copy + PartialOrd + std::fmt::Display>(name: &str, value: T, min: T, max: T) -> Result<T, String> {
     if value < min || value > max {
         return Err(format!("{name} must be {min} to {max}, not {value}"));
     }

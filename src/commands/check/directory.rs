@@ -1,12 +1,10 @@
 //! The data directory: may we write there, is it a disk, how fast does it sync, and what is there already.
 
-use std::ffi::CString;
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::super::data_dir::{self, c_path};
 use super::{Findings, Level};
 use crate::config::Settings;
 use crate::journal::{Directory, Lock, Survey, survey};
@@ -37,59 +35,23 @@ const REMOTE: [&str; 5] = ["nfs", "cifs", "smb2", "fuse", "9p"];
 /// True where a running server has the directory.
 pub(super) fn check(findings: &mut Findings, settings: &Settings) -> bool {
     let directory = &settings.stores.data_dir;
-    let Some(existing) = existing(directory) else {
-        findings.fail(ABOUT, format!("{} is no directory, nor is what it would be made in", directory.display()));
-        return false;
+    let existing = match data_dir::check(directory) {
+        Ok(existing) => existing,
+        Err(why) => {
+            findings.fail(ABOUT, why);
+            return false;
+        }
     };
-    if !is_writable(&existing) {
-        let who = owner(&existing);
-        let message = format!(
-            "{} cannot be written ({who}): chown it to the user of the server, or choose another DATA_DIR",
-            existing.display()
-        );
-        findings.fail(ABOUT, message);
-        return false;
-    }
-    if existing == *directory {
-        about_permissions(findings, directory);
-    } else {
-        findings.ok(ABOUT, format!("{} is made at the first start", directory.display()));
+    match data_dir::warning(directory) {
+        Some(warning) => findings.warn(ABOUT, warning),
+        None if existing == *directory => {
+            findings.ok(ABOUT, format!("{} can be written ({})", directory.display(), data_dir::owner(directory)));
+        }
+        None => findings.ok(ABOUT, format!("{} is made at the first start", directory.display())),
     }
     about_disk(findings, &existing, settings);
     about_syncs(findings, &existing);
     about_journal(findings, &directory.join("journal"))
-}
-
-/// The directory itself, or the nearest one above it that is there.
-fn existing(directory: &Path) -> Option<PathBuf> {
-    let whole = std::path::absolute(directory).ok()?;
-    let found = whole.ancestors().find(|path| path.exists())?;
-    let itself = if found == whole { directory } else { found };
-    found.is_dir().then(|| itself.to_owned())
-}
-
-fn c_path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
-}
-
-fn is_writable(path: &Path) -> bool {
-    let path = c_path(path);
-    // SAFETY: the path ends with a zero byte and outlives the call.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
-}
-
-fn owner(path: &Path) -> String {
-    let about = path.metadata().map(|about| format!("owner {}, mode {:o}", about.uid(), about.mode() & 0o7777));
-    // SAFETY: reads the process's own user id.
-    format!("{}; we are {}", about.unwrap_or_else(|error| error.to_string()), unsafe { libc::geteuid() })
-}
-
-fn about_permissions(findings: &mut Findings, directory: &Path) {
-    let mode = directory.metadata().map_or(0, |about| about.mode());
-    let is_ours_alone = mode & 0o022 == 0;
-    let good = format!("{} can be written ({})", directory.display(), owner(directory));
-    let bad = format!("{good}, by others too: chmod 0700 {}", directory.display());
-    findings.expect(is_ours_alone, Level::Warn, ABOUT, &good, bad);
 }
 
 fn about_disk(findings: &mut Findings, directory: &Path, settings: &Settings) {
