@@ -313,6 +313,8 @@ pub const REQUEST_LINE_BYTES_MAX: usize = 8_192;
 pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of one request.
 pub const HEADERS_MAX: usize = 100;
+/// A method; the longest one that is registered has 17.
+pub const METHOD_BYTES_MAX: usize = 32;
 /// A head up to this length is remembered by its connection: clients that keep one often say the same again.
 pub const HEAD_BYTES_REMEMBERED_MAX: usize = 512;
 /// Digits of a chunk's size.
@@ -345,6 +347,8 @@ pub const PIPELINE_REQUESTS_MAX: usize = 64;
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
 /// Client addresses whose rate is remembered: about 10 MB.
 pub const RATE_ADDRESSES_MAX: usize = 131_072;
+/// The part of an IPv6 address that names a client: providers give each customer a whole /64.
+pub const CLIENT_IPV6_PREFIX_BITS: u32 = 64;
 /// Locks that those are spread over.
 pub const RATE_SHARDS: usize = 64;
 /// Connections, where the process's own limits allow as many.

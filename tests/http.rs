@@ -33,7 +33,7 @@ fn a_body_arrives_whole_by_length_and_in_chunks_wherever_it_is_cut() {
     let server = echo(Config::default());
     let by_length = b"POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nhello world".to_vec();
     let in_chunks = b"POST /p HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n\
-        5;name=value\r\nhello\r\n1\r\n \r\n05\r\nworld\r\n0\r\nX-Trailer: t\r\n\r\n"
+        5;name=value;a ; b = \"\\\";[ \xe9\"\r\nhello\r\n1 ;a\r\n \r\n05\r\nworld\r\n0;z\r\nX-Trailer: t\r\n\r\n"
         .to_vec();
     for request in [by_length, in_chunks] {
         let mut stream = connect(&server);
@@ -209,7 +209,8 @@ fn every_target_form_is_understood() {
         ("GET http://example.org/a?b HTTP/1.1", "Get /a ?b []"),
         ("GET http://example.org?b HTTP/1.1", "Get / ?b []"),
         ("OPTIONS * HTTP/1.1", "Options * ? []"),
-        ("CONNECT example.org:443 HTTP/1.1", "Connect example.org:443 ? []"),
+        ("OPTIONS http://example.org HTTP/1.1", "Options * ? []"),
+        ("OPTIONS http://example.org/ HTTP/1.1", "Options / ? []"),
         ("PATCH /? HTTP/1.1", "Patch / ? []"),
     ] {
         stream.write_all(format!("\r\n{line}\r\nHost: [::1]:80\r\n\r\n").as_bytes()).expect("write");
@@ -233,6 +234,8 @@ fn a_broken_request_is_refused_after_the_answers_before_it() {
         let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
         assert_eq!(body["status"], status, "{name}");
         assert!(body["error"].is_string() && body["message"].is_string(), "{name}");
+        assert!(answer.body.ends_with(b"}\n"), "{name}");
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{name}");
         assert!(is_closed(&mut stream, 2_000), "{name}");
     }
     let handled = server.stats().requests();

@@ -43,7 +43,21 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
 }
 
 fn heads() -> impl Strategy<Value = Vec<u8>> {
-    let methods = ["GET", "GET", "GET", "PUT", "DELETE", "POST", "OPTIONS", "CONNECT", "HEAD", "get", "BREW", ""];
+    let methods = [
+        "GET",
+        "GET",
+        "GET",
+        "PUT",
+        "DELETE",
+        "POST",
+        "OPTIONS",
+        "CONNECT",
+        "HEAD",
+        "get",
+        "BREW",
+        "",
+        "METHODOFTHIRTYTHREEBYTESANDNOLESS",
+    ];
     let targets = [
         "/",
         "/b",
@@ -139,7 +153,10 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
 
 fn chunked_bodies() -> impl Strategy<Value = Vec<u8>> {
     let sizes = ["", "", "", "", "", "", "0", "00", "000", "0000", "+", "0x", " "];
-    let extensions = ["", "", "", "", "", "", ";", ";a=b", ";aaaaa", ";aaaaaa", " ;a", "x"];
+    let extensions = [
+        "", "", "", "", "", "", ";", ";a=b", ";aaaaa", ";aaaaaa", " ;a", "x", ";a=\"b\"", ";a;b", ";=", ";a=\"",
+        ";a=b\t",
+    ];
     let chunk = (select(sizes.to_vec()), vec(any::<u8>(), 1..20), select(extensions.to_vec()), 0..20usize);
     let chunk = chunk.prop_map(|(zeros, data, extension, lie)| {
         let length = if lie == 0 { data.len() + 1 } else { data.len() };

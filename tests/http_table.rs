@@ -35,6 +35,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "tests/http_table.rs: a_refusal_reaches_a_client_that_is_still_writing",
     ]),
     ("chunk size, extensions, trailers: 400", &[
+        "violations: an extension without a name, an extension that is no token, an extension without a value, an extension with two values, an extension of two words, an extension that ends with a blank, a second extension without a name, a quote without end, a quote that ends escaped, text after a quote, a control byte in a quote, an extension of the last chunk",
         "violations: nine digits, a long extension, many extensions, many trailers, a size line without end",
         "tests/http_models.rs: chunks_are_decoded_as_their_model_does",
     ]),
@@ -104,8 +105,20 @@ const TABLE: &[(&str, &[&str])] = &[
         "violations: version 2.0, version 1.2",
     ]),
     ("unknown method: 501; known but not here: 405 and Allow", &[
-        "violations: an unknown method, a lower-case method",
+        "violations: an unknown method, a lower-case method, a method of 33 bytes, a method of 100 KB, a method without end, a start that is no method",
         "tests/http_table.rs: the_api_keeps_a_connection_whose_framing_it_kept",
+    ]),
+    ("CONNECT: 405; OPTIONS *: 204 and Allow", &[
+        "violations: a tunnel",
+        "tests/access.rs: the_server_itself_has_options_and_no_tunnels",
+    ]),
+    ("a Host that is not served: 421", &[
+        "tests/access.rs: a_foreign_host_is_served_nothing_while_a_right_is_open_on_loopback",
+        "tests/access.rs: the_hosts_that_are_allowed_are_served_beside_this_machine",
+    ]),
+    ("nosniff on every answer", &[
+        "tests/access.rs: every_json_answer_ends_with_a_newline_and_no_answer_is_sniffed",
+        "tests/http.rs: a_broken_request_is_refused_after_the_answers_before_it",
     ]),
     ("unknown path: 404, connection and framing kept", &[
         "tests/http_table.rs: the_api_keeps_a_connection_whose_framing_it_kept",
@@ -303,7 +316,7 @@ fn the_api_keeps_a_connection_whose_framing_it_kept() {
     let mut bench = Bench::on(None, None);
     bench.start();
     let mut stream = TcpStream::connect(bench.address()).expect("connect");
-    let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.1\r\nHost: h\r\n{rest}");
+    let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{rest}");
     for (request, status, header) in [
         (post("/nowhere", "Content-Length: 4\r\n\r\nbody"), 404, None),
         (post("/nowhere", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"), 404, None),
@@ -323,7 +336,9 @@ fn the_api_keeps_a_connection_whose_framing_it_kept() {
         (post("/api/events", "Content-Length: 2\r\n\r\n{\u{e9}"), 400, None),
     ] {
         // Its follower comes with it: what was left of a body would be read as the next request.
-        stream.write_all(format!("{request}GET /healthz/live HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("write");
+        stream
+            .write_all(format!("{request}GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
+            .expect("write");
         // The last body is three bytes long, one of which belongs to nobody.
         let is_last = request.ends_with('\u{e9}');
         let answer = read_answer(&mut stream);
@@ -344,7 +359,7 @@ fn a_stop_says_so_finishes_what_is_under_way_and_yields_to_a_second_signal() {
     bench.start();
     let [mut busy, mut probe] = [(); 2].map(|()| TcpStream::connect(bench.address()).expect("connect"));
     // Both have begun a request, so neither is idle.
-    busy.write_all(b"POST /nowhere HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbo").expect("write");
+    busy.write_all(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbo").expect("write");
     probe.write_all(b"GET /healthz/ready HTTP/1.1\r\n").expect("write");
     std::thread::sleep(Duration::from_millis(100));
     let pid = bench.tracker().pid();
@@ -352,7 +367,7 @@ fn a_stop_says_so_finishes_what_is_under_way_and_yields_to_a_second_signal() {
     let signal = || assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
     signal();
     wait_for(|| TcpStream::connect(bench.address()).is_err());
-    probe.write_all(b"Host: h\r\n\r\n").expect("write");
+    probe.write_all(b"Host: localhost\r\n\r\n").expect("write");
     let ready = read_answer(&mut probe);
     assert_eq!((ready.status, ready.header("connection")), (503, Some("close")));
     signal();

@@ -1,4 +1,4 @@
-//! `RATE_LIMIT`: requests a second for each client address.
+//! `RATE_LIMIT`: requests per second of a client.
 //!
 //! The generic cell rate algorithm (ATM Forum TM 4.0, as "virtual scheduling"): one number an address, the time at which
 //! it would have used up what it was allowed; a second's worth may come at once. Addresses are kept in shards with a
@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
+use crate::http::network_of;
 use crate::limits::{RATE_ADDRESSES_MAX, RATE_SHARDS};
 
 const SECOND_US: u64 = 1_000_000;
@@ -45,7 +46,7 @@ impl Rates {
 
     /// Counts a request of `address` at `now_us`, if it passes.
     pub(super) fn ask(&self, address: IpAddr, now_us: u64) -> Allowance {
-        let address = site(address);
+        let address = network_of(address);
         let shard = &self.shards[self.hasher.hash_one(address) as usize % self.shards.len()];
         let mut used_until = shard.lock().unwrap_or_else(PoisonError::into_inner);
         let each_us = SECOND_US / self.per_second;
@@ -64,17 +65,6 @@ impl Rates {
             reset_s: (used - now_us).div_ceil(SECOND_US),
             retry_s: each_us.saturating_sub(free_us).div_ceil(SECOND_US),
         }
-    }
-}
-
-/// A site has a whole network of IPv6 addresses: the first 64 bits are who it is.
-fn site(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
-        v4 => v4,
     }
 }
 

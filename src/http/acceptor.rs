@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::connection;
 use super::refusal::Refusal;
+use super::registry::network_of;
 use super::server::Shared;
+use super::{Config, connection};
 use crate::limits::CONNECTIONS_BEYOND_MAX;
 use crate::runtime::{spawn_on, worker_of};
 
@@ -69,16 +70,14 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
     // A socket that refuses this is about to end anyway.
     let _ = stream.set_nodelay(true);
-    let address = peer.ip().to_canonical();
-    let counted =
-        config.connections_per_address_max.filter(|_| !address.is_loopback() && !(config.is_trusted)(address));
-    if counted.is_some_and(|max| !shared.registry.count_address(address, max)) {
+    let counted = counted_as(peer.ip(), config);
+    if counted.is_some_and(|(client, max)| !shared.registry.count_address(client, max)) {
         return refuse(shared, stream, peer, Refusal::AddressFull);
     }
     let worker = worker_of(stream.as_raw_fd());
     let open = stats.connections_open.fetch_add(1, Ordering::Relaxed);
     stats.connections_of_worker[worker].fetch_add(1, Ordering::Relaxed);
-    let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|_| address) };
+    let presence = Presence { shared: shared.clone(), worker, counted: counted.map(|(client, _)| client) };
     let has_room =
         open < config.connections_max || (open < config.connections_max + CONNECTIONS_BEYOND_MAX && shed(shared));
     if !has_room {
@@ -89,6 +88,14 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         let presence = presence;
         connection::serve(&presence.shared, worker, stream, peer);
     });
+}
+
+/// The client that a connection counts for, and how many it may have. `None`: it is not counted.
+fn counted_as(address: IpAddr, config: &Config) -> Option<(IpAddr, usize)> {
+    let max = config.connections_per_address_max?;
+    let address = address.to_canonical();
+    let is_free = address.is_loopback() || (config.is_trusted)(address);
+    (!is_free).then(|| (network_of(address), max))
 }
 
 fn shed(shared: &Shared) -> bool {
@@ -130,5 +137,40 @@ impl Drop for Presence {
         let stats = &self.shared.stats;
         stats.connections_of_worker[self.worker].fetch_sub(1, Ordering::Relaxed);
         stats.connections_open.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// No test can come from elsewhere than loopback, which is not counted: so the rule itself is asked.
+    #[test]
+    fn a_client_of_ipv6_is_its_network_and_loopback_and_proxies_are_not_counted() {
+        let proxy: IpAddr = "2001:db8:0:9::1".parse().unwrap();
+        let config = Config {
+            connections_per_address_max: Some(3),
+            is_trusted: Arc::new(move |address| address == proxy || address == IpAddr::from([192, 0, 2, 9])),
+            ..Config::default()
+        };
+        let counted = |text: &str| counted_as(text.parse().unwrap(), &config).map(|(client, _)| client.to_string());
+        for (address, client) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("::ffff:192.0.2.1", Some("192.0.2.1")),
+            ("2001:db8:0:7::1", Some("2001:db8:0:7::")),
+            ("2001:db8:0:7:ffff:ffff:ffff:ffff", Some("2001:db8:0:7::")),
+            ("2001:db8:0:8::1", Some("2001:db8:0:8::")),
+            ("2001:db8:0:9::2", Some("2001:db8:0:9::")),
+            ("2001:db8:0:9::1", None),
+            ("192.0.2.9", None),
+            ("::ffff:192.0.2.9", None),
+            ("127.0.0.1", None),
+            ("127.9.9.9", None),
+            ("::1", None),
+            ("::ffff:127.0.0.1", None),
+        ] {
+            assert_eq!(counted(address).as_deref(), client, "{address}");
+        }
+        assert_eq!(counted_as([192, 0, 2, 1].into(), &Config::default()), None, "no limit is set");
     }
 }

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::Config;
-use super::head::{Framing, line_end};
+use super::head::{Framing, is_token_byte, line_end};
 use super::refusal::Refusal;
 
 /// What came of looking at the bytes that have arrived.
@@ -136,10 +136,9 @@ impl Chunks {
         self.extensions += extension.len();
         if digits == 0
             || digits > config.chunk_size_digits_max
-            || !(extension.is_empty() || extension.starts_with(b";"))
-            || extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
             || extension.len() > config.chunk_extension_bytes_max
             || self.extensions > config.chunk_extensions_bytes_max
+            || !are_extensions(extension)
         {
             return Err(Refusal::Chunk);
         }
@@ -164,9 +163,8 @@ impl Chunks {
         }
         self.trailers += end;
         let colon = line.iter().position(|&byte| byte == b':').ok_or(Refusal::Trailer)?;
-        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
         if colon == 0
-            || !line[..colon].iter().all(is_name)
+            || !line[..colon].iter().copied().all(is_token_byte)
             || line.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
             || self.trailers > config.trailers_bytes_max
         {
@@ -174,6 +172,53 @@ impl Chunks {
         }
         Ok(Some((false, end)))
     }
+}
+
+/// Whether text is `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, a value being a token or quoted (RFC 9112, 7.1.1).
+fn are_extensions(text: &[u8]) -> bool {
+    let mut rest = text;
+    while !rest.is_empty() {
+        let Some(named) = after_mark(rest, b';').and_then(after_token) else { return false };
+        rest = match after_mark(named, b'=') {
+            None => named,
+            Some(value) => match after_token(value).or_else(|| after_quoted(value)) {
+                Some(after) => after,
+                None => return false,
+            },
+        };
+    }
+    true
+}
+
+/// What follows a mark and the blanks on both of its sides.
+fn after_mark(text: &[u8], mark: u8) -> Option<&[u8]> {
+    Some(without_blanks(without_blanks(text).strip_prefix(&[mark])?))
+}
+
+fn without_blanks(text: &[u8]) -> &[u8] {
+    &text[text.iter().take_while(|byte| b" \t".contains(byte)).count()..]
+}
+
+fn after_token(text: &[u8]) -> Option<&[u8]> {
+    let length = text.iter().take_while(|byte| is_token_byte(**byte)).count();
+    (length > 0).then(|| &text[length..])
+}
+
+fn after_quoted(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = text.strip_prefix(b"\"")?;
+    loop {
+        rest = match rest {
+            [b'"', after @ ..] => return Some(after),
+            [b'\\', escaped, after @ ..] if is_text(*escaped) => after,
+            [b'\\', ..] => return None,
+            [byte, after @ ..] if is_text(*byte) => after,
+            _ => return None,
+        };
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || !byte.is_ascii_control()
 }
 
 fn data_end(bytes: &[u8]) -> Result<Next, Refusal> {

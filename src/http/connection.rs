@@ -399,6 +399,7 @@ impl Connection {
             method: head.method,
             path: head.path(bytes),
             query: head.query(bytes),
+            authority: head.authority(bytes),
             headers: head.headers(bytes),
             body: &bytes[body],
             peer: self.peer,

@@ -10,12 +10,15 @@ use std::mem::MaybeUninit;
 
 use super::Config;
 use super::refusal::Refusal;
-use crate::limits::{HEAD_BYTES_REMEMBERED_MAX, HEADERS_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_REMEMBERED_MAX, HEADERS_MAX, METHOD_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 
 /// Browsers send up to twenty. Room for all that may come would put a page of unused stack between two used ones.
 const HEADERS_USUAL: usize = 32;
 
-/// A method that HTTP defines.
+/// The methods that a path may have, as `Allow` lists them.
+pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+
+/// A method that HTTP defines and a handler sees. CONNECT is refused before: this is no proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// Reads.
@@ -34,13 +37,11 @@ pub enum Method {
     Patch,
     /// Echoes.
     Trace,
-    /// Opens a tunnel.
-    Connect,
 }
 
 impl Method {
-    fn of(name: &str) -> Option<Method> {
-        Some(match name {
+    fn of(name: &str) -> Result<Method, Refusal> {
+        Ok(match name {
             "GET" => Method::Get,
             "POST" => Method::Post,
             "HEAD" => Method::Head,
@@ -49,8 +50,8 @@ impl Method {
             "OPTIONS" => Method::Options,
             "PATCH" => Method::Patch,
             "TRACE" => Method::Trace,
-            "CONNECT" => Method::Connect,
-            _ => return None,
+            "CONNECT" => return Err(Refusal::Connect),
+            _ => return Err(Refusal::Method),
         })
     }
 
@@ -65,7 +66,6 @@ impl Method {
             Method::Options => "OPTIONS",
             Method::Patch => "PATCH",
             Method::Trace => "TRACE",
-            Method::Connect => "CONNECT",
         }
     }
 }
@@ -117,6 +117,8 @@ pub(super) struct Head {
     pub(super) is_old: bool,
     path: Span,
     query: Span,
+    /// Host and port of an absolute target.
+    authority: Span,
     /// Of an `X-Request-Id` that can be believed; empty where there is none.
     request_id: Span,
     fields: [Field; HEADERS_MAX],
@@ -137,6 +139,7 @@ impl Head {
             is_old: false,
             path: Span::default(),
             query: Span::default(),
+            authority: Span::default(),
             request_id: Span::default(),
             fields: [Field::default(); HEADERS_MAX],
             field_count: 0,
@@ -169,7 +172,8 @@ impl Head {
     /// The path as sent. ASCII: the parser has seen to it.
     pub(super) fn path<'a>(&self, request: &'a [u8]) -> &'a str {
         match self.path.text(request) {
-            // An absolute target may name nothing but the host.
+            // An absolute target may name nothing but the host, which OPTIONS asks about (RFC 9112, 3.2.4).
+            [] if self.method == Method::Options => "*",
             [] => "/",
             path => ascii(path),
         }
@@ -177,6 +181,10 @@ impl Head {
 
     pub(super) fn query<'a>(&self, request: &'a [u8]) -> &'a str {
         ascii(self.query.text(request))
+    }
+
+    pub(super) fn authority<'a>(&self, request: &'a [u8]) -> &'a str {
+        ascii(self.authority.text(request))
     }
 
     pub(super) fn request_id<'a>(&self, request: &'a [u8]) -> Option<&'a str> {
@@ -231,6 +239,9 @@ impl Search {
 
     /// Looks at what has come since: the length of the head once it is whole.
     fn advance(&mut self, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
+        if self.line_start == 0 {
+            within_method(bytes)?;
+        }
         while let Some(end) = line_end(bytes, self.scanned) {
             let text_end = end - 1;
             if text_end == 0 || bytes[text_end - 1] != b'\r' {
@@ -252,6 +263,20 @@ impl Search {
         }
         if bytes.len() >= config.head_bytes_max { Err(Refusal::HeadTooLarge) } else { Ok(None) }
     }
+}
+
+/// A method that is too long is no long target: the client must learn which of the two is wrong.
+fn within_method(bytes: &[u8]) -> Result<(), Refusal> {
+    let Some(start) = bytes.get(..=METHOD_BYTES_MAX) else { return Ok(()) };
+    if start.iter().any(|byte| b" \r\n".contains(byte)) {
+        return Ok(());
+    }
+    Err(if start.iter().copied().all(is_token_byte) { Refusal::Method } else { Refusal::RequestLine })
+}
+
+/// The bytes of a token (RFC 9110, 5.6.2).
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn within_line(length: usize, config: &Config) -> Result<(), Refusal> {
@@ -325,9 +350,10 @@ fn parsed<'b, T, const ROOM: usize>(
 
 /// What was parsed becomes the connection's head, if it breaks no rule.
 fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Result<(), Refusal> {
-    let method = Method::of(parsed.method.unwrap_or_default()).ok_or(Refusal::Method)?;
-    let (path, query) = split_target(method, parsed.path.unwrap_or_default())?;
+    let method = Method::of(parsed.method.unwrap_or_default())?;
+    let (authority, path, query) = split_target(method, parsed.path.unwrap_or_default())?;
     head.method = method;
+    head.authority = Span::of(bytes, authority.as_bytes());
     head.path = Span::of(bytes, path.as_bytes());
     head.query = Span::of(bytes, query.as_bytes());
     head.is_old = parsed.version == Some(0);
@@ -367,30 +393,29 @@ fn wrong_version(bytes: &[u8]) -> Refusal {
     }
 }
 
-/// Path and query of a target in any of its four forms.
-fn split_target(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
+/// Authority, path and query of a target in any of its forms; only the absolute one has an authority.
+fn split_target(method: Method, target: &str) -> Result<(&str, &str, &str), Refusal> {
     let (is_clean, has_query) = look_over(target.as_bytes());
     if !is_clean {
         return Err(Refusal::Target);
     }
     let query = if has_query { target.find('?') } else { None };
-    let local = if target.starts_with('/') || (method == Method::Options && target == "*") || method == Method::Connect
-    {
-        target
+    let (authority, local) = if target.starts_with('/') || (method == Method::Options && target == "*") {
+        ("", target)
     } else {
         let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
         if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
             return Err(Refusal::Target);
         }
-        let authority = rest.find(['/', '?']).unwrap_or(rest.len());
-        if !is_host(&rest.as_bytes()[..authority]) {
+        let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if !is_host(authority.as_bytes()) {
             return Err(Refusal::Target);
         }
-        &rest[authority..]
+        (authority, local)
     };
     // No authority has a question mark, so the first one is the path's end whatever was left out before it.
-    let Some(query) = query.map(|at| at - (target.len() - local.len())) else { return Ok((local, "")) };
-    Ok((&local[..query], &local[query + 1..]))
+    let Some(query) = query.map(|at| at - (target.len() - local.len())) else { return Ok((authority, local, "")) };
+    Ok((authority, &local[..query], &local[query + 1..]))
 }
 
 /// Whether a target is visible ASCII without a fragment, and whether it has a query: eight bytes at a time.

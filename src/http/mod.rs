@@ -36,7 +36,8 @@ mod tls;
 
 pub use durations::{DURATION_BOUNDS_US, Spread};
 pub use exchange::{Exchange, Waited};
-pub use head::{Headers, Method};
+pub use head::{Headers, METHODS, Method};
+pub use registry::network_of;
 pub use response::Answer;
 pub use server::{BodyBytes, Config, Request, Running, Server, Trusted};
 pub use settings::{RawLimits, within};

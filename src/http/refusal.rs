@@ -28,10 +28,11 @@ pub(super) enum Refusal {
     ConnectionsFull,
     AddressFull,
     PlainHttp,
+    Connect,
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 23] = [
+    pub(super) const ALL: [Refusal; 24] = [
         Refusal::RequestLine,
         Refusal::Field,
         Refusal::LineEnding,
@@ -55,6 +56,7 @@ impl Refusal {
         Refusal::ConnectionsFull,
         Refusal::AddressFull,
         Refusal::PlainHttp,
+        Refusal::Connect,
     ];
 
     /// Status, tag and what to do about it.
@@ -70,7 +72,9 @@ impl Refusal {
                 (400, "bad_transfer_encoding", "send Transfer-Encoding: chunked once, in HTTP/1.1")
             }
             Refusal::AmbiguousLength => (400, "ambiguous_length", "send Content-Length or Transfer-Encoding, not both"),
-            Refusal::Chunk => (400, "bad_chunk", "send chunks as hexadecimal size, CRLF, data, CRLF"),
+            Refusal::Chunk => {
+                (400, "bad_chunk", "send chunks as hexadecimal size, extensions (;name=value) if any, CRLF, data, CRLF")
+            }
             Refusal::Trailer => (400, "bad_trailer", "send fewer and well-formed trailers, or none"),
             Refusal::HeadTimeout => (408, "head_timeout", "send the whole request head sooner"),
             Refusal::BodyTimeout => (408, "body_timeout", "send the whole body sooner"),
@@ -84,6 +88,7 @@ impl Refusal {
             Refusal::BodiesFull => (503, "bodies_full", "the server is busy with large bodies: send it again later"),
             Refusal::ConnectionsFull => (503, "connections_full", "the server has no connection left: try again later"),
             Refusal::PlainHttp => (400, "plain_http", "this port speaks TLS: use https://"),
+            Refusal::Connect => (405, "method_not_allowed", "this server is no proxy"),
             Refusal::AddressFull => (429, "too_many_connections", "open fewer connections from one address"),
         }
     }

@@ -5,10 +5,12 @@
 //! list with, so the number cannot belong to another socket by then; the connection sees its end and leaves by itself.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::limits::CLIENT_IPV6_PREFIX_BITS;
 
 /// Not idle.
 const BUSY: u64 = u64::MAX;
@@ -132,6 +134,15 @@ impl Registry {
                 addresses.remove(&address);
             }
         }
+    }
+}
+
+/// The client that an address belongs to, for every limit that counts clients: a site has a whole network of IPv6
+/// addresses, so it is the first 64 bits. An IPv4 address in IPv6 form is itself.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (!0 << (128 - CLIENT_IPV6_PREFIX_BITS)))),
+        v4 => v4,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::io::Write;
 
+use super::head::METHODS;
 use super::refusal::Refusal;
 
 /// What a handler answers.
@@ -15,8 +16,16 @@ pub struct Answer<'a> {
     pub content_type: &'static str,
     /// More headers; one with a control character is left out. `Date`, `Content-Length` and `Connection` are ours.
     pub headers: &'a [(&'a str, &'a str)],
-    /// Left out where the request or the status forbids it.
+    /// Left out if the request or the status forbids it. JSON without a content coding gets a
+    /// newline at its end: the prompt of a shell then starts on a line of its own.
     pub body: &'a [u8],
+}
+
+impl Answer<'_> {
+    fn lacks_newline(&self) -> bool {
+        let is_plain = || !self.headers.iter().any(|(name, _)| *name == "Content-Encoding");
+        self.content_type == JSON && !self.body.ends_with(b"\n") && is_plain()
+    }
 }
 
 /// `Date: ` and its value and the end of its line.
@@ -24,7 +33,9 @@ pub(super) type DateLine = [u8; 37];
 
 const OK_LINE: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
 const JSON: &str = "application/json";
-const JSON_LINES: &[u8; 48] = b"Content-Type: application/json\r\nContent-Length: ";
+/// Every answer has it: no browser may take a body for another type than the one that it says.
+const NOSNIFF_LINE: &[u8] = b"X-Content-Type-Options: nosniff\r\n";
+const JSON_LINES: &[u8; 81] = b"X-Content-Type-Options: nosniff\r\nContent-Type: application/json\r\nContent-Length: ";
 const DATE_AT: usize = OK_LINE.len();
 const USUAL_BYTES: usize = DATE_AT + size_of::<DateLine>() + JSON_LINES.len();
 
@@ -72,14 +83,16 @@ pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], sh
             output.extend_from_slice(b"Content-Length: ");
         }
     }
+    let newline: &[u8] = if answer.lacks_newline() { b"\n" } else { b"" };
     if !bodiless {
-        number(output, answer.body.len());
+        number(output, answer.body.len() + newline.len());
         output.extend_from_slice(b"\r\n");
     }
     output.extend_from_slice(lines);
     end(output, answer, shape);
     if !bodiless && !shape.head_only {
         output.extend_from_slice(answer.body);
+        output.extend_from_slice(newline);
     }
 }
 
@@ -113,6 +126,7 @@ pub(super) fn chunk(output: &mut Vec<u8>, bytes: &[u8], is_chunked: bool) {
 fn start(output: &mut Vec<u8>, answer: &Answer<'_>, bodiless: bool, date: &Dated) {
     status_line(output, answer.status);
     output.extend_from_slice(date.line());
+    output.extend_from_slice(NOSNIFF_LINE);
     if !answer.content_type.is_empty() && !bodiless {
         line(output, "Content-Type", answer.content_type);
     }
@@ -147,7 +161,11 @@ fn has_control(text: &str) -> bool {
 pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, lines: &[u8], date: &Dated) {
     let (status, tag, message) = refusal.parts();
     let body = error_body(status, tag, message);
-    let headers: &[(&str, &str)] = if refusal.is_passing() { &[("Retry-After", "1")] } else { &[] };
+    let headers: &[(&str, &str)] = match refusal {
+        Refusal::Connect => &[("Allow", METHODS)],
+        _ if refusal.is_passing() => &[("Retry-After", "1")],
+        _ => &[],
+    };
     let answer = Answer { status, content_type: "application/json", headers, body: body.as_bytes() };
     let shape = Shape { head_only: false, close: true, is_old: false, has_id: !lines.is_empty() };
     render(output, &answer, lines, shape, date);
@@ -229,6 +247,7 @@ fn reason(status: u16) -> &'static str {
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
         417 => "Expectation Failed",
+        421 => "Misdirected Request",
         422 => "Unprocessable Content",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",

@@ -128,6 +128,7 @@ impl std::fmt::Debug for Config {
 }
 
 /// A request, whole.
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// What to do.
     pub method: Method,
@@ -135,6 +136,8 @@ pub struct Request<'a> {
     pub path: &'a str,
     /// As sent; empty where there is none.
     pub query: &'a str,
+    /// Host and port of a target in absolute form, else empty.
+    pub authority: &'a str,
     /// As sent, in their order.
     pub headers: Headers<'a>,
     /// Without its framing; content codings are the handler's.

@@ -14,7 +14,8 @@ pub struct RawLimits {
     /// Connections at most; 0 for as many as the system allows, up to 10,000
     #[arg(long, env = "CONNECTIONS_MAX", default_value_t = 0, value_name = "NUMBER", hide_short_help = true)]
     pub connections_max: usize,
-    /// Connections of one address (429 past it), loopback never counted; 0: no limit
+    /// Connections of one client, an IPv6 client being its /64 (429 past it); loopback and trusted proxies are never
+    /// counted; 0: no limit
     #[arg(
         long,
         env = "CONNECTIONS_PER_ADDRESS_MAX",

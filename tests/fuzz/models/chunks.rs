@@ -37,10 +37,9 @@ pub(crate) fn read(bytes: &[u8], config: &Config) -> Result<Option<SeenBody>, u1
         let (size, extension) = line.split_at(digits);
         extensions += extension.len();
         let is_good = (1..=config.chunk_size_digits_max).contains(&digits)
-            && extension.first().is_none_or(|first| *first == b';')
+            && are_extensions(extension)
             && extension.len() <= config.chunk_extension_bytes_max
-            && extensions <= config.chunk_extensions_bytes_max
-            && !extension.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+            && extensions <= config.chunk_extensions_bytes_max;
         if !is_good {
             return Err(400);
         }
@@ -59,6 +58,44 @@ pub(crate) fn read(bytes: &[u8], config: &Config) -> Result<Option<SeenBody>, u1
             _ => return Err(400),
         }
     }
+}
+
+/// The grammar of RFC 9112, 7.1.1, by trying every end of every part.
+fn are_extensions(text: &[u8]) -> bool {
+    let is_token = |text: &[u8]| {
+        !text.is_empty() && text.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b))
+    };
+    let is_one = |text: &[u8]| {
+        let Some(rest) = trim_start(text).strip_prefix(b";") else { return false };
+        let named = trim_start(rest);
+        is_token(named)
+            || named.iter().position(|b| *b == b'=').is_some_and(|at| {
+                let (name, value) = (trim_end(&named[..at]), trim_start(&named[at + 1..]));
+                is_token(name) && (is_token(value) || is_quoted(value))
+            })
+    };
+    text.is_empty() || (1..=text.len()).any(|end| is_one(&text[..end]) && are_extensions(&text[end..]))
+}
+
+fn is_quoted(text: &[u8]) -> bool {
+    let Some(inner) = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")) else { return false };
+    let mut is_escaped = false;
+    for byte in inner {
+        let is_text = *byte == b'\t' || !byte.is_ascii_control();
+        if !is_text || (*byte == b'"' && !is_escaped) {
+            return false;
+        }
+        is_escaped = *byte == b'\\' && !is_escaped;
+    }
+    !is_escaped
+}
+
+fn trim_start(text: &[u8]) -> &[u8] {
+    &text[text.iter().position(|b| *b != b' ' && *b != b'\t').unwrap_or(text.len())..]
+}
+
+fn trim_end(text: &[u8]) -> &[u8] {
+    &text[..text.iter().rposition(|b| *b != b' ' && *b != b'\t').map_or(0, |at| at + 1)]
 }
 
 /// How long they are, the empty line included.

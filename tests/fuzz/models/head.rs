@@ -70,6 +70,12 @@ pub(crate) fn read(bytes: &[u8], config: &Config) -> Verdict {
     if line_length > config.request_line_bytes_max {
         broken.insert(414);
     }
+    // A method is refused as soon as it is too long.
+    if let Some(start) = bytes.get(..33)
+        && !start.iter().any(|byte| b" \r\n".contains(byte))
+    {
+        broken.extend([400, 501]);
+    }
     if head.len() > config.head_bytes_max || (end.is_none() && head.len() == config.head_bytes_max) {
         broken.insert(431);
     }
@@ -104,6 +110,8 @@ fn read_whole(head: &[u8], config: &Config, broken: &mut BTreeSet<u16>) -> Optio
     let method = method(name);
     if !is_token(name) {
         broken.insert(400);
+    } else if name == "CONNECT" {
+        broken.insert(405);
     } else if method.is_none() {
         broken.insert(501);
     }
@@ -127,7 +135,12 @@ fn read_whole(head: &[u8], config: &Config, broken: &mut BTreeSet<u16>) -> Optio
     Some(SeenHead {
         length: head.len(),
         method: method?,
-        path: if path.is_empty() { "/".into() } else { path.into() },
+        path: match path {
+            // A target without a path: what OPTIONS asks about is the server.
+            "" if method == Some(Method::Options) => "*".into(),
+            "" => "/".into(),
+            path => path.into(),
+        },
         query: query.into(),
         headers: headers.iter().map(|(name, value)| (latin(name), latin(value))).collect(),
         content_length,
@@ -151,7 +164,6 @@ fn method(name: &str) -> Option<Method> {
         ("OPTIONS", Method::Options),
         ("PATCH", Method::Patch),
         ("TRACE", Method::Trace),
-        ("CONNECT", Method::Connect),
     ];
     known.iter().find(|(known, _)| *known == name).map(|(_, method)| *method)
 }
@@ -162,8 +174,7 @@ fn is_token(text: &str) -> bool {
 
 /// What is asked for on this server; none: no form of a target.
 fn local_part(method: Option<Method>, target: &str) -> Option<String> {
-    if target.starts_with('/') || method == Some(Method::Connect) || (method == Some(Method::Options) && target == "*")
-    {
+    if target.starts_with('/') || (method == Some(Method::Options) && target == "*") {
         return Some(target.to_owned());
     }
     let lower = target.to_ascii_lowercase();
