@@ -1,5 +1,5 @@
 # docker build -t event-tracker .
-# docker run -p 127.0.0.1:8080:8080 -e INSECURE_OPEN=true -v tracker:/data event-tracker
+# docker run -p 127.0.0.1:8080:8080 -e INSECURE_OPEN=true -e ALLOWED_HOSTS=localhost -v tracker:/data event-tracker
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .

@@ -384,6 +384,8 @@ pub const LENT_BUFFERS_KEPT: usize = 256;
 
 // ---- access ----
 
+/// `EVENTS_ALIAS`, far shorter than a request line.
+pub const EVENTS_ALIAS_BYTES_MAX: usize = 256;
 /// A key that is shorter could be guessed.
 pub const KEY_BYTES_MIN: usize = 16;
 /// A key fits into a header.

@@ -113,7 +113,7 @@ pub fn report_panics() {
     }));
 }
 
-/// Calls `run` at each SIGHUP, on a thread of its own; without this the signal ends the process.
+/// Calls `run` at each SIGHUP, on a thread of its own. Until this is called the signal ends the process.
 pub fn on_hangup(run: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     let wait = move || signals.forever().for_each(|_| run());

@@ -173,7 +173,7 @@ fn who_behaves_is_answered_while_others_trickle_hoard_and_drop() {
         &mut crowd,
         address,
         slow,
-        b"POST /api/events HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n",
+        b"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
         gone.clone(),
     );
     for _ in 0..2 {

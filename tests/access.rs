@@ -3,8 +3,9 @@
 mod support;
 
 use serde_json::{Value, json};
-use support::bench::Bench;
+use support::bench::{Bench, SETTLE_WAIT};
 use support::client::{Answer, Client};
+use support::eventually;
 
 const KEYWORDS: &str = "/api/statistics/popular/keywords";
 const SHOP: (&str, &str) = ("Origin", "https://shop.example");
@@ -30,22 +31,125 @@ fn post(bench: &Bench, headers: &[(&str, &str)], body: &str) -> Answer {
     bench.client().send("POST", "/api/events", &headers, body.as_bytes())
 }
 
+const OTHER: (&str, &str) = ("Origin", "https://shop.example.evil.example");
+
+/// What a page of that origin may see: the origin that is allowed, and whether with credentials.
+fn seen(answer: &Answer) -> (Option<&str>, Option<&str>) {
+    (allowed(answer), answer.header("access-control-allow-credentials"))
+}
+
 #[test]
 fn a_page_of_any_origin_may_send_events_and_reads_nothing_unless_it_is_listed() {
+    for settings in [&[][..], &[("ALLOWED_ORIGINS", "https://shop.example,http://localhost:3000")]] {
+        let bench = started(settings);
+        for path in ["/api/events", "/api/users/events", "/api/events/batch", "/api/events/"] {
+            for origin in ["https://shop.example", "https://other.example", "null"] {
+                let headers = [JSON, ("Origin", origin)];
+                let taken = bench.client().send("POST", path, &headers, click().to_string().as_bytes()).expect(202);
+                assert_eq!(seen(&taken), (Some(origin), Some("true")), "{path} {origin}");
+                assert_eq!(taken.header("vary"), Some("Origin"));
+            }
+        }
+        let refused = post(&bench, &[SHOP], "{").expect(400);
+        assert_eq!(seen(&refused), (Some("https://shop.example"), Some("true")), "the page may read why");
+        assert_eq!(allowed(&post(&bench, &[], &click().to_string()).expect(202)), None, "not from another origin");
+        assert_eq!(allowed(&bench.client().send("GET", KEYWORDS, &[OTHER], b"").expect(200)), None);
+    }
     let open = started(&[]);
-    let taken = post(&open, &[SHOP], &click().to_string()).expect(202);
-    assert_eq!(allowed(&taken), Some("*"));
-    assert_eq!(allowed(&post(&open, &[SHOP], "{").expect(400)), Some("*"), "the page may read why");
-    assert_eq!(allowed(&post(&open, &[], &click().to_string()).expect(202)), None, "not from another origin");
     assert_eq!(allowed(&open.client().send("GET", KEYWORDS, &[SHOP], b"").expect(200)), None);
+}
 
-    let listed = started(&[("ALLOWED_ORIGINS", "https://shop.example,http://localhost:3000")]);
-    let read = listed.client().send("GET", KEYWORDS, &[SHOP], b"").expect(200);
-    assert_eq!((allowed(&read), read.header("vary")), (Some("https://shop.example"), Some("Origin")));
-    let other = [("Origin", "https://shop.example.evil.example")];
-    assert_eq!(allowed(&listed.client().send("GET", KEYWORDS, &other, b"").expect(200)), None);
-    assert_eq!(allowed(&post(&listed, &other, &click().to_string()).expect(202)), None);
-    assert_eq!(read.header("access-control-allow-credentials"), None);
+#[test]
+fn the_origins_that_are_listed_read_and_write_and_no_others() {
+    let lists = "https://Shop.example:443, http://localhost:3000, https://*.shop.example, null, http://[::1]:3000, \
+                 capacitor://localhost";
+    let bench = started(&[("ALLOWED_ORIGINS", lists)]);
+    for (origin, is_allowed) in [
+        ("https://shop.example", true),
+        ("http://localhost:3000", true),
+        ("https://a.shop.example", true),
+        ("https://b.a.shop.example", true),
+        ("null", true),
+        ("http://[::1]:3000", true),
+        ("capacitor://localhost", true),
+        ("http://shop.example", false),
+        ("https://shop.example:8443", false),
+        ("http://localhost:3001", false),
+        ("https://.shop.example", false),
+        ("https://evilshop.example", false),
+        ("https://a.shop.example.evil.example", false),
+        ("https://evil.example/.shop.example", false),
+        ("https://evil.example:1.shop.example", false),
+        ("http://a.shop.example", false),
+        ("https://a.shop.example:1", false),
+        ("", false),
+    ] {
+        let headers = [JSON, ("Origin", origin)];
+        let read = bench.client().send("GET", KEYWORDS, &headers, b"").expect(200);
+        assert_eq!(seen(&read), (is_allowed.then_some(origin), None), "{origin}");
+        assert!(read.headers.iter().any(|(name, value)| name == "Vary" && value == "Origin"), "{origin}");
+        let like = json!({"userId": 1, "postId": "p"}).to_string();
+        let written = bench.client().send("POST", "/api/posts/like", &headers, like.as_bytes());
+        assert_eq!(written.status == 403, !is_allowed, "{origin}: {}", written.text());
+    }
+    let every = started(&[("ALLOWED_ORIGINS", " https://shop.example , * ")]);
+    let read = every.client().send("GET", KEYWORDS, &[OTHER], b"").expect(200);
+    assert_eq!(seen(&read), (Some("*"), None));
+}
+
+/// Exit code and what was said of a start with one setting more.
+fn start_with(setting: &str, value: &str) -> (Option<i32>, String) {
+    let output = Bench::on(None, None).command().env(setting, value).args(["check"]).output().expect("runs");
+    (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
+}
+
+#[track_caller]
+fn assert_refuses(setting: &str, value: &str) {
+    let (code, said) = start_with(setting, value);
+    assert_eq!(code, Some(2), "{setting}={value}: {said}");
+    assert!(said.contains(setting) && said.trim_end().lines().count() == 1, "{setting}={value}: {said}");
+}
+
+#[test]
+fn an_origin_that_no_browser_sends_is_refused_at_the_start() {
+    for pattern in [
+        "shop.example",
+        "*.shop.example",
+        "https://",
+        "https://shop.example/",
+        "https://shop.example/path",
+        "https://shop.example?x",
+        "https://u@shop.example",
+        "https://shop.example:",
+        "https://shop.example:0x50",
+        "https://shop.example:70000",
+        "https://*",
+        "https://*shop.example",
+        "https://a.*.example",
+        "https://*.*.example",
+        "https://*.127.0.0.1",
+        "https://*.[::1]",
+        "https://127.1",
+        "https://1.2.3.256",
+        "https://[::1",
+        "https://[shop]",
+        "https://b\u{fc}cher.example",
+        "https://shop..example",
+        "https://.shop.example",
+        "https://shop example",
+        "ftp://shop.example",
+        "//shop.example",
+        "NULL.example",
+        "https://shop.example;https://other.example",
+        "https://shop.example https://other.example",
+        "https://shop.example, other.example",
+        ",",
+    ] {
+        assert_refuses("ALLOWED_ORIGINS", pattern);
+    }
+    for pattern in ["", " ", "*", "null", "https://*.org", "http://127.0.0.1:8080", "https://xn--bcher-kva.example"] {
+        assert_ne!(start_with("ALLOWED_ORIGINS", pattern).0, Some(2), "{pattern}");
+    }
 }
 
 #[test]
@@ -66,27 +170,79 @@ fn a_foreign_page_changes_nothing_but_by_sending_events() {
     assert_eq!(delete.status, 403);
 }
 
+fn preflight(bench: &Bench, path: &str, origin: &str, wanted: &str) -> Answer {
+    let headers =
+        [("Origin", origin), ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", wanted)];
+    let headers = if wanted.is_empty() { &headers[..2] } else { &headers[..] };
+    bench.client().send("OPTIONS", path, headers, b"").expect(204)
+}
+
 #[test]
-fn a_preflight_is_answered_for_a_day() {
-    let bench = started(&[]);
-    let ask = |path: &str| {
-        let headers =
-            [SHOP, ("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "content-type")];
-        bench.client().send("OPTIONS", path, &headers, b"").expect(204)
-    };
-    let answer = ask("/api/events");
-    assert_eq!(allowed(&answer), Some("*"));
-    // Two of them would be `*, *`, which browsers refuse.
-    let origins = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("access-control-allow-origin"));
-    assert_eq!(origins.count(), 1, "{:?}", answer.headers);
-    assert_eq!(answer.header("access-control-allow-methods"), Some("POST"));
-    assert_eq!(answer.header("access-control-max-age"), Some("86400"));
-    assert!(answer.header("access-control-allow-headers").expect("headers").contains("Content-Type"));
-    let answer = ask(KEYWORDS);
-    assert_eq!((allowed(&answer), answer.header("allow")), (None, Some("GET, HEAD")));
+fn a_preflight_is_answered_for_a_day_whatever_headers_it_asks_for() {
+    let bench = started(&[("INGEST_KEYS", "ingest-key-012345"), ("ALLOWED_ORIGINS", "https://shop.example")]);
+    for wanted in ["content-type", "baggage,sentry-trace,traceparent", "authorization, X-Anything-1"] {
+        for origin in ["https://shop.example", "https://other.example", "null"] {
+            let answer = preflight(&bench, "/api/events", origin, wanted);
+            assert_eq!(seen(&answer), (Some(origin), Some("true")), "{origin}");
+            // Two of them would be a list, which browsers refuse.
+            let origins =
+                answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("access-control-allow-origin"));
+            assert_eq!(origins.count(), 1, "{:?}", answer.headers);
+            assert_eq!(answer.header("access-control-allow-methods"), Some("POST"));
+            assert_eq!(answer.header("access-control-allow-headers"), Some(wanted));
+            assert_eq!(answer.header("access-control-max-age"), Some("86400"));
+            let varies: Vec<&str> =
+                answer.headers.iter().filter(|(name, _)| name == "Vary").map(|(_, value)| value.as_str()).collect();
+            assert!(varies.contains(&"Origin") && varies.join(",").contains("Access-Control-Request-Headers"));
+        }
+    }
+    let listed = preflight(&bench, "/api/posts", "https://shop.example", "traceparent");
+    assert_eq!(listed.header("access-control-allow-headers"), Some("traceparent"));
+    let other = preflight(&bench, "/api/posts", "https://other.example", "traceparent");
+    assert_eq!((allowed(&other), other.header("access-control-allow-headers")), (None, None));
+    assert_eq!(preflight(&bench, "/api/events", "null", "").header("access-control-allow-headers"), None);
+    let read = preflight(&bench, KEYWORDS, "https://other.example", "");
+    assert_eq!((allowed(&read), read.header("allow")), (None, Some("GET, HEAD")));
     // An OPTIONS that is no preflight.
     let plain = bench.client().send("OPTIONS", "/api/events", &[], b"").expect(204);
     assert_eq!((plain.header("allow"), allowed(&plain)), (Some("POST"), None));
+}
+
+/// What a browser does for `navigator.sendBeacon(url, new Blob([event], {type: "application/json"}))`.
+#[test]
+fn a_beacon_with_a_json_blob_arrives() {
+    let bench = started(&[]);
+    let asked = preflight(&bench, "/api/events", "https://shop.example", "content-type");
+    // With credentials a browser takes no star.
+    assert_eq!(seen(&asked), (Some("https://shop.example"), Some("true")));
+    assert_eq!(asked.header("access-control-allow-headers"), Some("content-type"));
+    let headers = [SHOP, ("Cookie", "a=b"), ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "cors")];
+    let sent = post(&bench, &headers, &click().to_string()).expect(202);
+    assert_eq!(seen(&sent), (Some("https://shop.example"), Some("true")));
+    bench.settle();
+    assert_eq!(bench.event_rows(), 1);
+}
+
+#[test]
+fn a_link_on_a_foreign_page_records_no_search() {
+    let bench = started(&[("ALLOWED_ORIGINS", "https://shop.example")]);
+    let search = |path: &str, headers: &[(&str, &str)]| bench.client().send("GET", path, headers, b"").status;
+    let from = |site: &'static str| ("Sec-Fetch-Site", site);
+    for path in ["/api/search?keyword=oak", "/api/search/?keyword=oak"] {
+        assert_eq!(search(path, &[from("cross-site")]), 403);
+        assert_eq!(search(path, &[from("cross-site"), OTHER]), 403);
+        assert_eq!(search(path, &[from("Cross-Site")]), 403);
+    }
+    let path = "/api/search?keyword=elm";
+    assert_eq!(search(path, &[from("cross-site"), SHOP]), 200);
+    for site in ["same-origin", "same-site", "none"] {
+        assert_eq!(search(path, &[from(site)]), 200, "{site}");
+    }
+    assert_eq!(search(path, &[]), 200);
+    assert_eq!(search(KEYWORDS, &[from("cross-site")]), 200, "this one records nothing");
+    let searches = |keyword| bench.number(&format!("SELECT count(*) FROM events WHERE keyword = '{keyword}'"));
+    eventually(SETTLE_WAIT, || if searches("elm") == 5 { Ok(()) } else { Err("not yet 5".to_owned()) });
+    assert_eq!(searches("oak"), 0);
 }
 
 #[test]
@@ -173,35 +329,493 @@ fn behind_a_trusted_proxy_the_rate_is_that_of_who_it_names_and_nobody_else_is_be
 }
 
 #[test]
-fn each_right_has_its_keys_and_health_has_none() {
-    let [write, read, admin] = ["write-key-0123456", "read-key-01234567", "admin-key-0123456"];
-    let bench = started(&[("WRITE_KEYS", write), ("READ_KEYS", read), ("ADMIN_KEYS", admin), ("LISTEN", "0.0.0.0:0")]);
-    let ask = |method: &str, path: &str, key: &str| {
-        let headers = [JSON, ("X-Api-Key", key)];
-        let headers = if key.is_empty() { &headers[..1] } else { &headers[..] };
-        let body = if method == "POST" { click().to_string() } else { String::new() };
-        bench.client().send(method, path, headers, body.as_bytes()).status
-    };
-    for (method, path, right, done) in [
-        ("POST", "/api/events", write, 202),
-        ("DELETE", "/api/search/recent/1", write, 204),
-        ("GET", "/api/search/recent/1", read, 200),
-        ("GET", KEYWORDS, read, 200),
-        ("HEAD", "/api/statistics", read, 200),
-        ("GET", "/metrics", read, 200),
-        ("GET", "/api/export", admin, 200),
-    ] {
-        assert_eq!(ask(method, path, ""), 401, "{method} {path}");
-        for key in [write, read, admin, "of-somebody-else-0"] {
-            assert_eq!(ask(method, path, key), if key == right { done } else { 403 }, "{method} {path} {key}");
+fn a_client_of_ipv6_is_its_network() {
+    let bench = started(&[("RATE_LIMIT", "4"), ("TRUSTED_PROXIES", "127.0.0.1")]);
+    let address = |number: usize| format!("2001:db8:0:7:{number:x}::{number:x}");
+    let (taken, refused) = until_refused(&bench, FIRST, address);
+    assert!((4..=8).contains(&taken), "{taken}");
+    assert_says_when_to_come_again(&refused);
+    let (of_next, _) = until_refused(&bench, FIRST, |_| "[2001:db8:0:8::1]:99".to_owned());
+    assert!((4..=8).contains(&of_next), "{of_next}");
+}
+
+const INGEST: &str = "ingest-key-012345";
+const WRITE: &str = "write-key-0123456";
+const READ: &str = "read-key-01234567";
+const ADMIN: &str = "admin-key-0123456";
+const KEYS: [(&str, &str); 4] =
+    [("INGEST_KEYS", INGEST), ("WRITE_KEYS", WRITE), ("READ_KEYS", READ), ("ADMIN_KEYS", ADMIN)];
+
+/// Every route, and the keys that it takes.
+const ROUTES: &[(&str, &str, &[&str])] = &[
+    ("POST", "/api/events", &[INGEST, WRITE, ADMIN]),
+    ("POST", "/api/users/events", &[INGEST, WRITE, ADMIN]),
+    ("POST", "/api/events/batch", &[INGEST, WRITE, ADMIN]),
+    ("POST", "/collect", &[INGEST, WRITE, ADMIN]),
+    ("POST", "/api/posts", &[WRITE, ADMIN]),
+    ("POST", "/api/posts/like", &[WRITE, ADMIN]),
+    ("PUT", "/api/posts/p/like?userId=1", &[WRITE, ADMIN]),
+    ("DELETE", "/api/posts/p/like?userId=1", &[WRITE, ADMIN]),
+    ("DELETE", "/api/posts/other", &[WRITE, ADMIN]),
+    ("DELETE", "/api/search/recent/1", &[WRITE, ADMIN]),
+    ("GET", "/api/posts/p", &[READ, ADMIN]),
+    ("GET", "/api/posts/p/like", &[READ, ADMIN]),
+    ("GET", "/api/search?keyword=oak", &[READ, ADMIN]),
+    ("GET", "/api/search/recent/1", &[READ, ADMIN]),
+    ("GET", "/api/statistics", &[READ, ADMIN]),
+    ("GET", "/api/statistics/users?window=1h", &[READ, ADMIN]),
+    ("GET", "/api/statistics/timeseries?interval=hour", &[READ, ADMIN]),
+    ("GET", "/api/statistics/popular/keywords", &[READ, ADMIN]),
+    ("GET", "/api/statistics/popular/posts", &[READ, ADMIN]),
+    ("GET", "/api/statistics/popular/pages", &[READ, ADMIN]),
+    ("GET", "/api/statistics/popular/components", &[READ, ADMIN]),
+    ("GET", "/api/statistics/rankings/keywords", &[READ, ADMIN]),
+    ("GET", "/api/statistics/rankings/posts", &[READ, ADMIN]),
+    ("GET", "/api/statistics/rankings/pages", &[READ, ADMIN]),
+    ("GET", "/api/statistics/rankings/components", &[READ, ADMIN]),
+    // GET never ends.
+    ("HEAD", "/api/statistics/stream", &[READ, ADMIN]),
+    ("GET", "/metrics", &[READ, ADMIN]),
+    ("GET", "/api/export", &[ADMIN]),
+    ("DELETE", "/api/users/9", &[ADMIN]),
+    ("GET", "/healthz/live", &["", "of-somebody-else-0", INGEST, WRITE, READ, ADMIN]),
+    ("GET", "/healthz/ready", &["", "of-somebody-else-0", INGEST, WRITE, READ, ADMIN]),
+    ("GET", "/healthz/deps", &["", "of-somebody-else-0", INGEST, WRITE, READ, ADMIN]),
+];
+
+/// What a route gets that needs a body.
+fn body_of(method: &str, path: &str) -> String {
+    match path {
+        "/api/posts" => json!({"postId": "p", "userId": 1, "content": "oak"}).to_string(),
+        "/api/posts/like" => json!({"postId": "p", "userId": 1}).to_string(),
+        _ if method == "POST" => click().to_string(),
+        _ => String::new(),
+    }
+}
+
+#[test]
+fn every_route_takes_the_keys_of_its_right_and_no_others() {
+    let mut settings = KEYS.to_vec();
+    settings.extend([("LISTEN", "0.0.0.0:0"), ("EVENTS_ALIAS", "/collect")]);
+    let bench = started(&settings);
+    for (method, path, takes) in ROUTES {
+        let slashed = path.split_once('?').map_or(format!("{path}/"), |(path, query)| format!("{path}/?{query}"));
+        for path in [*path, &slashed] {
+            let body = body_of(method, path.trim_end_matches('/'));
+            for key in ["", "of-somebody-else-0", INGEST, WRITE, READ, ADMIN] {
+                let headers = [JSON, ("X-Api-Key", key)];
+                let headers = if key.is_empty() { &headers[..1] } else { &headers[..] };
+                let status = bench.client().send(method, path, headers, body.as_bytes()).status;
+                let expected = match key {
+                    _ if takes.contains(&key) => 200..300,
+                    "" => 401..402,
+                    _ => 403..404,
+                };
+                assert!(expected.contains(&status), "{method} {path} with `{key}`: {status}");
+            }
         }
     }
-    assert_eq!(ask("GET", "/healthz/live", ""), 200);
-    // A beacon cannot set headers; nothing but sending events takes a key from the query.
-    assert_eq!(ask("POST", &format!("/api/events?key={write}"), ""), 202);
-    assert_eq!(ask("POST", "/api/events?key=of-somebody-else-0", ""), 403);
-    assert_eq!(ask("GET", &format!("{KEYWORDS}?key={read}"), ""), 401);
-    let list = bench.client().send("GET", KEYWORDS, &[("X-Api-Key", read)], b"").expect(200);
+    let list = bench.client().send("GET", KEYWORDS, &[("X-Api-Key", READ)], b"").expect(200);
     assert_eq!(list.header("cache-control"), Some("private, max-age=1, stale-while-revalidate=10"));
-    assert!(!bench.log().contains("key-0"), "a key is in the log");
+    assert!(!bench.log().contains("-key-0"), "a key is in the log");
+}
+
+#[test]
+fn a_right_is_open_as_long_as_it_has_no_keys() {
+    // What is set, then what sending an event, a like, a read and an export answer without a key.
+    for (set, expected) in [
+        (&[][..], [202, 200, 200, 200]),
+        (&[0][..], [401, 200, 200, 200]),
+        (&[1], [401, 401, 200, 200]),
+        (&[0, 1], [401, 401, 200, 200]),
+        (&[2], [202, 200, 401, 200]),
+        (&[3], [202, 200, 200, 401]),
+    ] {
+        let settings: Vec<(&str, &str)> = set.iter().map(|at: &usize| KEYS[*at]).collect();
+        let bench = started(&settings);
+        let send = |method: &str, path: &str| {
+            bench.client().send(method, path, &[JSON], body_of(method, path).as_bytes()).status
+        };
+        let found = [
+            send("POST", "/api/events"),
+            send("POST", "/api/posts/like"),
+            send("GET", KEYWORDS),
+            send("GET", "/api/export"),
+        ];
+        assert_eq!(found, expected, "{settings:?}");
+    }
+    // Beyond loopback each right needs a key; one for sending events alone leaves posts open.
+    let mut bench = Bench::on(None, None);
+    [KEYS[0], KEYS[2], KEYS[3], ("LISTEN", "0.0.0.0:0")].iter().for_each(|(name, value)| bench.set(name, value));
+    let refused = bench.command().output().expect("it ends");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("WRITE_KEYS"));
+}
+
+#[test]
+fn keys_come_from_files_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut bench = Bench::on(None, None);
+    for (name, key) in KEYS {
+        let file = directory.path().join(name);
+        std::fs::write(&file, format!("another-key-of-{name}\n{key}\n")).expect("writes");
+        bench.set(&format!("{name}_FILE"), file.to_str().expect("a path"));
+    }
+    bench.start();
+    let send = |method: &str, path: &str, key: &str| {
+        let headers = [JSON, ("X-Api-Key", key)];
+        bench.client().send(method, path, &headers, body_of(method, path).as_bytes()).status
+    };
+    assert_eq!(send("POST", "/api/events", INGEST), 202);
+    assert_eq!(send("POST", "/api/events", "another-key-of-INGEST_KEYS"), 202);
+    assert_eq!(send("POST", "/api/posts/like", WRITE), 200);
+    assert_eq!(send("POST", "/api/posts/like", INGEST), 403);
+    assert_eq!(send("GET", KEYWORDS, READ), 200);
+    assert_eq!(send("GET", "/api/export", ADMIN), 200);
+}
+
+#[test]
+fn a_key_comes_in_three_headers_and_events_take_it_from_the_query() {
+    let odd = "odd+key/with=%26&#;";
+    let bench = started(&[KEYS[0], KEYS[2], ("WRITE_KEYS", odd)]);
+    let ask = |method: &str, path: &str, headers: &[(&str, &str)]| {
+        let headers = [&[JSON], headers].concat();
+        bench.client().send(method, path, &headers, body_of(method, path).as_bytes()).status
+    };
+    let bearer = format!("Bearer {READ}");
+    // `read-key-01234567:`, the same with a password, without a colon, without padding; then a user of a proxy.
+    let basic = ["cmVhZC1rZXktMDEyMzQ1Njc6", "cmVhZC1rZXktMDEyMzQ1Njc6YTpi", "cmVhZC1rZXktMDEyMzQ1Njc="];
+    for headers in [
+        &[("Authorization", bearer.as_str())][..],
+        &[("authorization", &format!("BEARER  {READ} "))],
+        &[("X-Api-Key", READ)],
+        &[("Authorization", &format!("Basic {}", basic[0]))],
+        &[("Authorization", &format!("basic {}", basic[1]))],
+        &[("Authorization", &format!("Basic {}", basic[2]))],
+        &[("Authorization", &format!("Basic {}", basic[2].trim_end_matches('=')))],
+        &[("Authorization", "Basic dXNlcjpzZWNyZXQ="), ("X-Api-Key", READ)],
+        &[("Authorization", &bearer), ("X-Api-Key", "of-somebody-else-0")],
+    ] {
+        assert_eq!(ask("GET", KEYWORDS, headers), 200, "{headers:?}");
+    }
+    for (headers, status) in [
+        (&[][..], 401),
+        (&[("Authorization", READ)], 401),
+        (&[("Authorization", "Bearer")], 401),
+        (&[("Authorization", "Bearer ")], 401),
+        (&[("Authorization", "Basic :::")], 401),
+        (&[("Authorization", "Basic Og==")], 401),
+        (&[("Authorization", "Digest username=\"x\"")], 401),
+        (&[("X-Api-Key", "")], 401),
+        (&[("Authorization", "Basic dXNlcjpzZWNyZXQ=")], 403),
+        (&[("Authorization", "Bearer of-somebody-else-0")], 403),
+    ] {
+        assert_eq!(ask("GET", KEYWORDS, headers), status, "{headers:?}");
+    }
+    for (method, path, status) in [
+        ("POST", format!("/api/events?key={INGEST}"), 202),
+        ("POST", format!("/api/events/?wait=true&key={INGEST}"), 201),
+        ("POST", "/api/events?key=odd%2Bkey%2Fwith%3D%2526%26%23%3B".to_owned(), 202),
+        ("POST", "/api/events?key=of-somebody-else-0".to_owned(), 403),
+        ("POST", "/api/events?key=".to_owned(), 401),
+        ("POST", format!("/api/posts/like?key={odd}").replace(['#', '&', '+'], ""), 401),
+        ("GET", format!("{KEYWORDS}?key={READ}"), 401),
+    ] {
+        assert_eq!(ask(method, &path, &[]), status, "{method} {path}");
+    }
+}
+
+/// An answer to bytes that the test writes itself.
+fn raw(bench: &Bench, request: &str) -> Answer {
+    let mut client = bench.client();
+    client.write(request.as_bytes()).expect("writes");
+    client.read_answer(request.starts_with("HEAD ")).unwrap_or_else(|error| panic!("{request}: {error}"))
+}
+
+fn with_host(target: &str, host: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+}
+
+/// Hosts that are served while the check is on, and others.
+const HOSTS: &[(&str, bool)] = &[
+    ("localhost", true),
+    ("LocalHost:8080", true),
+    ("localhost.", true),
+    ("a.localhost", true),
+    ("a.b.localhost:1", true),
+    ("127.0.0.1", true),
+    ("127.0.0.1:8080", true),
+    ("127.255.1.2", true),
+    ("[::1]", true),
+    ("[::1]:8080", true),
+    ("[0:0:0:0:0:0:0:1]", true),
+    ("evil.example", false),
+    ("evil.example:8080", false),
+    ("localhost.evil.example", false),
+    ("evillocalhost", false),
+    (".localhost", false),
+    ("127.0.0.1.evil.example", false),
+    ("127.0.0.1.", true),
+    ("128.0.0.1", false),
+    ("127.0.0.256", false),
+    ("0.0.0.0", false),
+    ("[::2]", false),
+    ("[::]", false),
+    ("%6cocalhost", false),
+];
+
+#[test]
+fn a_foreign_host_is_served_nothing_while_a_right_is_open_on_loopback() {
+    let bench = started(&[("WRITE_KEYS", WRITE), ("READ_KEYS", READ), ("INGEST_KEYS", INGEST)]);
+    for (host, is_served) in HOSTS {
+        let answer = raw(&bench, &with_host("/api/export", host));
+        assert_eq!(answer.status, if *is_served { 200 } else { 421 }, "{host}");
+        if !is_served {
+            assert_eq!(answer.json()["error"], "misdirected");
+            assert!(answer.text().contains("ALLOWED_HOSTS"), "{}", answer.text());
+            assert_eq!(answer.header("connection"), None, "its framing is known");
+        }
+    }
+    for (request, status) in [
+        ("GET http://evil.example/api/export HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
+        ("GET http://evil.example:80/api/export HTTP/1.1\r\nHost: evil.example:80\r\n\r\n", 421),
+        ("GET http://localhost/api/export HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        ("GET http://localhost:8080/api/export HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+        ("GET /api/export HTTP/1.0\r\n\r\n", 200),
+        ("GET /api/export HTTP/1.0\r\nHost: evil.example\r\n\r\n", 421),
+        ("GET http://evil.example/api/export HTTP/1.0\r\n\r\n", 421),
+        ("OPTIONS * HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        ("GET /nowhere HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        ("GET /healthz/live HTTP/1.1\r\nHost: evil.example\r\n\r\n", 200),
+        ("GET /healthz/ready/ HTTP/1.1\r\nHost: evil.example\r\n\r\n", 200),
+        ("GET http://evil.example/healthz/live HTTP/1.1\r\nHost: evil.example\r\n\r\n", 200),
+        ("GET /healthzz HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+    ] {
+        assert_eq!(raw(&bench, request).status, status, "{request}");
+    }
+    // The attack itself: a page whose name was bound to 127.0.0.1 erases a person.
+    let erase = "DELETE /api/users/1 HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n";
+    assert_eq!(raw(&bench, erase).status, 421);
+}
+
+#[test]
+fn the_hosts_that_are_allowed_are_served_beside_this_machine() {
+    let names = "Events.Example.org, *.example.net, 192.0.2.7, [2001:db8::7], 2001:db8::8";
+    let allowing = started(&[("ALLOWED_HOSTS", names)]);
+    for (host, is_served) in [
+        ("events.example.org", true),
+        ("EVENTS.example.org:443", true),
+        ("events.example.org.", true),
+        ("a.example.net", true),
+        ("192.0.2.7:1", true),
+        ("[2001:db8::7]", true),
+        ("[2001:DB8:0:0::8]:80", true),
+        ("localhost", true),
+        ("127.0.0.1", true),
+        ("example.org", false),
+        ("a.events.example.org", false),
+        ("example.net", false),
+        ("evilexample.net", false),
+        ("192.0.2.8", false),
+    ] {
+        let status = raw(&allowing, &with_host("/api/export", host)).status;
+        assert_eq!(status, if is_served { 200 } else { 421 }, "{host}");
+    }
+    let anywhere = started(&[("ALLOWED_HOSTS", "*")]);
+    assert_eq!(raw(&anywhere, &with_host("/api/export", "evil.example")).status, 200);
+    // With a key for every right a foreign page has none; beyond loopback a server has many names.
+    let keyed = started(&KEYS);
+    assert_eq!(raw(&keyed, &with_host("/api/export", "evil.example")).status, 401);
+    let outside = started(&[("LISTEN", "0.0.0.0:0"), ("INSECURE_OPEN", "true")]);
+    assert_eq!(raw(&outside, &with_host("/api/export", "tracker.internal")).status, 200);
+    let checked = started(&[("LISTEN", "0.0.0.0:0"), ("INSECURE_OPEN", "true"), ("ALLOWED_HOSTS", "localhost")]);
+    assert_eq!(raw(&checked, &with_host("/api/export", "evil.example")).status, 421);
+}
+
+#[test]
+fn a_host_or_an_alias_that_can_never_match_is_refused_at_the_start() {
+    for host in [
+        "https://a.example",
+        "a.example:443",
+        "a.example/",
+        "a b",
+        "*.*.example",
+        "a*.example",
+        "*.",
+        ",",
+        "a,,b/",
+        "b\u{fc}cher.example",
+        "[::1",
+        "1.2.3.456",
+        "a..example",
+    ] {
+        assert_refuses("ALLOWED_HOSTS", host);
+    }
+    assert_ne!(start_with("ALLOWED_HOSTS", " ").0, Some(2));
+    for alias in [
+        "collect",
+        "/",
+        "/a b",
+        "/a?b",
+        "/a#b",
+        "/\u{e9}",
+        "/a/",
+        "/api/posts",
+        "/api/search/recent/x",
+        "/healthz/live",
+        "/metrics",
+        "/api/users/x",
+        "/api/posts/x",
+    ] {
+        assert_refuses("EVENTS_ALIAS", alias);
+    }
+}
+
+#[test]
+fn a_trailing_slash_changes_nothing_and_ids_keep_theirs() {
+    let bench = started(&[]);
+    let mut client = bench.client();
+    let mut ask = |method: &str, path: &str, body: &str| client.send(method, path, &[JSON], body.as_bytes());
+    ask("POST", "/api/posts/", r#"{"postId":"p1","userId":1,"content":"oak"}"#).expect(201);
+    assert_eq!(ask("GET", "/api/posts/p1/", "").expect(200).json()["postId"], "p1");
+    ask("PUT", "/api/posts/p1/like/?userId=7", "").expect(200);
+    assert_eq!(ask("GET", "/api/posts/p1/like/", "").expect(200).json()["likeCount"], 1);
+    ask("POST", "/api/posts/like/", r#"{"postId":"p2","userId":1}"#).expect(200);
+    // An id may hold a slash of its own, encoded.
+    ask("POST", "/api/posts", r#"{"postId":"a/","userId":1,"content":"elm"}"#).expect(201);
+    for path in ["/api/posts/a%2F", "/api/posts/a%2F/", "/api/posts/a%2f"] {
+        assert_eq!(ask("GET", path, "").expect(200).json()["postId"], "a/", "{path}");
+    }
+    ask("GET", "/api/posts/a", "").expect(404);
+    for user in ["u", "u/"] {
+        let body = format!(r#"{{"eventType":"SEARCH","userId":"{user}","metadata":{{"keyword":"of {user}"}}}}"#);
+        ask("POST", "/api/events/?wait=true", &body).expect(201);
+    }
+    bench.settle();
+    for (path, user) in [("u", "u"), ("u/", "u"), ("u%2F", "u/"), ("u%2F/", "u/")] {
+        let answer = ask("GET", &format!("/api/search/recent/{path}"), "").expect(200).json();
+        assert_eq!((&answer["userId"], &answer["keywords"]), (&json!(user), &json!([format!("of {user}")])), "{path}");
+    }
+    for path in
+        ["/healthz/live/", "/healthz/ready/", "/metrics/", "/api/statistics/", "/api/statistics/popular/keywords/"]
+    {
+        ask("GET", path, "").expect(200);
+    }
+    // One slash, and no more; nobody is erased by half a path.
+    for (method, path) in [
+        ("GET", "/"),
+        ("GET", "//"),
+        ("GET", "/api/statistics//"),
+        ("GET", "/api/posts/"),
+        ("GET", "/api/posts/p1//"),
+        ("GET", "/api/posts//like"),
+        ("GET", "/api/search/recent/"),
+        ("GET", "/api/search/recent/u//"),
+        ("GET", "/api/search/recent/u/v"),
+        ("DELETE", "/api/search/recent/u//"),
+        ("DELETE", "/api/users/"),
+        ("DELETE", "/api/users/u//"),
+        ("DELETE", "/api/users/u/v"),
+    ] {
+        let status = ask(method, path, "").status;
+        assert!(matches!(status, 404 | 405), "{method} {path}: {status}");
+    }
+    for path in ["/api/search/recent//", "/api/users//"] {
+        assert_eq!(ask("DELETE", path, "").expect(400).json()["status"], 400);
+    }
+}
+
+#[test]
+fn every_json_answer_ends_with_a_newline_and_no_answer_is_sniffed() {
+    let bench = started(&[("READ_KEYS", READ)]);
+    let gzip = ("Accept-Encoding", "gzip");
+    let key = ("X-Api-Key", READ);
+    for at in 0..60 {
+        let body = json!({"eventType": "SEARCH", "userId": 1, "metadata": {"keyword": format!("keyword {at}")}});
+        post(&bench, &[], &body.to_string()).expect(202);
+    }
+    for (method, path, headers, body, status) in [
+        ("POST", "/api/events", &[][..], click().to_string(), 202),
+        ("POST", "/api/events?wait=true", &[], click().to_string(), 201),
+        ("POST", "/api/events", &[], "[{}]".to_owned(), 400),
+        ("POST", "/api/events", &[], "{".to_owned(), 400),
+        ("POST", "/api/posts/like", &[], json!({"postId": "p", "userId": 1}).to_string(), 200),
+        ("GET", KEYWORDS, &[], String::new(), 401),
+        ("GET", KEYWORDS, &[key], String::new(), 200),
+        ("GET", KEYWORDS, &[key, gzip], String::new(), 200),
+        ("HEAD", KEYWORDS, &[key], String::new(), 200),
+        ("GET", "/api/search?keyword=oak", &[key], String::new(), 200),
+        ("GET", "/api/search/recent/1", &[key], String::new(), 200),
+        ("GET", "/api/posts/p", &[key], String::new(), 404),
+        ("GET", "/nowhere", &[], String::new(), 404),
+        ("PUT", "/metrics", &[], String::new(), 405),
+        ("GET", "/healthz/live", &[], String::new(), 200),
+        ("GET", "/healthz/ready", &[], String::new(), 200),
+        ("GET", "/healthz/deps", &[], String::new(), 200),
+        ("BREW", "/", &[], String::new(), 501),
+        ("GET", "/metrics", &[key], String::new(), 200),
+        ("GET", "/api/export", &[], String::new(), 200),
+        ("HEAD", "/api/statistics/stream", &[key], String::new(), 200),
+        ("OPTIONS", "/api/events", &[], String::new(), 204),
+        ("DELETE", "/api/search/recent/1", &[], String::new(), 204),
+    ] {
+        let headers = [&[JSON], headers].concat();
+        let answer = bench.client().send(method, path, &headers, body.as_bytes()).expect(status);
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{method} {path}");
+        let is_json = answer.header("content-type") == Some("application/json");
+        if is_json && method != "HEAD" {
+            let text =
+                if answer.header("content-encoding") == Some("gzip") { gunzip(&answer.body) } else { answer.body };
+            assert!(text.ends_with(b"}\n"), "{method} {path}: {:?}", String::from_utf8_lossy(&text));
+        }
+    }
+    let path = format!("{KEYWORDS}?limit=100");
+    let list = || bench.client().send("GET", &path, &[key, gzip], b"").expect(200);
+    let is_packed = |list: &Answer| list.header("content-encoding") == Some("gzip");
+    // Once the live store has them all.
+    eventually(SETTLE_WAIT, || if is_packed(&list()) { Ok(()) } else { Err("it is short".to_owned()) });
+    let packed = list();
+    assert!(gunzip(&packed.body).ends_with(b"}\n"));
+    let known = packed.header("etag").expect("an ETag").to_owned();
+    let same = bench.client().send("GET", &path, &[key, ("If-None-Match", &known)], b"").expect(304);
+    assert_eq!(same.header("x-content-type-options"), Some("nosniff"));
+    let [whole, head] = ["GET", "HEAD"].map(|method| bench.client().send(method, KEYWORDS, &[key], b"").expect(200));
+    assert_eq!(head.header("content-length"), Some(whole.body.len().to_string().as_str()));
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut out).expect("gzip");
+    out
+}
+
+#[test]
+fn the_server_itself_has_options_and_no_tunnels() {
+    let bench = started(&[]);
+    let all = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
+    for target in ["*", "http://localhost", "http://localhost:8080"] {
+        let answer = raw(&bench, &format!("OPTIONS {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!((answer.status, answer.header("allow")), (204, Some(all)), "{target}");
+    }
+    for target in ["localhost:443", "/api/events", "evil.example:443", "[::1]:1"] {
+        let answer = raw(&bench, &format!("CONNECT {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!((answer.status, answer.header("allow")), (405, Some(all)), "{target}");
+        assert_eq!(answer.header("connection"), Some("close"), "{target}");
+    }
+}
+
+#[test]
+fn a_hangup_without_tls_ends_nothing() {
+    let mut bench = started(&[]);
+    let pid = bench.tracker().pid();
+    for _ in 0..3 {
+        // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
+    }
+    eventually(SETTLE_WAIT, || match bench.log().matches("SIGHUP").count() {
+        0 => Err(bench.log()),
+        _ => Ok(()),
+    });
+    bench.client().get("/healthz/live").expect(200);
+    assert!(bench.stop().success());
 }

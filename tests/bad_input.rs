@@ -199,7 +199,7 @@ fn bad_input_is_answered_by_the_contract_and_nothing_of_it_is_stored() {
 /// Sends the case as raw bytes on a connection of its own and compares the answer.
 fn refused(bench: &Bench, case: &Case) {
     let Case { name, path, headers, body, .. } = case;
-    let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
     let mut client = bench.client();
     client.write(&[head.as_bytes(), body].concat()).unwrap_or_else(|error| panic!("{name}: {error}"));
     let answer = client.read_answer(false).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -229,10 +229,10 @@ fn good_is_stored(bench: &Bench) -> i64 {
 fn cut_short(bench: &Bench) {
     let bad = search(r#""cut""#, r#""cut""#, "");
     for promised in [bad.len() + 1, 2 * bad.len(), MIB] {
-        let head = format!("POST /api/events HTTP/1.1\r\nHost: h\r\nContent-Length: {promised}\r\n\r\n{bad}");
+        let head = format!("POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: {promised}\r\n\r\n{bad}");
         hang_up_after(bench, head.as_bytes());
     }
-    let head = "POST /api/events HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /api/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     let length = bad.len();
     hang_up_after(bench, format!("{head}{length:x}\r\n{bad}\r\n").as_bytes());
     hang_up_after(bench, format!("{head}{:x}\r\n{bad}", length + 1).as_bytes());

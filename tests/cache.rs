@@ -155,7 +155,7 @@ fn cold_key(clients: usize) -> Duration {
     let slow = Slow::set(&all[0], 300);
     let before = slow.queries();
     let start = Arc::new(Barrier::new(4));
-    let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", like_path());
+    let request = format!("GET {} HTTP/1.1\r\nHost: localhost\r\n\r\n", like_path());
     // A thread a program: its connections are there already, all requests are sent before the first answer is read.
     let ask_all = |bench: &Bench| {
         let mut clients: Vec<Client> = (0..clients).map(|_| bench.client()).collect();

@@ -350,10 +350,10 @@ fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
     let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).and_then(|made| made.self_signed(&key));
     let mut bench = Bench::on(None, None);
     let root = tempfile::tempdir().expect("a directory");
-    let settings = ["WRITE_KEYS_FILE", "READ_KEYS_FILE", "ADMIN_KEYS_FILE", "TLS_KEY"];
+    let settings = ["INGEST_KEYS_FILE", "WRITE_KEYS_FILE", "READ_KEYS_FILE", "ADMIN_KEYS_FILE", "TLS_KEY"];
     let path = |setting: &str| root.path().join(setting);
     let secret = |setting: &str| format!("{}-{PASSWORD}", setting.to_lowercase());
-    settings[..3].iter().for_each(|setting| std::fs::write(path(setting), secret(setting)).expect("writes"));
+    settings[..4].iter().for_each(|setting| std::fs::write(path(setting), secret(setting)).expect("writes"));
     std::fs::write(path("TLS_KEY"), key.serialize_pem()).expect("writes");
     std::fs::write(path("TLS_CERT"), certificate.expect("a certificate").pem()).expect("writes");
     let permit = |setting: &str, mode: u32| {

@@ -184,7 +184,7 @@ fn only_an_admin_key_erases_and_odd_names_are_told_apart() {
     assert_eq!(send("DELETE", "/api/users/u", "a-key-for-admins-123"), 202);
     assert_eq!(send("DELETE", "/api/users/a%2Fb%20%C3%A9?wait=true", "a-key-for-admins-123"), 200);
     assert_eq!(send("DELETE", "/api/users/undefined", "a-key-for-admins-123"), 400);
-    assert_eq!(send("DELETE", "/api/users/", "a-key-for-admins-123"), 400);
+    assert_eq!(send("DELETE", "/api/users/", "a-key-for-admins-123"), 404);
     assert_eq!(send("DELETE", "/api/users/events", "a-key-for-admins-123"), 405, "that is the path of events");
     assert_eq!(send("DELETE", "/api/users/%65vents", "a-key-for-admins-123"), 202);
     assert_eq!(send("GET", "/api/users/u", "a-key-for-admins-123"), 405);

@@ -129,7 +129,7 @@ fn what_is_wrong_with_a_post_is_named_by_its_field_and_what_is_at_its_bound_is_k
             ("POST", "/api/posts", r#"{"userId":1,"content":"\ud800"}"#, 400),
             ("GET", "/api/posts", "", 405),
             ("PUT", "/api/posts/p", "{}", 405),
-            ("GET", "/api/posts/", "", 404),
+            ("GET", "/api/posts/", "", 405),
             ("GET", "/api/posts/a/b", "", 404),
             ("GET", "/api/posts/%ff", "", 400),
             ("DELETE", "/api/posts/undefined", "", 400),

@@ -579,7 +579,7 @@ fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_land
 fn open_stream(bench: &support::bench::Bench) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(bench.address()).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-    stream.write_all(b"GET /api/statistics/stream HTTP/1.0\r\nHost: x\r\n\r\n").expect("sends");
+    stream.write_all(b"GET /api/statistics/stream HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sends");
     BufReader::new(stream)
 }
 

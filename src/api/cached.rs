@@ -126,7 +126,7 @@ impl Api {
     /// Answers with a value that holds a whole body.
     pub(super) fn answer_shown(&self, shown: &Shown, request: &Request<'_>, exchange: &mut Exchange<'_>) {
         let kept = Kept::of(&shown.copy.value);
-        let is_open = self.access.keys.read.is_open();
+        let is_open = self.access.rules.keys.read.is_open();
         match shown.is_late.then(|| as_stale(kept.body)).flatten() {
             // What it says is another thing: so is its tag.
             Some(body) => {

@@ -1,93 +1,167 @@
-//! Cross-origin requests (the Fetch standard): who may post from a browser, and what a preflight hears. Never with
-//! credentials: keys of browsers are no secret, cookies are not ours.
+//! Cross-origin requests (the Fetch standard): which pages may send events, which may do more, and
+//! the answers to their preflights.
+//!
+//! Every origin may send events, with credentials, because `sendBeacon` always sends them. Everything
+//! else needs `ALLOWED_ORIGINS` and has no credentials: keys come in headers, cookies are not ours.
 
+use super::Access;
+use super::names::{Name, are_labels, name_of, parts};
 use crate::http::{Answer, Exchange, Method, Request};
 
 const MAX_AGE: (&str, &str) = ("Access-Control-Max-Age", "86400");
-const ALLOWED_HEADERS: (&str, &str) =
-    ("Access-Control-Allow-Headers", "Content-Type, Content-Encoding, Authorization, X-Api-Key, If-None-Match");
+const WITH_CREDENTIALS: (&str, &str) = ("Access-Control-Allow-Credentials", "true");
 const EXPOSED_HEADERS: (&str, &str) = (
     "Access-Control-Expose-Headers",
     "ETag, Retry-After, X-Event-Dropped, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset",
 );
 const VARIES: (&str, &str) = ("Vary", "Origin");
+const PREFLIGHT_VARIES: (&str, &str) = ("Vary", "Access-Control-Request-Headers");
 
-/// `ALLOWED_ORIGINS`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origins {
-    /// Unset: every origin may send events, none may read.
-    Ingestion,
-    /// `*`: every origin may do everything that its key may.
-    All,
-    /// These, exactly as browsers write them (`https://example.org`).
-    Listed(Vec<String>),
+/// Schemes of web views and of browser extensions: their origins are `scheme://host`, too.
+const OTHER_SCHEMES: [&str; 7] =
+    ["app", "capacitor", "chrome-extension", "ionic", "moz-extension", "safari-web-extension", "tauri"];
+
+/// `ALLOWED_ORIGINS`; empty: no origin may do more than send events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    any: bool,
+    /// As browsers write them: in lower case, without the scheme's own port.
+    exact: Vec<String>,
+    /// `https://*.example.org:8443` as `https://` and `.example.org:8443`.
+    below: Vec<(String, String)>,
 }
 
 impl Origins {
-    /// Reads the setting.
-    pub fn parse(text: Option<&str>) -> Result<Origins, String> {
-        let Some(text) = text else { return Ok(Origins::Ingestion) };
-        if text.trim() == "*" {
-            return Ok(Origins::All);
+    /// Reads origins separated by commas. Upper case and the scheme's own port are normalised. A
+    /// pattern that no browser's `Origin` can match is an error.
+    pub fn parse(text: &str) -> Result<Origins, String> {
+        let mut origins = Origins::default();
+        for pattern in parts(text) {
+            origins.add(pattern).map_err(|why| {
+                format!(
+                    "ALLOWED_ORIGINS: `{pattern}` {why}; an origin is scheme, host and perhaps port, as \
+                     https://example.org or https://*.example.org; also * and null"
+                )
+            })?;
         }
-        let origins = text.split(',').map(str::trim).filter(|origin| !origin.is_empty());
-        let listed = origins.map(|origin| {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            let is_origin = host.is_some_and(|host| {
-                !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && !b"/?#@,".contains(&b))
-            });
-            if is_origin {
-                Ok(origin.to_ascii_lowercase())
-            } else {
-                Err(format!(
-                    "ALLOWED_ORIGINS: `{origin}` is no origin: scheme, host and port only, as https://example.org"
-                ))
-            }
-        });
-        listed.collect::<Result<Vec<_>, _>>().map(Origins::Listed)
+        if origins == Origins::default() && !text.trim().is_empty() {
+            return Err("ALLOWED_ORIGINS is set but names no origin".to_owned());
+        }
+        Ok(origins)
     }
 
-    /// What `Access-Control-Allow-Origin` says to a page of `origin`; `None`: nothing, and the page learns nothing.
-    fn allowed<'r>(&self, origin: &'r str, path: &str) -> Option<&'r str> {
-        match self {
-            Origins::Ingestion if takes_events(path) => Some("*"),
-            Origins::Ingestion => None,
-            Origins::All => Some("*"),
-            Origins::Listed(origins) => origins.iter().any(|one| one.eq_ignore_ascii_case(origin)).then_some(origin),
+    fn add(&mut self, pattern: &str) -> Result<(), &'static str> {
+        if pattern == "*" {
+            self.any = true;
+            return Ok(());
+        }
+        let lower = pattern.to_ascii_lowercase();
+        if lower == "null" {
+            self.exact.push(lower);
+            return Ok(());
+        }
+        let (scheme, authority) = lower.split_once("://").ok_or("has no scheme")?;
+        if !matches!(scheme, "http" | "https") && !OTHER_SCHEMES.contains(&scheme) {
+            return Err("has a scheme that no page has");
+        }
+        let (host, port) = host_and_port(scheme, authority)?;
+        match name_of(host)? {
+            Name::Exact(host) => self.exact.push(format!("{scheme}://{host}{port}")),
+            Name::Below(end) => self.below.push((format!("{scheme}://"), format!("{end}{port}"))),
+            Name::Address(address) if address.is_ipv6() => self.exact.push(format!("{scheme}://[{address}]{port}")),
+            Name::Address(address) => self.exact.push(format!("{scheme}://{address}{port}")),
+        }
+        Ok(())
+    }
+
+    fn allow(&self, origin: &str) -> bool {
+        let is_below = |(start, end): &(String, String)| {
+            let labels = origin.strip_prefix(start.as_str()).and_then(|rest| rest.strip_suffix(end.as_str()));
+            labels.is_some_and(are_labels)
+        };
+        self.any || self.exact.iter().any(|one| one.eq_ignore_ascii_case(origin)) || self.below.iter().any(is_below)
+    }
+
+    /// Answers differ by origin.
+    fn differ(&self) -> bool {
+        let has_patterns = !self.exact.is_empty() || !self.below.is_empty();
+        has_patterns && !self.any
+    }
+}
+
+/// The host of an origin's authority, and its port as browsers write it: `:8443`, or nothing.
+fn host_and_port<'a>(scheme: &str, authority: &'a str) -> Result<(&'a str, String), &'static str> {
+    let host_end = if authority.starts_with('[') { authority.find(']').map(|at| at + 1) } else { authority.find(':') };
+    let (host, port) = authority.split_at(host_end.unwrap_or(authority.len()));
+    if port.is_empty() {
+        return Ok((host, String::new()));
+    }
+    let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: u16 = digits.and_then(|digits| digits.parse().ok()).ok_or("is no origin")?;
+    let is_own = matches!((scheme, number), ("http", 80) | ("https", 443));
+    Ok((host, if is_own { String::new() } else { format!(":{number}") }))
+}
+
+impl Access {
+    /// Adds the headers that every answer to this request carries. False: the request has an effect
+    /// and comes from a page that may not have it. A "simple" request needs no preflight, so the
+    /// browser has sent it already: only its effect can be prevented.
+    pub(super) fn admits_page(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
+        let sent = request.headers.get("origin");
+        let origin = sent.and_then(|origin| std::str::from_utf8(origin).ok());
+        if self.takes_events(request.path) {
+            if let Some(origin) = origin {
+                exchange.carry(&[allow_origin(origin), WITH_CREDENTIALS, EXPOSED_HEADERS, VARIES]);
+            }
+            return true;
+        }
+        let origins = &self.rules.origins;
+        let allowed = origin.filter(|origin| origins.allow(origin));
+        match allowed {
+            Some(_) if origins.any => exchange.carry(&[allow_origin("*"), EXPOSED_HEADERS]),
+            Some(origin) => exchange.carry(&[allow_origin(origin), EXPOSED_HEADERS, VARIES]),
+            // A cache must not give this answer to a page that may read it.
+            None if origins.differ() => exchange.carry(&[VARIES]),
+            None => {}
+        }
+        allowed.is_some() || !self.is_foreign(request, sent)
+    }
+
+    /// Whether a request with an effect comes from a page of another site.
+    fn is_foreign(&self, request: &Request<'_>, origin: Option<&[u8]>) -> bool {
+        match request.method {
+            Method::Post | Method::Put | Method::Delete => origin.is_some_and(|origin| !is_own(origin, request)),
+            // It records a search, and a link or an image sends no Origin.
+            Method::Get if request.path == "/api/search" => {
+                let site = request.headers.get("sec-fetch-site");
+                site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site"))
+            }
+            _ => false,
         }
     }
 
     /// Answers a preflight: an OPTIONS with `Access-Control-Request-Method`. False: it is none.
     pub(super) fn preflight(&self, request: &Request<'_>, allow: &str, exchange: &mut Exchange<'_>) -> bool {
-        if request.headers.get("access-control-request-method").is_none() {
+        let header = |name| request.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        if header("access-control-request-method").is_none() {
             return false;
         }
         let mut headers = vec![("Allow", allow)];
-        // The origin itself stands in what every answer carries: a second one would make browsers refuse both.
-        let origin = request.headers.get("origin").and_then(|origin| std::str::from_utf8(origin).ok());
-        if origin.is_some_and(|origin| self.allowed(origin, request.path).is_some()) {
-            headers.extend([("Access-Control-Allow-Methods", allow), ALLOWED_HEADERS, MAX_AGE]);
+        // Every answer of the request carries the origin: a second one would make browsers refuse both.
+        let is_allowed = |origin| self.takes_events(request.path) || self.rules.origins.allow(origin);
+        if header("origin").is_some_and(is_allowed) {
+            headers.extend([("Access-Control-Allow-Methods", allow), MAX_AGE, PREFLIGHT_VARIES]);
+            let wanted = header("access-control-request-headers").filter(|wanted| !wanted.is_empty());
+            // Any of them: scripts that trace requests add headers of their own.
+            headers.extend(wanted.map(|wanted| ("Access-Control-Allow-Headers", wanted)));
         }
         exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
         true
     }
+}
 
-    /// Adds what the answer to a request carries whatever it will be. False: the request changes something and comes
-    /// from a page that may not do that. A "simple" request needs no preflight, so the browser has sent it already: only
-    /// its effect can be kept from happening.
-    pub(super) fn lets_in(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        let origin = request.headers.get("origin");
-        let allowed = origin.and_then(|origin| self.allowed(std::str::from_utf8(origin).ok()?, request.path));
-        match allowed {
-            Some(allowed) => exchange.carry(&[("Access-Control-Allow-Origin", allowed), EXPOSED_HEADERS, VARIES]),
-            // A cache must not give this answer to a page that may read it.
-            None if matches!(self, Origins::Listed(_)) => exchange.carry(&[VARIES]),
-            None => {}
-        }
-        let Some(origin) = origin else { return true };
-        let changes = matches!(request.method, Method::Post | Method::Put | Method::Delete);
-        !changes || allowed.is_some() || takes_events(request.path) || is_own(origin, request)
-    }
+fn allow_origin(origin: &str) -> (&str, &str) {
+    ("Access-Control-Allow-Origin", origin)
 }
 
 /// A page of this server: its origin is the host that was asked.
@@ -96,23 +170,28 @@ fn is_own(origin: &[u8], request: &Request<'_>) -> bool {
     host.is_some_and(|host| request.headers.get("host").is_some_and(|asked| asked.eq_ignore_ascii_case(host)))
 }
 
-/// Paths that beacons and scripts of any page send events to.
-pub(super) fn takes_events(path: &str) -> bool {
-    matches!(path, "/api/events" | "/api/users/events" | "/api/events/batch")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_setting_is_a_list_of_origins() {
-        assert_eq!(Origins::parse(None), Ok(Origins::Ingestion));
-        assert_eq!(Origins::parse(Some(" * ")), Ok(Origins::All));
-        let listed = Origins::parse(Some("https://Example.org, http://localhost:3000")).unwrap();
-        assert_eq!(listed, Origins::Listed(vec!["https://example.org".into(), "http://localhost:3000".into()]));
-        for wrong in ["example.org", "https://", "https://example.org/", "https://a b"] {
-            assert!(Origins::parse(Some(wrong)).unwrap_err().contains(wrong), "{wrong}");
+    fn origins_are_kept_as_browsers_write_them() {
+        let kept = |text: &str| Origins::parse(text).map(|origins| origins.exact);
+        for (text, origin) in [
+            ("https://Example.org:443", "https://example.org"),
+            ("HTTP://localhost:080", "http://localhost"),
+            ("http://localhost:03000", "http://localhost:3000"),
+            ("http://[0:0::1]:3000", "http://[::1]:3000"),
+            ("https://example.org.", "https://example.org."),
+            ("null", "null"),
+        ] {
+            assert_eq!(kept(text), Ok(vec![origin.to_owned()]), "{text}");
+        }
+        assert_eq!(Origins::parse(" "), Ok(Origins::default()));
+        assert!(Origins::parse("https://a.example,*").is_ok_and(|origins| origins.any));
+        for wrong in ["example.org", "https://example.org/", "https://a b", ","] {
+            let error = Origins::parse(wrong).unwrap_err();
+            assert!(error.starts_with("ALLOWED_ORIGINS") && !error.contains('\n'), "{error}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Keys: who may ask for what. A right without keys is open; keys come from the environment or a file, never from a
 //! flag that `ps` shows, and are never logged.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use subtle::{Choice, ConstantTimeEq};
 
-use super::cors::takes_events;
-use super::{Api, answer};
+use super::query::decode;
+use super::{Access, Api, answer};
 use crate::http::{Exchange, Request};
 use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN, KEYS_MAX};
 
@@ -16,17 +17,20 @@ const QUOTES: [char; 3] = ['"', '\'', '`'];
 /// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
-    /// Sending events, likes and posts, and taking them back: anybody's, since users are not known here.
+    /// Sending events: the only keys that a page may carry.
+    Ingest,
+    /// The same, and posts, likes and the deletion of recent searches, of any user.
     Write,
     /// Lists, counts and metrics.
     Read,
-    /// Exports, and what changes or removes what others did.
+    /// Everything: also exports and erasures.
     Admin,
 }
 
 /// The keys of every right.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
+    pub ingest: KeyList,
     pub write: KeyList,
     pub read: KeyList,
     pub admin: KeyList,
@@ -97,20 +101,6 @@ impl KeyList {
         let found = self.0.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(presented));
         found.into()
     }
-
-    fn admit<'k>(&self, presented: impl Iterator<Item = &'k [u8]>) -> Result<(), Denied> {
-        if self.is_open() {
-            return Ok(());
-        }
-        let mut denied = Denied::Missing;
-        for key in presented {
-            if self.holds(key) {
-                return Ok(());
-            }
-            denied = Denied::Wrong;
-        }
-        Err(denied)
-    }
 }
 
 /// How many, never which.
@@ -121,45 +111,116 @@ impl fmt::Debug for KeyList {
 }
 
 impl Keys {
-    /// Nothing is open to whoever reaches the server.
+    /// No right is open.
     pub fn cover_everything(&self) -> bool {
-        ![&self.write, &self.read, &self.admin].into_iter().any(KeyList::is_open)
+        [Right::Ingest, Right::Write, Right::Read, Right::Admin].into_iter().all(|right| !self.are_open(right))
     }
 
-    fn of(&self, right: Right) -> &KeyList {
+    /// Everybody has this right.
+    pub(super) fn are_open(&self, right: Right) -> bool {
         match right {
-            Right::Write => &self.write,
-            Right::Read => &self.read,
-            Right::Admin => &self.admin,
+            // Who set only write keys meant events, too.
+            Right::Ingest => self.ingest.is_open() && self.write.is_open(),
+            Right::Write => self.write.is_open(),
+            Right::Read => self.read.is_open(),
+            Right::Admin => self.admin.is_open(),
         }
+    }
+
+    /// The keys that give a right; those of admins give every right.
+    fn of(&self, right: Right) -> [&KeyList; 3] {
+        let (own, other) = match right {
+            Right::Ingest => (&self.ingest, &self.write),
+            Right::Write => (&self.write, &self.admin),
+            Right::Read => (&self.read, &self.admin),
+            Right::Admin => (&self.admin, &self.admin),
+        };
+        [own, other, &self.admin]
+    }
+
+    fn admit<K: AsRef<[u8]>>(&self, right: Right, presented: impl Iterator<Item = K>) -> Result<(), Denied> {
+        if self.are_open(right) {
+            return Ok(());
+        }
+        let lists = self.of(right);
+        let mut denied = Denied::Missing;
+        for key in presented {
+            // Every list is compared, for the reason that `holds` has.
+            if lists.iter().fold(false, |found, list| found | list.holds(key.as_ref())) {
+                return Ok(());
+            }
+            denied = Denied::Wrong;
+        }
+        Err(denied)
     }
 }
 
-/// The keys that a request brings: `Authorization: Bearer …` and `X-Api-Key`. A proxy's own `Authorization: Basic` is
-/// none.
-/// Beacons cannot set headers: where events are sent, `?key=` is one too. A key has nothing that needs percent-encoding
-/// by those who make it as README says; one that is encoded is not recognised.
-fn presented<'h>(request: &Request<'h>) -> impl Iterator<Item = &'h [u8]> {
-    let headers = request.headers;
-    let bearer = headers.get("authorization").and_then(|value| {
-        let (scheme, token) = value.split_at_checked(7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(token.trim_ascii())
-    });
-    let key = headers.get("x-api-key").map(<[u8]>::trim_ascii);
-    let query = request.query.split('&').find_map(|pair| pair.strip_prefix("key=")).map(str::as_bytes);
-    let query = query.filter(|_| takes_events(request.path));
-    [bearer, key, query].into_iter().flatten().filter(|key| !key.is_empty())
+impl Access {
+    /// The keys that a request brings: `Authorization: Bearer …` or `Basic …` (of `key:`), and
+    /// `X-Api-Key`. Beacons cannot set headers: a request that sends events may bring `?key=`.
+    pub(super) fn presented<'h>(&self, request: &Request<'h>) -> impl Iterator<Item = Cow<'h, [u8]>> {
+        let [bearer, basic] = credentials(request.headers.get("authorization").unwrap_or_default());
+        let header = request.headers.get("x-api-key").map(<[u8]>::trim_ascii).map(Cow::Borrowed);
+        let query = request.query.split('&').find_map(|pair| pair.strip_prefix("key="));
+        let query = query.filter(|_| self.takes_events(request.path));
+        // As it is, too: few who write a URL by hand encode a plus sign.
+        let decoded = query.and_then(|key| decode(key, true).ok()).map(|key| match key {
+            Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+            Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+        });
+        let query = query.map(|key| Cow::Borrowed(key.as_bytes()));
+        [bearer, basic, header, query, decoded].into_iter().flatten().filter(|key| !key.is_empty())
+    }
+}
+
+/// The key of `Bearer key`, or else of `Basic` with `key:` in base64, up to the first colon.
+fn credentials(authorization: &[u8]) -> [Option<Cow<'_, [u8]>>; 2] {
+    let end = authorization.iter().position(|byte| *byte == b' ').unwrap_or(authorization.len());
+    let (scheme, rest) = authorization.split_at(end);
+    let token = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return [Some(Cow::Borrowed(token)), None];
+    }
+    let basic = scheme.eq_ignore_ascii_case(b"basic").then(|| base64(token)).flatten();
+    let key = basic.map(|pair| Cow::Owned(pair.split(|byte| *byte == b':').next().unwrap_or_default().to_vec()));
+    [None, key]
+}
+
+/// The bytes of base64 (RFC 4648, 4), with or without its padding.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count().min(2);
+    let text = &text[..text.len() - padding];
+    let mut bytes = Vec::with_capacity(text.len());
+    let (mut bits, mut count) = (0u32, 0);
+    for byte in text {
+        let value = match byte {
+            b'A'..=b'Z' => byte - b'A',
+            b'a'..=b'z' => byte - b'a' + 26,
+            b'0'..=b'9' => byte - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        // Only the last, incomplete byte is looked at again: older bits may fall out at the top.
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count).to_le_bytes()[0]);
+        }
+    }
+    Some(bytes)
 }
 
 impl Api {
     /// Whether a request brings a key of that right; what was wrong is answered.
     pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        let keys = self.access.keys.of(right);
+        let keys = &self.access.rules.keys;
         // Before any header is looked for: most servers behind a proxy have no keys of their own.
-        if keys.is_open() {
+        if keys.are_open(right) {
             return true;
         }
-        match keys.admit(presented(request)) {
+        match keys.admit(right, self.access.presented(request)) {
             Ok(()) => return true,
             Err(Denied::Missing) => {
                 let message = "send a key: Authorization: Bearer …, or X-Api-Key";
@@ -180,9 +241,9 @@ mod tests {
 
     #[test]
     fn only_a_whole_key_of_the_list_is_let_in() {
-        let keys = KeyList::parse("ADMIN_KEYS", KEYS).unwrap();
-        assert_eq!(keys.len(), 2);
-        let admit = |presented: &[&str]| keys.admit(presented.iter().map(|key| key.as_bytes()));
+        let keys = Keys { admin: KeyList::parse("ADMIN_KEYS", KEYS).unwrap(), ..Keys::default() };
+        assert_eq!(keys.admin.len(), 2);
+        let admit = |presented: &[&str]| keys.admit(Right::Admin, presented.iter());
         assert_eq!(admit(&["0123456789abcdef"]), Ok(()));
         assert_eq!(admit(&["fedcba9876543210"]), Ok(()));
         assert_eq!(admit(&["of another system", "fedcba9876543210"]), Ok(()));
@@ -190,7 +251,19 @@ mod tests {
             assert_eq!(admit(&[wrong]), Err(Denied::Wrong), "{wrong}");
         }
         assert_eq!(admit(&[]), Err(Denied::Missing));
-        assert_eq!(KeyList::default().admit([].into_iter()), Ok(()));
+        assert_eq!(Keys::default().admit(Right::Admin, [""; 0].iter()), Ok(()));
+    }
+
+    #[test]
+    fn base64_is_decoded_as_the_standard_does() {
+        for (text, bytes) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg", "foob"), ("Pz8+", "??>")]
+        {
+            assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes.as_bytes()), "{text}");
+        }
+        for wrong in ["Zg==Zg", "Z g=", "Zm-_", "===="] {
+            assert_eq!(base64(wrong.as_bytes()), None, "{wrong}");
+        }
     }
 
     #[test]

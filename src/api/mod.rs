@@ -13,9 +13,11 @@ mod erasure;
 mod events;
 mod export;
 mod export_format;
+mod hosts;
 mod json_guard;
 mod keys;
 mod likes;
+mod names;
 mod operations;
 mod posts;
 #[doc(hidden)]
@@ -33,16 +35,17 @@ mod users;
 mod wire;
 
 use crate::app::App;
-use crate::http::{Answer, Exchange, Method, Request};
+use crate::http::{Answer, Exchange, METHODS, Method, Request};
 use keys::Right;
 use std::sync::Arc;
 
-pub use access::Access;
+pub use access::{Access, AccessRules, events_alias};
 pub use answer::{not_durable, rfc3339};
 pub use client::Proxies;
 pub use cors::Origins;
 pub use export::Exports;
 pub use export_format::{Format, put_line};
+pub use hosts::Hosts;
 pub use keys::{KeyList, Keys};
 pub use operations::starting;
 pub use query::moment;
@@ -63,9 +66,10 @@ type Handler = fn(&Api, &Request<'_>, &mut Exchange<'_>);
 impl Api {
     /// Answers one request: the routing table.
     pub fn handle(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        use Method::{Delete, Get, Head, Post};
+        use Method::Post;
         let method = request.method;
-        let read = matches!(method, Get | Head);
+        // Before the rules of access, which look at the path: a slash at its end means nothing.
+        let request = &Request { path: without_slash(request.path), ..*request };
         if !self.lets_in(request, exchange) {
             return;
         }
@@ -74,8 +78,8 @@ impl Api {
             exchange.settle();
         }
         match request.path {
-            "/api/events" | "/api/users/events" | "/api/events/batch" => match method {
-                Post if self.admits(Right::Write, request, exchange) => self.post_events(request, exchange),
+            path if self.access.takes_events(path) => match method {
+                Post if self.admits(Right::Ingest, request, exchange) => self.post_events(request, exchange),
                 Post => {}
                 _ => self.not_here(request, "POST", exchange),
             },
@@ -87,35 +91,38 @@ impl Api {
             path if path.starts_with("/api/posts/") => {
                 self.under_posts(&path["/api/posts/".len()..], request, exchange);
             }
-            path if path.starts_with("/api/search/recent/") => {
-                let user = &path["/api/search/recent/".len()..];
-                match method {
-                    Get | Head if self.admits(Right::Read, request, exchange) => {
-                        self.get_recent(user, request, exchange)
-                    }
-                    Delete if self.admits(Right::Write, request, exchange) => {
-                        self.delete_recent(user, request, exchange);
-                    }
-                    Get | Head | Delete => {}
-                    _ => self.not_here(request, "GET, HEAD, DELETE", exchange),
-                }
-            }
-            path if path.starts_with("/api/users/") => match method {
-                Delete if self.admits(Right::Admin, request, exchange) => {
-                    self.delete_user(&path["/api/users/".len()..], request, exchange);
-                }
+            "*" => self.not_here(request, METHODS, exchange),
+            path => self.route_other(path, request, exchange),
+        }
+    }
+
+    /// Paths that end with an id, and those that are only read.
+    fn route_other(&self, path: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        use Method::{Delete, Get, Head};
+        let method = request.method;
+        if let Some(user) = id_below("/api/search/recent/", path) {
+            return match method {
+                Get | Head if self.admits(Right::Read, request, exchange) => self.get_recent(user, request, exchange),
+                Delete if self.admits(Right::Write, request, exchange) => self.delete_recent(user, request, exchange),
+                Get | Head | Delete => {}
+                _ => self.not_here(request, "GET, HEAD, DELETE", exchange),
+            };
+        }
+        if let Some(user) = id_below("/api/users/", path) {
+            return match method {
+                Delete if self.admits(Right::Admin, request, exchange) => self.delete_user(user, request, exchange),
                 Delete => {}
                 _ => self.not_here(request, "DELETE", exchange),
-            },
-            path => match self.reads(path) {
-                Some((route, right)) if read => {
-                    if right.is_none_or(|right| self.admits(right, request, exchange)) {
-                        route(self, request, exchange);
-                    }
+            };
+        }
+        match self.reads(path) {
+            Some((route, right)) if matches!(method, Get | Head) => {
+                if right.is_none_or(|right| self.admits(right, request, exchange)) {
+                    route(self, request, exchange);
                 }
-                Some(_) => self.not_here(request, "GET, HEAD", exchange),
-                None => answer::error(exchange, 404, "not_found", "there is nothing under this path"),
-            },
+            }
+            Some(_) => self.not_here(request, "GET, HEAD", exchange),
+            None => answer::error(exchange, 404, "not_found", "there is nothing under this path"),
         }
     }
 
@@ -147,7 +154,7 @@ impl Api {
 
     fn not_here(&self, request: &Request<'_>, allow: &'static str, exchange: &mut Exchange<'_>) {
         if request.method == Method::Options {
-            if !self.access.origins.preflight(request, allow, exchange) {
+            if !self.access.preflight(request, allow, exchange) {
                 let headers = [("Allow", allow)];
                 exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
             }
@@ -156,4 +163,14 @@ impl Api {
         let message = format!("this path takes {allow}");
         answer::error_with(exchange, 405, "method_not_allowed", &message, &[("Allow", allow)]);
     }
+}
+
+/// A path without the slash at its end; the root is one.
+fn without_slash(path: &str) -> &str {
+    path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path)
+}
+
+/// The id below a path, still encoded: one segment, in which a slash of its own is `%2F`.
+fn id_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    path.strip_prefix(prefix).filter(|id| !id.contains('/'))
 }

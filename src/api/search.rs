@@ -87,7 +87,7 @@ impl Api {
         let Ok(body) = render(&keyword, posts, shown.copy.as_of_ms, source, stale) else {
             return answer::unwritable(exchange);
         };
-        cacheable::tagged(exchange, request, self.access.keys.read.is_open(), &shown.copy, &tag, &body);
+        cacheable::tagged(exchange, request, self.access.rules.keys.read.is_open(), &shown.copy, &tag, &body);
     }
 }
 

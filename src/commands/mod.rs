@@ -38,9 +38,9 @@ Examples:
   event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
   event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
 
-Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variable \
-ADMIN_KEYS holds those for /api/export (a comma in between, at least 16 characters each), or the file that \
-ADMIN_KEYS_FILE names.
+Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variables \
+INGEST_KEYS, WRITE_KEYS, READ_KEYS and ADMIN_KEYS hold them (commas in between, at least 16 characters each), or the \
+files that INGEST_KEYS_FILE and so on name.
 Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
 A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
 

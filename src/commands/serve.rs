@@ -50,6 +50,7 @@ fn go_on() -> Result<(), Ended> {
 /// Serves until a signal. The error is one line for the log.
 pub(super) fn run(settings: &Settings, stop: Stop) -> Result<(), Failure> {
     process::report_panics();
+    watch_hangups(settings.http.tls.clone())?;
     check_urls(&settings.stores)?;
     let directory = &settings.stores.data_dir;
     data_dir::check(directory)?;
@@ -64,9 +65,6 @@ pub(super) fn run(settings: &Settings, stop: Stop) -> Result<(), Failure> {
     process::has_threads(settings.workers + readers + OTHER_THREADS)?;
     runtime::start(settings.workers, settings.pin_workers);
     runtime::watch(Duration::from_millis(HEARTBEAT_MS), HEARTBEAT_MISSES_MAX);
-    if let Some(tls) = &settings.http.tls {
-        watch_certificate(tls)?;
-    }
     // Bound first: a second server on this port ends here, before it touches a file or a store.
     let server = bind(settings, connections_max)?;
     let (listening, stats) = (server.local_addr(), server.stats());
@@ -138,25 +136,28 @@ fn open(settings: &Settings) -> Result<(Arc<App>, Vec<JoinHandle<()>>), Ended> {
 
 /// Who may ask; warns about what is open.
 fn access(settings: &Settings, listening: SocketAddr) -> Access {
-    let AccessSettings { keys, origins, proxies, rate_limit, warnings, .. } = settings.access.clone();
+    let AccessSettings { rules, warnings, .. } = settings.access.clone();
     for warning in warnings {
         tracing::warn!("{warning}");
     }
-    if !keys.cover_everything() && !listening.ip().is_loopback() {
-        tracing::warn!("whoever reaches {listening} may do what has no keys ({keys:?})");
+    let is_local = listening.ip().to_canonical().is_loopback();
+    if !rules.keys.cover_everything() && !is_local {
+        let keys = &rules.keys;
+        tracing::warn!("a right has no keys ({keys:?}): anyone who can reach {listening} has this right");
     }
-    Access::new(keys, origins, proxies, rate_limit)
+    Access::new(rules, is_local)
 }
 
-/// Warns about its files, and reads them again at each SIGHUP: what renews certificates sends it.
-fn watch_certificate(tls: &Arc<Tls>) -> Result<(), String> {
-    if let Some(warning) = tls.warning() {
+/// Reads the certificate again at each SIGHUP, which programs that renew certificates send. Without
+/// TLS it is caught, too: a terminal that closes, or a reload of all services, must not end the server.
+fn watch_hangups(tls: Option<Arc<Tls>>) -> Result<(), String> {
+    if let Some(warning) = tls.as_ref().and_then(|tls| tls.warning()) {
         tracing::warn!("{warning}");
     }
-    let tls = tls.clone();
-    let reload = move || match tls.reload() {
-        Ok(()) => tracing::info!("the certificate was read again: new connections get it"),
-        Err(error) => tracing::error!("the certificate stays as it was: {error}"),
+    let reload = move || match tls.as_ref().map(|tls| tls.reload()) {
+        None => tracing::info!("SIGHUP: there is no certificate to read again (TLS_CERT is not set)"),
+        Some(Ok(())) => tracing::info!("the certificate was read again: new connections get it"),
+        Some(Err(error)) => tracing::error!("the certificate stays as it was: {error}"),
     };
     process::on_hangup(reload).map_err(|e| format!("cannot wait for signals: {e}"))
 }

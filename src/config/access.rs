@@ -5,25 +5,37 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::api::{KeyList, Keys, Origins, Proxies};
+use crate::api::{AccessRules, Hosts, KeyList, Keys, Origins, Proxies, events_alias};
 use crate::process;
 
 /// As they are given.
 #[derive(Clone, Debug, Args)]
 pub struct RawAccess {
-    /// A file of keys for sending events, one a line or between commas; the environment variable WRITE_KEYS holds them too
+    /// A file of keys that may only send events, one per line or separated by commas; the environment variable INGEST_KEYS
+    /// holds them too. The only keys that may be in a page or an app
+    #[arg(long, env = "INGEST_KEYS_FILE", value_name = "FILE")]
+    ingest_keys_file: Option<PathBuf>,
+    /// The same for keys that may also write posts and likes and delete recent searches (WRITE_KEYS)
     #[arg(long, env = "WRITE_KEYS_FILE", value_name = "FILE")]
     write_keys_file: Option<PathBuf>,
     /// The same for lists, counts and metrics (READ_KEYS)
     #[arg(long, env = "READ_KEYS_FILE", value_name = "FILE")]
     read_keys_file: Option<PathBuf>,
-    /// The same for exports (ADMIN_KEYS)
+    /// The same for everything, exports and erasures included (ADMIN_KEYS)
     #[arg(long, env = "ADMIN_KEYS_FILE", value_name = "FILE")]
     admin_keys_file: Option<PathBuf>,
-    /// Origins whose pages may send and read, between commas, or *; unset: all may send events and none may read
-    #[arg(long, env = "ALLOWED_ORIGINS", value_name = "ORIGINS")]
-    allowed_origins: Option<String>,
-    /// Requests a second for each client address (429 past it); 0: no limit
+    /// Hosts that are served beside localhost and 127.0.0.1, separated by commas: example.org, *.example.org, * for any.
+    /// If set, every other Host gets 421; if not, the same on loopback while a right has no keys
+    #[arg(long, env = "ALLOWED_HOSTS", default_value = "", hide_default_value = true, value_name = "HOSTS")]
+    allowed_hosts: String,
+    /// One more path that takes events as /api/events does, such as /collect
+    #[arg(long, env = "EVENTS_ALIAS", default_value = "", hide_default_value = true, value_name = "PATH")]
+    events_alias: String,
+    /// Origins whose pages may do more than send events, separated by commas: https://example.org, https://*.example.org,
+    /// null, * for any
+    #[arg(long, env = "ALLOWED_ORIGINS", default_value = "", hide_default_value = true, value_name = "ORIGINS")]
+    allowed_origins: String,
+    /// Requests per second of a client, an IPv6 client being its /64 (429 past it); 0: no limit
     #[arg(long, env = "RATE_LIMIT", default_value_t = 0, value_name = "NUMBER")]
     rate_limit: u32,
     /// Addresses and networks of proxies whose X-Forwarded-For is believed, between commas
@@ -37,11 +49,7 @@ pub struct RawAccess {
 /// Checked.
 #[derive(Clone, Debug)]
 pub struct AccessSettings {
-    pub keys: Keys,
-    pub origins: Origins,
-    pub proxies: Proxies,
-    /// Requests a second for each client address; 0: no limit.
-    pub rate_limit: u64,
+    pub rules: AccessRules,
     /// Anybody may reach what has no keys.
     pub insecure_open: bool,
     /// What is unsafe about files of keys, a sentence each for the log; never a key.
@@ -52,20 +60,26 @@ impl RawAccess {
     /// As [`super::Raw::check`].
     pub(super) fn check(self) -> Result<AccessSettings, String> {
         let files = [
+            ("INGEST_KEYS_FILE", &self.ingest_keys_file),
             ("WRITE_KEYS_FILE", &self.write_keys_file),
             ("READ_KEYS_FILE", &self.read_keys_file),
             ("ADMIN_KEYS_FILE", &self.admin_keys_file),
         ];
         Ok(AccessSettings {
             warnings: files.into_iter().filter_map(|(setting, file)| warning(setting, file.as_deref()?)).collect(),
-            keys: Keys {
-                write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
-                read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
-                admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())?,
+            rules: AccessRules {
+                keys: Keys {
+                    ingest: keys("INGEST_KEYS", self.ingest_keys_file.as_deref())?,
+                    write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
+                    read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
+                    admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())?,
+                },
+                origins: Origins::parse(&self.allowed_origins)?,
+                hosts: Hosts::parse(&self.allowed_hosts)?,
+                proxies: Proxies::parse(&self.trusted_proxies)?,
+                events_alias: events_alias(&self.events_alias)?,
+                rate_limit: u64::from(self.rate_limit),
             },
-            origins: Origins::parse(self.allowed_origins.as_deref())?,
-            proxies: Proxies::parse(&self.trusted_proxies)?,
-            rate_limit: u64::from(self.rate_limit),
             insecure_open: self.insecure_open,
         })
     }
@@ -75,7 +89,7 @@ impl RawAccess {
 pub(super) fn listen(text: &str, access: &AccessSettings) -> Result<SocketAddr, String> {
     let mut addresses = text.to_socket_addrs().map_err(|e| format!("LISTEN `{text}` is not address:port: {e}"))?;
     let address = addresses.next().ok_or_else(|| format!("LISTEN `{text}` names no address"))?;
-    if !address.ip().is_loopback() && !access.insecure_open && !access.keys.cover_everything() {
+    if !address.ip().is_loopback() && !access.insecure_open && !access.rules.keys.cover_everything() {
         return Err(format!(
             "LISTEN {address} can be reached from outside, and what has no keys is open to everybody there: set \
              WRITE_KEYS, READ_KEYS and ADMIN_KEYS, or listen on 127.0.0.1, or set INSECURE_OPEN=true"

@@ -158,7 +158,7 @@ impl Raw {
     /// The settings, or one line that says which of them is wrong and what it may be.
     pub fn check(self) -> Result<Settings, String> {
         let access = self.access.check()?;
-        let proxies = access.proxies.clone();
+        let proxies = access.rules.proxies.clone();
         let cores = cores();
         let settings = Settings {
             stores: self.stores.check()?,

@@ -126,10 +126,15 @@ fn about_settings(findings: &mut Findings, settings: &Settings) {
             stores.redis_pool
         ),
     );
-    let keys = &settings.access.keys;
+    let keys = &settings.access.rules.keys;
     let is_inside = settings.http.listen.ip().is_loopback();
-    let counted =
-        format!("WRITE_KEYS {}, READ_KEYS {}, ADMIN_KEYS {}", keys.write.len(), keys.read.len(), keys.admin.len());
+    let counted = format!(
+        "INGEST_KEYS {}, WRITE_KEYS {}, READ_KEYS {}, ADMIN_KEYS {}",
+        keys.ingest.len(),
+        keys.write.len(),
+        keys.read.len(),
+        keys.admin.len()
+    );
     let good = match keys.cover_everything() {
         true => counted.clone(),
         false => format!("{counted}: what has none is open to everybody on this machine"),
