@@ -58,7 +58,7 @@ pub struct CommandLine {
 enum Command {
     /// Take events and answer questions over HTTP (the default)
     Serve(Box<Raw>),
-    /// Say what would keep a server with these settings from its work; changes nothing
+    /// Check the configuration and the environment (read-only)
     Check(Box<check::Options>),
     /// Write the ledger's events to a file or to standard output
     Export(Box<export::Options>),

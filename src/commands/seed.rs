@@ -36,8 +36,6 @@ const REQUEST_WAIT: Duration = Duration::from_secs(35);
 pub(super) struct Options {
     #[command(subcommand)]
     other: Option<Other>,
-    #[command(flatten)]
-    ledger: RawLedger,
     /// How many events
     #[arg(long, value_name = "NUMBER", required = true)]
     events: Option<u64>,
@@ -65,15 +63,17 @@ pub(super) struct Options {
     /// Shares of the types
     #[arg(long, default_value = "click=40,page_view=35,search=20,like=5", value_name = "TYPE=SHARE,…")]
     types: String,
-    /// Send them to a server
+    /// Send them to a server; its key is in the environment variable API_KEY
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL", group = "target")]
     url: String,
     /// Write them straight into the ledger (DATABASE_URL, or SQLite in DATA_DIR), rollups included
     #[arg(long, group = "target")]
     direct: bool,
-    /// Write them to a file as NDJSON (compressed where its name ends with .gz or .zst), or - for standard output
+    /// Write them to a file as NDJSON (compressed if its name ends with .gz or .zst), or - for standard output
     #[arg(long, short, value_name = "FILE", group = "target")]
     output: Option<PathBuf>,
+    #[command(flatten, next_help_heading = "With --direct")]
+    ledger: RawLedger,
 }
 
 /// What is not events.

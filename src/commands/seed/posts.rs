@@ -18,7 +18,7 @@ pub(super) struct Options {
     /// How many posts: ids 1 to this; those that are there already are replaced by the same
     #[arg(long, default_value_t = 1_000, value_name = "NUMBER")]
     count: u64,
-    /// The server
+    /// The server; its key is in the environment variable API_KEY
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
 }
