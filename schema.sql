@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS post (
     hashtags   text[] NOT NULL DEFAULT '{}',
     image_urls text[] NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL,
-    -- The content as keywords are compared with it, in lower case and NFC by the program; null where it is the content.
+    -- The content as keywords are compared with it, case-folded and in NFC by the program; null where it is the content.
     folded     text,
     -- What a search looks up: numbers of the characters of the folded content, and of each two side by side.
     grams      int4[] NOT NULL DEFAULT '{}',

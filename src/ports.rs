@@ -325,7 +325,9 @@ pub struct PostSearch {
 pub struct CountFilter {
     pub event_type: Option<EventType>,
     pub component_id: Option<i64>,
-    /// Folded.
+    /// The element of events without a component; never given together with a component.
+    pub element_id: Option<String>,
+    /// Normalised: see `events::fold_keyword`.
     pub keyword: Option<String>,
     pub post_id: Option<String>,
     /// A page key: see `events::page_key`.
@@ -334,6 +336,13 @@ pub struct CountFilter {
     pub from_ms: Option<i64>,
     /// Event time, milliseconds, exclusive.
     pub to_ms: Option<i64>,
+}
+
+impl CountFilter {
+    /// The range holds no time at which an event can be stored: nothing has to be read.
+    pub fn is_empty(&self) -> bool {
+        self.to_ms.is_some_and(|to_ms| to_ms <= self.from_ms.unwrap_or(0))
+    }
 }
 
 /// Names with their sums, in order.

@@ -275,8 +275,11 @@ fn random_filter(random: &mut StdRng) -> CountFilter {
         filter.event_type = Some(types[random.random_range(0..types.len())]);
     }
     for _ in 0..random.random_range(0..3) {
-        match random.random_range(0..4) {
-            0 => filter.component_id = Some(random.random_range(1..5)),
+        match random.random_range(0..5) {
+            0 if filter.element_id.is_none() => filter.component_id = Some(random.random_range(1..5)),
+            0 => {}
+            4 if filter.component_id.is_none() => filter.element_id = Some("button".to_owned()),
+            4 => {}
             1 => filter.keyword = Some(["chair", "école", "고양이", "none"][random.random_range(0..4)].to_owned()),
             2 => filter.post_id = Some(format!("p{}", random.random_range(0..6))),
             _ => filter.page = Some(["/a", "/b", "/", "/c"][random.random_range(0..4)].to_owned()),
@@ -300,6 +303,10 @@ fn random_filter(random: &mut StdRng) -> CountFilter {
 fn matches(event: &Event<'_>, filter: &CountFilter) -> bool {
     filter.event_type.is_none_or(|kind| kind == event.event_type)
         && filter.component_id.is_none_or(|id| event.component_id == Some(id))
+        && filter
+            .element_id
+            .as_deref()
+            .is_none_or(|element| event.component_id.is_none() && event.element_id.as_deref() == Some(element))
         && filter.post_id.as_deref().is_none_or(|post| event.post_id.as_deref() == Some(post))
         && filter.keyword.as_deref().is_none_or(|k| event.keyword.as_deref().is_some_and(|e| fold_keyword(e) == k))
         && filter.page.as_deref().is_none_or(|page| event.url.as_deref().is_some_and(|url| page_key(url) == page))

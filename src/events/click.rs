@@ -1,6 +1,7 @@
-//! CLICK: a component or element was clicked; counts for the component and for the post it shows.
+//! CLICK: a component or element was clicked. It counts for the component, or for the element if there is no
+//! component, and for the post.
 
-use super::{Dimension, Event, EventStrategy, EventType};
+use super::{Dimension, Event, EventStrategy, EventType, component_key};
 
 pub(super) struct Click;
 
@@ -19,8 +20,8 @@ impl EventStrategy for Click {
     }
 
     fn counts(&self, event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str)) {
-        if let Some(component) = event.component_id {
-            add(Dimension::Component, &component.to_string());
+        if let Some(component) = component_key(event.component_id, event.element_id.as_deref()) {
+            add(Dimension::Component, &component);
         }
         if let Some(post) = &event.post_id {
             add(Dimension::PostClicks, post);

@@ -5,7 +5,9 @@
 
 mod click;
 mod codec;
+mod keyword;
 mod like;
+mod page;
 mod page_view;
 mod search;
 mod sketch;
@@ -15,13 +17,13 @@ pub use codec::{
     Corrupt, Erase, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_erase, encode_event,
     encode_forget, encode_post_delete, encode_post_put, encode_record,
 };
+pub use keyword::{fold_hashtag, fold_keyword};
+pub use page::{PageRules, page_key, set_page_rules};
 pub use sketch::Sketch;
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
 
 use std::borrow::Cow;
 use uuid::Uuid;
-
-use crate::limits::PAGE_KEY_BYTES_MAX;
 
 /// What happened, as the ledger names it. The number is what the journal stores: never reused, never renumbered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -91,9 +93,9 @@ pub trait EventStrategy: Sync {
 pub enum Dimension {
     /// Events by type; its sum is the number of rows in the ledger.
     Type = 1,
-    /// Searches by keyword, folded.
+    /// Searches by normalised keyword.
     Keyword = 2,
-    /// Searches that found nothing, by keyword, folded.
+    /// Searches that found nothing, by normalised keyword.
     ZeroResult = 3,
     /// Page views by post.
     PostViews = 4,
@@ -101,9 +103,9 @@ pub enum Dimension {
     PostClicks = 5,
     /// Likes minus unlikes that changed something, by post; may fall below zero within a bucket.
     PostLikes = 6,
-    /// Page views by url path.
+    /// Page views by page: see [`page_key`].
     Page = 7,
-    /// Clicks by component.
+    /// Clicks by component or element: see [`component_key`].
     Component = 8,
     /// Events by post, where their type's own dimensions do not say so: key `TYPE\tpost`. This and what follows is kept
     /// by the ledger alone, for exact counts.
@@ -218,71 +220,18 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The name that a keyword is counted under: lower case of its NFC form.
-pub fn fold_keyword(keyword: &str) -> Cow<'_, str> {
-    if keyword.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
-        return Cow::Borrowed(keyword);
-    }
-    use unicode_normalization::UnicodeNormalization;
-    // Lower case first: the lower case of some letters is not in NFC.
-    Cow::Owned(keyword.chars().flat_map(char::to_lowercase).nfc().collect())
+/// What a click counts for: its component, or its element if it has no component. The sign keeps an element `7`
+/// apart from the component 7.
+pub fn component_key(component_id: Option<i64>, element_id: Option<&str>) -> Option<String> {
+    component_id.map(|id| id.to_string()).or_else(|| element_id.map(|element| format!("{ELEMENT_SIGN}{element}")))
 }
 
-/// A hashtag as posts keep it and searches find it: trimmed, without its `#`, folded as keywords are. May be empty.
-pub fn fold_hashtag(typed: &str) -> String {
-    fold_keyword(typed.trim().trim_start_matches('#').trim()).into_owned()
-}
-
-/// The path that a page is counted under: the url without scheme, host, query and fragment.
-pub fn page_key(url: &str) -> &str {
-    let path = url.find("://").map_or(url, |scheme_end| {
-        let after = &url[scheme_end + 3..];
-        after.find(['/', '?', '#']).map_or("/", |path_start| &after[path_start..])
-    });
-    let path = &path[..path.find(['?', '#']).unwrap_or(path.len())];
-    let path = if path.is_empty() { "/" } else { path };
-    let mut end = path.len().min(PAGE_KEY_BYTES_MAX);
-    while !path.is_char_boundary(end) {
-        end -= 1;
-    }
-    &path[..end]
-}
+/// Begins the name of an element among the names of components, which are digits.
+pub const ELEMENT_SIGN: char = '#';
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn page_key_is_the_path_alone() {
-        for (url, path) in [
-            ("/a/b?x=1#y", "/a/b"),
-            ("https://example.org", "/"),
-            ("https://example.org?q=1", "/"),
-            ("https://example.org/a#b", "/a"),
-            ("", "/"),
-            ("?q", "/"),
-            ("a/b", "a/b"),
-        ] {
-            assert_eq!(page_key(url), path, "{url}");
-        }
-        assert_eq!(page_key(&"한".repeat(600)).len(), 510);
-    }
-
-    #[test]
-    fn keywords_are_counted_case_insensitively_in_nfc() {
-        assert_eq!(fold_keyword("Salon Chair"), "salon chair");
-        assert_eq!(fold_keyword("ÉCOLE"), "école");
-        assert_eq!(fold_keyword("고양이"), "고양이");
-        assert!(matches!(fold_keyword("plain"), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn hashtags_are_keywords_without_their_sign() {
-        for (typed, kept) in [(" #Oak ", "oak"), ("##É", "é"), ("# a b", "a b"), ("#", ""), ("cafe\u{301}", "café")]
-        {
-            assert_eq!(fold_hashtag(typed), kept, "{typed}");
-        }
-    }
 
     #[test]
     fn every_type_is_found_by_its_name_and_its_code() {

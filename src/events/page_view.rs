@@ -20,7 +20,7 @@ impl EventStrategy for PageView {
 
     fn counts(&self, event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str)) {
         if let Some(url) = &event.url {
-            add(Dimension::Page, page_key(url));
+            add(Dimension::Page, &page_key(url));
         }
         if let Some(post) = &event.post_id {
             add(Dimension::PostViews, post);

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use super::{Dimension, Event, EventType, fold_keyword, page_key};
+use super::{Dimension, Event, EventType, component_key, fold_keyword, page_key};
 
 /// Where a count goes: what is counted, the minute since the epoch it happened in, under which name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,10 +83,11 @@ pub fn tally_stored(tally: &mut Tally, event: &Event<'_>, event_type: EventType)
         mention(Dimension::MentionedPost, post);
     }
     if let Some(url) = event.url.as_deref().filter(|_| !is_counted(&[Dimension::Page])) {
-        mention(Dimension::MentionedPage, page_key(url));
+        mention(Dimension::MentionedPage, &page_key(url));
     }
-    if let Some(component) = event.component_id.filter(|_| !is_counted(&[Dimension::Component])) {
-        mention(Dimension::MentionedComponent, &component.to_string());
+    let component = component_key(event.component_id, event.element_id.as_deref());
+    if let Some(component) = component.filter(|_| !is_counted(&[Dimension::Component])) {
+        mention(Dimension::MentionedComponent, &component);
     }
     if let Some(keyword) = event.keyword.as_deref().filter(|_| !is_counted(&[Dimension::Keyword])) {
         mention(Dimension::MentionedKeyword, &fold_keyword(keyword));

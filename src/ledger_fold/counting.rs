@@ -3,14 +3,14 @@
 //! | filter | whole hours from |
 //! |---|---|
 //! | none, or a type | the rollup of types |
-//! | one of component, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
+//! | one of component, element, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
 //! | several of them | lists of events (`postings`), raw rows where there are none |
 //!
 //! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
 
 use std::ops::Range;
 
-use crate::events::{Dimension, EventType, STRATEGIES, fold_keyword, mention_key, page_key};
+use crate::events::{Dimension, EventType, STRATEGIES, component_key, fold_keyword, mention_key, page_key};
 use crate::ports::CountFilter;
 
 /// An hour, in milliseconds.
@@ -46,6 +46,8 @@ pub struct RawCount {
 pub struct RawMatch<'a> {
     pub event_type: Option<EventType>,
     pub component_id: Option<i64>,
+    /// Of rows without a component.
+    pub element_id: Option<&'a str>,
     pub post_id: Option<&'a str>,
     pub keyword: Option<&'a str>,
     pub page: Option<&'a str>,
@@ -57,6 +59,7 @@ impl<'a> RawMatch<'a> {
         RawMatch {
             event_type: filter.event_type,
             component_id: filter.component_id,
+            element_id: filter.element_id.as_deref(),
             post_id: filter.post_id.as_deref(),
             keyword: filter.keyword.as_deref(),
             page: filter.page.as_deref(),
@@ -74,9 +77,7 @@ impl<'a> RawMatch<'a> {
 /// Decides what `filter` reads.
 pub fn plan_count(filter: &CountFilter) -> CountPlan {
     let (from, to) = (filter.from_ms, filter.to_ms);
-    if let (Some(from), Some(to)) = (from, to)
-        && from >= to
-    {
+    if filter.is_empty() {
         return CountPlan::default();
     }
     let whole = RawCount { from_ms: from, to_ms: to };
@@ -96,6 +97,8 @@ pub fn plan_count(filter: &CountFilter) -> CountPlan {
     let tail = to_hour.map(|hour| RawCount { from_ms: Some(hour * HOUR_MS), to_ms: to });
     let raw = head.into_iter().chain(tail).filter(|part| part.from_ms != part.to_ms).collect();
     let hours = from_hour.unwrap_or(0).max(0)..to_hour.unwrap_or(HOURS_END).min(HOURS_END);
+    // A range may end before the first whole hour, or begin after the last one.
+    let sums = if hours.is_empty() { Vec::new() } else { sums };
     let rollups = sums.into_iter().map(|(dimension, key)| RollupCount { dimension, key, hours: hours.clone() });
     CountPlan { rollups: rollups.collect(), raw }
 }
@@ -103,8 +106,8 @@ pub fn plan_count(filter: &CountFilter) -> CountPlan {
 /// The rows of rollups whose sum is exactly the rows that match, apart from the time range; none where several values
 /// are asked for at once.
 fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, String)> {
-    let CountFilter { event_type, component_id, keyword, post_id, page, .. } = filter;
-    let component = component_id.map(|id| id.to_string());
+    let CountFilter { event_type, component_id, element_id, keyword, post_id, page, .. } = filter;
+    let component = component_key(*component_id, element_id.as_deref());
     let values = [
         (Dimension::MentionedComponent, component.as_ref()),
         (Dimension::MentionedKeyword, keyword.as_ref()),
@@ -145,6 +148,7 @@ mod tests {
     fn one_value_is_never_counted_from_raw_rows() {
         let one = [
             CountFilter { component_id: Some(1), ..CountFilter::default() },
+            CountFilter { element_id: Some("e".into()), ..CountFilter::default() },
             CountFilter { keyword: Some("k".into()), ..CountFilter::default() },
             CountFilter { post_id: Some("p".into()), ..CountFilter::default() },
             CountFilter { page: Some("/".into()), ..CountFilter::default() },

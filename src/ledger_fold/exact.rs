@@ -242,7 +242,7 @@ pub fn raw_sql(
 pub fn raw_name(dimension: Dimension, stored: &str) -> Cow<'_, str> {
     match dimension {
         Dimension::Keyword | Dimension::ZeroResult => fold_keyword(stored),
-        Dimension::Page => Cow::Borrowed(page_key(stored)),
+        Dimension::Page => page_key(stored),
         _ => Cow::Borrowed(stored),
     }
 }
@@ -259,7 +259,9 @@ fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'
         Dimension::PostViews => of_events("post_id", "event_type = 'PAGE_VIEW'"),
         Dimension::PostClicks => of_events("post_id", "event_type = 'CLICK'"),
         Dimension::Page => of_events("url", "event_type = 'PAGE_VIEW'"),
-        Dimension::Component => of_events("CAST(component_id AS text)", "event_type = 'CLICK'"),
+        Dimension::Component => {
+            of_events("coalesce(CAST(component_id AS text), '#' || element_id)", "event_type = 'CLICK'")
+        }
         // A like that changed nothing counts nothing: the log knows.
         Dimension::PostLikes => (
             "post_like_log",

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::events::{EventType, fold_keyword, page_key};
+use crate::events::{EventType, component_key, fold_keyword, page_key};
 use crate::limits::{
     POSTING_BLOCK_BYTES, POSTING_BLOCK_BYTES_MAX, POSTING_BLOCKS_MAX, POSTING_BYTES_MAX, POSTING_NAME_BYTES,
 };
@@ -11,6 +11,7 @@ use crate::limits::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Named<'a> {
     pub component_id: Option<i64>,
+    pub element_id: Option<&'a str>,
     pub keyword: Option<&'a str>,
     pub post_id: Option<&'a str>,
     pub url: Option<&'a str>,
@@ -22,13 +23,12 @@ fn value_key(kind: u8, value: &str) -> Vec<u8> {
 }
 
 pub(super) fn values_of(
-    component: Option<i64>,
+    component: Option<&str>,
     keyword: Option<&str>,
     post: Option<&str>,
     page: Option<&str>,
 ) -> Vec<Vec<u8>> {
-    let component = component.map(|id| id.to_string());
-    let values = [(b'c', component.as_deref()), (b'k', keyword), (b'p', post), (b'u', page)];
+    let values = [(b'c', component), (b'k', keyword), (b'p', post), (b'u', page)];
     values.into_iter().filter_map(|(kind, value)| Some(value_key(kind, value?))).collect()
 }
 
@@ -74,9 +74,10 @@ pub struct Posted {
 impl PostingLists {
     /// The next event of an hour.
     pub fn add(&mut self, kind: EventType, named: Named<'_>) {
-        let keyword = named.keyword.map(fold_keyword);
+        let component = component_key(named.component_id, named.element_id);
+        let (keyword, page) = (named.keyword.map(fold_keyword), named.url.map(page_key));
         let number = self.events;
-        for mut key in values_of(named.component_id, keyword.as_deref(), named.post_id, named.url.map(page_key)) {
+        for mut key in values_of(component.as_deref(), keyword.as_deref(), named.post_id, page.as_deref()) {
             key.push(kind as u8);
             // Of one event no value comes twice.
             let _ = self.push(&key, number);

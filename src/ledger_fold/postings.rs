@@ -19,7 +19,7 @@ use super::counting::{HOUR_MS, RawCount};
 use super::cover::cover;
 use super::posting_lists::{Lists, Posted, PostingLists, block_of, numbers, take, values_of};
 use super::user_sets::BELIEVED;
-use crate::events::EventType;
+use crate::events::{EventType, component_key};
 use crate::limits::{POSTING_BLOCKS_MAX, POSTING_HEADS_READ};
 use crate::ports::CountFilter;
 
@@ -28,9 +28,10 @@ pub const POSTING_LENGTHS: [i64; 2] = [1, DAY_HOURS];
 const DAY_HOURS: i64 = 24;
 
 /// What is read of an hour's rows for their lists.
-pub const POSTED_COLUMNS: &str = "event_type, component_id, keyword, post_id, url";
+pub const POSTED_COLUMNS: &str = "event_type, component_id, keyword, post_id, url, element_id";
 /// … and the condition that they name several values.
-pub const POSTED: &str = "CASE WHEN component_id IS NULL THEN 0 ELSE 1 END + CASE WHEN keyword IS NULL THEN 0 ELSE 1 END + \
+pub const POSTED: &str = "CASE WHEN component_id IS NULL AND element_id IS NULL THEN 0 ELSE 1 END + \
+     CASE WHEN keyword IS NULL THEN 0 ELSE 1 END + \
      CASE WHEN post_id IS NULL THEN 0 ELSE 1 END + CASE WHEN url IS NULL THEN 0 ELSE 1 END > 1";
 
 /// What is read for a count, a row each: hours, the first of them, and of a head how many blocks there are and the counts, of a
@@ -169,8 +170,9 @@ pub fn count_posted<E>(
     range: RawCount,
     mut rows: impl FnMut(String) -> Result<Vec<PostingRow>, E>,
 ) -> Result<(u64, Vec<RawCount>), E> {
-    let CountFilter { event_type, component_id, keyword, post_id, page, .. } = filter;
-    let values = values_of(*component_id, keyword.as_deref(), post_id.as_deref(), page.as_deref());
+    let CountFilter { event_type, component_id, element_id, keyword, post_id, page, .. } = filter;
+    let component = component_key(*component_id, element_id.as_deref());
+    let values = values_of(component.as_deref(), keyword.as_deref(), post_id.as_deref(), page.as_deref());
     let all = (0, vec![range]);
     let (Some(from_ms), Some(to_ms)) = (range.from_ms, range.to_ms) else { return Ok(all) };
     let cover = cover(from_ms..to_ms, None);
@@ -301,6 +303,7 @@ mod tests {
             let (keyword, post, url) = (text(keyword, "K"), text(post, "p"), text(page, "https://example.org/"));
             let named = Named {
                 component_id: component.map(i64::from),
+                element_id: None,
                 keyword: keyword.as_deref(),
                 post_id: post.as_deref(),
                 url: url.as_deref(),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use event_tracker::events::{Dimension, Event, EventType, Record, fold_keyword, page_key};
+use event_tracker::events::{Dimension, Event, EventType, Record, component_key, fold_keyword, page_key};
 use event_tracker::limits::{ID_MEMORY_MS, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS};
 use event_tracker::ports::{LikeOutcome, Position, Verdict, Window};
 use jiff::Timestamp;
@@ -293,8 +293,8 @@ fn counted(stored: &Stored) -> Vec<(Dimension, String, i64)> {
         Some(dimension) => counts.push((dimension, value, 1)),
         None => counts.push((mentioned, format!("{}\t{value}", kind.name()), 1)),
     };
-    if let Some(component) = event.component_id {
-        add((kind == EventType::Click).then_some(Component), MentionedComponent, component.to_string());
+    if let Some(component) = component_key(event.component_id, event.element_id.as_deref()) {
+        add((kind == EventType::Click).then_some(Component), MentionedComponent, component);
     }
     if let Some(post) = event.post_id.as_deref() {
         let own = match kind {
@@ -305,7 +305,7 @@ fn counted(stored: &Stored) -> Vec<(Dimension, String, i64)> {
         add(own, MentionedPost, post.to_owned());
     }
     if let Some(url) = event.url.as_deref() {
-        add((kind == EventType::PageView).then_some(Page), MentionedPage, page_key(url).to_owned());
+        add((kind == EventType::PageView).then_some(Page), MentionedPage, page_key(url).into_owned());
     }
     if let Some(keyword) = event.keyword.as_deref() {
         let folded = fold_keyword(keyword).into_owned();

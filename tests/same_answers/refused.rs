@@ -23,6 +23,8 @@ pub(crate) fn all() -> Vec<(Request, Reply)> {
         invalid("/api/statistics?eventType=TOGGLE", "eventType"),
         invalid("/api/statistics?from=2&to=1", "from"),
         invalid("/api/statistics?from=yesterday", "from"),
+        invalid("/api/statistics?widow=1h", "widow"),
+        invalid("/api/export?until=1", "until"),
         invalid("/api/statistics?postId=undefined", "postId"),
         get("/api/statistics?postId=1&componentId=1", 400, "missing_range", "from"),
         get("/api/statistics?postId=1&componentId=1&from=1&to=2", 400, "range_not_kept", "from"),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::model::{Model, Row, When, folded, rfc3339};
+use super::model::{Model, Row, Sent, When, folded, rfc3339};
 use super::programs::{Reply, between};
 
 const MINUTE: i64 = 60_000;
@@ -81,10 +81,7 @@ fn facts_of(row: &Row) -> Vec<Fact<'_>> {
     let sent = &row.sent;
     let post = sent.post.as_deref();
     let facts = match sent.kind {
-        "CLICK" => [
-            fact(Counted::Component, sent.component.map(|id| id.to_string()), None),
-            fact(Counted::Clicks, sent.post.clone(), post),
-        ],
+        "CLICK" => [fact(Counted::Component, component_of(sent), None), fact(Counted::Clicks, sent.post.clone(), post)],
         "PAGE_VIEW" => [fact(Counted::Page, row.page.clone(), None), fact(Counted::Views, sent.post.clone(), post)],
         "SEARCH" => {
             let keyword = sent.keyword.as_deref().map(folded);
@@ -94,6 +91,11 @@ fn facts_of(row: &Row) -> Vec<Fact<'_>> {
         _ => [None, None],
     };
     facts.into_iter().flatten().collect()
+}
+
+/// The component, or the element behind a sign.
+fn component_of(sent: &Sent) -> Option<String> {
+    sent.component.map(|id| id.to_string()).or_else(|| sent.element.as_ref().map(|element| format!("#{element}")))
 }
 
 /// Whether a moment lies in a range; its ends are chosen so that it lies wholly on one side.
@@ -233,7 +235,7 @@ impl Model {
             "hour" => (HOUR, 0),
             _ => (DAY, zone),
         };
-        let first = from - (from + shift).rem_euclid(unit);
+        let first = if from == to { from } else { from - (from + shift).rem_euclid(unit) };
         let points: Vec<Value> = (0..)
             .map(|number| first + number * unit)
             .take_while(|begin| *begin < to)

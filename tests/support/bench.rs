@@ -246,8 +246,11 @@ pub(crate) fn items(answer: &Value, field: &str) -> Vec<(String, i64)> {
     let items = answer["items"].as_array().unwrap_or_else(|| panic!("a list: {answer}")).iter().enumerate();
     let pairs = items.map(|(at, item)| {
         assert_eq!(item["rank"], at + 1, "{answer}");
-        let name = item[field].as_str().unwrap_or_else(|| panic!("{field}: {item}"));
-        (name.to_owned(), item["count"].as_i64().expect("a whole count"))
+        // Among components there are elements, which are stored under a name with a sign.
+        let element =
+            item["elementId"].as_str().filter(|_| field == "componentId").map(|element| format!("#{element}"));
+        let name = element.or_else(|| Some(item[field].as_str()?.to_owned()));
+        (name.unwrap_or_else(|| panic!("{field}: {item}")), item["count"].as_i64().expect("a whole count"))
     });
     pairs.collect()
 }

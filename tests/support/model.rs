@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use event_tracker::events::{Dimension, Event, EventType, fold_keyword, page_key};
+use event_tracker::events::{Dimension, Event, EventType, component_key, fold_keyword, page_key};
 use event_tracker::ports::{Ranked, RankingQuery, SeriesPoint};
 
 /// What happened, one line a fact: when, what is counted, under which name, how much; and who did what when.
@@ -27,11 +27,11 @@ impl Model {
         };
         match kind {
             EventType::Click => {
-                count(Component, event.component_id.map(|id| id.to_string()), 1);
+                count(Component, component_key(event.component_id, event.element_id.as_deref()), 1);
                 count(PostClicks, post, 1);
             }
             EventType::PageView => {
-                count(Page, event.url.as_deref().map(|url| page_key(url).to_owned()), 1);
+                count(Page, event.url.as_deref().map(|url| page_key(url).into_owned()), 1);
                 count(PostViews, post, 1);
             }
             EventType::Search => {

@@ -96,7 +96,8 @@ fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgr
     let mut lists = PostingLists::default();
     let mut rows = snapshot.query_raw(&sql, std::iter::empty::<&str>())?;
     while let Some(row) = rows.next()? {
-        let named = Named { component_id: row.get(1), keyword: row.get(2), post_id: row.get(3), url: row.get(4) };
+        let (component_id, element_id) = (row.get(1), row.get(5));
+        let named = Named { component_id, element_id, keyword: row.get(2), post_id: row.get(3), url: row.get(4) };
         if let Some(kind) = EventType::from_name(row.get(0)) {
             lists.add(kind, named);
         }

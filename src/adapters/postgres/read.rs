@@ -121,13 +121,16 @@ fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], wanted: &Ra
     if let Some(component) = wanted.component_id {
         add("component_id =", Box::new(component));
     }
+    if let Some(element) = wanted.element_id {
+        add("component_id IS NULL AND element_id =", Box::new(element.to_owned()));
+    }
     if let Some(post) = wanted.post_id {
         add("post_id =", Box::new(post.to_owned()));
     }
-    // The page is part of every url that has it, but for "/", which may be left out.
+    // A url of printable ASCII without escapes and fragment has its page in it, unless that is "/".
     if let Some(page) = wanted.page.filter(|page| *page != "/") {
         values.push(Box::new(page.to_owned()));
-        conditions.push(format!("strpos(url, ${}) > 0", values.len()));
+        conditions.push(format!("(strpos(url, ${}) > 0 OR url ~ '[^ -~]|[%#]')", values.len()));
     }
     let conditions = conditions.join(" AND ");
     // Written out, so that the server plans for the partitions of each range alone: with hundreds of them a plan for all

@@ -116,7 +116,8 @@ fn posted_of(snapshot: &Transaction<'_>, hour: i64) -> Result<Posted> {
     let mut rows = statement.query([hour * HOUR_MS, (hour + 1) * HOUR_MS])?;
     while let Some(row) = rows.next()? {
         let text = |column| row.get_ref(column)?.as_str_or_null().map_err(rusqlite::Error::from);
-        let named = Named { component_id: row.get(1)?, keyword: text(2)?, post_id: text(3)?, url: text(4)? };
+        let (component_id, element_id) = (row.get(1)?, text(5)?);
+        let named = Named { component_id, element_id, keyword: text(2)?, post_id: text(3)?, url: text(4)? };
         if let Some(kind) = EventType::from_name(row.get_ref(0)?.as_str()?) {
             lists.add(kind, named);
         }

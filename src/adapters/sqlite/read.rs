@@ -112,6 +112,9 @@ fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<
     if let Some(component) = wanted.component_id {
         add("component_id =", component.into());
     }
+    if let Some(element) = wanted.element_id {
+        add("component_id IS NULL AND element_id =", element.to_owned().into());
+    }
     if let Some(post) = wanted.post_id {
         add("post_id =", post.to_owned().into());
     }

@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS post (
     hashtags   TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(hashtags)),
     image_urls TEXT NOT NULL DEFAULT '[]' CHECK (json_valid(image_urls)),
     created_at INTEGER NOT NULL,
-    -- The content in lower case and NFC, by the program; null where it is the content.
+    -- The content case-folded and in NFC, by the program; null where it is the content.
     folded     TEXT,
     -- When what it says was written, by which an erasure takes it or not; null where that is created_at.
     written_at INTEGER
