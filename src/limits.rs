@@ -20,9 +20,9 @@ pub const SESSION_BYTES_MAX: usize = 64;
 pub const ELEMENT_BYTES_MAX: usize = 200;
 /// `keyword`, after trimming and NFC.
 pub const KEYWORD_BYTES_MAX: usize = 200;
-/// `metadata.url` and `metadata.referrer`.
+/// `metadata.url` and `metadata.referrer`; longer ones are cut.
 pub const URL_BYTES_MAX: usize = 2_048;
-/// The path of a page as a rollup key; the rest of a longer path is cut at a character.
+/// A page as a rollup key; a longer one is cut at a character.
 pub const PAGE_KEY_BYTES_MAX: usize = 512;
 /// `properties`, as sent.
 pub const PROPERTIES_BYTES_MAX: usize = 8 * 1024;
@@ -99,6 +99,8 @@ pub const RETENTION_DAYS: u32 = 400;
 pub const RETENTION_DAYS_MIN: u32 = LIVE_DAYS_KEPT as u32 + 1;
 /// 54 years: no day before 1970 has a partition.
 pub const RETENTION_DAYS_MAX: u32 = 20_000;
+/// Events older than this many days need an admin key (`EVENT_AGE_MAX`): each day of the past costs a partition.
+pub const EVENT_AGE_DAYS: u32 = 7;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
 pub const LEDGER_WAIT_MS: u64 = 2_000;
 /// A read waits this long for a lane and its store.

@@ -167,6 +167,9 @@ impl Collected {
         ];
         let outcomes = outcomes.iter().map(|(labels, value)| (labels.as_slice(), *value));
         counter(encoder, "events", "Events by outcome: rejected is the client's fault, refused is ours", outcomes)?;
+        let truncated = read(&counters.truncated);
+        let help = "Accepted events whose url or referrer was cut at its limit";
+        counter(encoder, "events_truncated", help, [(NO_LABELS, truncated)])?;
         let types: Vec<([(&str, String); 1], u64)> = STRATEGIES
             .iter()
             .map(|s| ([("type", s.name().to_owned())], read(&counters.decoded_by_type[s.event_type() as usize])))

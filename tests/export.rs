@@ -158,7 +158,7 @@ fn event(random: &mut StdRng, at_ms: i64) -> Value {
     let mut event = json!({"eventId": id, "eventType": event_type, "timestamp": at_ms, "metadata": metadata});
     event["userId"] = json!(format!("u{}", random.random_range(0..50)));
     if random.random_range(0..3) == 0 {
-        event["sessionId"] = json!(text(random));
+        event["sessionId"] = json!(format!("s{}", text(random)));
     }
     if random.random_range(0..4) == 0 {
         event["properties"] = json!({"text": text(random), "number": 1.5, "deep": [{"a": null}, true, text(random)]});

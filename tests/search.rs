@@ -47,7 +47,7 @@ fn searches_recorded(bench: &Bench, expected: i64) {
 
 fn put(client: &mut Client, id: &str, content: &str, hashtags: &[&str]) {
     let second = id.bytes().map(i64::from).sum::<i64>();
-    let post = json!({"postId":id,"userId":"author","content":content,"hashtags":hashtags,"createdAt":second * 1_000});
+    let post = json!({"postId":id,"userId":"author","content":content,"hashtags":hashtags,"createdAt":(1_000_000_000 + second) * 1_000});
     let status = client.post("/api/posts", &post).status;
     assert!(status == 200 || status == 201, "{status}");
 }
@@ -358,7 +358,7 @@ fn step(random: &mut StdRng, client: &mut Client, model: &mut Model) {
             model.likes.retain(|(_, post)| *post != id);
         }
         1..=3 if !content.trim().is_empty() => {
-            let at_ms = random.random_range(0..3) * 1_000;
+            let at_ms = (1_000_000_000 + random.random_range(0..3)) * 1_000;
             let hashtag = PIECES[random.random_range(0..PIECES.len())];
             let post = json!({"postId":id,"userId":1,"content":content,"hashtags":[hashtag],"createdAt":at_ms});
             let answer = client.post("/api/posts", &post);

@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("app", &["cache", "clock", "events", "journal", "limits", "live", "ports", "process", "runtime", "sinks"]),
     ("metrics", &["app", "cache", "events", "http", "logging", "sinks"]),
     ("import", &["limits"]),
-    ("config", &["api", "app", "cache", "http", "journal", "limits", "logging", "process"]),
+    ("config", &["api", "app", "cache", "events", "http", "journal", "limits", "logging", "process"]),
     (
         "api",
         &[

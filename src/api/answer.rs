@@ -1,6 +1,7 @@
 //! Answers: JSON bodies and the errors of the contract. A tag never changes its meaning; a message says what to do.
 
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::wire::Rejection;
@@ -17,7 +18,7 @@ struct ErrorBody<'a> {
     error: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    errors: BTreeMap<&'static str, String>,
+    errors: BTreeMap<Cow<'static, str>, String>,
 }
 
 /// What stands in the place of answers that waited for the disk in vain.
@@ -138,7 +139,12 @@ pub fn rfc3339(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
+/// `asOf`: `None` before anything was applied.
+pub(super) fn as_of(ms: i64) -> Option<String> {
+    (ms > 0).then(|| rfc3339(ms))
+}
+
 /// `asOf` and `stale` of answers that come from the live store.
-pub(super) fn as_of(app: &App) -> (String, bool) {
-    (rfc3339(app.live_status.as_of_ms()), app.is_live_stale())
+pub(super) fn live_as_of(app: &App) -> (Option<String>, bool) {
+    (as_of(app.live_status.as_of_ms()), app.is_live_stale())
 }

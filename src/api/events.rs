@@ -7,7 +7,7 @@ use uuid::fmt::Hyphenated;
 use super::content::Shape;
 use super::query::Query;
 use super::rows::Rows;
-use super::wire::{Receipt, Rejection, WireEvent};
+use super::wire::{AgeMax, Receipt, Rejection, WireEvent};
 use super::{Api, answer, content, rows, wire};
 use crate::app::ingest::{Decisions, Taken};
 use crate::app::{Ack, likes_key};
@@ -83,6 +83,14 @@ impl Api {
         }
     }
 
+    /// Old events are expensive, so strangers may not send them.
+    fn age_max(&self, request: &Request<'_>) -> AgeMax {
+        if self.is_admin(request) {
+            return AgeMax { ms: self.app.retention_ms, is_of_strangers: false };
+        }
+        AgeMax { ms: self.app.event_age_ms, is_of_strangers: self.app.event_age_ms < self.app.retention_ms }
+    }
+
     fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Step {
         let wait = !request.query.is_empty() && Query::parse(request.query)?.get("wait") == Some("true");
         if request.body.is_empty() && !declares_body(request) {
@@ -92,8 +100,12 @@ impl Api {
             exchange.settle();
         }
         let body = content::read(request, BODY_DECODED_BYTES_MAX, exchange)?;
-        let receipt =
-            Receipt { now_ms: self.app.clock.now_ms(), retention_ms: self.app.retention_ms, sent_at_ms: None };
+        let receipt = Receipt {
+            now_ms: self.app.clock.now_ms(),
+            age: self.age_max(request),
+            sent_at_ms: None,
+            truncated: &self.app.counters.truncated,
+        };
         let is_batch = request.path == "/api/events/batch";
         let bytes = body.bytes();
         if let (Shape::Json, false, Some(parsed)) = (body.shape, is_batch, single(bytes)) {
@@ -134,7 +146,7 @@ impl Api {
     }
 
     /// A batch: each row on its own, the accepted ones together.
-    fn take_rows(&self, bytes: &[u8], rows: Rows, receipt: Receipt, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+    fn take_rows(&self, bytes: &[u8], rows: Rows, receipt: Receipt<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Step {
         let sent_at_ms = rows.sent_at.map(|range| wire::sent_at(&bytes[range])).transpose()?.flatten();
         let receipt = Receipt { sent_at_ms, ..receipt };
         let received = rows.ranges.len();
@@ -268,7 +280,11 @@ fn single(bytes: &[u8]) -> Option<WireEvent<'_>> {
     wire::parse(content::text(bytes).ok()?).ok().filter(|parsed| parsed.events.is_none())
 }
 
-fn judge_row(row: &[u8], receipt: Receipt, new_id: impl FnOnce() -> Uuid) -> Result<Event<'_>, Rejection> {
+fn judge_row<'a>(
+    row: &'a [u8],
+    receipt: Receipt<'_>,
+    new_id: impl FnOnce() -> Uuid,
+) -> Result<Event<'a>, Rejection> {
     if row.len() > EVENT_BYTES_MAX {
         let message = format!("an event may have at most {EVENT_BYTES_MAX} bytes");
         return Err(Rejection::new("event_too_large", message));

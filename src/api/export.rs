@@ -12,7 +12,6 @@ use super::query::Query;
 use super::wire::Rejection;
 use super::{Api, answer};
 use crate::app::App;
-use crate::events::EventType;
 use crate::http::{Answer, Exchange, Request, Stream};
 use crate::limits::{EXPORT_PIECE_BYTES, EXPORT_TRIES_MAX, EXPORTS_MAX, READ_WAIT_MS, RETRY_MS_MIN};
 use crate::ports::{ExportCursor, ExportQuery, StoreError};
@@ -43,7 +42,7 @@ type Page = (Vec<u8>, Option<ExportCursor>);
 
 impl Api {
     pub(super) fn export(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let (query, format, with_mark) = match asked(request.query) {
+        let (query, format, with_mark) = match asked(request.query, &self.app) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -52,8 +51,9 @@ impl Api {
             return answer::error_with(exchange, 503, "too_many_exports", message, &[("Retry-After", "10")]);
         };
         // The first page comes before the head: a store that is away is an answer of its own.
-        let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
-        let Some(Ok((lines, next))) = self.finish(first, exchange) else { return answer::store_away(exchange) };
+        let Some((lines, next)) = self.first_page(query, format, exchange) else {
+            return answer::store_away(exchange);
+        };
         let body = [format.head(with_mark), lines].concat();
         let disposition = match format {
             Format::Ndjson => "attachment; filename=\"events.ndjson\"",
@@ -69,6 +69,16 @@ impl Api {
                 stream.abandon();
             }
         });
+    }
+}
+
+impl Api {
+    fn first_page(&self, query: ExportQuery, format: Format, exchange: &mut Exchange<'_>) -> Option<Page> {
+        if query.to_ms.is_some_and(|to_ms| to_ms <= query.from_ms.unwrap_or(0)) {
+            return Some((Vec::new(), None));
+        }
+        let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
+        self.finish(first, exchange)?.ok()
     }
 }
 
@@ -117,8 +127,8 @@ fn read(
     page.unwrap_or_else(|| Err(StoreError::Retry("the ledger does not answer in time".to_owned())))
 }
 
-fn asked(query: &str) -> Result<(ExportQuery, Format, bool), Rejection> {
-    let query = Query::parse(query)?;
+fn asked(query: &str, app: &App) -> Result<(ExportQuery, Format, bool), Rejection> {
+    let query = Query::known(query, &["from", "to", "eventType", "format", "bom"])?;
     let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
     let format = Format::from_name(query.get("format").unwrap_or("ndjson"));
     let format = format.ok_or_else(|| invalid("format", "must be ndjson or csv"))?;
@@ -128,14 +138,6 @@ fn asked(query: &str) -> Result<(ExportQuery, Format, bool), Rejection> {
         (Some("true"), Format::Ndjson) => return Err(invalid("bom", "needs format=csv")),
         _ => return Err(invalid("bom", "must be true or false")),
     };
-    let event_type = query.get("eventType").map(|name| {
-        let known = EventType::from_name(name);
-        known.ok_or_else(|| invalid("eventType", "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE"))
-    });
-    let asked =
-        ExportQuery { event_type: event_type.transpose()?, from_ms: query.moment("from")?, to_ms: query.moment("to")? };
-    match (asked.from_ms, asked.to_ms) {
-        (Some(from), Some(to)) if from > to => Err(invalid("from", "must not be later than to")),
-        _ => Ok((asked, format, with_mark)),
-    }
+    let (from_ms, to_ms) = query.ends(app)?;
+    Ok((ExportQuery { event_type: query.event_type()?, from_ms, to_ms }, format, with_mark))
 }

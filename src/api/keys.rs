@@ -116,6 +116,11 @@ impl Keys {
         [Right::Ingest, Right::Write, Right::Read, Right::Admin].into_iter().all(|right| !self.are_open(right))
     }
 
+    /// No right has a key.
+    fn are_none(&self) -> bool {
+        [&self.ingest, &self.write, &self.read, &self.admin].into_iter().all(KeyList::is_open)
+    }
+
     /// Everybody has this right.
     pub(super) fn are_open(&self, right: Right) -> bool {
         match right {
@@ -213,6 +218,12 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Api {
+    /// Whether a request brings an admin key, or the server has no keys at all.
+    pub(super) fn is_admin(&self, request: &Request<'_>) -> bool {
+        let keys = &self.access.rules.keys;
+        keys.are_none() || self.access.presented(request).any(|key| keys.admin.holds(&key))
+    }
+
     /// Whether a request brings a key of that right; what was wrong is answered.
     pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
         let keys = &self.access.rules.keys;

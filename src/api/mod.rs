@@ -17,6 +17,7 @@ mod hosts;
 mod json_guard;
 mod keys;
 mod likes;
+mod moments;
 mod names;
 mod operations;
 mod posts;
@@ -47,8 +48,9 @@ pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use hosts::Hosts;
 pub use keys::{KeyList, Keys};
+pub use moments::{End, MOMENT_FORMS, moment};
 pub use operations::starting;
-pub use query::moment;
+pub use query::TIME_MS_MAX;
 pub use statistics_stream::Streams;
 pub use wire::judge_event;
 

@@ -102,7 +102,7 @@ impl Api {
             "store": if up { "up" } else { "down" },
             "position": status.position(),
             "lagEvents": self.app.lag_events(status),
-            "asOf": answer::rfc3339(status.as_of_ms()),
+            "asOf": answer::as_of(status.as_of_ms()),
             "lastError": status.last_error().or(ping_error),
         })
     }

@@ -1,11 +1,13 @@
 //! The pure parts of the API, text in and verdict out, for tests and fuzzing that hold them against models. Nothing that
 //! serves uses it.
 
+use std::sync::atomic::AtomicU64;
+
 use uuid::Uuid;
 
 use super::json_guard::{check_depth, check_object};
 use super::query::{Query, decode};
-use super::wire::{self, Receipt};
+use super::wire::{self, AgeMax, Receipt};
 use crate::events::Event;
 
 /// The decoded parameters of a query; `None`: refused.
@@ -30,6 +32,8 @@ pub fn object_fault(json: &str, depth_max: usize) -> Option<String> {
 
 /// The event in an object of a request, with the id 7 where it names none, or the tag of its refusal.
 pub fn event(text: &str, now_ms: i64, retention_ms: i64) -> Result<Event<'_>, &'static str> {
-    let judged = wire::event(text, Receipt { now_ms, retention_ms, sent_at_ms: None }, || Uuid::from_u128(7));
+    let age = AgeMax { ms: retention_ms, is_of_strangers: false };
+    let receipt = Receipt { now_ms, age, sent_at_ms: None, truncated: &AtomicU64::new(0) };
+    let judged = wire::event(text, receipt, || Uuid::from_u128(7));
     judged.map_err(|rejection| rejection.tag)
 }

@@ -1,13 +1,20 @@
 //! Query strings and path segments: split and percent-decoded once, bounded by the request line.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use super::wire::Rejection;
+use super::moments::{End, MOMENT_FORMS, moment};
+use super::wire::{Rejection, normal_keyword};
+use crate::app::App;
 use crate::events::EventType;
+use crate::limits::KEYWORD_BYTES_MAX;
 
 const MINUTE_MS: i64 = 60_000;
 /// 9999-12-30T22:00:00Z: what a timestamp can say everywhere.
-pub(super) const TIME_MS_MAX: i64 = 253_402_207_200_000;
+pub const TIME_MS_MAX: i64 = 253_402_207_200_000;
+
+/// An unknown parameter's name is repeated up to here.
+const NAME_SHOWN_BYTES: usize = 64;
 
 /// The parameters of a query, decoded; the first of a name counts.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -21,6 +28,22 @@ impl<'a> Query<'a> {
             Ok((decode(name, true)?, decode(value, true)?))
         });
         pairs.collect::<Result<_, Rejection>>().map(Query)
+    }
+
+    /// The same of a request that takes these parameters and no other, so that a slip of the pen is noticed. Names
+    /// that begin with `_` are left to caches and test tools.
+    pub(super) fn known(query: &'a str, names: &[&str]) -> Result<Query<'a>, Rejection> {
+        let query = Query::parse(query)?;
+        let strange =
+            query.0.iter().map(|(name, _)| &**name).find(|name| !name.starts_with('_') && !names.contains(name));
+        match strange {
+            Some(name) => {
+                let name = name[..name.floor_char_boundary(NAME_SHOWN_BYTES)].to_owned();
+                let reason = format!("is not a parameter of this request; it takes: {}", names.join(", "));
+                Err(Rejection::of_field("invalid_parameter", name, reason))
+            }
+            None => Ok(query),
+        }
     }
 
     /// All of them, in their order.
@@ -45,16 +68,26 @@ impl<'a> Query<'a> {
         limit.ok_or_else(|| Rejection::of_field("invalid_parameter", "limit", format!("must be 1 to {max}")))
     }
 
-    /// A moment: RFC 3339 or milliseconds since 1970.
-    pub(super) fn moment(&self, name: &'static str) -> Result<Option<i64>, Rejection> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        let reason = "must be RFC 3339 or milliseconds since 1970";
-        moment(text).map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, reason))
+    /// A text of a filter, within the limit of its value.
+    pub(super) fn text(&self, name: &'static str, bytes_max: usize) -> Result<Option<&str>, Rejection> {
+        let text = self.get(name);
+        match text {
+            Some(text) if text.len() > bytes_max => {
+                let reason = format!("must have at most {bytes_max} bytes");
+                Err(Rejection::of_field("invalid_parameter", name, reason))
+            }
+            _ => Ok(text),
+        }
     }
 
-    /// One end of a range, within what can be stored.
-    pub(super) fn bound(&self, name: &'static str) -> Result<Option<i64>, Rejection> {
-        Ok(self.moment(name)?.map(|at_ms| at_ms.clamp(0, TIME_MS_MAX)))
+    /// A keyword, trimmed and in NFC.
+    pub(super) fn keyword(&self, name: &'static str) -> Result<Option<Cow<'_, str>>, Rejection> {
+        let Some(keyword) = self.get(name).map(|typed| normal_keyword(Cow::Borrowed(typed))) else { return Ok(None) };
+        if !(1..=KEYWORD_BYTES_MAX).contains(&keyword.len()) {
+            let reason = format!("must have 1 to {KEYWORD_BYTES_MAX} bytes after trimming");
+            return Err(Rejection::of_field("invalid_parameter", name, reason));
+        }
+        Ok(Some(keyword))
     }
 
     /// `eventType`, in any case.
@@ -65,22 +98,39 @@ impl<'a> Query<'a> {
         known.ok_or_else(|| Rejection::of_field("invalid_parameter", "eventType", reason))
     }
 
-    /// `from` and `to` in milliseconds, within what can be stored. `to` is the end of this minute where it is absent, so
-    /// that an answer stays the same for a while; `from` is `default_ms` before it.
-    pub(super) fn range(&self, now_ms: i64, default_ms: i64) -> Result<(i64, i64), Rejection> {
-        let to = self.moment("to")?.unwrap_or((now_ms.div_euclid(MINUTE_MS) + 1) * MINUTE_MS);
-        let from = self.moment("from")?.unwrap_or(to.saturating_sub(default_ms));
-        if from > to {
+    /// `from` and `to` in milliseconds, as they are given, clamped to what can be stored.
+    pub(super) fn ends(&self, app: &App) -> Result<(Option<i64>, Option<i64>), Rejection> {
+        let (from, to) = self.moments(app)?;
+        Ok((from.map(storable), to.map(storable)))
+    }
+
+    /// The same as a range. `to` is the end of this minute if it is absent, so that an answer stays the same for a
+    /// while; `from` is `default_ms` before it. A range that begins later is empty.
+    pub(super) fn range(&self, app: &App, default_ms: i64) -> Result<Range<i64>, Rejection> {
+        let (from, to) = self.moments(app)?;
+        let minute_end = (app.clock.now_ms().div_euclid(MINUTE_MS) + 1) * MINUTE_MS;
+        let to = to.unwrap_or_else(|| from.map_or(minute_end, |from| from.max(minute_end)));
+        let from = from.unwrap_or_else(|| to.saturating_sub(default_ms));
+        Ok(storable(from)..storable(to))
+    }
+
+    fn moments(&self, app: &App) -> Result<(Option<i64>, Option<i64>), Rejection> {
+        let (from, to) = (self.moment("from", End::From, app)?, self.moment("to", End::To, app)?);
+        if from.zip(to).is_some_and(|(from, to)| from > to) {
             return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
         }
-        Ok((from.clamp(0, TIME_MS_MAX), to.clamp(0, TIME_MS_MAX)))
+        Ok((from, to))
+    }
+
+    fn moment(&self, name: &'static str, end: End, app: &App) -> Result<Option<i64>, Rejection> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        let at = moment(text, end, |day| app.day_start_ms(day));
+        at.map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, MOMENT_FORMS))
     }
 }
 
-/// Milliseconds since 1970 from those, or from RFC 3339.
-pub fn moment(text: &str) -> Option<i64> {
-    let parsed = text.parse::<i64>().ok();
-    parsed.or_else(|| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond))
+fn storable(at_ms: i64) -> i64 {
+    at_ms.clamp(0, TIME_MS_MAX)
 }
 
 /// Percent-decodes; `plus` is a space in queries and itself in paths.

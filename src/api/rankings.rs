@@ -4,12 +4,14 @@
 //! count and name, whatever was counted meanwhile. It is opaque to clients and holds nothing that they could not ask
 //! for themselves.
 
+use std::ops::Range;
+
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::cached::{from_ledger, keep, read_failed};
 use super::query::{Query, TIME_MS_MAX};
-use super::statistics::{Item, Named, Parts, keyword_parts, list_key, post_parts};
+use super::statistics::{Item, Named, Parts, component_parts, keyword_parts, list_key, page_parts, post_parts};
 use super::wire::Rejection;
 use super::{Api, answer};
 use crate::app::App;
@@ -28,7 +30,7 @@ const DEFAULT_MS: i64 = 86_400_000;
 struct Ranking<'a> {
     from: String,
     to: String,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
     items: &'a RawValue,
@@ -49,10 +51,7 @@ struct Cursor {
 
 impl Api {
     pub(super) fn ranked_keywords(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Keyword, request, exchange, |query| match query.get("mode") {
-            None | Some("count" | "zero-result") => keyword_parts(query),
-            _ => Err(Rejection::of_field("invalid_parameter", "mode", "must be count or zero-result")),
-        });
+        self.ranking(Named::Keyword, request, exchange, keyword_parts);
     }
 
     pub(super) fn ranked_posts(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
@@ -60,15 +59,15 @@ impl Api {
     }
 
     pub(super) fn ranked_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1)]));
+        self.ranking(Named::Page, request, exchange, page_parts);
     }
 
     pub(super) fn ranked_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1)]));
+        self.ranking(Named::Component, request, exchange, component_parts);
     }
 
     fn ranking(&self, named: Named, request: &Request<'_>, exchange: &mut Exchange<'_>, parts: Parts) {
-        let mut query = match asked(request.query, parts, self.app.clock.now_ms()) {
+        let mut query = match asked(named, request.query, parts, &self.app) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -94,7 +93,9 @@ fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result
     let as_of_ms = app.ledger_status.as_of_ms();
     let (from_ms, to_ms) = (app.tellable(query.from_ms), app.tellable(query.to_ms));
     let told = RankingQuery { from_ms, to_ms, ..query.clone() };
-    let read = app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed)?;
+    let is_empty = from_ms >= to_ms;
+    let read =
+        if is_empty { Some(Vec::new()) } else { app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed)? };
     let mut rows = read.ok_or(FillError::TooLarge)?;
     let next = next_page(query, limit, &rows);
     rows.truncate(limit);
@@ -104,7 +105,7 @@ fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result
     let items = to_raw_value(&items).map_err(|_| FillError::Away)?;
     let (from, to) = (answer::rfc3339(from_ms), answer::rfc3339(to_ms));
     let says = (query.from_ms, query.to_ms, items.get(), &next);
-    let (as_of, source) = (answer::rfc3339(as_of_ms), Source::Ledger.name());
+    let (as_of, source) = (answer::as_of(as_of_ms), Source::Ledger.name());
     let body = Ranking { from, to, as_of, source, stale: false, items: &items, next: next.as_deref() };
     keep(&says, as_of_ms, &body)
 }
@@ -116,19 +117,27 @@ fn next_page(query: &RankingQuery, limit: usize, rows: &Ranked) -> Option<String
     Some(Cursor { list: list_of(&query.parts), from_ms, to_ms, rank, count: *count, name: name.clone() }.write())
 }
 
-fn asked(query: &str, parts: Parts, now_ms: i64) -> Result<RankingQuery, Rejection> {
-    let query = Query::parse(query)?;
+fn asked(named: Named, query: &str, parts: Parts, app: &App) -> Result<RankingQuery, Rejection> {
+    let query = Query::known(query, &[named.parameters(), &["from", "to", "limit", "cursor"]].concat())?;
+    match (named, query.get("mode").unwrap_or("count")) {
+        (_, "count") | (Named::Keyword, "zero-result") => {}
+        (Named::Keyword, _) => {
+            return Err(Rejection::of_field("invalid_parameter", "mode", "must be count or zero-result"));
+        }
+        _ => return Err(Rejection::of_field("invalid_parameter", "mode", "must be count")),
+    }
     let parts = parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, i64::from(weight))).collect();
     let limit = query.limit(10, LIST_ROWS_MAX)?;
     let Some(text) = query.get("cursor") else {
-        let (from_ms, to_ms) = query.range(now_ms, DEFAULT_MS)?;
+        let Range { start: from_ms, end: to_ms } = query.range(app, DEFAULT_MS)?;
         return Ok(RankingQuery { parts, from_ms, to_ms, after: None, before: 0, limit });
     };
     let invalid = |reason| Rejection::of_field("invalid_cursor", "cursor", reason);
     let cursor = Cursor::read(text).ok_or_else(|| invalid("is not one of ours: pass `next` of the page before"))?;
     let Cursor { list, from_ms, to_ms, rank, count, name } = cursor;
     let is_same = |given: Option<i64>, known| given.is_none_or(|given| given == known);
-    if list != list_of(&parts) || !is_same(query.bound("from")?, from_ms) || !is_same(query.bound("to")?, to_ms) {
+    let (from, to) = query.ends(app)?;
+    if list != list_of(&parts) || !is_same(from, from_ms) || !is_same(to, to_ms) {
         return Err(invalid("is of another list: pass it with the parameters of the page before"));
     }
     Ok(RankingQuery { parts, from_ms, to_ms, after: Some((count, name)), before: rank, limit })

@@ -14,7 +14,7 @@ use crate::limits::{KEYWORD_BYTES_MAX, LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEAR
 struct Recent<'a> {
     user_id: &'a str,
     keywords: Vec<String>,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
 }
@@ -25,7 +25,7 @@ impl Api {
             Ok(parameters) => parameters,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let (as_of, stale) = answer::as_of(&self.app);
+        let (as_of, stale) = answer::live_as_of(&self.app);
         let live = self.app.recent_live(user.clone().into_owned(), exchange.ticket());
         let (mut keywords, source) = match self.finish(live, exchange) {
             Some(Ok(keywords)) => (keywords, "live"),

@@ -1,18 +1,16 @@
 //! `GET /api/search`: posts by hashtag or by what they say, those with most likes first; the search itself is an event.
 
-use std::borrow::Cow;
-
 use super::cached::{Kept, from_ledger, keep_written, read_failed, unwritable};
 use super::posts::PostBody;
 use super::query::Query;
-use super::wire::{Rejection, id_fault, normal_keyword};
+use super::wire::{Rejection, id_fault};
 use super::{Api, answer, cacheable};
 use crate::app::App;
 use crate::app::reads::Source;
 use crate::cache::{Fill, FillError, Filled};
 use crate::events::{fold_hashtag, fold_keyword};
 use crate::http::{Exchange, Method, Request};
-use crate::limits::{KEYWORD_BYTES_MAX, LIST_ROWS_MAX, SEARCH_POSTS};
+use crate::limits::{LIST_ROWS_MAX, SEARCH_POSTS};
 use crate::ports::PostSearch;
 
 /// What a request asks for: valid, and its own.
@@ -98,8 +96,9 @@ fn render(keyword: &str, posts: &[u8], as_of_ms: i64, source: &str, stale: bool)
     serde_json::to_writer(&mut body, keyword)?;
     body.extend_from_slice(br#","posts":"#);
     body.extend_from_slice(posts);
-    let as_of = answer::rfc3339(as_of_ms);
-    body.extend_from_slice(format!(r#"],"asOf":"{as_of}","source":"{source}","stale":{stale}}}"#).as_bytes());
+    body.extend_from_slice(br#"],"asOf":"#);
+    serde_json::to_writer(&mut body, &answer::as_of(as_of_ms))?;
+    body.extend_from_slice(format!(r#","source":"{source}","stale":{stale}}}"#).as_bytes());
     Ok(body)
 }
 
@@ -124,11 +123,7 @@ pub(super) fn search_keys(hashtag: &str) -> impl Iterator<Item = Box<str>> {
 fn wanted(query: &str) -> Result<Wanted, Rejection> {
     let query = Query::parse(query)?;
     let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
-    let typed = query.get("keyword").unwrap_or_default();
-    let keyword = normal_keyword(Cow::Borrowed(typed)).into_owned();
-    if !(1..=KEYWORD_BYTES_MAX).contains(&keyword.len()) {
-        return Err(invalid("keyword", "must have 1 to 200 bytes after trimming"));
-    }
+    let keyword = query.keyword("keyword")?.ok_or_else(|| invalid("keyword", "is required"))?.into_owned();
     let user = query.get("userId").map(str::to_owned);
     if let Some(fault) = user.as_deref().and_then(id_fault) {
         return Err(invalid("userId", fault));

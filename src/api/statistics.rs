@@ -5,24 +5,23 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::cached::{from_ledger, from_live, keep, read_failed};
 use super::query::Query;
-use super::wire::{Rejection, id_fault, normal_keyword};
+use super::wire::{Rejection, id_fault};
 use super::{Api, answer};
 use crate::app::App;
 use crate::app::reads::Source;
 use crate::cache::{Fill, FillError, Filled};
-use crate::events::{Dimension, fold_keyword, page_key};
+use crate::events::{Dimension, ELEMENT_SIGN, fold_keyword, page_key};
 use crate::http::{Exchange, Request, Waited};
-use crate::limits::{COUNT_RANGE_MS_MAX, LIST_ROWS_MAX, READ_WAIT_MS};
+use crate::limits::{COUNT_RANGE_MS_MAX, ELEMENT_BYTES_MAX, LIST_ROWS_MAX, READ_WAIT_MS, URL_BYTES_MAX};
 use crate::ports::{CountFilter, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::{LaneFull, Pending};
-use std::borrow::Cow;
 use std::fmt::Write;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct List<'a> {
     window: &'a str,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
     approximate: bool,
@@ -41,6 +40,8 @@ pub(super) struct Item {
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     component_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    element_id: Option<String>,
     count: Count,
 }
 
@@ -56,7 +57,7 @@ enum Count {
 #[serde(rename_all = "camelCase")]
 struct CountBody {
     count: u64,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
 }
@@ -73,7 +74,18 @@ pub(super) enum Named {
     Keyword,
     Post,
     Page,
+    /// Components, and the elements of clicks without a component.
     Component,
+}
+
+impl Named {
+    /// The parameters that say what a list of these counts.
+    pub(super) fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Named::Post => &["mode", "by"],
+            Named::Keyword | Named::Page | Named::Component => &["mode"],
+        }
+    }
 }
 
 impl Api {
@@ -86,11 +98,11 @@ impl Api {
     }
 
     pub(super) fn popular_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.list(Named::Page, request, exchange, |_| Ok(vec![(Dimension::Page, 1)]));
+        self.list(Named::Page, request, exchange, page_parts);
     }
 
     pub(super) fn popular_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.list(Named::Component, request, exchange, |_| Ok(vec![(Dimension::Component, 1)]));
+        self.list(Named::Component, request, exchange, component_parts);
     }
 
     /// A ranked list: from the live store, or from the ledger while that is away.
@@ -119,11 +131,14 @@ impl Api {
     }
 
     pub(super) fn count(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let filter = match count_filter(request.query) {
+        let filter = match count_filter(request.query, &self.app) {
             Ok(filter) => filter,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        if has_several(&filter) && filter.from_ms.is_some_and(|from_ms| self.app.may_be_gone(from_ms)) {
+        if !filter.is_empty()
+            && has_several(&filter)
+            && filter.from_ms.is_some_and(|from_ms| self.app.may_be_gone(from_ms))
+        {
             return answer::rejected(exchange, not_kept("several filters at once"));
         }
         let key = format!("count {filter:?}");
@@ -165,7 +180,7 @@ fn popular(
     let items = to_raw_value(&items.collect::<Vec<_>>()).map_err(|_| FillError::Away)?;
     let (stale, source) = (is_stale || source == Source::Ledger, source.name());
     let says = (window, source, stale, approximate, items.get());
-    let body = List { window, as_of: answer::rfc3339(as_of_ms), source, stale, approximate, items: &items };
+    let body = List { window, as_of: answer::as_of(as_of_ms), source, stale, approximate, items: &items };
     keep(&says, as_of_ms, &body)
 }
 
@@ -173,8 +188,9 @@ fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
     let tellable = |at_ms: Option<i64>| at_ms.map(|at_ms| app.tellable(at_ms));
     let (from_ms, to_ms) = (tellable(filter.from_ms), tellable(filter.to_ms));
-    let count = app.ledger.count(&CountFilter { from_ms, to_ms, ..filter.clone() }).map_err(read_failed)?;
-    let body = CountBody { count, as_of: answer::rfc3339(as_of_ms), source: Source::Ledger.name(), stale: false };
+    let told = CountFilter { from_ms, to_ms, ..filter.clone() };
+    let count = if told.is_empty() { 0 } else { app.ledger.count(&told).map_err(read_failed)? };
+    let body = CountBody { count, as_of: answer::as_of(as_of_ms), source: Source::Ledger.name(), stale: false };
     keep(&count, as_of_ms, &body)
 }
 
@@ -192,6 +208,14 @@ pub(super) fn keyword_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, 
         Some("zero-result") => Ok(vec![(Dimension::ZeroResult, 1)]),
         _ => Ok(vec![(Dimension::Keyword, 1)]),
     }
+}
+
+pub(super) fn page_parts(_: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {
+    Ok(vec![(Dimension::Page, 1)])
+}
+
+pub(super) fn component_parts(_: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {
+    Ok(vec![(Dimension::Component, 1)])
 }
 
 pub(super) fn post_parts(query: &Query<'_>) -> Result<Vec<(Dimension, i32)>, Rejection> {
@@ -217,7 +241,7 @@ pub(super) fn window(query: &Query<'_>) -> Result<(Window, &'static str), Reject
 }
 
 fn top_query(named: Named, query: &str, parts: Parts) -> Result<(TopQuery, &'static str), Rejection> {
-    let query = Query::parse(query)?;
+    let query = Query::known(query, &[named.parameters(), &["window", "limit"]].concat())?;
     let (window, name) = window(&query)?;
     let hot = match (named, query.get("mode").unwrap_or("count")) {
         (_, "count") | (Named::Keyword, "zero-result") => false,
@@ -245,42 +269,56 @@ impl Item {
     }
 
     fn new(named: Named, rank: usize, name: String, count: Count) -> Item {
-        let mut item = Item { rank, keyword: None, post_id: None, url: None, component_id: None, count };
+        let mut item =
+            Item { rank, keyword: None, post_id: None, url: None, component_id: None, element_id: None, count };
         match named {
             Named::Keyword => item.keyword = Some(name),
             Named::Post => item.post_id = Some(name),
             Named::Page => item.url = Some(name),
-            Named::Component => item.component_id = Some(name),
+            Named::Component => match name.strip_prefix(ELEMENT_SIGN) {
+                Some(element) => item.element_id = Some(element.to_owned()),
+                None => item.component_id = Some(name),
+            },
         }
         item
     }
 }
 
-fn count_filter(query: &str) -> Result<CountFilter, Rejection> {
-    let query = Query::parse(query)?;
+const COUNT_PARAMETERS: [&str; 9] =
+    ["eventType", "componentId", "elementId", "keyword", "postId", "url", "page", "from", "to"];
+
+fn count_filter(query: &str, app: &App) -> Result<CountFilter, Rejection> {
+    let query = Query::known(query, &COUNT_PARAMETERS)?;
     let invalid = |field, reason| Rejection::of_field("invalid_parameter", field, reason);
     let component_id = query.get("componentId").map(|text| {
         text.parse().ok().filter(|id| *id >= 1).ok_or_else(|| invalid("componentId", "must be an integer, 1 or more"))
     });
     let post_id = query.get("postId").map(|id| id_fault(id).map_or(Ok(id), |fault| Err(invalid("postId", fault))));
-    let keyword = query.get("keyword").map(|typed| fold_keyword(&normal_keyword(Cow::Borrowed(typed))).into_owned());
+    let keyword = query.keyword("keyword")?.map(|typed| fold_keyword(&typed).into_owned());
+    let (url, page) = (query.text("url", URL_BYTES_MAX)?, query.text("page", URL_BYTES_MAX)?);
+    let (from_ms, to_ms) = query.ends(app)?;
     let filter = CountFilter {
         event_type: query.event_type()?,
         component_id: component_id.transpose()?,
+        element_id: query.text("elementId", ELEMENT_BYTES_MAX)?.map(str::to_owned),
         keyword,
         post_id: post_id.transpose()?.map(str::to_owned),
-        page: query.get("url").map(|url| page_key(url).to_owned()),
-        from_ms: query.bound("from")?,
-        to_ms: query.bound("to")?,
+        page: url.or(page).map(|url| page_key(url).into_owned()),
+        from_ms,
+        to_ms,
     };
+    if filter.component_id.is_some() && filter.element_id.is_some() {
+        let reason = "and componentId exclude each other: an element is counted for clicks without a component";
+        return Err(invalid("elementId", reason));
+    }
     check_range(&filter)?;
     Ok(filter)
 }
 
 fn has_several(filter: &CountFilter) -> bool {
-    let filters =
-        [filter.component_id.is_some(), filter.keyword.is_some(), filter.post_id.is_some(), filter.page.is_some()];
-    filters.into_iter().filter(|given| *given).count() > 1
+    let CountFilter { component_id, element_id, keyword, post_id, page, .. } = filter;
+    let texts = [element_id, keyword, post_id, page].into_iter().filter(|text| text.is_some()).count();
+    texts + usize::from(component_id.is_some()) > 1
 }
 
 /// What only rows tell, asked for of a time whose rows may be gone.
@@ -292,12 +330,7 @@ pub(super) fn not_kept(what: &str) -> Rejection {
 
 /// Several filters at once are answered from raw rows: over a bounded range only.
 fn check_range(filter: &CountFilter) -> Result<(), Rejection> {
-    if let (Some(from), Some(to)) = (filter.from_ms, filter.to_ms)
-        && from > to
-    {
-        return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
-    }
-    if !has_several(filter) {
+    if !has_several(filter) || filter.is_empty() {
         return Ok(());
     }
     match (filter.from_ms, filter.to_ms) {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::query::Query;
 use super::statistics::{Item, Named};
 use super::{Api, answer};
 use crate::app::App;
@@ -39,7 +40,7 @@ struct Place(Arc<Streams>);
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Board<'a> {
-    as_of: String,
+    as_of: Option<String>,
     stale: bool,
     /// Events a second by type, over the last seconds.
     rates: &'a BTreeMap<String, f64>,
@@ -50,7 +51,10 @@ struct Board<'a> {
 }
 
 impl Api {
-    pub(super) fn statistics_stream(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn statistics_stream(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        if let Err(rejection) = Query::known(request.query, &[]) {
+            return answer::rejected(exchange, rejection);
+        }
         let Some(place) = self.streams.enter(&self.app) else {
             let message = "as many streams as may be are under way: ask again once one of them has ended";
             return answer::error_with(exchange, 503, "too_many_streams", message, &[("Retry-After", "10")]);
@@ -162,7 +166,7 @@ impl Maker {
     /// While the live store is away the last values stay, marked as stale.
     fn event(&mut self, app: &App, now: Instant) -> Vec<u8> {
         let read = self.read(&*app.live, app.clock.now_ms(), now);
-        let (as_of, stale) = answer::as_of(app);
+        let (as_of, stale) = answer::live_as_of(app);
         let stale = stale || read.is_err();
         let (rates, keywords, posts) = (&self.rates, &self.keywords[..], &self.posts[..]);
         let board = Board { as_of, stale, rates, window: "10m", keywords, posts };

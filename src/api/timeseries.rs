@@ -1,5 +1,7 @@
 //! `/api/statistics/timeseries`: counts and distinct users by minute, hour or day, exact, from the ledger.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::cached::{from_ledger, keep, read_failed};
@@ -24,7 +26,7 @@ struct Series<'a> {
     event_type: Option<&'static str>,
     from: String,
     to: String,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
     points: Vec<Point>,
@@ -41,18 +43,17 @@ struct Asked {
     interval: Interval,
     name: &'static str,
     event_type: Option<EventType>,
-    from_ms: i64,
-    to_ms: i64,
+    range: Range<i64>,
 }
 
 impl Api {
     pub(super) fn timeseries(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let asked = match asked(request.query, self.app.clock.now_ms()) {
+        let asked = match asked(request.query, &self.app) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        let Asked { interval, name, event_type, from_ms, to_ms } = asked;
-        let Some(edges_ms) = self.app.edges(interval, from_ms, to_ms, SERIES_POINTS_MAX) else {
+        let Asked { interval, name, event_type, range } = asked;
+        let Some(edges_ms) = self.app.edges(interval, &range, SERIES_POINTS_MAX) else {
             let reason =
                 format!("and to hold more than {SERIES_POINTS_MAX} points: ask for less time or a longer interval");
             return answer::rejected(exchange, Rejection::of_field("too_many_points", "from", reason));
@@ -60,6 +61,7 @@ impl Api {
         let query = SeriesQuery { event_type, interval, edges_ms };
         let (first, last) = (query.edges_ms.first(), query.edges_ms.last());
         let key = format!("series {name} {event_type:?} {first:?} {last:?}");
+        let from_ms = range.start;
         let fill = || {
             let (app, query) = (self.app.clone(), query.clone());
             Fill(vec![from_ledger(move || series(&app, &query, name, from_ms))])
@@ -73,7 +75,10 @@ impl Api {
 /// A series, read and rendered.
 fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let points = app.ledger.series(query).map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    // One edge begins nothing: the range is empty.
+    let is_empty = query.edges_ms.len() < 2;
+    let points = if is_empty { Some(Vec::new()) } else { app.ledger.series(query).map_err(read_failed)? };
+    let points = points.ok_or(FillError::TooLarge)?;
     let said: Vec<(u64, u64)> = points.iter().map(|point| (point.count, point.users)).collect();
     let says = (&query.edges_ms, name, query.event_type, said);
     let point = |(at_ms, point): (&i64, &crate::ports::SeriesPoint)| Point {
@@ -87,7 +92,7 @@ fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Fi
         event_type: query.event_type.map(EventType::name),
         from: edge(query.edges_ms.first()),
         to: edge(query.edges_ms.last()),
-        as_of: answer::rfc3339(as_of_ms),
+        as_of: answer::as_of(as_of_ms),
         source: Source::Ledger.name(),
         stale: false,
         points: query.edges_ms.iter().zip(&points).map(point).collect(),
@@ -96,14 +101,14 @@ fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Fi
 }
 
 /// Where nothing is said: the last hour of minutes, day of hours, month of days.
-fn asked(query: &str, now_ms: i64) -> Result<Asked, Rejection> {
-    let query = Query::parse(query)?;
+fn asked(query: &str, app: &App) -> Result<Asked, Rejection> {
+    let query = Query::known(query, &["interval", "from", "to", "eventType"])?;
     let (interval, name, default_ms) = match query.get("interval").unwrap_or("hour") {
         "minute" => (Interval::Minute, "minute", HOUR_MS),
         "hour" => (Interval::Hour, "hour", 24 * HOUR_MS),
         "day" => (Interval::Day, "day", 30 * 24 * HOUR_MS),
         _ => return Err(Rejection::of_field("invalid_parameter", "interval", "must be minute, hour or day")),
     };
-    let (from_ms, to_ms) = query.range(now_ms, default_ms)?;
-    Ok(Asked { interval, name, event_type: query.event_type()?, from_ms, to_ms })
+    let range = query.range(app, default_ms)?;
+    Ok(Asked { interval, name, event_type: query.event_type()?, range })
 }

@@ -1,6 +1,8 @@
 //! `/api/statistics/users`: distinct users, live of a window or exact of a range. A user is a `userId`: events of
 //! sessions alone are nobody's.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::cached::{from_ledger, from_live, keep, read_failed};
@@ -26,7 +28,7 @@ struct Users {
     from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
-    as_of: String,
+    as_of: Option<String>,
     source: &'static str,
     stale: bool,
     approximate: bool,
@@ -35,12 +37,12 @@ struct Users {
 
 enum Asked {
     Window(Window, &'static str),
-    Range(i64, i64),
+    Range(Range<i64>),
 }
 
 impl Api {
     pub(super) fn users(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let asked = match asked(request.query, self.app.clock.now_ms()) {
+        let asked = match asked(request.query, &self.app) {
             Ok(asked) => asked,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -56,10 +58,11 @@ impl Api {
                 };
                 self.cached(&format!("users {name}"), &classes.popular, fill, exchange)
             }
-            Asked::Range(from_ms, _) if self.app.may_be_gone(from_ms) => {
+            Asked::Range(range) if !range.is_empty() && self.app.may_be_gone(range.start) => {
                 return answer::rejected(exchange, not_kept("exact users"));
             }
-            Asked::Range(from_ms, to_ms) => {
+            Asked::Range(range) => {
+                let Range { start: from_ms, end: to_ms } = range;
                 let fill = || {
                     let app = self.app.clone();
                     Fill(vec![from_ledger(move || in_range(&app, from_ms, to_ms))])
@@ -84,7 +87,7 @@ fn in_window(app: &App, source: Source, window: Window, name: &'static str) -> R
             window: Some(name),
             from: None,
             to: None,
-            as_of: answer::rfc3339(as_of_ms),
+            as_of: answer::as_of(as_of_ms),
             source: source.name(),
             stale: is_stale || !is_live,
             approximate: is_live,
@@ -96,13 +99,14 @@ fn in_window(app: &App, source: Source, window: Window, name: &'static str) -> R
 
 fn in_range(app: &App, from_ms: i64, to_ms: i64) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let users = app.ledger.users(from_ms, to_ms).map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    let users = if from_ms < to_ms { app.ledger.users(from_ms, to_ms).map_err(read_failed)? } else { Some(0) };
+    let users = users.ok_or(FillError::TooLarge)?;
     keep_users(
         &Users {
             window: None,
             from: Some(answer::rfc3339(from_ms)),
             to: Some(answer::rfc3339(to_ms)),
-            as_of: answer::rfc3339(as_of_ms),
+            as_of: answer::as_of(as_of_ms),
             source: Source::Ledger.name(),
             stale: false,
             approximate: false,
@@ -118,8 +122,8 @@ fn keep_users(users: &Users, as_of_ms: i64) -> Result<Filled, FillError> {
 }
 
 /// A range where an end of one is given, else a window.
-fn asked(query: &str, now_ms: i64) -> Result<Asked, Rejection> {
-    let query = Query::parse(query)?;
+fn asked(query: &str, app: &App) -> Result<Asked, Rejection> {
+    let query = Query::known(query, &["window", "from", "to"])?;
     let has_range = query.get("from").is_some() || query.get("to").is_some();
     if !has_range {
         return window(&query).map(|(window, name)| Asked::Window(window, name));
@@ -127,5 +131,5 @@ fn asked(query: &str, now_ms: i64) -> Result<Asked, Rejection> {
     if query.get("window").is_some() {
         return Err(Rejection::of_field("invalid_parameter", "window", "and a range exclude each other"));
     }
-    query.range(now_ms, DEFAULT_MS).map(|(from_ms, to_ms)| Asked::Range(from_ms, to_ms))
+    query.range(app, DEFAULT_MS).map(Asked::Range)
 }

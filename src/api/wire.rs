@@ -5,15 +5,17 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 use uuid::Uuid;
 
 use super::json_guard::{Refusal, check_depth, check_object};
+use super::moments::{epoch_ms, rfc3339};
 use crate::events::{Event, EventType};
 use crate::limits::{
     ELEMENT_BYTES_MAX, EVENT_BYTES_MAX, EVENT_FUTURE_MS_MAX, ID_BYTES_MAX, JSON_DEPTH_MAX, JSON_REASON_BYTES_MAX,
@@ -25,7 +27,7 @@ use crate::limits::{
 pub(super) struct Rejection {
     pub(super) tag: &'static str,
     pub(super) message: String,
-    pub(super) fields: BTreeMap<&'static str, String>,
+    pub(super) fields: BTreeMap<Cow<'static, str>, String>,
 }
 
 impl Rejection {
@@ -35,75 +37,60 @@ impl Rejection {
     }
 
     /// About one field: `reason` completes the sentence that the field's name begins.
-    pub(super) fn of_field(tag: &'static str, field: &'static str, reason: impl Into<String>) -> Rejection {
-        let reason = reason.into();
+    pub(super) fn of_field(
+        tag: &'static str,
+        field: impl Into<Cow<'static, str>>,
+        reason: impl Into<String>,
+    ) -> Rejection {
+        let (field, reason) = (field.into(), reason.into());
         let message = format!("{field} {reason}");
         Rejection { tag, message, fields: BTreeMap::from([(field, reason)]) }
     }
 }
 
-/// When a request came in and what it is judged by.
+/// When a request came in and what its events are judged by.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Receipt {
+pub(super) struct Receipt<'r> {
     pub(super) now_ms: i64,
-    pub(super) retention_ms: i64,
-    /// `sentAt` of the envelope, for rows without their own.
+    pub(super) age: AgeMax,
+    /// `sentAt` of the envelope of a batch: it holds for every row without one of its own.
     pub(super) sent_at_ms: Option<i64>,
+    /// Counts the events whose `url` or `referrer` was cut.
+    pub(super) truncated: &'r AtomicU64,
 }
 
-/// Any scalar; arrays and objects are kept as what they are not: a value.
+/// How old an event may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AgeMax {
+    pub(super) ms: i64,
+    /// With an admin key it might be older.
+    pub(super) is_of_strangers: bool,
+}
+
+/// Any value: strings and numbers as they are written, all others only as what they are not.
 #[derive(Debug, Default)]
 pub(super) enum Scalar<'a> {
+    /// Left out, or null.
     #[default]
     Absent,
     Text(Cow<'a, str>),
-    Integer(i128),
-    Number(f64),
+    /// The literal. A double would round integers above 2^53.
+    Number(&'a str),
     Other,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarVisitor)
-    }
-}
-
-struct ScalarVisitor;
-
-impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Scalar<'de>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a value")
-    }
-    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Text(Cow::Borrowed(v)))
-    }
-    fn visit_str<E>(self, v: &str) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Text(Cow::Owned(v.to_owned())))
-    }
-    fn visit_i64<E>(self, v: i64) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Integer(v.into()))
-    }
-    fn visit_u64<E>(self, v: u64) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Integer(v.into()))
-    }
-    fn visit_f64<E>(self, v: f64) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Number(v))
-    }
-    fn visit_unit<E>(self) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Absent)
-    }
-    fn visit_bool<E>(self, _: bool) -> Result<Scalar<'de>, E> {
-        Ok(Scalar::Other)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Other)
+        let literal = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(match literal.as_bytes().first() {
+            Some(b'"') if literal.contains('\\') => {
+                Scalar::Text(Cow::Owned(serde_json::from_str(literal).map_err(D::Error::custom)?))
+            }
+            Some(b'"') => Scalar::Text(Cow::Borrowed(&literal[1..literal.len() - 1])),
+            Some(b'-' | b'0'..=b'9') => Scalar::Number(literal),
+            Some(b'n') => Scalar::Absent,
+            _ => Scalar::Other,
+        })
     }
 }
 
@@ -193,7 +180,7 @@ pub(super) fn too_deep(_: Refusal) -> Rejection {
 /// Parses and judges one event of a request.
 pub(super) fn event<'a>(
     text: &'a str,
-    receipt: Receipt,
+    receipt: Receipt<'_>,
     new_id: impl FnOnce() -> Uuid,
 ) -> Result<Event<'a>, Rejection> {
     if text.len() > EVENT_BYTES_MAX {
@@ -205,29 +192,37 @@ pub(super) fn event<'a>(
 
 /// What `POST /api/events` would say about an event at this time: the tag and the sentence of a refusal.
 pub fn judge_event(text: &str, now_ms: i64, retention_ms: i64) -> Result<(), (&'static str, String)> {
-    let judged = event(text, Receipt { now_ms, retention_ms, sent_at_ms: None }, Uuid::nil);
+    let age = AgeMax { ms: retention_ms, is_of_strangers: false };
+    let receipt = Receipt { now_ms, age, sent_at_ms: None, truncated: &AtomicU64::new(0) };
+    let judged = event(text, receipt, Uuid::nil);
     judged.map(|_| ()).map_err(|rejection| (rejection.tag, rejection.message))
 }
 
 impl<'a> WireEvent<'a> {
     /// The event, or what is wrong with it.
-    pub(super) fn into_event(self, receipt: Receipt, new_id: impl FnOnce() -> Uuid) -> Result<Event<'a>, Rejection> {
+    pub(super) fn into_event(
+        self,
+        receipt: Receipt<'_>,
+        new_id: impl FnOnce() -> Uuid,
+    ) -> Result<Event<'a>, Rejection> {
         let event_type = event_type(self.event_type)?;
         let metadata = self.metadata.unwrap_or_default();
         let (client_id, event_time_ms) =
             (event_id(self.event_id)?, event_time(&self.timestamp, &self.sent_at, receipt)?);
+        let (url, is_url_cut) = url_text("metadata.url", metadata.url)?;
+        let (referrer, is_referrer_cut) = url_text("metadata.referrer", metadata.referrer)?;
         let event = Event {
             id: client_id.unwrap_or_else(new_id),
             id_from_client: client_id.is_some(),
             event_type,
             user_id: id("userId", self.user_id)?,
-            session_id: text("sessionId", self.session_id, SESSION_BYTES_MAX)?,
+            session_id: session(self.session_id)?,
             component_id: integer("metadata.componentId", &metadata.component_id, 1)?,
             element_id: text("metadata.elementId", metadata.element_id, ELEMENT_BYTES_MAX)?,
             keyword: keyword(metadata.keyword)?,
             post_id: id("metadata.postId", metadata.post_id)?,
-            url: text("metadata.url", metadata.url, URL_BYTES_MAX)?,
-            referrer: text("metadata.referrer", metadata.referrer, URL_BYTES_MAX)?,
+            url,
+            referrer,
             result_count: integer("metadata.resultCount", &metadata.result_count, 0)?,
             properties: properties(self.properties)?,
             event_time_ms,
@@ -236,10 +231,13 @@ impl<'a> WireEvent<'a> {
         if event.user_id.is_none() && event.session_id.is_none() {
             return Err(Rejection::of_field("missing_field", "userId", "is required (or sessionId)"));
         }
-        match event_type.strategy().missing(&event) {
-            Some((field, reason)) => Err(Rejection::of_field("missing_field", field, reason)),
-            None => Ok(event),
+        if let Some((field, reason)) = event_type.strategy().missing(&event) {
+            return Err(Rejection::of_field("missing_field", field, reason));
         }
+        if is_url_cut || is_referrer_cut {
+            receipt.truncated.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(event)
     }
 }
 
@@ -260,35 +258,52 @@ pub(super) fn event_id(value: Scalar<'_>) -> Result<Option<Uuid>, Rejection> {
         Scalar::Text(text) if text.len() == 36 => Uuid::try_parse(&text).ok(),
         _ => None,
     };
-    id.map(Some).ok_or_else(|| Rejection::of_field("invalid_field", "eventId", "must be a UUID"))
+    match id {
+        Some(id) if id.is_nil() || id.is_max() => Err(Rejection::of_field("invalid_field", "eventId", PLACEHOLDER)),
+        Some(id) => Ok(Some(id)),
+        None => Err(Rejection::of_field("invalid_field", "eventId", "must be a UUID")),
+    }
 }
 
-/// What scripts send where they had nothing to send.
-const PLACEHOLDERS: [&str; 5] = ["", "undefined", "null", "[object Object]", "NaN"];
+/// What scripts and databases write for no value, in any case.
+const PLACEHOLDERS: [&str; 8] = ["", "undefined", "null", "(null)", "none", "nan", "[object Object]", "\\N"];
+const PLACEHOLDER: &str = "is a placeholder, not an id: leave the field out if there is none";
+
+fn is_placeholder(text: &str) -> bool {
+    PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(text.trim()))
+}
 
 /// A user's or post's id: opaque text, or an integer as its decimal form.
 pub(super) fn id<'a>(field: &'static str, value: Scalar<'a>) -> Result<Option<Cow<'a, str>>, Rejection> {
-    let reason = match value {
+    let text = match value {
         Scalar::Absent => return Ok(None),
-        Scalar::Integer(number) => return Ok(Some(Cow::Owned(number.to_string()))),
-        Scalar::Text(text) => match id_fault(&text) {
-            None => return Ok(Some(text)),
-            Some(reason) => reason,
-        },
-        _ => "must be an integer or a string",
+        Scalar::Number(literal) => {
+            whole(literal).ok_or("must be an integer (up to 2^53 if it has a fraction or an exponent) or a string")
+        }
+        Scalar::Text(text) => Ok(text),
+        Scalar::Other => Err("must be an integer or a string"),
     };
-    Err(Rejection::of_field("invalid_field", field, reason))
+    let text = text.and_then(|text| id_fault(&text).map_or(Ok(text), Err));
+    text.map(Some).map_err(|reason| Rejection::of_field("invalid_field", field, reason))
 }
 
 /// What is wrong with an id, if anything.
 pub(super) fn id_fault(text: &str) -> Option<&'static str> {
-    if PLACEHOLDERS.contains(&text) {
-        return Some("is a placeholder, not an id: leave the field out where there is none");
+    if is_placeholder(text) {
+        return Some(PLACEHOLDER);
     }
     if text.len() > ID_BYTES_MAX {
         return Some("must have 1 to 128 bytes");
     }
     text.chars().any(char::is_control).then_some("must have no control characters")
+}
+
+fn session(value: Scalar<'_>) -> Result<Option<Cow<'_, str>>, Rejection> {
+    const FIELD: &str = "sessionId";
+    match &value {
+        Scalar::Text(text) if is_placeholder(text) => Err(Rejection::of_field("invalid_field", FIELD, PLACEHOLDER)),
+        _ => text(FIELD, value, SESSION_BYTES_MAX),
+    }
 }
 
 /// Text of 1 to `bytes_max` bytes; the empty string is no value.
@@ -334,15 +349,54 @@ pub(super) fn normal_keyword(typed: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
+/// An url, cut at a character if it is too long, and whether it was.
+fn url_text<'a>(field: &'static str, value: Scalar<'a>) -> Result<(Option<Cow<'a, str>>, bool), Rejection> {
+    let whole = text(field, value, EVENT_BYTES_MAX)?;
+    let end = whole.as_deref().map_or(0, |url| url.floor_char_boundary(URL_BYTES_MAX));
+    Ok(match whole {
+        Some(url) if url.len() > end => (Some(prefix(url, end)), true),
+        whole => (whole, false),
+    })
+}
+
+fn prefix(text: Cow<'_, str>, end: usize) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(&text[..end]),
+        Cow::Owned(text) => Cow::Owned(text[..end].to_owned()),
+    }
+}
+
 fn integer(field: &'static str, value: &Scalar<'_>, min: i64) -> Result<Option<i64>, Rejection> {
     match value {
         Scalar::Absent => Ok(None),
-        Scalar::Integer(number) => {
-            let number = i64::try_from(*number).ok().filter(|n| *n >= min);
+        Scalar::Number(literal) => {
+            let number = whole(literal).and_then(|digits| digits.parse().ok()).filter(|number| *number >= min);
             number.map(Some).ok_or_else(|| out_of_range(field, min))
         }
         _ => Err(out_of_range(field, min)),
     }
+}
+
+/// The decimal form of a JSON number whose value is whole: any integer, and with a fraction or an exponent up to
+/// 2^53, as far as a double that was written by pandas or JavaScript is exact.
+fn whole(literal: &str) -> Option<Cow<'_, str>> {
+    let (sign, digits) = literal.strip_prefix('-').map_or(("", literal), |digits| ("-", digits));
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(if digits == "0" { digits.into() } else { literal.into() });
+    }
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let (units, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = [units, fraction].concat();
+    let significant = all.trim_start_matches('0').trim_end_matches('0');
+    if significant.is_empty() {
+        return Some("0".into());
+    }
+    let zeros = (all.trim_start_matches('0').len() - significant.len()) as i64;
+    let zeros = exponent.parse::<i64>().ok()?.checked_sub(fraction.len() as i64)?.checked_add(zeros)?;
+    // Ten to a power that is not below zero, and so small that nothing overflows.
+    let power = u32::try_from(zeros).ok().filter(|power| *power < 16 && significant.len() <= 16)?;
+    let value = significant.parse::<u64>().ok()?.checked_mul(10_u64.pow(power)).filter(|value| *value <= 1 << 53)?;
+    Some(format!("{sign}{value}").into())
 }
 
 fn out_of_range(field: &'static str, min: i64) -> Rejection {
@@ -367,19 +421,20 @@ fn properties(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Rejectio
 }
 
 /// `timestamp + (received - sentAt)`: the client's clock corrected by ours; clamped to the present.
-fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt) -> Result<i64, Rejection> {
-    let Some(timestamp) = moment("timestamp", timestamp)? else {
-        moment("sentAt", sent_at)?;
-        return Ok(receipt.now_ms);
-    };
+fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt<'_>) -> Result<i64, Rejection> {
     let sent_at = moment("sentAt", sent_at)?.or(receipt.sent_at_ms);
+    let Some(timestamp) = moment("timestamp", timestamp)? else { return Ok(receipt.now_ms) };
     let skew = sent_at.map_or(0, |sent| receipt.now_ms.saturating_sub(sent));
     let at = timestamp.saturating_add(skew);
     if at > receipt.now_ms.saturating_add(EVENT_FUTURE_MS_MAX) {
         return Ok(receipt.now_ms);
     }
-    if at < receipt.now_ms.saturating_sub(receipt.retention_ms) {
-        let reason = format!("is older than the {} days that are kept", receipt.retention_ms / 86_400_000);
+    if at < receipt.now_ms.saturating_sub(receipt.age.ms) {
+        let days = receipt.age.ms / 86_400_000;
+        let reason = match receipt.age.is_of_strangers {
+            true => format!("is older than {days} days (EVENT_AGE_MAX): older events need an admin key"),
+            false => format!("is older than the {days} days that are kept"),
+        };
         return Err(Rejection::of_field("too_old", "timestamp", reason));
     }
     Ok(at)
@@ -392,31 +447,35 @@ pub(super) fn sent_at(json: &[u8]) -> Result<Option<i64>, Rejection> {
 }
 
 pub(super) fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i64>, Rejection> {
+    const FORMS: &str = "must be RFC 3339 or milliseconds since 1970";
     let at = match value {
         Scalar::Absent => return Ok(None),
-        Scalar::Integer(ms) => i64::try_from(*ms).ok(),
-        // Browsers' high-resolution clocks give fractions of a millisecond.
-        Scalar::Number(ms) if ms.is_finite() && ms.abs() < 1e15 => Some(*ms as i64),
-        Scalar::Text(text) => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond),
-        _ => None,
+        Scalar::Number(literal) => epoch_ms(literal).map_err(|unit| format!("looks like {unit}: it {FORMS}")),
+        Scalar::Text(text) => rfc3339(text).ok_or_else(|| FORMS.to_owned()),
+        Scalar::Other => Err(FORMS.to_owned()),
     };
-    let reason = "must be RFC 3339 or milliseconds since 1970";
-    at.map(Some).ok_or_else(|| Rejection::of_field("invalid_field", field, reason))
+    at.map(Some).map_err(|reason| Rejection::of_field("invalid_field", field, reason))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const RECEIPT: Receipt = Receipt { now_ms: 1_800_000_000_000, retention_ms: 400 * 86_400_000, sent_at_ms: None };
+    static TRUNCATED: AtomicU64 = AtomicU64::new(0);
+    const RECEIPT: Receipt<'static> = Receipt {
+        now_ms: 1_800_000_000_000,
+        age: AgeMax { ms: 400 * 86_400_000, is_of_strangers: false },
+        sent_at_ms: None,
+        truncated: &TRUNCATED,
+    };
 
     fn judge(json: &str) -> Result<Event<'_>, Rejection> {
         event(json, RECEIPT, || Uuid::from_u128(7))
     }
 
-    fn tag_and_field(json: &str) -> (&'static str, &'static str) {
+    fn tag_and_field(json: &str) -> (&'static str, String) {
         let rejection = judge(json).unwrap_err();
-        (rejection.tag, rejection.fields.keys().next().copied().unwrap_or(""))
+        (rejection.tag, rejection.fields.keys().next().map(|field| field.to_string()).unwrap_or_default())
     }
 
     #[test]
@@ -450,7 +509,16 @@ mod tests {
                 "invalid_field",
                 "eventId",
             ),
-            (r#"{"eventType":"CLICK","userId":1,"timestamp":1,"metadata":{"componentId":1}}"#, "too_old", "timestamp"),
+            (
+                r#"{"eventType":"CLICK","userId":1,"timestamp":1,"metadata":{"componentId":1}}"#,
+                "invalid_field",
+                "timestamp",
+            ),
+            (
+                r#"{"eventType":"CLICK","userId":1,"timestamp":1e11,"metadata":{"componentId":1}}"#,
+                "too_old",
+                "timestamp",
+            ),
             (r#"{"eventType":"LIKE","userId":1}"#, "missing_field", "metadata.postId"),
             (
                 r#"{"eventType":"CLICK","userId":1,"properties":[],"metadata":{"componentId":1}}"#,
@@ -458,7 +526,7 @@ mod tests {
                 "properties",
             ),
         ] {
-            assert_eq!(tag_and_field(json), (tag, field), "{json}");
+            assert_eq!(tag_and_field(json), (tag, field.to_owned()), "{json}");
         }
         assert_eq!(judge("{").unwrap_err().tag, "invalid_json");
         assert_eq!(judge("[]").unwrap_err().tag, "invalid_json");
@@ -479,6 +547,31 @@ mod tests {
         assert_eq!(at(r#""timestamp":1800000061000"#), 0);
         assert_eq!(at(r#""timestamp":1800000060000"#), 60_000);
         assert_eq!(at(r#""timestamp":"2027-01-15T08:00:00Z""#), 0);
+    }
+
+    #[test]
+    fn numbers_are_whole_by_their_value_and_never_rounded() {
+        for (literal, digits) in [
+            ("7", Some("7")),
+            ("-7", Some("-7")),
+            ("-0", Some("0")),
+            ("-0.00e-99999999999999999999", Some("0")),
+            ("42.0", Some("42")),
+            ("-4.20e1", Some("-42")),
+            ("1e3", Some("1000")),
+            ("10e-1", Some("1")),
+            ("0.001e3", Some("1")),
+            ("9007199254740992.000", Some("9007199254740992")),
+            ("9007199254740993.0", None),
+            ("1e16", None),
+            ("1.5", None),
+            ("1e-1", None),
+            ("1e99999999999999999999", None),
+            ("1e-99999999999999999999", None),
+            ("123456789012345678901234567890", Some("123456789012345678901234567890")),
+        ] {
+            assert_eq!(whole(literal).as_deref(), digits, "{literal}");
+        }
     }
 
     #[test]

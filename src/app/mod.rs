@@ -45,6 +45,8 @@ pub struct Counters {
     pub rejected: AtomicU64,
     pub refused: AtomicU64,
     pub decoded_by_type: [AtomicU64; 8],
+    /// Accepted events whose url or referrer was cut.
+    pub truncated: AtomicU64,
 }
 
 /// Everything that a request may need.
@@ -61,8 +63,10 @@ pub struct App {
     /// Says when a day begins.
     pub calendar: Calendar,
     pub ack: Ack,
-    /// Events older than this are refused.
+    /// Older events are refused, and older rows are deleted.
     pub retention_ms: i64,
+    /// Events older than this need an admin key; at most `retention_ms`.
+    pub event_age_ms: i64,
     pub counters: Counters,
 }
 

@@ -1,5 +1,6 @@
 //! Reads: straight from the stores, on lanes. What is cached blocks here and is called by fills (`caching`).
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,7 +81,11 @@ impl App {
 
     /// Where the buckets of an interval begin that hold any of a range, and where the last one ends; `None` where they
     /// are more than `points_max`.
-    pub fn edges(&self, interval: Interval, from_ms: i64, to_ms: i64, points_max: usize) -> Option<Vec<i64>> {
+    pub fn edges(&self, interval: Interval, range: &Range<i64>, points_max: usize) -> Option<Vec<i64>> {
+        let Range { start: from_ms, end: to_ms } = *range;
+        if range.is_empty() {
+            return Some(vec![from_ms]);
+        }
         let minute = 60_000;
         let floor = |at_ms: i64| match interval {
             Interval::Minute => at_ms - at_ms.rem_euclid(minute),
@@ -101,6 +106,11 @@ impl App {
             edges.push(next(last).max(last + minute));
         }
         Some(edges)
+    }
+
+    /// When a day of `TIME_ZONE` begins, in days and milliseconds since 1970.
+    pub fn day_start_ms(&self, day: i64) -> i64 {
+        self.calendar.day_start(day).saturating_mul(60_000)
     }
 
     /// A page of stored events, which `write` turns into what is sent, on the lane.

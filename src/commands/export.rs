@@ -8,10 +8,11 @@ use clap::Args;
 use super::Failure;
 use super::output::{Output, Progress};
 use super::stores::existing_ledger;
-use crate::api::{Format, moment};
-use crate::config::RawLedger;
+use crate::api::{End, Format, MOMENT_FORMS, TIME_MS_MAX, moment};
+use crate::config::{RawLedger, time_zone};
 use crate::events::EventType;
 use crate::limits::{EXPORT_TRIES_MAX, RETRY_MS_MIN};
+use crate::live::Calendar;
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
 
 /// What to export, and where to.
@@ -19,10 +20,13 @@ use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
 pub(super) struct Options {
     #[command(flatten)]
     ledger: RawLedger,
-    /// Events from this time on: RFC 3339 or milliseconds since 1970
+    /// Whose days --from and --to mean if they are dates
+    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
+    time_zone: String,
+    /// Events from this time on: RFC 3339, milliseconds since 1970, or a date (the start of that day)
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Events before this time
+    /// Events before this time; a date is the end of that day
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Events of this type only: CLICK, PAGE_VIEW, SEARCH, LIKE or UNLIKE
@@ -41,19 +45,20 @@ pub(super) struct Options {
 }
 
 impl Options {
-    fn query(&self) -> Result<ExportQuery, String> {
-        let time = |name: &str, text: &Option<String>| match text.as_deref() {
+    fn query(&self, calendar: &Calendar) -> Result<ExportQuery, String> {
+        let time = |name: &str, text: &Option<String>, end| match text.as_deref() {
             None => Ok(None),
             Some(text) => {
-                let at = moment(text).map(Some);
-                at.ok_or_else(|| format!("--{name} `{text}` must be RFC 3339 or milliseconds since 1970"))
+                let at = moment(text, end, |day| calendar.day_start(day).saturating_mul(60_000));
+                let at = at.map(|at_ms| Some(at_ms.clamp(0, TIME_MS_MAX)));
+                at.ok_or_else(|| format!("--{name} `{text}` {MOMENT_FORMS}"))
             }
         };
         let event_type = self.event_type.as_deref().map(|name| {
             let known = EventType::from_name(name);
             known.ok_or_else(|| format!("--event-type `{name}` must be CLICK, PAGE_VIEW, SEARCH, LIKE or UNLIKE"))
         });
-        let (from_ms, to_ms) = (time("from", &self.from)?, time("to", &self.to)?);
+        let (from_ms, to_ms) = (time("from", &self.from, End::From)?, time("to", &self.to, End::To)?);
         if let (Some(from), Some(to)) = (from_ms, to_ms)
             && from > to
         {
@@ -63,12 +68,13 @@ impl Options {
     }
 }
 
-pub(super) fn run(options: Options) -> Result<(), Failure> {
-    let query = options.query().map_err(Failure::Usage)?;
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
+    let calendar = Calendar::new(time_zone(&options.time_zone).map_err(Failure::Usage)?);
+    let query = options.query(&calendar).map_err(Failure::Usage)?;
     if options.bom && options.format != Format::Csv {
         return Err(Failure::Usage("--bom needs --format csv".to_owned()));
     }
-    let stores = options.ledger.check().map_err(Failure::Usage)?;
+    let stores = options.ledger.clone().check().map_err(Failure::Usage)?;
     let ledger = existing_ledger(&stores)?;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", options.output.display()));
     let mut output = Output::open(&options.output).map_err(|error| failed(&error))?;

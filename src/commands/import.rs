@@ -54,7 +54,8 @@ is written about once a second: after a kill, rows confirmed since then are sent
 within 24 h. A second Ctrl-C ends at once, as a kill does. A finished import is remembered in the resume file: the same \
 command sends nothing again.
 
-The key is taken from the environment alone: API_KEY.
+The key is taken from the environment alone: API_KEY. A server with keys takes events older than its EVENT_AGE_MAX \
+(7 days) only with an admin key.
 
 Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
 130 interrupted.";

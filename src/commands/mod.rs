@@ -136,7 +136,7 @@ impl CommandLine {
                 serve::run(&settings, stop).map(|()| ExitCode::SUCCESS)
             }
             Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
-            Command::Export(options) => export::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Export(options) => export::run(&options).map(|()| ExitCode::SUCCESS),
             Command::Seed(options) => seed::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Import(arguments) => import::run(&arguments),
             Command::Journal(arguments) => journal::run(arguments).map(|()| ExitCode::SUCCESS),

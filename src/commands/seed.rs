@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Failure;
 use super::output::{Output, Progress};
 use super::stores::examine_ledger;
-use crate::api::{moment, put_line};
+use crate::api::{End, MOMENT_FORMS, moment, put_line};
 use crate::clock::Clock;
 use crate::config::{LedgerKind, RawLedger, Stores};
 use crate::events::{Event, Record};
@@ -85,9 +85,9 @@ enum Other {
 
 impl Options {
     fn plan(&self) -> Result<Plan, String> {
-        let wrong = || "--until must be RFC 3339 or milliseconds since 1970".to_owned();
+        let wrong = || format!("--until {MOMENT_FORMS}");
         let to_ms = match &self.until {
-            Some(text) => moment(text).ok_or_else(wrong)?,
+            Some(text) => moment(text, End::To, |day| day.saturating_mul(DAY_MS)).ok_or_else(wrong)?,
             None => Clock::System.now_ms(),
         };
         Ok(Plan {

@@ -12,6 +12,7 @@ use crate::api::{Access, Api, not_durable, starting};
 use crate::app::{App, Caching};
 use crate::clock::Clock;
 use crate::config::{AccessSettings, Settings};
+use crate::events::set_page_rules;
 use crate::http::{Config, Server, Tls};
 use crate::journal::{Journal, Lock, OpenError, ReadError};
 use crate::limits::{BATCH_RECORDS_MAX, HEARTBEAT_MISSES_MAX, HEARTBEAT_MS, SINK_STOP_MS};
@@ -49,6 +50,7 @@ fn go_on() -> Result<(), Ended> {
 
 /// Serves until a signal. The error is one line for the log.
 pub(super) fn run(settings: &Settings, stop: Stop) -> Result<(), Failure> {
+    set_page_rules(settings.pages);
     process::report_panics();
     watch_hangups(settings.http.tls.clone())?;
     check_urls(&settings.stores)?;
@@ -208,6 +210,7 @@ fn start_sinks(
         calendar: Calendar::new(settings.stores.time_zone.clone()),
         ack: settings.ack,
         retention_ms: settings.retention_ms,
+        event_age_ms: settings.event_age_ms,
         counters: Default::default(),
     });
     let handover = Arc::new(Handover::default());

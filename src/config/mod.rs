@@ -13,8 +13,11 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use crate::app::{Ack, Classes};
+use crate::events::PageRules;
 use crate::logging::{Directives, LogFormat};
 use crate::{http, limits};
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Settings as they are given.
 #[derive(Clone, Debug, Args)]
@@ -35,9 +38,14 @@ pub struct Raw {
     ack: Ack,
     #[command(flatten)]
     log: RawLog,
-    /// Events older than this are refused
+    /// Older events are refused, and older rows are deleted
     #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
     retention_days: u32,
+    /// Older events are refused without an admin key, unless the server has no keys at all
+    #[arg(long, env = "EVENT_AGE_MAX", default_value_t = limits::EVENT_AGE_DAYS, value_name = "DAYS")]
+    event_age_max: u32,
+    #[command(flatten)]
+    pages: RawPages,
     /// All journal segments together; past it events are refused (503) until the stores have caught up
     #[arg(long, env = "JOURNAL_MAX_BYTES", default_value_t = limits::JOURNAL_BYTES_MAX, value_name = "BYTES")]
     journal_max_bytes: u64,
@@ -58,6 +66,17 @@ pub struct Raw {
     cache: cache::RawCache,
     #[command(flatten)]
     http: http::RawLimits,
+}
+
+/// What names a page, as given.
+#[derive(Clone, Copy, Debug, Args)]
+struct RawPages {
+    /// Count /a/ for the page /a. Events that were counted before keep their page
+    #[arg(long, env = "PAGE_TRIM_SLASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    page_trim_slash: bool,
+    /// Count a fragment that begins with #/ as a part of the page. Events that were counted before keep their page
+    #[arg(long, env = "PAGE_HASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    page_hash: bool,
 }
 
 /// Where everything is kept, as given.
@@ -143,6 +162,9 @@ pub struct Settings {
     pub ack: Ack,
     pub log: Log,
     pub retention_ms: i64,
+    /// Events older than this need an admin key; at most `retention_ms`.
+    pub event_age_ms: i64,
+    pub pages: PageRules,
     /// Its `connections_max` is 0 for "as many as the system allows".
     pub http: http::Config,
     /// How long a graceful stop waits for what is under way.
@@ -160,10 +182,16 @@ impl Raw {
         let access = self.access.check()?;
         let proxies = access.rules.proxies.clone();
         let cores = cores();
+        let retention_ms = retention_ms(self.retention_days)?;
+        if self.event_age_max == 0 {
+            return Err("EVENT_AGE_MAX must be at least 1".into());
+        }
         let settings = Settings {
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,
-            retention_ms: retention_ms(self.retention_days)?,
+            retention_ms,
+            event_age_ms: (i64::from(self.event_age_max) * DAY_MS).min(retention_ms),
+            pages: PageRules { trim_slash: self.pages.page_trim_slash, keep_hash: self.pages.page_hash },
             shutdown_ms: self.http.shutdown_ms,
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
@@ -272,7 +300,8 @@ fn number(name: &str, text: &str, auto: usize, max: usize) -> Result<usize, Stri
         .ok_or_else(|| format!("{name} must be auto or 1 to {max}, not `{text}`"))
 }
 
-fn time_zone(name: &str) -> Result<TimeZone, String> {
+/// The zone of an IANA name.
+pub fn time_zone(name: &str) -> Result<TimeZone, String> {
     if name.eq_ignore_ascii_case("UTC") {
         return Ok(TimeZone::UTC);
     }
@@ -347,6 +376,7 @@ mod tests {
             (["--tls-cert", "a.pem"], "TLS_KEY"),
             (["--tls-key", "a.pem"], "TLS_CERT"),
             (["--cache-likes", "ttl=5"], "CACHE_LIKES"),
+            (["--event-age-max", "0"], "EVENT_AGE_MAX"),
             (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();

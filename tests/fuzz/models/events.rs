@@ -97,13 +97,13 @@ fn read(object: &Map<String, Value>) -> Result<Event<'static>, ()> {
         event_time_ms: time(object)?,
         received_at_ms: NOW_MS,
         user_id: opaque(object.get("userId"))?.map(Into::into),
-        session_id: text(object.get("sessionId"), 64)?.map(Into::into),
+        session_id: session(object.get("sessionId"))?.map(Into::into),
         component_id: integer(metadata.get("componentId"), 1)?,
         element_id: text(metadata.get("elementId"), 200)?.map(Into::into),
         keyword: keyword(metadata.get("keyword"))?.map(Into::into),
         post_id: opaque(metadata.get("postId"))?.map(Into::into),
-        url: text(metadata.get("url"), 2_048)?.map(Into::into),
-        referrer: text(metadata.get("referrer"), 2_048)?.map(Into::into),
+        url: text(metadata.get("url"), usize::MAX)?.as_deref().map(cut).map(Into::into),
+        referrer: text(metadata.get("referrer"), usize::MAX)?.as_deref().map(cut).map(Into::into),
         result_count: integer(metadata.get("resultCount"), 0)?,
         properties: properties(object.get("properties"))?.map(Into::into),
     };
@@ -132,18 +132,51 @@ fn event_type(value: Option<&Value>) -> Result<EventType, ()> {
 fn event_id(value: Option<&Value>) -> Field<Uuid> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.len() == 36 => text.parse().map(Some).map_err(drop),
+        Some(Value::String(text)) if text.len() == 36 => {
+            let id: Uuid = text.parse().map_err(drop)?;
+            if id.is_nil() || id.is_max() { Err(()) } else { Ok(Some(id)) }
+        }
         Some(_) => Err(()),
     }
+}
+
+fn is_placeholder(text: &str) -> bool {
+    let names = ["", "undefined", "null", "(null)", "none", "nan", "[object object]", "\\n"];
+    names.contains(&text.trim().to_ascii_lowercase().as_str())
+}
+
+fn session(value: Option<&Value>) -> Field<String> {
+    match value {
+        Some(Value::String(text)) if is_placeholder(text) => Err(()),
+        value => text(value, 64),
+    }
+}
+
+/// Characters as long as they fit.
+fn cut(url: &str) -> String {
+    let mut kept = String::new();
+    for character in url.chars() {
+        if kept.len() + character.len_utf8() > 2_048 {
+            break;
+        }
+        kept.push(character);
+    }
+    kept
+}
+
+/// The integer that a number is; one with a fraction or an exponent is a double here.
+fn whole(number: &serde_json::Number) -> Option<i128> {
+    let integer = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    let double = number.as_f64().filter(|value| value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0);
+    integer.or_else(|| double.map(|value| value as i128))
 }
 
 fn opaque(value: Option<&Value>) -> Field<String> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => Ok(Some(number.to_string())),
+        Some(Value::Number(number)) => whole(number).map(|number| Some(number.to_string())).ok_or(()),
         Some(Value::String(text)) => {
-            let is_placeholder = ["", "undefined", "null", "[object Object]", "NaN"].contains(&text.as_str());
-            let is_good = !is_placeholder && text.len() <= 128 && !text.chars().any(char::is_control);
+            let is_good = !is_placeholder(text) && text.len() <= 128 && !text.chars().any(char::is_control);
             if is_good { Ok(Some(text.clone())) } else { Err(()) }
         }
         Some(_) => Err(()),
@@ -174,7 +207,11 @@ fn keyword(value: Option<&Value>) -> Field<String> {
 fn integer(value: Option<&Value>, min: i64) -> Field<i64> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_i64().filter(|number| *number >= min).map(Some).ok_or(()),
+        Some(Value::Number(number)) => {
+            let number = whole(number).and_then(|number| i64::try_from(number).ok());
+            number.filter(|number| *number >= min).map(Some).ok_or(())
+        }
+        Some(_) => Err(()),
     }
 }
 
@@ -194,14 +231,25 @@ fn properties(value: Option<&Value>) -> Field<String> {
 fn moment(value: Option<&Value>) -> Field<i64> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => text.parse::<jiff::Timestamp>().map(|at| Some(at.as_millisecond())).map_err(drop),
-        Some(Value::Number(number)) if number.is_i64() || number.is_u64() => number.as_i64().map(Some).ok_or(()),
+        Some(Value::String(text)) => rfc3339(text).map(Some).ok_or(()),
         Some(Value::Number(number)) => {
-            let ms = number.as_f64().filter(|ms| ms.abs() < 1e15).ok_or(())?;
+            let ms = number.as_f64().filter(|ms| (1e11..=1e14).contains(ms)).ok_or(())?;
             Ok(Some(ms.trunc() as i64))
         }
         Some(_) => Err(()),
     }
+}
+
+/// Digits beyond nanoseconds are cut; the last year is told by one that is as long.
+fn rfc3339(text: &str) -> Option<i64> {
+    let ms_of = |text: &str| text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond);
+    let fraction = text.find(['.', ',']).map_or("", |at| &text[at + 1..]);
+    let digits = fraction.len() - fraction.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let beyond = &fraction[digits.min(9)..digits];
+    let at = text.len() - fraction.len() + digits - beyond.len();
+    let short = format!("{}{}", &text[..at], &text[at + beyond.len()..]);
+    let earlier = || ms_of(&format!("9997{}", short.strip_prefix("9999")?)).map(|ms| ms + 730 * 86_400_000);
+    ms_of(&short).or_else(earlier)
 }
 
 fn time(object: &Map<String, Value>) -> Result<i64, ()> {
