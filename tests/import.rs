@@ -122,7 +122,10 @@ fn refused_lines_are_listed_with_their_reasons() {
         ("invalid_utf8", b"{\"eventType\":\"CLICK\",\"userId\":\"\xff\"}".to_vec()),
         ("unknown_event_type", br#"{"eventType":"DANCE","userId":"u"}"#.to_vec()),
         ("missing_field", br#"{"eventType":"LIKE","userId":"u"}"#.to_vec()),
-        ("too_old", br#"{"eventType":"CLICK","userId":"u","timestamp":100000000000,"metadata":{"componentId":1}}"#.to_vec()),
+        (
+            "too_old",
+            br#"{"eventType":"CLICK","userId":"u","timestamp":100000000000,"metadata":{"componentId":1}}"#.to_vec(),
+        ),
         (
             "invalid_field",
             br#"{"eventType":"CLICK","userId":"u","eventId":"mine","metadata":{"componentId":1}}"#.to_vec(),

@@ -146,7 +146,14 @@ impl Api {
     }
 
     /// A batch: each row on its own, the accepted ones together.
-    fn take_rows(&self, bytes: &[u8], rows: Rows, receipt: Receipt<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+    fn take_rows(
+        &self,
+        bytes: &[u8],
+        rows: Rows,
+        receipt: Receipt<'_>,
+        wait: bool,
+        exchange: &mut Exchange<'_>,
+    ) -> Step {
         let sent_at_ms = rows.sent_at.map(|range| wire::sent_at(&bytes[range])).transpose()?.flatten();
         let receipt = Receipt { sent_at_ms, ..receipt };
         let received = rows.ranges.len();
@@ -280,11 +287,7 @@ fn single(bytes: &[u8]) -> Option<WireEvent<'_>> {
     wire::parse(content::text(bytes).ok()?).ok().filter(|parsed| parsed.events.is_none())
 }
 
-fn judge_row<'a>(
-    row: &'a [u8],
-    receipt: Receipt<'_>,
-    new_id: impl FnOnce() -> Uuid,
-) -> Result<Event<'a>, Rejection> {
+fn judge_row<'a>(row: &'a [u8], receipt: Receipt<'_>, new_id: impl FnOnce() -> Uuid) -> Result<Event<'a>, Rejection> {
     if row.len() > EVENT_BYTES_MAX {
         let message = format!("an event may have at most {EVENT_BYTES_MAX} bytes");
         return Err(Rejection::new("event_too_large", message));

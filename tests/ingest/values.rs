@@ -460,6 +460,38 @@ fn wrong_units(client: &mut Client, second: i64) {
 }
 
 #[test]
+fn the_envelope_of_a_batch_says_when_it_was_sent() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let now = now_ms();
+        // The client's clock is an hour slow.
+        let event = |id: &str| with(with(click("u"), "timestamp", json!(now - 3_660_000)), "eventId", json!(id));
+        let ids: Vec<String> = (0..4).map(|_| id()).collect();
+        let sent = now - 3_600_000;
+        let with_own = with(event(&ids[1]), "sentAt", json!(now));
+        let before = format!(r#"{{"sentAt":{sent},"events":[{},{with_own}]}}"#, event(&ids[0]));
+        let after = format!(
+            r#"{{"events":[{}],"sentAt":"{}"}}"#,
+            event(&ids[2]),
+            jiff::Timestamp::from_millisecond(sent).unwrap()
+        );
+        let null = format!(r#"{{"events":[{}],"sentAt":null}}"#, event(&ids[3]));
+        for body in [&before, &after, &null] {
+            client.send("POST", WAIT, &[("Content-Type", "application/json")], body.as_bytes()).expect(201);
+        }
+        let at = |row: &Value| row["timestamp"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_millisecond();
+        let rows = exported(&mut client, &ids);
+        for (row, expected) in rows.iter().zip([now - 60_000, now - 3_660_000, now - 60_000, now - 3_660_000]) {
+            let late = at(row) - expected;
+            assert!((0..30_000).contains(&late), "{late}: {row}");
+        }
+        let wrong = format!(r#"{{"events":[{}],"sentAt":{}}}"#, click("u"), now / 1_000);
+        let answer = client.send("POST", EVENTS, &[("Content-Type", "application/json")], wrong.as_bytes());
+        assert!(complaint(&answer, "sentAt").contains("seconds"));
+    });
+}
+
+#[test]
 fn a_long_url_is_cut_at_a_character_and_counted() {
     on_pairs(MAIN_PAIRS, |bench| {
         let mut client = bench.client();
