@@ -183,9 +183,7 @@ impl Raw {
         let proxies = access.rules.proxies.clone();
         let cores = cores();
         let retention_ms = retention_ms(self.retention_days)?;
-        if self.event_age_max == 0 {
-            return Err("EVENT_AGE_MAX must be at least 1".into());
-        }
+        http::within("EVENT_AGE_MAX", self.event_age_max, 1, limits::RETENTION_DAYS_MAX)?;
         let settings = Settings {
             stores: self.stores.check()?,
             workers: number("WORKERS", &self.workers, cores, 128)?,

@@ -598,7 +598,17 @@ fn only_an_admin_or_a_server_without_keys_takes_old_events() {
     };
     check(&[], &[("", 399, "taken"), ("", 401, "too_old")]);
     let keys = [("WRITE_KEYS", write), ("ADMIN_KEYS", admin)];
-    check(&keys, &[(write, 6, "taken"), (write, 7, "too_old")]);
+    check(
+        &keys,
+        &[
+            (write, 6, "taken"),
+            (write, 7, "too_old"),
+            (admin, 7, "taken"),
+            (admin, 399, "taken"),
+            (admin, 401, "too_old"),
+        ],
+    );
+    check(&[("INGEST_KEYS", write)], &[(write, 6, "taken"), (write, 7, "too_old")]);
     // Reading has keys: this is no server without keys, and sending is still open.
     let age = [("READ_KEYS", write), ("EVENT_AGE_MAX", "30")];
     check(&age, &[("", 29, "taken"), ("", 30, "too_old"), (write, 30, "too_old")]);
