@@ -628,6 +628,25 @@ fn an_output_that_is_no_regular_file_is_written_to_and_stays() {
 }
 
 #[test]
+fn a_signal_leaves_no_unfinished_file() {
+    let bench = Bench::on(None, None);
+    let directory = tempfile::tempdir().expect("a directory");
+    let names = || std::fs::read_dir(directory.path()).expect("a directory").count();
+    for (name, signal) in [("out.ndjson", libc::SIGINT), ("out.ndjson.gz", libc::SIGTERM)] {
+        let mut command = bench.command();
+        command.args(["seed", "--events", "1000000000", "--output"]).arg(directory.path().join(name));
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("it starts");
+        eventually(Duration::from_secs(10), || if names() > 0 { Ok(()) } else { Err("no file yet".into()) });
+        // SAFETY: signals a child of ours that was not waited for.
+        assert_eq!(unsafe { libc::kill(i32::try_from(child.id()).expect("an id"), signal) }, 0);
+        let status = support::bench::wait_for(&mut child, Duration::from_secs(10));
+        let mut said = String::new();
+        child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+        assert_eq!((names(), said.as_str(), status.code()), (0, "event-tracker: interrupted\n", Some(130)));
+    }
+}
+
+#[test]
 fn csv_for_excel_begins_with_a_mark() {
     let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
     bench.start();

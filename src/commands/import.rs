@@ -12,6 +12,7 @@ use clap::Args;
 use jiff::tz::TimeZone;
 
 use super::Failure;
+use super::output::INTERRUPTED;
 use crate::adapters::postgres;
 use crate::config::{retention_ms, without_password};
 use crate::import::{
@@ -60,8 +61,6 @@ The key is taken from the environment alone: API_KEY. A server with keys takes e
 Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
 130 interrupted.";
 
-/// The exit code of an interrupted import.
-const INTERRUPTED: u8 = 130;
 const PREDECESSOR: &str = "Tables of the Kotlin event tracker";
 
 /// What is imported, and how.
@@ -138,7 +137,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     match ended.map_err(Failure::Failed)? {
         Ended::Accepted => Ok(ExitCode::SUCCESS),
         Ended::WithRefusals => Ok(ExitCode::from(3)),
-        Ended::Interrupted => Ok(ExitCode::from(INTERRUPTED)),
+        Ended::Interrupted => Ok(ExitCode::from(INTERRUPTED as u8)),
     }
 }
 
@@ -245,7 +244,7 @@ fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
         asked.ask();
         thread::sleep(Duration::from_millis(IMPORT_SAVE_MS));
         if !asked.is_sending() {
-            std::process::exit(i32::from(INTERRUPTED));
+            std::process::exit(INTERRUPTED);
         }
     };
     let spawned = thread::Builder::new().name("stop".into()).spawn(wait);

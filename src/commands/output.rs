@@ -13,7 +13,10 @@ use tempfile::NamedTempFile;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
 use crate::import::plural;
+use crate::shutdown;
 
+/// The exit code of an interrupted command.
+pub(super) const INTERRUPTED: i32 = 130;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Text on its way out; compressed where the file's name ends with `.gz` or `.zst`.
@@ -58,12 +61,16 @@ impl Target {
     /// Only a regular file or a new name is replaced by a whole file.
     fn open(path: &Path) -> io::Result<Target> {
         if fs::symlink_metadata(path).is_ok_and(|about| !about.is_file()) {
-            let open = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-            return open.map(Target::Other);
+            let open = File::options().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+            end_on_signal(None)?;
+            return Ok(Target::Other(open));
         }
         let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?.to_string_lossy();
         let prefix = format!(".{name}.");
+        // A signal waits until somebody knows which file to remove.
+        shutdown::hold();
         let file = tempfile::Builder::new().prefix(&prefix).suffix(".unfinished").tempfile_in(directory(path))?;
+        end_on_signal(Some(file.path().to_owned()))?;
         Ok(Target::File(file))
     }
 }
@@ -72,6 +79,7 @@ impl Output {
     /// `-` is standard output.
     pub(super) fn open(path: &Path) -> io::Result<Output> {
         if path == Path::new("-") {
+            end_on_signal(None)?;
             return Ok(Output { coder: Coder::Plain(BufWriter::new(Target::Standard(io::stdout()))), path: None });
         }
         let target = BufWriter::with_capacity(256 * 1024, Target::open(path)?);
@@ -115,6 +123,20 @@ impl Output {
 
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// At a signal: removes an unfinished file, clears the line of progress, and ends the process.
+pub(super) fn end_on_signal(unfinished: Option<PathBuf>) -> io::Result<()> {
+    let stop = shutdown::catch()?;
+    let wait = move || {
+        stop.wait();
+        // It may be finished, and then has its name.
+        let _ = unfinished.map(fs::remove_file);
+        let clear = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+        eprintln!("{clear}event-tracker: interrupted");
+        std::process::exit(INTERRUPTED);
+    };
+    std::thread::Builder::new().name("stop".into()).spawn(wait).map(drop)
 }
 
 /// How far a long command is, once a second, where a person looks on.

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use uuid::Uuid;
 
 use super::Failure;
-use super::output::{Output, Progress};
+use super::output::{Output, Progress, end_on_signal};
 use super::stores::examine_ledger;
 use crate::api::{End, MOMENT_FORMS, moment, put_line};
 use crate::clock::Clock;
@@ -109,6 +109,9 @@ pub(super) fn run(options: Options) -> Result<(), Failure> {
         return posts::run(posts).map_err(Failure::Failed);
     }
     let events = options.plan().and_then(Plan::start).map_err(Failure::Usage)?;
+    if options.output.is_none() {
+        end_on_signal(None).map_err(|e| format!("cannot catch signals: {e}"))?;
+    }
     match &options.output {
         Some(path) => Ok(write_file(path, events).map_err(|error| format!("{}: {error}", path.display()))?),
         None if options.direct => {

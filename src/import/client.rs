@@ -225,7 +225,7 @@ fn judge(target: Target, status: u16, headers: &HeaderMap, text: &[u8], count: u
         (408 | 429 | 500.., _) if status != 501 && status != 505 => {
             Attempt::Again { why: told, after: retry_after(headers) }
         }
-        (401 | 403, _) => Attempt::Hopeless(format!("the server wants a key that may write (API_KEY): {told}")),
+        (401 | 403, _) => Attempt::Hopeless(format!("the server wants a key for this (API_KEY): {told}")),
         (404 | 405, _) if target == Target::Posts => Attempt::Hopeless(format!(
             "this server has no posts yet ({told}); --tables post_like,statistics takes the rest over"
         )),

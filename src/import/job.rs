@@ -211,7 +211,10 @@ impl Job {
         }
         eprintln!("{}: refused rows and reasons are in {}", self.name, self.files.rejects.display());
         if figures.refused_by.contains_key("too_old") {
-            eprintln!("{}: for those that are too old, start the server with more RETENTION_DAYS", self.name);
+            eprintln!(
+                "{}: for those that are too old: use an admin key (API_KEY), or start the server with more RETENTION_DAYS",
+                self.name
+            );
         }
         Ok(Ended::WithRefusals)
     }

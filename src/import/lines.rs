@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::row::{Place, Refusal, Row, Source, row_id, write_event};
-use super::text::Text;
+use super::text::{BYTE_ORDER_MARK, Text};
 use crate::limits::EVENT_BYTES_MAX;
 
 /// What is read of a line at most: the event and its line end.
@@ -37,7 +37,9 @@ impl Lines {
         let goes_on = !line.ends_with(b"\n") && read == LINE_BYTES_MAX && self.text.skip_until(b'\n')? > 0;
         let length = line.trim_ascii_end().len();
         line.truncate(length);
-        let blank = line.len() - line.trim_ascii_start().len();
+        let text = line.trim_ascii_start();
+        // Files that were joined bring their marks with them.
+        let blank = line.len() - text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim_ascii_start().len();
         line.drain(..blank);
         Ok(Some(goes_on || line.len() > EVENT_BYTES_MAX))
     }

@@ -163,6 +163,9 @@ fn columns(names: &[String]) -> Result<(Vec<Column>, Vec<String>), String> {
         }
         columns.push(Column { index, field });
     }
+    if let ([header], Some(other)) = (names, names.iter().find_map(|name| name.chars().find(|c| ";\t|".contains(*c)))) {
+        return Err(format!("the CSV header `{header}` has no commas: separate fields by `,`, not by {other:?}"));
+    }
     if !columns.iter().any(|column| FIELDS[column.field].1 == "eventType") {
         let known: Vec<&str> = FIELDS.iter().map(|(_, name, _)| *name).collect();
         return Err(format!("the CSV header has no column eventType; the fields are {}", known.join(", ")));
@@ -223,6 +226,7 @@ mod tests {
         assert_eq!(columns(&names("eventType,received_at")).unwrap().1, ["received_at"]);
         assert!(columns(&names("eventType,keyword,metadata.keyword")).unwrap_err().contains("keyword"));
         assert!(columns(&names("eventType,timestamp,event_time")).unwrap_err().contains("timestamp"));
+        assert!(columns(&names("eventType;userId")).unwrap_err().contains("not by ';'"));
         assert!(columns(&names("userId")).unwrap_err().contains("eventType"));
     }
 

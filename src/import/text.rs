@@ -227,7 +227,7 @@ impl Text {
     }
 }
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Read for Text {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
