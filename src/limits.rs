@@ -401,6 +401,8 @@ pub const KEYS_MAX: usize = 64;
 pub const REBUILD_LOCK_MS: u64 = 30_000;
 /// Members of one command, and of one pipeline: a piece that the server answers well within the time-out.
 pub const REBUILD_PIECE_MEMBERS_MAX: usize = 5_000;
+/// A generation of the live store that no program has used for so long is deleted: one of another format or time zone.
+pub const GENERATION_KEPT_SECS: u64 = 3_600;
 /// Keys looked at by one step of the clean-up.
 pub const REBUILD_SCAN_KEYS: usize = 1_000;
 /// How long the clean-up of old generations may take; what is left expires or waits for the next rebuild.

@@ -190,8 +190,8 @@ pub trait Ledger: Send + Sync {
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
     /// The highest counts of a window, read from the rollups: what lists are answered from while the live store is
-    /// away. Windows are those of [`Window`]; order and ties as in [`LiveStore::top`].
-    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError>;
+    /// away. Windows are those of [`Window`], days those of `zone`; order and ties as in [`LiveStore::top`].
+    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError>;
 
     /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum descending, then name
     /// ascending (bytewise), behind `after`. One snapshot. `None`: more than could be read in the time of a read.
@@ -207,8 +207,8 @@ pub trait Ledger: Send + Sync {
     /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
-    /// One consistent snapshot of everything that a live store is built from.
-    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError>;
+    /// One consistent snapshot of everything that a live store is built from, whose days are those of `zone`.
+    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError>;
 
     /// The likes of a post as of now, none for one that nobody ever liked, and whether `user_id` likes it.
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError>;
@@ -518,7 +518,7 @@ pub trait LiveWriter: Send {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError>;
 }

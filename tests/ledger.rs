@@ -331,7 +331,7 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
             search("u", "too old", NOW - HOUR),
         ]);
         assert_eq!(recent("u", NOW), ["K5", "k11", "k10", "k9", "k8", "k7", "k6", "k4", "k3", "k2"]);
-        let snapshot = fixture.ledger.snapshot(NOW).expect("a snapshot");
+        let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
         let ours: Vec<_> = snapshot.recent.iter().filter(|row| row.0 == "u").map(|row| row.1.as_str()).collect();
         assert_eq!(ours, ["k2", "k3", "k4", "k6", "k7", "k8", "k9", "k10", "k11", "K5"], "oldest first");
         feed.apply(vec![forget(Some("K11"), NOW), forget(Some("k11"), NOW - DAY), forget(Some("k10"), NOW - HOUR)]);
@@ -339,7 +339,7 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         feed.apply(vec![forget(None, NOW - 15 * MINUTE)]);
         assert_eq!(recent("u", NOW), ["K5"]);
         assert_eq!(recent("v", NOW), ["other"]);
-        let mut forgotten = fixture.ledger.snapshot(NOW).expect("a snapshot").forgotten;
+        let mut forgotten = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot").forgotten;
         forgotten.sort();
         let expected = [("", NOW - 15 * MINUTE), ("k11", NOW)];
         assert_eq!(
@@ -386,7 +386,7 @@ fn a_ranked_list_orders_by_score_then_name() {
         feed.apply(records);
         let top = |parts: &[(Dimension, f64)], window, hot, limit| {
             let query = TopQuery { parts: parts.to_vec(), window, hot, limit };
-            fixture.ledger.top(&query, NOW).expect("answers")
+            fixture.ledger.top(&query, NOW, &jiff::tz::TimeZone::UTC).expect("answers")
         };
         let names = |window| {
             let list = top(&[(Dimension::Keyword, 1.0)], window, false, 100);
@@ -416,7 +416,7 @@ fn a_snapshot_is_what_was_applied() {
         let (mut feed, mut other) = (fixture.feed(), fixture.feed());
         feed.apply(vec![search("u", "A", NOW), search("u", "a", NOW - 2 * HOUR), click(7, NOW)]);
         other.apply(vec![like(EventType::Toggle, "u", "p", NOW), search("v", "b", NOW - 30 * DAY)]);
-        let snapshot = fixture.ledger.snapshot(NOW).expect("a snapshot");
+        let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
         let mut watermarks = vec![(feed.stream, feed.at), (other.stream, other.at)];
         watermarks.sort_unstable_by_key(|(stream, _)| *stream);
         assert_eq!(snapshot.watermarks, watermarks);

@@ -204,7 +204,7 @@ impl Scale {
                 for hot in [false, true] {
                     let query = TopQuery { parts: parts.clone(), window, hot, limit: 10 };
                     let mode = if hot { "hot" } else { "count" };
-                    let run = || self.ledger.top(&query, self.now);
+                    let run = || self.ledger.top(&query, self.now, &jiff::tz::TimeZone::UTC);
                     time(&format!("{what} of {name} by {mode}, live store away"), run, |top| {
                         format!("{:?}", top.first())
                     });
@@ -282,7 +282,7 @@ fn memory_of_redis_by_class_of_keys() {
     let mut writer = store.open_writer().expect("a writer");
     let stream = uuid::Uuid::from_u128(1);
     let now_ms = event_tracker::clock::Clock::System.now_ms();
-    writer.rebuild(stream, LiveState::Lost, &mut || Ok(Snapshot::default()), now_ms).expect("rebuilds");
+    writer.rebuild(stream, LiveState::Lost, &mut |_| Ok(Snapshot::default()), now_ms).expect("rebuilds");
     writer.register(stream).expect("registers");
     let mut from = Watermark::default();
     let mut apply = |writer: &mut Box<dyn LiveWriter>, batch: LiveBatch| {

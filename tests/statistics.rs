@@ -3,6 +3,8 @@
 
 #[path = "support/ledgers.rs"]
 mod ledgers;
+#[path = "statistics/local_days.rs"]
+mod local_days;
 #[path = "support/model.rs"]
 mod model;
 mod support;
@@ -462,7 +464,7 @@ impl Fed {
     fn new(store: Box<dyn LiveStore>, now_ms: i64) -> Fed {
         let mut writer = store.open_writer().expect("a writer");
         let stream = Uuid::new_v4();
-        let mut nothing = || Ok(Snapshot::default());
+        let mut nothing = |_: &jiff::tz::TimeZone| Ok(Snapshot::default());
         writer.rebuild(stream, LiveState::Lost, &mut nothing, now_ms).expect("rebuilds");
         writer.register(stream).expect("registers");
         Fed { store, writer, stream, at: Watermark::default() }

@@ -461,13 +461,13 @@ impl LiveWriter for MemoryWriter {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         if self.state(stream)? != seen {
             return Ok(());
         }
-        let snapshot = &snapshot()?;
+        let snapshot = &snapshot(self.shared.calendar.time_zone())?;
         let image = Image::new(snapshot, now_ms, &self.shared.calendar);
         let mut next = Generation {
             watermarks: snapshot.watermarks.iter().copied().collect(),

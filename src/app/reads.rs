@@ -42,7 +42,7 @@ impl App {
 
     /// The same from the ledger's rollups.
     pub fn top_ledger(&self, query: &TopQuery) -> Result<LiveTop, StoreError> {
-        let items = self.ledger.top(query, self.clock.now_ms())?;
+        let items = self.ledger.top(query, self.clock.now_ms(), self.calendar.time_zone())?;
         Ok(LiveTop { items, approximate: false })
     }
 

@@ -259,11 +259,12 @@ fn write_ledger(stores: &Stores, mut events: Events) -> Result<(), Failure> {
         feed.apply(records).map_err(|error| format!("ledger: {error}"))?;
         progress.add(count);
     }
-    feed.writer.maintain(Clock::System.now_ms()).map_err(|error| format!("ledger: {error}"))?;
+    feed.writer.prepare(Clock::System.now_ms()).map_err(|error| format!("ledger: {error}"))?;
     progress.end("stored");
     eprintln!(
         "They came by stream {} of the table watermark. A running server that keeps its live statistics in memory does \
-         not know them: restart it. With Redis: DEL 'et:{{t0}}:gen' makes it build them again from the ledger.",
+         not know them: restart it. With Redis: DEL 'et:{{t0}}:2:<TIME_ZONE>:gen' makes it \
+         build them again from the ledger.",
         feed.stream
     );
     Ok(())

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Cover, Folded, Sums, Terms, plan_rank};
+use super::{Cover, Folded, RankPlan, Sums, Terms};
 use crate::events::{Dimension, fold_keyword, page_key};
 use crate::limits::{OPEN_HOURS_MAX, RANK_ALL_EVENTS_A_ROW, RANK_ALL_EVENTS_MAX};
 use crate::ports::TopQuery;
@@ -176,8 +176,7 @@ pub fn events_sql(cover: &Cover, folded: Folded) -> Option<String> {
 }
 
 /// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.
-pub fn with_gone(open: Option<String>, query: &TopQuery, now_ms: i64) -> Option<String> {
-    let plan = plan_rank(query, now_ms);
+pub fn with_gone(open: Option<String>, query: &TopQuery, plan: &RankPlan) -> Option<String> {
     let of_part = |(dimension, weight): &(Dimension, f64)| {
         let code = dimension.gone()? as u8;
         let hours: Vec<(i64, f64)> = plan.buckets.iter().map(|(hour, factor)| (*hour, factor * weight)).collect();

@@ -13,6 +13,7 @@ mod export;
 mod known_likes;
 mod leaders;
 mod likes;
+mod local_days;
 mod open_day;
 mod places;
 mod points;
@@ -38,6 +39,7 @@ pub use export::{page_rows, row_bytes};
 pub use known_likes::{KnownLikes, Recalled, SeenLikes};
 pub use leaders::{Counts, Heads, Led, List, Page, Terms, Wanted, besides, leaders, led_by};
 pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
+pub use local_days::{EdgeCount, day_starts, days_within_hours, drop_left_out, left_out_sql, rest_of_hour};
 pub use open_day::{
     HAS_SET, NOT_OPEN, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, known_sql, look_at_open, new_users_sql,
     rest_sql,

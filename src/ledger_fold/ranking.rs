@@ -1,13 +1,18 @@
 //! What a ranked list reads from the rollups: which table, which buckets, each with its factor.
 //!
-//! Short windows are minutes, a day is hours, a week is the hours of seven UTC days. `hot` halves a count with each
-//! quarter of the window, by the age of its bucket; a week's buckets are days, as in the live store.
+//! Short windows are minutes, a day is hours, a week is the hours of seven local days. `hot` halves a count with each
+//! quarter of the window, by the age of its bucket; a week's buckets are days, as in the live store. If a day begins within
+//! an hour, the hour counts for the day before, and the rest of the hour is corrected from raw rows.
 
 use std::ops::Range;
 
-use super::{Folded, HOUR_MS, Terms, sums};
+use jiff::tz::TimeZone;
+
+use super::{EdgeCount, Folded, HOUR_MS, Terms, day_starts, rest_of_hour, sums};
 use crate::events::Dimension;
 use crate::ports::{TopQuery, Window};
+
+const WEEK_DAYS: i64 = 7;
 
 /// Buckets and dimensions of a list; the sum over both of count × factor × weight is the score.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,34 +21,72 @@ pub struct RankPlan {
     pub table: &'static str,
     /// Buckets since the epoch with their factors; without a gap, ascending.
     pub buckets: Vec<(i64, f64)>,
+    /// Minutes since the epoch, each range within an hour, with the factor that its raw rows add.
+    pub edges: Vec<(Range<i64>, f64)>,
     pub parts: Vec<(Dimension, f64)>,
     pub limit: usize,
 }
 
-/// Decides what `query` reads at `now_ms`.
-pub fn plan_rank(query: &TopQuery, now_ms: i64) -> RankPlan {
+/// Decides what `query` reads at `now_ms`; days are those of `zone`.
+pub fn plan_rank(query: &TopQuery, now_ms: i64, zone: &TimeZone) -> RankPlan {
     let minute = now_ms.div_euclid(60_000);
     let hour = minute.div_euclid(60);
-    let day = hour.div_euclid(24);
-    // Table, oldest and newest bucket, buckets in a unit of age, length of the window in that unit.
-    let (table, first, last, unit, length) = match query.window {
-        Window::TenMinutes => ("rollup_minute", minute - 9, minute, 1, 10.0),
-        Window::Hour => ("rollup_minute", minute - 59, minute, 1, 60.0),
-        Window::Day => ("rollup_hour", hour - 23, hour, 1, 24.0),
-        // To the end of today: what clients whose clocks are ahead date into its next hour is of today, as in the live store.
-        Window::Week => ("rollup_hour", (day - 6) * 24, day * 24 + 23, 24, 7.0),
+    let factor = |age: i64, length: f64| if query.hot { 0.5f64.powf(age as f64 / (length / 4.0)) } else { 1.0 };
+    let newest = |length: i64, last: i64| -> Vec<(i64, f64)> {
+        (last - length + 1..=last).map(|bucket| (bucket, factor(last - bucket, length as f64))).collect()
     };
-    let newest = last.div_euclid(unit);
-    let factor = |bucket: i64| {
-        let age = (newest - bucket.div_euclid(unit)) as f64;
-        if query.hot { 0.5f64.powf(age / (length / 4.0)) } else { 1.0 }
+    let (table, buckets, edges) = match query.window {
+        Window::TenMinutes => ("rollup_minute", newest(10, minute), Vec::new()),
+        Window::Hour => ("rollup_minute", newest(60, minute), Vec::new()),
+        Window::Day => ("rollup_hour", newest(24, hour), Vec::new()),
+        Window::Week => {
+            let (hours, edges) = week(&day_starts(zone, now_ms, WEEK_DAYS - 1), |age| factor(age, WEEK_DAYS as f64));
+            ("rollup_hour", hours, edges)
+        }
     };
-    RankPlan {
-        table,
-        buckets: (first..=last).map(|bucket| (bucket, factor(bucket))).collect(),
-        parts: query.parts.iter().flat_map(listed).collect(),
-        limit: query.limit,
+    RankPlan { table, buckets, edges, parts: query.parts.iter().flat_map(listed).collect(), limit: query.limit }
+}
+
+impl RankPlan {
+    /// What the plan's edges count by name, of counts from raw rows.
+    pub fn edge_scores(&self, counts: Vec<EdgeCount>) -> Vec<(String, f64)> {
+        let factor =
+            |minute: i64| self.edges.iter().find(|(range, _)| range.start == minute).map_or(0.0, |edge| edge.1);
+        let weight = |dimension: Dimension| -> f64 {
+            self.parts.iter().filter(|(of, _)| *of == dimension).map(|(_, weight)| weight).sum()
+        };
+        let score = |edge: EdgeCount| {
+            let score = edge.count as f64 * factor(edge.minute) * weight(edge.dimension);
+            (edge.name, score)
+        };
+        counts.into_iter().map(score).collect()
     }
+
+    /// What raw rows of the edges are counted for.
+    pub fn edge_dimensions(&self) -> Vec<Dimension> {
+        let parts = self.parts.iter().map(|(dimension, _)| *dimension);
+        parts.filter(|dimension| Dimension::listed(*dimension as i64) == Some(*dimension)).collect()
+    }
+}
+
+type Factors<B> = Vec<(B, f64)>;
+
+/// Hours and edges of days that begin at `starts`, the last of which is only the end: events of clients whose clocks are
+/// ahead belong to today, as in the live store.
+fn week(starts: &[i64], factor: impl Fn(i64) -> f64) -> (Factors<i64>, Factors<Range<i64>>) {
+    let days: Vec<(Range<i64>, f64)> =
+        starts.windows(2).zip((0..WEEK_DAYS).rev()).map(|(edge, age)| (edge[0]..edge[1], factor(age))).collect();
+    let next_hour = |minute: i64| rest_of_hour(minute).end.div_euclid(60);
+    let of_day = |(day, factor): &(Range<i64>, f64)| {
+        let factor = *factor;
+        (next_hour(day.start)..next_hour(day.end)).map(move |hour| (hour, factor))
+    };
+    let hours = days.iter().flat_map(of_day).collect();
+    let before = std::iter::once(0.0).chain(days.iter().map(|(_, factor)| *factor));
+    let of_own = days.iter().map(|(_, factor)| *factor).chain([0.0]);
+    let edges =
+        starts.iter().zip(of_own.zip(before)).map(|(start, (own, before))| (rest_of_hour(*start), own - before));
+    (hours, edges.filter(|(minutes, factor)| !minutes.is_empty() && *factor != 0.0).collect())
 }
 
 /// What a part of a list is summed from: its counts, and what its lists leave out of them.
@@ -60,8 +103,7 @@ pub fn hours_of_hot(query: &TopQuery, now_ms: i64) -> Option<Range<i64>> {
 }
 
 /// The same buckets for [`super::leaders`]; none where they are minutes, which are few.
-pub fn plan_leaders(query: &TopQuery, now_ms: i64, folded: Folded) -> Vec<Terms> {
-    let plan = plan_rank(query, now_ms);
+pub fn plan_leaders(query: &TopQuery, plan: &RankPlan, folded: Folded) -> Vec<Terms> {
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else { return Vec::new() };
     if plan.table != "rollup_hour" {
         return Vec::new();

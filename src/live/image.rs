@@ -23,8 +23,7 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// The ledger keeps no days: they are summed from hours. In a time zone whose offset is no whole hour, the hour
-    /// in which a day begins counts to the day before.
+    /// The ledger keeps no days: they are summed from hours, and from the two parts of an hour in which a day begins.
     pub fn new(snapshot: &'a Snapshot, now_ms: i64, calendar: &Calendar) -> Image<'a> {
         // A client's clock may be ahead: the snapshot's hours cover those minutes as well.
         let newest = snapshot.minutes.iter().map(|(_, minute, ..)| *minute).max().unwrap_or(i64::MIN);
@@ -38,12 +37,29 @@ impl<'a> Image<'a> {
             image.add(Bucket::Hour(*hour), *dimension, name, *count, now_ms, calendar);
             image.add(Bucket::Day(calendar.day(hour * 60)), *dimension, name, *count, now_ms, calendar);
         }
+        for (dimension, minute, name, count) in &snapshot.rests_of_hours {
+            image.add(Bucket::Day(calendar.day(*minute)), *dimension, name, *count, now_ms, calendar);
+            image.add(
+                Bucket::Day(calendar.day(minute - minute.rem_euclid(60))),
+                *dimension,
+                name,
+                -count,
+                now_ms,
+                calendar,
+            );
+        }
         for (minute, users) in &snapshot.user_minutes {
             image.add_users(Bucket::Minute(*minute), users, now_ms, calendar);
         }
         for (hour, users) in &snapshot.user_hours {
             image.add_users(Bucket::Hour(*hour), users, now_ms, calendar);
-            image.add_users(Bucket::Day(calendar.day(hour * 60)), users, now_ms, calendar);
+            // Users cannot be subtracted: an hour in which a day begins is added by its parts.
+            if !snapshot.days_within_hours.iter().any(|minute| minute.div_euclid(60) == *hour) {
+                image.add_users(Bucket::Day(calendar.day(hour * 60)), users, now_ms, calendar);
+            }
+        }
+        for (minute, users) in &snapshot.user_parts {
+            image.add_users(Bucket::Day(calendar.day(*minute)), users, now_ms, calendar);
         }
         image.trim(folded_until, calendar);
         for (user, keyword, at_ms) in &snapshot.recent {

@@ -36,6 +36,11 @@ impl Calendar {
         Calendar { time_zone }
     }
 
+    /// Whose days these are.
+    pub fn time_zone(&self) -> &TimeZone {
+        &self.time_zone
+    }
+
     /// The minute that `at_ms` is in.
     pub fn minute(at_ms: i64) -> i64 {
         at_ms.div_euclid(MINUTE_MS)

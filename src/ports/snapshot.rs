@@ -16,6 +16,13 @@ pub struct Snapshot {
     /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count. They cover what
     /// `minutes` covers too.
     pub hours: Vec<(Dimension, i64, String, i64)>,
+    /// Minutes within an hour at which a local day begins, in zones at :30 and :45. The rest of such an hour belongs to that
+    /// day, the hour before it to the day before.
+    pub days_within_hours: Vec<i64>,
+    /// Counts of the rest of those hours: dimension, the minute at which it begins, name, count; part of what `hours` has.
+    pub rests_of_hours: Vec<(Dimension, i64, String, i64)>,
+    /// Users of the two parts of those hours, by the minute at which each part begins.
+    pub user_parts: Vec<(i64, Sketch)>,
     /// Users by minute of the last hour (read from raw rows) and by hour of the last 8 days and a bit.
     pub user_minutes: Vec<(i64, Sketch)>,
     pub user_hours: Vec<(i64, Sketch)>,

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
+
 use super::{Ended, Handover, Pace, SinkState, SinkStatus, agreed_ms, supervise};
 use crate::clock::Clock;
 use crate::events::{Erase, Event, Record, Tally, tally_event, tally_like, tally_unliked};
@@ -125,7 +127,7 @@ impl LiveSink {
         self.status.set(SinkState::Rebuilding);
         let now_ms = self.now_ms(writer)?;
         let mut is_of_ledger = false;
-        let mut snapshot = || self.ledger.snapshot(now_ms).inspect_err(|_| is_of_ledger = true);
+        let mut snapshot = |zone: &TimeZone| self.ledger.snapshot(now_ms, zone).inspect_err(|_| is_of_ledger = true);
         let rebuilt = writer.rebuild(self.journal.stream(), seen, &mut snapshot, now_ms);
         rebuilt.map_err(|error| if is_of_ledger { of_ledger(error) } else { error.into() })
     }

@@ -75,7 +75,7 @@ impl<'s> Lists<'s> {
         let read = |window| {
             let query = TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 100 };
             let live = self.stores.live.top(&query, self.now_ms()).expect("answers").items;
-            let ledger = self.stores.ledger().top(&query, self.now_ms()).expect("answers");
+            let ledger = self.stores.ledger().top(&query, self.now_ms(), &self.stores.zone).expect("answers");
             assert_eq!(live, ledger, "{dimension:?} of {window:?}");
             live
         };

@@ -62,7 +62,16 @@ impl<'s> World<'s> {
         let today = Clock::System.now_ms().div_euclid(DAY) * DAY;
         let ahead = [1, 1, 110, 340][random.random_range(0..4)];
         let now_ms = today + ahead * DAY + random.random_range(0..DAY);
-        let zones = ["UTC0", "KST-9", "EST5EDT,M3.2.0,M11.1.0", "CET-1CEST,M3.5.0,M10.5.0/3"];
+        let zones = [
+            "UTC0",
+            "KST-9",
+            "EST5EDT,M3.2.0,M11.1.0",
+            "CET-1CEST,M3.5.0,M10.5.0/3",
+            // India; Lord Howe, whose clocks change by half an hour; Nepal.
+            "IST-5:30",
+            "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0",
+            "<+0545>-5:45",
+        ];
         let zone = TimeZone::posix(zones[random.random_range(0..zones.len())]).expect("a time zone");
         stores.clear(zone);
         let hand = Arc::new(AtomicI64::new(now_ms));
@@ -305,7 +314,7 @@ impl<'s> World<'s> {
         let mut writer = self.stores.live.open_writer().expect("a writer");
         let seen = writer.state(stream).expect("the live store answers");
         let ledger = self.stores.ledger().clone();
-        writer.rebuild(stream, seen, &mut || ledger.snapshot(now_ms), now_ms).expect("rebuilds");
+        writer.rebuild(stream, seen, &mut |zone| ledger.snapshot(now_ms, zone), now_ms).expect("rebuilds");
         self.note(format!("rebuild by {line}, which saw {seen:?}"));
     }
 

@@ -44,7 +44,9 @@ fn what_was_put_off_is_in_every_answer_and_is_added_once() {
             let query = SeriesQuery { event_type: Some(EventType::Search), interval: Interval::Hour, edges_ms };
             fixture.ledger.series(&query).expect("answers").expect("in time")
         };
-        let listed = |dimension, window| fixture.ledger.top(&top(dimension, window), NOW).expect("answers");
+        let listed = |dimension, window| {
+            fixture.ledger.top(&top(dimension, window), NOW, &jiff::tz::TimeZone::UTC).expect("answers")
+        };
         let mut rounds = 0;
         let mut check = |read: &dyn Fn(i64)| {
             fill();
@@ -63,7 +65,7 @@ fn what_was_put_off_is_in_every_answer_and_is_added_once() {
         // A snapshot, which writes nothing, is the same before and after.
         fill();
         let sums = || {
-            let snapshot = fixture.ledger.snapshot(NOW).expect("a snapshot");
+            let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
             let of = |rows: &[(Dimension, i64, String, i64)]| {
                 let keywords = rows.iter().filter(|(dimension, ..)| *dimension == Dimension::Keyword);
                 keywords.map(|(_, at, name, count)| ((*at, name.clone()), *count)).fold(

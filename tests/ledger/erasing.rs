@@ -152,7 +152,7 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
         other.apply(vec![erase("zoe", NOW)]);
         assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 2, "an old erasure again");
         assert_eq!(fixture.number("SELECT count(*) FROM user_hour WHERE user_id = 'zoe'"), 2);
-        let snapshot = fixture.ledger.snapshot(NOW + 2 * MINUTE).expect("answers");
+        let snapshot = fixture.ledger.snapshot(NOW + 2 * MINUTE, &jiff::tz::TimeZone::UTC).expect("answers");
         assert!(snapshot.forgotten.contains(&("zoe".to_owned(), String::new(), NOW)), "for the live store");
         assert!(snapshot.recent.iter().all(|(user, ..)| user != "zoe"));
     });
@@ -162,7 +162,7 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
 fn places(fixture: &Fixture, window: Window) -> Vec<(String, f64)> {
     let parts = vec![(Dimension::PostViews, 1.0), (Dimension::PostClicks, 3.0), (Dimension::PostLikes, 10.0)];
     let query = TopQuery { parts, window, hot: false, limit: 10 };
-    fixture.ledger.top(&query, NOW).expect("answers")
+    fixture.ledger.top(&query, NOW, &jiff::tz::TimeZone::UTC).expect("answers")
 }
 
 // claims: L24
@@ -190,7 +190,7 @@ fn a_deleted_post_has_no_place_in_lists_but_by_what_comes_behind_its_deletion() 
         }
         feed.apply(vec![delete("seen"), delete("never was")]);
         assert_eq!(places(fixture, Window::Week), [place("other", 3.0)]);
-        let snapshot = fixture.ledger.snapshot(NOW).expect("answers");
+        let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("answers");
         for rows in [&snapshot.minutes, &snapshot.hours] {
             let sum = rows.iter().filter(|(dimension, _, name, _)| *dimension != Dimension::Type && name == "seen");
             assert_eq!(sum.map(|(.., count)| count).sum::<i64>(), 0);

@@ -150,9 +150,12 @@ fn housekeeping_beside_batches_changes_no_answer() {
         let answers = |fixture: &Fixture| {
             let lists = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week].map(|window| {
                 let parts = vec![(Dimension::Keyword, 1.0)];
-                fixture.ledger.top(&TopQuery { parts, window, hot: false, limit: 9 }, NOW).expect("answers")
+                fixture
+                    .ledger
+                    .top(&TopQuery { parts, window, hot: false, limit: 9 }, NOW, &jiff::tz::TimeZone::UTC)
+                    .expect("answers")
             });
-            let snapshot = fixture.ledger.snapshot(NOW).expect("a snapshot");
+            let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
             (lists, snapshot.minutes, snapshot.hours, snapshot.totals, snapshot.recent)
         };
         let before = answers(fixture);

@@ -88,11 +88,21 @@ fn check_tops(fixture: &Fixture, model: &Model) {
                 model.ranking(&query).into_iter().take(5).map(|(name, sum)| (name, sum as f64)).collect();
             let weighed: Vec<(Dimension, f64)> = parts.iter().map(|(d, weight)| (*d, *weight as f64)).collect();
             let mut top = TopQuery { parts: weighed, window, hot: false, limit: 5 };
-            assert_eq!(fixture.ledger.top(&top, NOW).expect("answers"), expected, "{} {top:?}", fixture.name);
+            assert_eq!(
+                fixture.ledger.top(&top, NOW, &jiff::tz::TimeZone::UTC).expect("answers"),
+                expected,
+                "{} {top:?}",
+                fixture.name
+            );
             top.hot = true;
             // By adding up all names, and by lists.
             let hot = |ledger: &dyn Ledger| -> Vec<f64> {
-                ledger.top(&top, NOW).expect("answers").into_iter().map(|(_, score)| score).collect()
+                ledger
+                    .top(&top, NOW, &jiff::tz::TimeZone::UTC)
+                    .expect("answers")
+                    .into_iter()
+                    .map(|(_, score)| score)
+                    .collect()
             };
             let (all, by_lists) = (hot(&*fixture.ledger), hot(&*fixture.by_lists));
             let expected = match parts {

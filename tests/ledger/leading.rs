@@ -73,7 +73,12 @@ fn many_names_are_ranked_alike_by_their_first_buckets_and_by_adding_up_all() {
                 let parts = score.iter().map(|(dimension, weight)| (*dimension, *weight as f64)).collect();
                 let query = TopQuery { parts, window, hot, limit: 10 };
                 let top = |ledger: &dyn Ledger| -> Vec<f64> {
-                    ledger.top(&query, NOW).expect("answers").into_iter().map(|(_, score)| score).collect()
+                    ledger
+                        .top(&query, NOW, &jiff::tz::TimeZone::UTC)
+                        .expect("answers")
+                        .into_iter()
+                        .map(|(_, score)| score)
+                        .collect()
                 };
                 let (all, by_lists) = (top(&*fixture.ledger), top(&*fixture.by_lists));
                 let is_close = all.iter().zip(&by_lists).all(|(one, other)| (one - other).abs() < 1e-9 * one);
@@ -135,7 +140,7 @@ fn what_is_left_of_a_deleted_post_by_rounding_is_in_no_hot_list() {
         for window in [Window::Day, Window::Week] {
             let query = TopQuery { parts: vec![(Dimension::PostViews, 1.0)], window, hot: true, limit: 100 };
             for ledger in [&fixture.ledger, &fixture.by_lists] {
-                let top = ledger.top(&query, NOW).expect("answers");
+                let top = ledger.top(&query, NOW, &jiff::tz::TimeZone::UTC).expect("answers");
                 let names: Vec<&str> = top.iter().map(|(name, _)| name.as_str()).collect();
                 assert_eq!(names, ["other"], "{} {window:?}: {top:?}", fixture.name);
             }

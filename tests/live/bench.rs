@@ -54,7 +54,7 @@ impl Bench {
     /// Rebuilds because of whatever the state is.
     pub(crate) fn rebuild(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let seen = self.writer.state(STREAM)?;
-        self.writer.rebuild(STREAM, seen, &mut || Ok(snapshot.clone()), self.now_ms)
+        self.writer.rebuild(STREAM, seen, &mut |_| Ok(snapshot.clone()), self.now_ms)
     }
 
     pub(crate) fn apply(&mut self, counts: &[(Dimension, i64, &str, i64)], recent: Vec<RecentChange>) {

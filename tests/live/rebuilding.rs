@@ -2,6 +2,7 @@
 
 use event_tracker::events::Dimension::{Keyword, Type};
 use event_tracker::ports::{LiveState, Snapshot, StoreError, Watermark, Window};
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::bench::{ALL, STREAM, minute, on_both, rows, search, zone};
@@ -11,7 +12,7 @@ use crate::bench::{ALL, STREAM, minute, on_both, rows, search, zone};
 fn a_rebuild_that_another_instance_has_done_asks_for_no_snapshot() {
     on_both(|mut bench| {
         let mut asked = false;
-        let mut snapshot = || {
+        let mut snapshot = |_: &TimeZone| {
             asked = true;
             Ok(Snapshot::default())
         };
@@ -31,11 +32,11 @@ fn readers_see_the_old_generation_until_the_new_one_is_whole_and_also_after_one_
             store.totals().unwrap() == [(Keyword, String::new(), 1)] && store.recent("u", now_ms).unwrap() == ["old"]
         };
         let failed =
-            bench.writer.rebuild(STREAM, seen, &mut || Err(StoreError::Retry("the ledger is away".into())), now_ms);
+            bench.writer.rebuild(STREAM, seen, &mut |_| Err(StoreError::Retry("the ledger is away".into())), now_ms);
         assert!(matches!(&failed, Err(StoreError::Retry(why)) if why == "the ledger is away"), "{failed:?}");
         assert!(is_old());
         assert_eq!(bench.writer.state(STREAM).unwrap(), seen);
-        let mut snapshot = || {
+        let mut snapshot = |_: &TimeZone| {
             assert!(is_old(), "while the snapshot is read");
             let minutes = vec![(Keyword, m, "new".to_owned(), 2)];
             let hours = vec![(Keyword, m.div_euclid(60), "new".to_owned(), 2)];

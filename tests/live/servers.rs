@@ -6,11 +6,23 @@ use std::time::{Duration, Instant};
 use event_tracker::adapters::{memory::MemoryLive, redis::RedisLive};
 use event_tracker::events::Dimension::{Keyword, PostClicks, PostViews, Type};
 use event_tracker::ports::{LiveBatch, LiveState, LiveStore, Snapshot, StoreError, Watermark, Window};
+use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::bench::{Bench, STREAM, minute, rows, search, some_now, zone};
 use crate::server::Server;
+
+/// The key that names the generation in use.
+fn generation_key(server: &Server) -> String {
+    let keys: Vec<String> = redis::from_redis_value(server.admin("KEYS et:{t0}:*:gen").unwrap()).unwrap();
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    keys[0].clone()
+}
+
+fn prefix(server: &Server) -> String {
+    generation_key(server).strip_suffix("gen").unwrap().to_owned()
+}
 
 // claims: V12
 #[test]
@@ -37,12 +49,13 @@ fn redis_generation_whose_bookkeeping_was_evicted_is_lost_before_anything_is_cou
         let server = Server::start();
         let mut bench = Bench::of_server(&server);
         bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
-        let generation: String = redis::from_redis_value(server.admin("GET et:{t0}:gen").unwrap()).unwrap();
-        server.admin(&format!("DEL et:{{t0}}:{generation}:{evicted}")).unwrap();
+        let generation: String =
+            redis::from_redis_value(server.admin(&format!("GET {}", generation_key(&server))).unwrap()).unwrap();
+        server.admin(&format!("DEL {}{generation}:{evicted}", prefix(&server))).unwrap();
         let batch = bench.batch(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
         assert!(matches!(bench.writer.apply(&batch), Err(StoreError::Fenced { found: None })), "{evicted}");
         assert_eq!(bench.writer.state(STREAM).unwrap(), LiveState::Lost, "{evicted}");
-        let total = server.admin(&format!("HGET et:{{t0}}:{generation}:totals 2")).unwrap();
+        let total = server.admin(&format!("HGET {}{generation}:totals 2", prefix(&server))).unwrap();
         assert_eq!(redis::from_redis_value::<i64>(total).unwrap(), 1, "{evicted}");
     }
 }
@@ -73,9 +86,9 @@ fn redis_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
     let server = Server::start();
     let mut bench = Bench::of_server(&server);
     bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![search("u", "a", bench.now_ms)]);
-    server.admin("SET et:{t0}:rebuild somebody").unwrap();
+    server.admin(&format!("SET {}rebuild somebody", prefix(&server))).unwrap();
     assert!(matches!(bench.rebuild(&Snapshot::default()), Err(StoreError::Retry(_))));
-    server.admin("DEL et:{t0}:rebuild").unwrap();
+    server.admin(&format!("DEL {}rebuild", prefix(&server))).unwrap();
     server.admin("SET et:{t0}:cache:x 1").unwrap();
     bench.rebuild(&Snapshot::default()).unwrap();
     let keys: Vec<String> = redis::from_redis_value(server.admin("KEYS *").unwrap()).unwrap();
@@ -110,8 +123,9 @@ fn redis_full_memory_is_an_outage_that_changes_nothing_and_a_foreign_type_is_fat
     server.admin("CONFIG SET maxmemory 0").unwrap();
     assert_eq!(bench.store.warnings(), Vec::<String>::new());
     bench.writer.apply(&batch).unwrap();
-    server.admin("DEL et:{t0}:gen").unwrap();
-    server.admin("LPUSH et:{t0}:gen x").unwrap();
+    let key = generation_key(&server);
+    server.admin(&format!("DEL {key}")).unwrap();
+    server.admin(&format!("LPUSH {key} x")).unwrap();
     assert!(matches!(bench.writer.state(STREAM), Err(StoreError::Fatal(_))));
 }
 
@@ -244,10 +258,50 @@ fn memory_lets_readers_in_while_it_is_rebuilt() {
     let mut bench = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
     bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
     let (store, seen) = (bench.store.clone(), bench.writer.state(STREAM).unwrap());
-    let mut snapshot = || {
+    let mut snapshot = |_: &TimeZone| {
         std::thread::scope(|scope| scope.spawn(|| store.ping().and_then(|()| store.totals())).join().unwrap())?;
         Ok(Snapshot::default())
     };
     bench.writer.rebuild(STREAM, seen, &mut snapshot, bench.now_ms).unwrap();
     assert!(bench.store.warnings().is_empty() && bench.store.ping().is_ok());
+}
+
+// claims: V4
+#[test]
+fn programs_of_two_zones_have_a_redis_generation_each_and_an_unused_one_is_deleted() {
+    let server = Server::start();
+    let [seoul, kolkata] = ["KST-9", "IST-5:30"].map(|name| TimeZone::posix(name).unwrap());
+    let now_ms = some_now();
+    let open = |zone: &TimeZone| {
+        let store = RedisLive::new(&server.url(), 2, zone.clone()).unwrap();
+        let mut writer = store.open_writer().unwrap();
+        writer.rebuild(STREAM, LiveState::Lost, &mut |_| Ok(Snapshot::default()), now_ms).unwrap();
+        writer.register(STREAM).unwrap();
+        writer.fold(now_ms).unwrap();
+        (store, writer)
+    };
+    // As an older program left it.
+    server.admin("SET et:{t0}:gen g0123456789abcdef").unwrap();
+    server.admin("HSET et:{t0}:g0123456789abcdef:wm rebuilt 1").unwrap();
+    let ((first, mut of_first), (second, _)) = (open(&seoul), open(&kolkata));
+    let keys = || -> Vec<String> {
+        let mut keys: Vec<String> = redis::from_redis_value(server.admin("KEYS et:*").unwrap()).unwrap();
+        keys.sort();
+        keys
+    };
+    let before = keys();
+    of_first.fold(now_ms).unwrap();
+    assert_eq!(keys(), before, "all were in use a moment ago");
+    // An hour passes for all but the first.
+    let uses: Vec<String> = redis::from_redis_value(server.admin("ZRANGE et:{t0}:generations 0 -1").unwrap()).unwrap();
+    assert_eq!(uses.len(), 3, "{uses:?}");
+    let mine = uses.iter().find(|key| key.contains("KST")).unwrap();
+    for key in uses.iter().filter(|key| *key != mine) {
+        server.admin(&format!("ZADD et:{{t0}}:generations XX INCR -3601 {key}")).unwrap();
+    }
+    of_first.fold(now_ms).unwrap();
+    of_first.fold(now_ms).unwrap();
+    let kept = mine.strip_suffix("gen").unwrap();
+    assert!(keys().iter().all(|key| key.starts_with(kept) || key == "et:{t0}:generations"), "{:?}", keys());
+    assert!(first.totals().is_ok() && matches!(second.totals(), Err(StoreError::Retry(_))));
 }

@@ -258,9 +258,10 @@ pub(crate) fn items(answer: &Value, field: &str) -> Vec<(String, i64)> {
 /// The totals of the generation that Redis answers from, without those that are zero.
 fn totals(server: &redis::Server) -> BTreeMap<String, i64> {
     let ask = |command: &str| server.admin(command).expect("Redis answers");
-    let generation: String = ::redis::from_redis_value(ask("GET et:{t0}:gen")).expect("a generation");
-    let totals =
-        ::redis::from_redis_value::<BTreeMap<String, i64>>(ask(&format!("HGETALL et:{{t0}}:{generation}:totals")));
+    let generation: String = ::redis::from_redis_value(ask("GET et:{t0}:2:UTC:gen")).expect("a generation");
+    let totals = ::redis::from_redis_value::<BTreeMap<String, i64>>(ask(&format!(
+        "HGETALL et:{{t0}}:2:UTC:{generation}:totals"
+    )));
     totals.expect("totals").into_iter().filter(|(_, count)| *count != 0).collect()
 }
 

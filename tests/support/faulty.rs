@@ -235,8 +235,8 @@ impl Ledger for FaultyLedger {
         self.faults.pass(Call::Read, || self.inner.count(filter))
     }
 
-    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.top(query, now_ms))
+    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.top(query, now_ms, zone))
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
@@ -271,8 +271,8 @@ impl Ledger for FaultyLedger {
         self.faults.pass(Call::Read, || self.inner.export(query, after))
     }
 
-    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
-        self.faults.pass(Call::Snapshot, || self.inner.snapshot(now_ms))
+    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError> {
+        self.faults.pass(Call::Snapshot, || self.inner.snapshot(now_ms, zone))
     }
 
     fn ping(&self) -> Result<(), StoreError> {
@@ -400,7 +400,7 @@ impl LiveWriter for FaultyLiveWriter {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         self.faults.pass(Call::Rebuild, || self.inner.rebuild(stream, seen, snapshot, now_ms))

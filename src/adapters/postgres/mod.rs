@@ -5,6 +5,7 @@
 
 mod connect;
 mod deltas;
+mod edges;
 mod encode;
 mod erase;
 mod export;
@@ -30,10 +31,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::events::TallyKey;
-use crate::ledger_fold::few_events;
+use crate::ledger_fold::{days_within_hours, few_events, plan_rank};
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
@@ -159,10 +161,10 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| read::count(session, &filter))
     }
 
-    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
-        let query = query.clone();
+    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
+        let (query, plan) = (query.clone(), plan_rank(query, now_ms, zone));
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, move |session| read::top(session, &query, now_ms, few))
+        self.read(READ_MS_MAX, move |session| read::top(session, &query, &plan, now_ms, few))
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
@@ -185,8 +187,9 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| read::recent(session, &user_id, now_ms))
     }
 
-    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
-        self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms))
+    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError> {
+        let days = days_within_hours(zone, now_ms);
+        self.read(SNAPSHOT_MS_MAX, move |session| read::snapshot(session, now_ms, &days))
     }
 
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {

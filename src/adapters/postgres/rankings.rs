@@ -8,16 +8,16 @@ use std::sync::LazyLock;
 use jiff::Timestamp;
 use postgres::error::SqlState;
 use postgres::types::Type;
-use postgres::{Row, Statement, Transaction};
+use postgres::{GenericClient, Row, Statement, Transaction};
 
 use super::connect::{Failure, Session};
 use super::reading::{Reading, Typed};
-use super::{deltas, user_sets};
+use super::{deltas, edges, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql,
-    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
-    raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, RankPlan, Sums, Terms, Wanted, besides, cover,
+    events_sql, hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders,
+    points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -62,7 +62,9 @@ fn rank(session: &mut Session, query: &RankingQuery, now_ms: i64, few: i64) -> R
         return rank_all(&mut reading, query, &terms, &cover, raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
-    match lead(&mut reading, &terms, open, &raw, Page::of(query))? {
+    let known: Vec<(&str, f64)> =
+        raw.0.iter().zip(&raw.1).map(|(name, count)| (name.as_str(), *count as f64)).collect();
+    match lead(&mut reading, &terms, open, &known, Page::of(query))? {
         Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(&mut reading, query, &terms, &cover, raw),
     }
@@ -79,7 +81,7 @@ fn lead(
     reading: &mut Reading<'_>,
     terms: &[Terms],
     open: Option<String>,
-    raw: &(Vec<String>, Vec<i64>),
+    raw: &[(&str, f64)],
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
     let Some(led) = led_by(terms) else { return Ok(None) };
@@ -95,8 +97,7 @@ fn lead(
     // Of no names there is no array.
     let open = open.first().and_then(|row| row.get::<_, Option<Vec<&str>>>(0).zip(row.get::<_, Option<Vec<f64>>>(1)));
     let (names, counts) = open.unwrap_or_default();
-    let raw = raw.0.iter().zip(&raw.1).map(|(name, count)| (name.as_str(), *count as f64));
-    let known = besides(raw, names.into_iter().zip(counts));
+    let known = besides(raw.iter().copied(), names.into_iter().zip(counts));
     let ends = vec![false; led.lists.len()];
     leaders(&mut Lists { reading, led, ends, sums: [None, None] }, &known, page)
 }
@@ -323,15 +324,17 @@ fn rank_all(
 pub(super) fn top(
     session: &mut Session,
     query: &TopQuery,
+    plan: &RankPlan,
     now_ms: i64,
     few: i64,
 ) -> Result<Option<Vec<(String, f64)>>, Failure> {
-    Ok(in_time(lead_top(session, query, now_ms, few))?.flatten())
+    Ok(in_time(lead_top(session, query, plan, now_ms, few))?.flatten())
 }
 
 fn lead_top(
     session: &mut Session,
     query: &TopQuery,
+    plan: &RankPlan,
     now_ms: i64,
     few: i64,
 ) -> Result<Option<Vec<(String, f64)>>, postgres::Error> {
@@ -342,9 +345,23 @@ fn lead_top(
     {
         return Ok(None);
     }
-    let terms = plan_leaders(query, now_ms, folded);
-    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
-    lead(&mut reading, &terms, open, &Default::default(), Page::first(query.limit))
+    let terms = plan_leaders(query, plan, folded);
+    if terms.is_empty() {
+        return Ok(None);
+    }
+    let edges = edge_scores(reading.transaction(), plan)?;
+    let edges: Vec<(&str, f64)> = edges.iter().map(|(name, score)| (name.as_str(), *score)).collect();
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, plan);
+    lead(&mut reading, &terms, open, &edges, Page::first(query.limit))
+}
+
+/// What parts of hours add to a list.
+pub(super) fn edge_scores(
+    client: &mut impl GenericClient,
+    plan: &RankPlan,
+) -> Result<Vec<(String, f64)>, postgres::Error> {
+    let ranges: Vec<Range<i64>> = plan.edges.iter().map(|(range, _)| range.clone()).collect();
+    Ok(plan.edge_scores(edges::count(client, &ranges, &plan.edge_dimensions())?))
 }
 
 /// How far hours are folded.
@@ -371,7 +388,7 @@ fn raw_counts(
 }
 
 /// That a column's time lies in a range of milliseconds.
-fn during(column: &str, range: &Range<i64>) -> String {
+pub(super) fn during(column: &str, range: &Range<i64>) -> String {
     format!("{column} >= {} AND {column} < {}", literal(range.start), literal(range.end))
 }
 

@@ -1,6 +1,7 @@
 //! Reads: rollups where they answer exactly, raw rows elsewhere. What is read is decided in `ledger_fold`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::ToSql;
@@ -8,11 +9,11 @@ use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::{deltas, postings, rankings, transaction};
+use super::{deltas, edges, postings, rankings, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, SCORE_NOTHING, Terms, VerdictRow, log_ranges,
-    merge_verdicts, name_sum_sql, newest_by_user, plan_count, plan_rank, sums,
+    Folded, HOUR_MS, RankPlan, RawCount, RawMatch, RecentRow, RollupCount, SCORE_NOTHING, Terms, VerdictRow,
+    log_ranges, merge_verdicts, name_sum_sql, newest_by_user, plan_count, rest_of_hour, sums,
 };
 use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
@@ -162,14 +163,14 @@ fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], wanted: &Ra
 pub(super) fn top(
     session: &mut Session,
     query: &TopQuery,
+    plan: &RankPlan,
     now_ms: i64,
     few: i64,
 ) -> Result<Vec<(String, f64)>, Failure> {
     deltas::add(session)?;
-    if let Some(top) = rankings::top(session, query, now_ms, few)? {
+    if let Some(top) = rankings::top(session, query, plan, now_ms, few)? {
         return Ok(top);
     }
-    let plan = plan_rank(query, now_ms);
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else {
         return Ok(Vec::new());
     };
@@ -182,12 +183,15 @@ pub(super) fn top(
             plan.table, *dimension as u8
         )
     };
-    let parts: Vec<String> = plan.parts.iter().map(of_part).collect();
+    let edges = "SELECT key COLLATE \"C\", score FROM unnest($5::text[], $6::float8[]) AS edges(key, score)".to_owned();
+    let parts: Vec<String> = plan.parts.iter().map(of_part).chain([edges]).collect();
+    let (names, scores): (Vec<String>, Vec<f64>) =
+        rankings::edge_scores(&mut session.client, plan)?.into_iter().unzip();
     let sql = format!(
         "SELECT key, sum(score) FROM ({}) AS parts GROUP BY key HAVING sum(score) > {SCORE_NOTHING:?} ORDER BY 2 DESC, 1 LIMIT $4",
         parts.join(" UNION ALL ")
     );
-    let rows = session.client.query(&sql, &[&factors, first, last, &(plan.limit as i64)])?;
+    let rows = session.client.query(&sql, &[&factors, first, last, &(plan.limit as i64), &names, &scores])?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
@@ -265,7 +269,7 @@ fn forgotten(
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 
-pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, Failure> {
+pub(super) fn snapshot(session: &mut Session, now_ms: i64, days: &[i64]) -> Result<Snapshot, Failure> {
     let mut transaction = snapshot_of(session)?;
     transaction.batch_execute(&format!("SET LOCAL statement_timeout = {}", SNAPSHOT_MS_MAX))?;
     let watermarks = transaction.query("SELECT stream, position, crc FROM watermark ORDER BY stream", &[])?;
@@ -301,7 +305,43 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64) -> Result<Snapshot, F
     let recent = recent_rows(&mut transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(&mut transaction, None, now_ms - RECENT_SEARCHES_MS)?;
-    Ok(Snapshot { watermarks, minutes, hours, user_minutes, user_hours, totals, recent, forgotten })
+    let (rests_of_hours, user_parts) = parts_of_hours(&mut transaction, days)?;
+    Ok(Snapshot {
+        watermarks,
+        days_within_hours: days.to_vec(),
+        rests_of_hours,
+        user_parts,
+        minutes,
+        hours,
+        user_minutes,
+        user_hours,
+        totals,
+        recent,
+        forgotten,
+    })
+}
+
+type PartsOfHours = (Vec<(Dimension, i64, String, i64)>, Vec<(i64, Sketch)>);
+
+/// Counts of the rest of each hour in which a day begins, and users of both its parts.
+fn parts_of_hours(transaction: &mut Transaction<'_>, days: &[i64]) -> Result<PartsOfHours, Failure> {
+    let rests: Vec<Range<i64>> = days.iter().map(|minute| rest_of_hour(*minute)).collect();
+    let ranked = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);
+    let counts = edges::count(transaction, &rests, &ranked.collect::<Vec<_>>())?;
+    let counts = counts.into_iter().map(|edge| (edge.dimension, edge.minute, edge.name, edge.count)).collect();
+    let mut users = Vec::new();
+    for rest in rests {
+        let hour = rest.end - 60;
+        let sql = format!(
+            "SELECT DISTINCT CASE WHEN {} < {start} THEN {hour}::int8 ELSE {start}::int8 END, user_id FROM events \
+             WHERE {} AND user_id IS NOT NULL AND $1::int8 IS NOT NULL",
+            rankings::MINUTE,
+            rankings::during("event_time", &(hour * 60_000..rest.end * 60_000)),
+            start = rest.start,
+        );
+        users.extend(sketches(transaction, &sql, hour)?);
+    }
+    Ok((counts, users))
 }
 
 /// Users by bucket, of rows (bucket, user) of buckets newer than `after`; row by row.

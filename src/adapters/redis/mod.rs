@@ -1,11 +1,12 @@
 //! The live store in Redis 7 or later: sorted sets by bucket, recent lists, everything by script.
 //!
-//! Keys: `et:{t0}:gen` names the generation; under `et:{t0}:<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
+//! Keys begin with `et:{t0}:<format>:<zone>:`, so that a program with another format or `TIME_ZONE` has its own.
+//! There `gen` names the generation; under `<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
 //! and `d:…:<day>` (sorted sets; for the dimension `users` HyperLogLogs), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
 //! `folded` (first minute that is not in its hour and day yet), `open` (minutes from there on that have counts),
 //! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`),
 //! `forgotten` (`user\0folded`, by the time up to which it is) and `u:…` (unions, kept a second). All share one hash
-//! slot; `et:{t0}:rebuild` is the lock of a rebuild.
+//! slot; `rebuild` is the lock of a rebuild. `et:{t0}:generations` has each `gen` key by the time of its last use.
 
 mod cache;
 mod connection;
@@ -33,9 +34,18 @@ use script::{RECENT, Reply, Script, TOP, TOTALS, USERS, from_value, unexpected};
 /// A reader that finds no connection free for this long gives up.
 const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(REDIS_CHECK_OUT_MS_MAX);
 
-/// What every key of a shard begins with: the braces make one hash slot of it. One shard for now.
-fn shard_prefix(shard: usize) -> String {
-    format!("et:{{t{shard}}}:")
+/// The layout of keys and values. It grows with every change that an older program would misread.
+const FORMAT: u32 = 2;
+/// Names generations of format 1, which had no zone.
+const FORMAT_1_KEY: &str = "et:{t0}:gen";
+/// When each generation was used last, by the key that names it.
+const GENERATIONS_KEY: &str = "et:{t0}:generations";
+
+/// What every key begins with: the braces make one hash slot of it.
+fn key_prefix(zone: &TimeZone) -> String {
+    let unnamed = || format!("{zone:?}").chars().filter(char::is_ascii_alphanumeric).collect();
+    let zone: String = zone.iana_name().map_or_else(unnamed, str::to_owned);
+    format!("et:{{t0}}:{FORMAT}:{zone}:")
 }
 
 /// See the module. Clones share one pool.
@@ -53,7 +63,7 @@ impl RedisLive {
     pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
         let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
         let pool = pool_of(client.clone(), pool_size, READER_TIMEOUT, CHECK_OUT_TIMEOUT);
-        let generation_key = format!("{}gen", shard_prefix(0)).into();
+        let generation_key = format!("{}gen", key_prefix(&time_zone)).into();
         Ok(RedisLive { client, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
     }
 

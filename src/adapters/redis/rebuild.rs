@@ -3,11 +3,13 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
 use uuid::Uuid;
 
 use crate::limits::{
-    REBUILD_CLEAN_UP_SECS_MAX, REBUILD_LOCK_MS, REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS, RECENT_SEARCHES_MS,
+    GENERATION_KEPT_SECS, REBUILD_CLEAN_UP_SECS_MAX, REBUILD_LOCK_MS, REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS,
+    RECENT_SEARCHES_MS,
 };
 use crate::live::{Calendar, Image};
 use crate::ports::{Snapshot, StoreError};
@@ -15,7 +17,7 @@ use crate::ports::{Snapshot, StoreError};
 use super::connection::{Connector, Wire, store_error};
 use super::script::watermark_text;
 use super::writer::recent_element;
-use super::{bucket_name, total_field};
+use super::{FORMAT_1_KEY, GENERATIONS_KEY, bucket_name, total_field};
 
 /// By what a generation's name is told from other keys under our prefix.
 const NAME_LETTER: char = 'g';
@@ -29,9 +31,16 @@ const RENEW: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
 /// Gives the lock back if it is ours.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
-/// Switches to a generation while the lock is ours: a rebuild that was overtaken changes nothing.
-const SWITCH: &str =
-    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end redis.call('SET', KEYS[2], ARGV[2]) return 1";
+/// Switches to a generation while the lock is ours: a rebuild that was overtaken changes nothing. A generation of the first
+/// format is noted, as its programs do not do so.
+const SWITCH: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+     redis.call('SET', KEYS[2], ARGV[2]) \
+     if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('ZADD', KEYS[4], 'NX', redis.call('TIME')[1], KEYS[3]) end \
+     return 1";
+/// Removes the name of a generation that nobody has used for some seconds, by Redis' own clock.
+const DROP: &str = "local at = redis.call('ZSCORE', KEYS[1], KEYS[2]) \
+     if not at or tonumber(at) > redis.call('TIME')[1] - ARGV[1] then return 0 end \
+     redis.call('DEL', KEYS[2]) return 1";
 
 /// What a rebuild works with.
 pub(super) struct Rebuild<'a> {
@@ -46,19 +55,13 @@ pub(super) fn rebuild(
     wire: &mut Wire,
     about: &Rebuild<'_>,
     is_needed: impl FnOnce(&mut Wire) -> Result<bool, StoreError>,
-    snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+    snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
 ) -> Result<(), StoreError> {
     let Rebuild { calendar, generation_key, now_ms, .. } = *about;
-    let prefix = generation_key.trim_end_matches("gen");
-    let token = Uuid::new_v4().simple().to_string();
-    let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
-    let lock = format!("{prefix}rebuild");
-    let taken: Option<String> =
-        exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(REBUILD_LOCK_MS))?;
-    if taken.is_none() {
+    let Some(mut piece) = Piece::lock(wire, generation_key)? else {
         return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
-    }
-    let mut piece = Piece { wire, lock, token, base: format!("{prefix}{name}:"), pipeline: pipe(), members: 0 };
+    };
+    let (prefix, name) = (prefix_of(generation_key), piece.name.clone());
     let done = is_needed(piece.wire).and_then(|is_needed| {
         if !is_needed {
             return Ok(());
@@ -66,7 +69,8 @@ pub(super) fn rebuild(
         let current: Option<String> = exchange(piece.wire, cmd("GET").arg(generation_key))?;
         // What is left of rebuilds that failed takes the memory that this one needs.
         piece.clean_up(prefix, current.as_deref().unwrap_or_default());
-        let snapshot = keeping_lock(about.connector, &piece.lock, &piece.token, snapshot)?;
+        let read = || snapshot(calendar.time_zone());
+        let snapshot = keeping_lock(about.connector, &piece.lock, &piece.token, read)?;
         let switched = piece.write(&snapshot, now_ms, calendar).and_then(|()| piece.switch(generation_key, &name));
         let kept = if switched.is_ok() { name.as_str() } else { current.as_deref().unwrap_or_default() };
         piece.clean_up(prefix, kept);
@@ -75,6 +79,25 @@ pub(super) fn rebuild(
     // Without it the lock would only run out a little later.
     let _ = piece.release();
     done
+}
+
+/// Deletes a generation, named by its key, that no program has used for `GENERATION_KEPT_SECS`. What the time of a call does
+/// not suffice for is left to the next call.
+pub(super) fn delete_unused(wire: &mut Wire, generation_key: &str) -> Result<(), StoreError> {
+    // Without the lock a program of its own rebuilds it: it is used again.
+    let Some(mut piece) = Piece::lock(wire, generation_key)? else { return Ok(()) };
+    let drop_name = eval(DROP, &[GENERATIONS_KEY, generation_key], &[&GENERATION_KEPT_SECS.to_string()]);
+    let is_unused: i64 = exchange(piece.wire, &drop_name)?;
+    if is_unused == 1 && piece.clean_up(prefix_of(generation_key), "") {
+        exchange::<i64>(piece.wire, &command(&["ZREM", GENERATIONS_KEY, generation_key]))?;
+    }
+    let _ = piece.release();
+    Ok(())
+}
+
+/// What all keys of a program's generations begin with.
+fn prefix_of(generation_key: &str) -> &str {
+    generation_key.strip_suffix("gen").unwrap_or(generation_key)
 }
 
 /// Runs `job`, which may take minutes, while the lock is renewed on a connection of its own.
@@ -104,9 +127,24 @@ struct Piece<'w> {
     wire: &'w mut Wire,
     lock: String,
     token: String,
+    /// The new generation's.
+    name: String,
     base: String,
     pipeline: Pipeline,
     members: usize,
+}
+
+impl<'w> Piece<'w> {
+    /// Takes the lock of a program's generations; `None` if another instance has it.
+    fn lock(wire: &'w mut Wire, generation_key: &str) -> Result<Option<Piece<'w>>, StoreError> {
+        let prefix = prefix_of(generation_key);
+        let token = Uuid::new_v4().simple().to_string();
+        let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
+        let (lock, base) = (format!("{prefix}rebuild"), format!("{prefix}{name}:"));
+        let taken: Option<String> =
+            exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(REBUILD_LOCK_MS))?;
+        Ok(taken.map(|_| Piece { wire, lock, token, name, base, pipeline: pipe(), members: 0 }))
+    }
 }
 
 impl Piece<'_> {
@@ -200,7 +238,8 @@ impl Piece<'_> {
     }
 
     fn switch(&mut self, generation_key: &str, name: &str) -> Result<(), StoreError> {
-        let switched: i64 = exchange(self.wire, &eval(SWITCH, &[&self.lock, generation_key], &[&self.token, name]))?;
+        let keys = [&*self.lock, generation_key, FORMAT_1_KEY, GENERATIONS_KEY];
+        let switched: i64 = exchange(self.wire, &eval(SWITCH, &keys, &[&self.token, name]))?;
         if switched == 1 { Ok(()) } else { Err(overtaken()) }
     }
 
@@ -209,16 +248,18 @@ impl Piece<'_> {
     }
 
     /// Deletes every other generation, those of rebuilds that never ended too, a thousand keys at a time. A failure
-    /// leaves keys that expire, or wait for the next rebuild: not worth failing this one.
-    fn clean_up(&mut self, prefix: &str, current: &str) {
+    /// leaves keys that expire, or wait for the next rebuild: not worth failing this one. True if nothing is left.
+    fn clean_up(&mut self, prefix: &str, current: &str) -> bool {
         let begun = Instant::now();
         let mut cursor = 0;
         while begun.elapsed().as_secs() < REBUILD_CLEAN_UP_SECS_MAX {
             match self.clean_step(prefix, current, cursor) {
-                Ok(0) | Err(_) => return,
+                Ok(0) => return true,
                 Ok(next) => cursor = next,
+                Err(_) => return false,
             }
         }
+        false
     }
 
     fn clean_step(&mut self, prefix: &str, current: &str, cursor: u64) -> RedisResult<u64> {

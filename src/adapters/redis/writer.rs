@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use redis::Cmd;
 use uuid::Uuid;
 
 use crate::events::{Dimension, TallyKey, fold_keyword};
 use crate::limits::{
-    FOLD_GRACE_MS, FORGOTTEN_MAX, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT,
-    LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
+    FOLD_GRACE_MS, FORGOTTEN_MAX, GENERATION_KEPT_SECS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT,
+    LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX, RECENT_SEARCHES_MAX,
+    RECENT_SEARCHES_MS,
 };
 use crate::live::{Bucket, Calendar, Search, merge_search, still_recent};
 use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Watermark};
@@ -17,7 +19,7 @@ use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, Sto
 use super::connection::{Connector, Wire, store_error};
 use super::rebuild::{self, Rebuild};
 use super::script::{self, APPLY, FOLD, REGISTER, Reply, STATE, Script, from_value, unexpected, watermark_text};
-use super::{bucket_name, total_field};
+use super::{GENERATIONS_KEY, bucket_name, total_field};
 
 pub(super) struct RedisWriter {
     connector: Connector,
@@ -97,9 +99,12 @@ impl LiveWriter for RedisWriter {
         loop {
             match self.run(&FOLD, |command| fold_arguments(command, now_ms, &calendar))? {
                 Reply::Done(values) => {
-                    let more: i64 = values.into_iter().next().map_or(Ok(0), from_value)?;
+                    let mut values = values.into_iter();
+                    let more: i64 = values.next().map_or(Ok(0), from_value)?;
                     if more == 0 {
-                        return Ok(());
+                        let unused: Option<String> = values.next().map_or(Ok(None), from_value)?;
+                        let delete = |key: String| self.with_wire(|wire| rebuild::delete_unused(wire, &key));
+                        return unused.map_or(Ok(()), delete);
                     }
                 }
                 // Nothing to fold: the sink learns of it by its next batch.
@@ -113,7 +118,7 @@ impl LiveWriter for RedisWriter {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut() -> Result<Snapshot, StoreError>,
+        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         let mut wire = self.take_wire()?;
@@ -268,6 +273,7 @@ pub(super) fn recent_element(search: &Search) -> String {
 
 fn fold_arguments(command: &mut Cmd, now_ms: i64, calendar: &Calendar) {
     let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
+    command.arg(GENERATIONS_KEY).arg(GENERATION_KEPT_SECS);
     command.arg(until).arg(LIVE_FOLD_STEP_MINUTES_MAX).arg(LIVE_OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
     command.arg(LIVE_MINUTES_KEPT * 60).arg(LIVE_HOURS_KEPT * 3_600).arg(now_ms.div_euclid(1_000));
     let sorted = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);

@@ -3,6 +3,7 @@
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
 //! pooled. What a batch means is decided in `ledger_fold`.
 
+mod edges;
 mod erase;
 mod export;
 mod fold;
@@ -24,11 +25,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
 use crate::events::TallyKey;
-use crate::ledger_fold::few_events;
+use crate::ledger_fold::{days_within_hours, few_events, plan_rank};
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
     Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
@@ -164,9 +166,10 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| read::count(transaction, filter))
     }
 
-    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<Vec<(String, f64)>, StoreError> {
+    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
+        let plan = plan_rank(query, now_ms, zone);
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, now_ms, few))
+        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, &plan, now_ms, few))
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
@@ -186,8 +189,9 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| read::recent(transaction, user_id, now_ms))
     }
 
-    fn snapshot(&self, now_ms: i64) -> Result<Snapshot, StoreError> {
-        self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms))
+    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError> {
+        let days = days_within_hours(zone, now_ms);
+        self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms, &days))
     }
 
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {

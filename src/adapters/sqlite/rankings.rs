@@ -5,12 +5,12 @@ use std::ops::Range;
 
 use rusqlite::{Result, Row, Transaction, params};
 
-use super::user_sets;
+use super::{edges, user_sets};
 use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
-    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, Sums, Terms, Wanted, besides, cover, events_sql,
-    hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders, points_sql, raw_name,
-    raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, RankPlan, Sums, Terms, Wanted, besides, cover,
+    events_sql, hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders,
+    points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -33,7 +33,8 @@ pub(super) fn ranking(transaction: &Transaction<'_>, query: &RankingQuery, now_m
         return rank_all(transaction, query, &terms, &cover, &raw);
     }
     let open = open_sql(&terms, &query.parts, &cover);
-    match lead(transaction, &terms, open, &raw, Page::of(query))? {
+    let known: Vec<(&str, f64)> = raw.iter().map(|(name, count)| (name.as_str(), *count as f64)).collect();
+    match lead(transaction, &terms, open, &known, Page::of(query))? {
         Some(first) => Ok(first.into_iter().map(|(name, sum)| (name, sum as i64)).collect()),
         None => rank_all(transaction, query, &terms, &cover, &raw),
     }
@@ -50,7 +51,7 @@ fn lead(
     transaction: &Transaction<'_>,
     terms: &[Terms],
     open: Option<String>,
-    raw: &[(String, i64)],
+    raw: &[(&str, f64)],
     page: Page<'_>,
 ) -> Result<Option<Vec<(String, f64)>>> {
     let Some(led) = led_by(terms) else { return Ok(None) };
@@ -61,8 +62,7 @@ fn lead(
         }
         None => Vec::new(),
     };
-    let raw = raw.iter().map(|(name, count)| (name.as_str(), *count as f64));
-    let known = besides(raw, open.iter().map(|(name, count)| (name.as_str(), *count)));
+    let known = besides(raw.iter().copied(), open.iter().map(|(name, count)| (name.as_str(), *count)));
     leaders(&mut Lists { transaction, led }, &known, page)
 }
 
@@ -135,6 +135,7 @@ fn rank_all(
 pub(super) fn top(
     transaction: &Transaction<'_>,
     query: &TopQuery,
+    plan: &RankPlan,
     now_ms: i64,
     few: i64,
 ) -> Result<Option<Vec<(String, f64)>>> {
@@ -144,9 +145,20 @@ pub(super) fn top(
     {
         return Ok(None);
     }
-    let terms = plan_leaders(query, now_ms, folded);
-    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, now_ms);
-    lead(transaction, &terms, open, &[], Page::first(query.limit))
+    let terms = plan_leaders(query, plan, folded);
+    if terms.is_empty() {
+        return Ok(None);
+    }
+    let edges = edge_scores(transaction, plan)?;
+    let edges: Vec<(&str, f64)> = edges.iter().map(|(name, score)| (name.as_str(), *score)).collect();
+    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, plan);
+    lead(transaction, &terms, open, &edges, Page::first(query.limit))
+}
+
+/// What parts of hours add to a list.
+pub(super) fn edge_scores(transaction: &Transaction<'_>, plan: &RankPlan) -> Result<Vec<(String, f64)>> {
+    let ranges: Vec<Range<i64>> = plan.edges.iter().map(|(range, _)| range.clone()).collect();
+    Ok(plan.edge_scores(edges::count(transaction, &ranges, &plan.edge_dimensions())?))
 }
 
 /// How far hours are folded.
@@ -177,7 +189,7 @@ fn raw_counts(transaction: &Transaction<'_>, query: &RankingQuery, cover: &Cover
 }
 
 /// That a column's time lies in a range of milliseconds.
-fn during(column: &str, range: &Range<i64>) -> String {
+pub(super) fn during(column: &str, range: &Range<i64>) -> String {
     format!("{column} >= {} AND {column} < {}", range.start, range.end)
 }
 

@@ -1,16 +1,17 @@
 //! Reads, each in one snapshot. What is read is decided in `ledger_fold`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
-use super::{postings, rankings};
+use super::{edges, postings, rankings};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    Folded, HOUR_MS, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
-    name_sum_sql, newest_by_user, plan_count, plan_rank, sort_ranked, sums,
+    Folded, HOUR_MS, RankPlan, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges,
+    merge_verdicts, name_sum_sql, newest_by_user, plan_count, rest_of_hour, sort_ranked, sums,
 };
 use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
@@ -138,13 +139,13 @@ fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<
 pub(super) fn top(
     transaction: &Transaction<'_>,
     query: &TopQuery,
+    plan: &RankPlan,
     now_ms: i64,
     few: i64,
 ) -> Result<Vec<(String, f64)>> {
-    if let Some(top) = rankings::top(transaction, query, now_ms, few)? {
+    if let Some(top) = rankings::top(transaction, query, plan, now_ms, few)? {
         return Ok(top);
     }
-    let plan = plan_rank(query, now_ms);
     let (Some((first, _)), Some((last, _))) = (plan.buckets.first(), plan.buckets.last()) else {
         return Ok(Vec::new());
     };
@@ -152,6 +153,9 @@ pub(super) fn top(
         format!("SELECT key, bucket, count FROM {} WHERE dimension = ?1 AND bucket BETWEEN ?2 AND ?3", plan.table);
     let mut statement = transaction.prepare_cached(&sql)?;
     let mut scores: std::collections::HashMap<String, f64> = std::collections::HashMap::new();
+    for (name, score) in rankings::edge_scores(transaction, plan)? {
+        *scores.entry(name).or_default() += score;
+    }
     for (dimension, weight) in &plan.parts {
         let mut rows = statement.query(params![*dimension as i64, first, last])?;
         while let Some(row) = rows.next()? {
@@ -244,7 +248,7 @@ fn forgotten(
     rows.collect()
 }
 
-pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Snapshot> {
+pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64, days: &[i64]) -> Result<Snapshot> {
     let watermarks = transaction
         .prepare_cached("SELECT stream, position, crc FROM watermark ORDER BY stream")?
         .query_map([], |row| {
@@ -270,7 +274,40 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64) -> Result<Sna
     let recent = recent_rows(transaction, None, now_ms)?;
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(transaction, None, now_ms - RECENT_SEARCHES_MS)?;
-    Ok(Snapshot { watermarks, minutes, hours, user_minutes, user_hours, totals, recent, forgotten })
+    let (rests_of_hours, user_parts) = parts_of_hours(transaction, days)?;
+    Ok(Snapshot {
+        watermarks,
+        days_within_hours: days.to_vec(),
+        rests_of_hours,
+        user_parts,
+        minutes,
+        hours,
+        user_minutes,
+        user_hours,
+        totals,
+        recent,
+        forgotten,
+    })
+}
+
+type PartsOfHours = (Vec<(Dimension, i64, String, i64)>, Vec<(i64, Sketch)>);
+
+/// Counts of the rest of each hour in which a day begins, and users of both its parts.
+fn parts_of_hours(transaction: &Transaction<'_>, days: &[i64]) -> Result<PartsOfHours> {
+    let rests: Vec<Range<i64>> = days.iter().map(|minute| rest_of_hour(*minute)).collect();
+    let ranked = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);
+    let counts = edges::count(transaction, &rests, &ranked.collect::<Vec<_>>())?;
+    let counts = counts.into_iter().map(|edge| (edge.dimension, edge.minute, edge.name, edge.count)).collect();
+    let mut users = Vec::new();
+    for rest in rests {
+        let (hour, start, end) = (rest.end - 60, rest.start, rest.end);
+        let sql = format!(
+            "SELECT CASE WHEN event_time < {start} * 60000 THEN {hour} ELSE {start} END, user_id FROM events \
+             WHERE event_time >= ?1 * 60000 AND event_time < {end} * 60000 AND user_id IS NOT NULL"
+        );
+        users.extend(sketches(transaction, &sql, hour)?);
+    }
+    Ok((counts, users))
 }
 
 /// Users by bucket, of rows (bucket, user) of buckets newer than `after`; row by row.

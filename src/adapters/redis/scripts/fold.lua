@@ -1,6 +1,8 @@
--- Adds some closed minutes to their hours and days and moves `folded` with them. Arguments: first minute that stays
--- open, minutes at most, bounds, seconds that a minute and an hour are kept, now; dimensions; days (number, first
--- minute, expiry) in order, the last one only as the end of the one before.
+-- Adds some closed minutes to their hours and days and moves `folded` with them. Answers whether more is left, and one
+-- generation that no program uses, if there is one. Arguments: key of the times of use, seconds that an unused generation is
+-- kept; first minute that stays open, minutes at most, bounds, seconds that a minute and an hour are kept, now; dimensions;
+-- days (number, first minute, expiry) in order, the last one only as the end of the one before.
+local generations, unused_kept = take(), tonumber(take())
 local until_minute, minutes_max = tonumber(take()), tonumber(take())
 local above, kept = tonumber(take()), tonumber(take())
 local minute_kept, hour_kept, now = tonumber(take()), tonumber(take()), tonumber(take())
@@ -10,7 +12,12 @@ for at = 1, tonumber(take()) do
   days[at] = {number = take(), first = tonumber(take()), expires = tonumber(take())}
 end
 
-if folded_until >= until_minute then return {'ok', 0} end
+-- By Redis' own clock, on which all programs agree.
+local time = tonumber(redis.call('TIME')[1])
+redis.call('ZADD', generations, time, KEYS[1])
+local unused = redis.call('ZRANGE', generations, '-inf', time - unused_kept, 'BYSCORE', 'LIMIT', 0, 1)[1] or false
+
+if folded_until >= until_minute then return {'ok', 0, unused} end
 local minutes = redis.call('ZRANGE', base .. 'open', folded_until, until_minute - 1, 'BYSCORE', 'LIMIT', 0, minutes_max)
 local next_minute = until_minute
 if #minutes == minutes_max then next_minute = tonumber(minutes[#minutes]) + 1 end
@@ -84,4 +91,4 @@ end
 redis.call('ZREMRANGEBYSCORE', base .. 'open', '-inf', next_minute - 1)
 redis.call('ZREMRANGEBYSCORE', base .. 'trimmed', '-inf', now)
 redis.call('SET', base .. 'folded', string.format('%.0f', next_minute))
-return {'ok', next_minute < until_minute and 1 or 0}
+return {'ok', next_minute < until_minute and 1 or 0, unused}

@@ -1,0 +1,39 @@
+//! Parts of hours in which a local day begins, counted from raw rows.
+
+use std::ops::Range;
+
+use postgres::GenericClient;
+
+use super::{deltas, rankings};
+use crate::events::Dimension;
+use crate::ledger_fold::{Cover, EdgeCount, drop_left_out, left_out_sql, raw_name, raw_sql};
+
+const MINUTE_MS: i64 = 60_000;
+
+/// Counts of ranges of minutes, each within an hour.
+pub(super) fn count(
+    client: &mut impl GenericClient,
+    ranges: &[Range<i64>],
+    dimensions: &[Dimension],
+) -> Result<Vec<EdgeCount>, postgres::Error> {
+    let parts: Vec<(Dimension, i64)> = dimensions.iter().map(|dimension| (*dimension, 1)).collect();
+    let mut counts = Vec::new();
+    for Range { start, end } in ranges {
+        let raw = std::iter::once(start * MINUTE_MS..end * MINUTE_MS).collect();
+        let cover = Cover { raw, ..Cover::default() };
+        let Some(sql) = raw_sql(&parts, &cover, rankings::during) else { continue };
+        for row in client.query(&sql, &[])? {
+            let dimension = dimensions[row.get::<_, i32>(0) as usize];
+            let name = raw_name(dimension, row.get(1)).into_owned();
+            counts.push(EdgeCount { minute: *start, dimension, name, count: row.get(2) });
+        }
+    }
+    if !counts.is_empty() {
+        let minutes: Vec<i64> = ranges.iter().map(|range| range.start).collect();
+        let of = |rows: &str| left_out_sql(rows, &minutes);
+        let sql = format!("{} UNION ALL {}", of("rollup_hour"), of(&format!("({})", deltas::rows_sql(60))));
+        let rows = client.query(&sql, &[])?;
+        drop_left_out(&mut counts, rows.iter().map(|row| (row.get::<_, i16>(0).into(), row.get(1), row.get(2))));
+    }
+    Ok(counts)
+}
