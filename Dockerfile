@@ -11,7 +11,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --user-group --home-dir /data --no-create-home tracker \
- && install -d -o tracker -g tracker -m 750 /data
+ && install -d -o tracker -g tracker -m 700 /data
 COPY --from=build /src/target/release/event-tracker /usr/local/bin/event-tracker
 USER tracker
 # The journal, and SQLite where no DATABASE_URL is given. One container a volume: the journal is locked.

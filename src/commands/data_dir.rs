@@ -110,7 +110,7 @@ fn cannot_be_written(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be written ({error}; {}): {what_to_do}, or choose another DATA_DIR", path.display(), owner(path))
 }
 
-/// What is there of the files that the server writes.
+/// What is there of the files that the server writes. Others are left alone, such as `lost+found` of a mounted disk.
 fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let ledger = LEDGER.iter().map(|name| data_dir.join(name)).filter(|path| is_there(path));
     let journal = match std::fs::read_dir(data_dir.join("journal")) {
@@ -118,7 +118,12 @@ fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
-    Ok(ledger.chain(journal).collect())
+    Ok(ledger.chain(journal.into_iter().filter(|path| is_of_journal(path))).collect())
+}
+
+fn is_of_journal(path: &Path) -> bool {
+    let is_segment = path.extension().is_some_and(|extension| extension == "segment" || extension == "tmp");
+    is_segment || path.file_name().is_some_and(|name| name == "stream" || name == "LOCK")
 }
 
 fn can_be_written(path: &Path) -> Result<(), String> {

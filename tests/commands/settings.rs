@@ -5,12 +5,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::starting;
 use super::support::bench::Bench;
 
 /// Exit code and standard error of a program with these variables and arguments.
 fn run(command: &mut Command, variables: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
-    let output = command.envs(variables.iter().copied()).args(arguments).output().expect("runs");
-    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    starting::run(command.envs(variables.iter().copied()).args(arguments))
 }
 
 #[track_caller]
