@@ -69,6 +69,13 @@ pub fn keep_files_private() {
     unsafe { libc::umask(0o077) };
 }
 
+/// Keeps the kernel from giving this process transparent huge pages, as it may even if nobody asks for them: an arena of
+/// which little is used would be resident as a whole.
+pub fn refuse_huge_pages() {
+    // SAFETY: sets a flag of the process; it takes no pointer.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
+}
+
 /// Starts a thread that the server cannot do without. If the system has none left, the process ends with one line.
 pub fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     Builder::new().name(name.to_owned()).spawn(run).unwrap_or_else(|error| end(&no_thread(name, &error)))

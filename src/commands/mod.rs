@@ -89,6 +89,7 @@ impl From<String> for Failure {
 pub fn run() -> ExitCode {
     shutdown::hold();
     process::keep_files_private();
+    process::refuse_huge_pages();
     let _flush = logging::FlushAtEnd;
     let settings = mistake::Settings::of(&CommandLine::command());
     settings.tidy_environment();
