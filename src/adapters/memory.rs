@@ -4,25 +4,25 @@
 //! references under the lock and sums outside of it; a writer that meets a reader's reference copies that one bucket.
 //! Nothing outlives the process, so every start is a rebuild.
 
+mod recent_lists;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::{Dimension, Sketch, TallyKey, fold_keyword};
+use crate::events::{Dimension, Sketch, TallyKey};
 use crate::limits::{
     CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
-    LIVE_UNION_KEPT_MS,
+    LIVE_RECENT_BYTES_MAX, LIVE_UNION_KEPT_MS,
 };
-use crate::live::{
-    Bucket, Calendar, Forgotten, Image, Reading, Search, decay, forget_searches, merge_search, reading, still_recent,
-    trimmed_names,
-};
+use crate::live::{Bucket, Calendar, Image, Reading, decay, reading, trimmed_names};
 use crate::ports::{
     LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, TopQuery, Watermark,
     Window,
 };
+use recent_lists::RecentLists;
 
 /// Unions of more queries than this are not kept side by side: the API has some 30.
 const UNIONS_MAX: usize = 128;
@@ -50,9 +50,7 @@ struct Generation {
     /// The time of the latest rebuild or fold. A clock that goes back was wrong: what it dropped is in the ledger, so the
     /// generation is given up and rebuilt.
     tended_ms: i64,
-    recent: HashMap<String, Vec<Search>>,
-    /// By user, for as long as a search may meet it.
-    forgotten: HashMap<String, Forgotten>,
+    recent: RecentLists,
     /// Tells a union of this generation from one of the last.
     name: Uuid,
 }
@@ -119,12 +117,8 @@ impl LiveStore for MemoryLive {
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        self.shared.with(|generation| match generation.recent.get(user_id) {
-            Some(list) if list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)) => {
-                list.iter().map(|search| search.typed.clone()).collect()
-            }
-            _ => Vec::new(),
-        })
+        let mut data = lock(&self.shared.data);
+        data.as_mut().map(|generation| generation.recent.get(user_id, now_ms)).ok_or_else(lost)
     }
 
     fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
@@ -243,7 +237,7 @@ impl Generation {
         }
         self.add_users(batch, calendar);
         for change in &batch.recent {
-            self.change_recent(change, batch.now_ms);
+            self.recent.change(change, batch.now_ms, LIVE_RECENT_BYTES_MAX);
         }
     }
 
@@ -277,33 +271,6 @@ impl Generation {
         for (name, count) in counts {
             let name = if dimension == Dimension::Type { name } else { "" };
             *self.totals.entry((dimension, name.to_owned())).or_default() += count;
-        }
-    }
-
-    fn change_recent(&mut self, change: &RecentChange, now_ms: i64) {
-        match change {
-            RecentChange::Add { user_id, keyword, at_ms } => {
-                let search = Search::new(keyword, *at_ms);
-                let is_forgotten = self.forgotten.get(user_id).is_some_and(|forgotten| forgotten.covers(&search));
-                if still_recent(*at_ms, now_ms) && !is_forgotten {
-                    let list = self.recent.entry(user_id.clone()).or_default();
-                    if list.first().is_some_and(|newest| !still_recent(newest.at_ms, now_ms)) {
-                        list.clear();
-                    }
-                    merge_search(list, search);
-                }
-            }
-            RecentChange::Forget { user_id, keyword, at_ms } => {
-                let folded = keyword.as_deref().map(fold_keyword);
-                let forgotten = self.forgotten.entry(user_id.clone()).or_default();
-                forgotten.add(folded.as_deref().unwrap_or_default(), *at_ms, now_ms);
-                if let Some(list) = self.recent.get_mut(user_id) {
-                    forget_searches(list, folded.as_deref(), *at_ms);
-                    if list.is_empty() {
-                        self.recent.remove(user_id);
-                    }
-                }
-            }
         }
     }
 
@@ -367,8 +334,7 @@ impl Generation {
         };
         self.buckets.retain(|bucket, _| stays(bucket));
         self.users.retain(|bucket, _| stays(bucket));
-        self.recent.retain(|_, list| list.first().is_some_and(|newest| still_recent(newest.at_ms, now_ms)));
-        self.forgotten.retain(|_, forgotten| forgotten.is_needed(now_ms));
+        self.recent.forget_old(now_ms);
     }
 }
 
@@ -485,9 +451,15 @@ impl LiveWriter for MemoryWriter {
         for (dimension, name, count) in &snapshot.totals {
             next.add_totals(*dimension, [(name.as_str(), *count)].into_iter());
         }
-        next.recent = image.recent.into_iter().map(|(user, list)| (user.to_owned(), list)).collect();
         for (user, folded, at_ms) in &snapshot.forgotten {
-            next.forgotten.entry(user.clone()).or_default().add(folded, *at_ms, now_ms);
+            let keyword = (!folded.is_empty()).then(|| folded.clone());
+            let change = RecentChange::Forget { user_id: user.clone(), keyword, at_ms: *at_ms };
+            next.recent.change(&change, now_ms, LIVE_RECENT_BYTES_MAX);
+        }
+        let mut recent: Vec<_> = image.recent.into_iter().collect();
+        recent.sort_by_key(|(_, list)| list.first().map(|newest| newest.at_ms));
+        for (user, list) in recent {
+            next.recent.put(user, list, LIVE_RECENT_BYTES_MAX);
         }
         let old = lock(&self.shared.data).replace(next);
         drop(old);

@@ -67,6 +67,16 @@ impl Forgotten {
         self.0.iter().any(|(what, up_to)| search.at_ms <= *up_to && (what.is_empty() || *what == search.folded))
     }
 
+    /// The keywords that it remembers.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(what, _)| what.as_str())
+    }
+
+    /// Nothing is forgotten.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a search may still meet it.
     pub fn is_needed(&self, now_ms: i64) -> bool {
         self.0.iter().any(|(_, up_to)| still_recent(*up_to, now_ms))

@@ -1,9 +1,12 @@
 //! Recent searches, and forgetting them.
 
+use std::sync::Arc;
+
+use event_tracker::adapters::memory::MemoryLive;
 use event_tracker::limits::RECENT_SEARCHES_MS;
 use event_tracker::ports::Snapshot;
 
-use crate::bench::{MINUTE_MS, STREAM, forget, on_both, search};
+use crate::bench::{Bench, MINUTE_MS, STREAM, forget, on_both, search, some_now};
 
 // claims: V10
 #[test]
@@ -81,4 +84,35 @@ fn a_search_made_before_it_was_forgotten_and_applied_later_stays_forgotten() {
         assert_eq!(bench.recent("u"), ["e"]);
         assert_eq!(bench.recent("v"), Vec::<String>::new());
     });
+}
+
+/// Bytes of this process that are in memory.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4_096
+}
+
+#[test]
+fn recent_lists_in_memory_are_bounded_in_bytes_and_the_least_recently_used_user_goes_first() {
+    let mut bench = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
+    let (now, before) = (bench.now_ms, resident_bytes());
+    let user = |n: usize| format!("{n:0>128}");
+    let keyword = |n: usize| format!("{n:0>200}");
+    // Some 700 MiB of users with one search each, and of users that have only forgotten something.
+    for batch in 0..400 {
+        let users = batch * 2_000..(batch + 1) * 2_000;
+        let changes = users.map(|n| match n % 4 {
+            3 => forget(&user(n), Some(&keyword(n)), now),
+            _ => search(&user(n), &keyword(n), now),
+        });
+        bench.apply(&[], changes.collect());
+        // One of the first users is read all the time, another one searches.
+        assert_eq!(bench.recent(&user(4)), [keyword(4)], "in use, after {batch} batches");
+        bench.apply(&[], vec![search(&user(8), &keyword(8), now)]);
+    }
+    assert_eq!(bench.recent(&user(8)), [keyword(8)]);
+    assert_eq!(bench.recent(&user(799_998)), [keyword(799_998)], "the last one");
+    assert_eq!(bench.recent(&user(400)), Vec::<String>::new(), "not used for long");
+    let grown = resident_bytes().saturating_sub(before);
+    assert!(grown < 384 << 20, "{grown} bytes for lists of 256 MiB");
 }
