@@ -3,6 +3,8 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# --build-arg COMMIT=$(git rev-parse HEAD): what /healthz/deps tells.
+ARG COMMIT=
 RUN cargo build --release --locked --bin event-tracker
 
 FROM debian:bookworm-slim

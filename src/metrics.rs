@@ -3,7 +3,7 @@
 //! The parts count in atomics of their own, which the hot path touches without a lock; here they are named and read
 //! when somebody asks. A new metric is one line of a collector.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,12 +31,71 @@ impl Metrics {
         Metrics(registry)
     }
 
-    /// All metrics in the OpenMetrics text format, which Prometheus reads.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    /// All metrics.
+    pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.0)?;
-        Ok(out)
+        Ok(if format == Format::OpenMetrics { out } else { as_text(&out) })
     }
+}
+
+/// How metrics are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// The text format of Prometheus, version 0.0.4.
+    Text,
+    OpenMetrics,
+}
+
+impl Format {
+    /// OpenMetrics, if `Accept` gives it a higher weight than the text format.
+    pub fn preferred(accept: Option<&[u8]>) -> Format {
+        let accept = accept.and_then(|accept| std::str::from_utf8(accept).ok()).unwrap_or_default();
+        let open = weight(accept, "application", "openmetrics-text", false);
+        let text = weight(accept, "text", "plain", true);
+        if open > text { Format::OpenMetrics } else { Format::Text }
+    }
+
+    /// As it is named in an answer.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        }
+    }
+}
+
+/// The highest weight that `Accept` gives to a type, by its name or, if `with_ranges`, by a range that holds it.
+fn weight(accept: &str, kind: &str, subtype: &str, with_ranges: bool) -> f32 {
+    let weights = accept.split(',').filter_map(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let (its_kind, its_subtype) = parts.next()?.split_once('/')?;
+        let is_range = with_ranges && its_subtype == "*" && (its_kind == "*" || its_kind.eq_ignore_ascii_case(kind));
+        let is_it = its_kind.eq_ignore_ascii_case(kind) && its_subtype.eq_ignore_ascii_case(subtype);
+        let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        (is_it || is_range).then(|| q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+    });
+    weights.fold(0.0, f32::max)
+}
+
+/// The text format out of OpenMetrics: a counter is declared under the name of its samples, and units and the end mark
+/// are left out.
+fn as_text(open: &str) -> String {
+    let mut out = String::with_capacity(open.len());
+    let mut help = "";
+    for line in open.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest;
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let total = if kind == "counter" { "_total" } else { "" };
+            let text = help.strip_prefix(name).unwrap_or_default();
+            // A write into a String does not fail.
+            let _ = writeln!(out, "# HELP {name}{total}{text}\n# TYPE {name}{total} {kind}");
+        } else if !line.starts_with('#') {
+            let _ = writeln!(out, "{line}");
+        }
+    }
+    out
 }
 
 struct Collected {
@@ -242,7 +301,8 @@ impl Collected {
         }
         let fills = by("lock", &[("held", &stats.fills), ("none", &stats.fills_direct)]);
         counter(encoder, "cache_fills", "Values read from a store, under the lock or directly", each(&fills))?;
-        counter(encoder, "cache_fill_milliseconds", "Time in fills", one(&stats.fill_ms))?;
+        let fill_us = read(&stats.fill_ms).saturating_mul(1_000);
+        seconds(encoder, "cache_fill", "Time in fills", [(NO_LABELS, fill_us)])?;
         counter(encoder, "cache_failures", "Fills that came to nothing", one(&stats.failures))?;
         let hits = by("layer", &[("local", &stats.hits_local), ("shared", &stats.hits_shared)]);
         counter(encoder, "cache_hits", "Fresh values by layer", each(&hits))?;

@@ -1,5 +1,9 @@
 //! Two programs on one PostgreSQL and one Redis count as one; and what `ACK` says about when an event is answered.
 
+#[path = "instances/metrics.rs"]
+mod metrics;
+#[path = "instances/operations.rs"]
+mod operations;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -224,6 +224,11 @@ impl Api {
         keys.are_none() || self.access.presented(request).any(|key| keys.admin.holds(&key))
     }
 
+    /// Whether a request has a right. Nothing is answered.
+    pub(super) fn has(&self, right: Right, request: &Request<'_>) -> bool {
+        self.access.rules.keys.admit(right, self.access.presented(request)).is_ok()
+    }
+
     /// Whether a request brings a key of that right; what was wrong is answered.
     pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
         let keys = &self.access.rules.keys;

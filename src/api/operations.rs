@@ -3,8 +3,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::keys::Right;
 use super::{Api, answer};
-use crate::http::{Answer, Exchange, Method, Request};
+use crate::http::{Answer, Exchange, Method, Request, Waited};
+use crate::limits::READ_WAIT_MS;
+use crate::metrics::Format;
 use crate::runtime::{stuck_workers, worker_count};
 use crate::sinks::{SinkState, SinkStatus};
 
@@ -63,31 +66,38 @@ impl Api {
         }
     }
 
-    /// Each store and its sink; 503 where one is away or its sink does not follow.
-    pub(super) fn deps(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let (ledger, live) = self.app.ping(exchange.ticket());
-        // Both are under way at once: the first wait covers both.
-        let ledger = self.finish(ledger, exchange);
-        let live = self.finish(live, exchange);
-        let mut all_well = self.app.journal.is_writable().is_ok();
+    /// Each store and its sink; 503 if one is unreachable or its sink does not follow.
+    pub(super) fn deps(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let app = &self.app;
+        app.ask_stores(exchange.ticket());
+        let in_vain = exchange.wait(READ_WAIT_MS) == Waited::Late;
+        let (ledger, live) = (app.health.ledger.answer(in_vain), app.health.live.answer(in_vain));
+        let dead_letters = ledger.as_ref().and_then(|answer| answer.as_ref().ok().copied().flatten());
+        let ledger = ledger.map(|answer| answer.map(drop));
+        let mut all_well = app.journal.is_writable().is_ok();
         let mut sinks = Map::new();
-        for (status, answered) in [(&self.app.ledger_status, ledger), (&self.app.live_status, live)] {
-            let up = matches!(answered, Some(Ok(())));
-            let ping_error = match answered {
-                Some(Err(error)) => Some(error.to_string()),
-                None => Some("no answer in time".to_owned()),
-                Some(Ok(())) => None,
-            };
-            all_well &= up && status.state() == SinkState::Following;
-            sinks.insert(status.name().to_owned(), self.sink(status, up, ping_error));
+        // What a store says may name its servers and roles.
+        let tells_errors = self.has(Right::Read, request);
+        for (status, answer) in [(&app.ledger_status, ledger), (&app.live_status, live)] {
+            let failure = answer.unwrap_or_else(|| Err("no answer in time".to_owned())).err();
+            all_well &= failure.is_none() && status.state() == SinkState::Following;
+            let mut sink = self.sink(status, failure.is_none());
+            if tells_errors {
+                sink["lastError"] = json!(status.last_error().or(failure));
+            }
+            sinks.insert(status.name().to_owned(), sink);
         }
-        let (journal_bytes, segments) = self.app.journal.size();
+        let (journal_bytes, segments) = app.journal.size();
         let body = json!({
             "status": if all_well { "ok" } else { "degraded" },
+            "version": env!("CARGO_PKG_VERSION"),
+            "commit": env!("EVENT_TRACKER_COMMIT"),
+            "deadLetters": dead_letters,
+            "journalBytes": journal_bytes,
             "journal": {
-                "writable": self.app.journal.is_writable().is_ok(),
-                "stream": self.app.journal.stream().to_string(),
-                "position": self.app.journal.end_position(),
+                "writable": app.journal.is_writable().is_ok(),
+                "stream": app.journal.stream().to_string(),
+                "position": app.journal.end_position(),
                 "segments": segments,
                 "bytes": journal_bytes,
             },
@@ -96,23 +106,23 @@ impl Api {
         answer::json(exchange, if all_well { 200 } else { 503 }, &body);
     }
 
-    fn sink(&self, status: &SinkStatus, up: bool, ping_error: Option<String>) -> Value {
+    fn sink(&self, status: &SinkStatus, is_up: bool) -> Value {
         json!({
             "state": status.state().name(),
-            "store": if up { "up" } else { "down" },
+            "store": if is_up { "up" } else { "down" },
             "position": status.position(),
             "lagEvents": self.app.lag_events(status),
             "asOf": answer::as_of(status.as_of_ms()),
-            "lastError": status.last_error().or(ping_error),
         })
     }
 
-    pub(super) fn metrics_text(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
-        match self.metrics.encode() {
+    pub(super) fn metrics_text(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+        let format = Format::preferred(request.headers.get("accept"));
+        match self.metrics.encode(format) {
             Ok(text) => exchange.respond(Answer {
                 status: 200,
-                content_type: "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                headers: &[],
+                content_type: format.content_type(),
+                headers: &[("Vary", "Accept")],
                 body: text.as_bytes(),
             }),
             Err(_) => answer::error(exchange, 500, "internal", "the metrics could not be written; please report this"),

@@ -5,6 +5,7 @@
 
 mod caching;
 mod erase;
+mod health;
 pub mod ingest;
 mod likes;
 mod posts;
@@ -12,6 +13,7 @@ pub mod reads;
 mod search;
 
 pub use caching::{Caching, Classes};
+pub use health::Health;
 pub use likes::likes_key;
 
 use std::sync::Arc;
@@ -59,6 +61,7 @@ pub struct App {
     pub caching: Caching,
     pub ledger_status: Arc<SinkStatus>,
     pub live_status: Arc<SinkStatus>,
+    pub health: Health,
     pub clock: Clock,
     /// Says when a day begins.
     pub calendar: Calendar,

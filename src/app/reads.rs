@@ -131,13 +131,4 @@ impl App {
         let live = self.live.clone();
         self.live_lane.submit(ticket, PATIENCE, move || live.totals())
     }
-
-    /// Asks both stores whether they answer: ledger, live.
-    pub fn ping(&self, ticket: &Arc<Ticket>) -> (Read<()>, Read<()>) {
-        let (ledger, live) = (self.ledger.clone(), self.live.clone());
-        (
-            self.ledger_lane.submit(ticket, PATIENCE, move || ledger.ping()),
-            self.live_lane.submit(ticket, PATIENCE, move || live.ping()),
-        )
-    }
 }

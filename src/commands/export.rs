@@ -100,7 +100,7 @@ fn patiently(ledger: &dyn Ledger, query: &ExportQuery, after: Option<ExportCurso
     let mut failures = 0;
     loop {
         match ledger.export(query, after) {
-            Err(StoreError::Retry(_)) if failures + 1 < EXPORT_TRIES_MAX => {
+            Err(StoreError::Retry(_) | StoreError::Cancelled(_)) if failures + 1 < EXPORT_TRIES_MAX => {
                 failures += 1;
                 std::thread::sleep(Duration::from_millis(RETRY_MS_MIN << failures));
             }

@@ -206,6 +206,7 @@ fn start_sinks(
         live,
         ledger_status: Arc::new(SinkStatus::new("ledger")),
         live_status: Arc::new(SinkStatus::new("live")),
+        health: Default::default(),
         clock: Clock::System,
         calendar: Calendar::new(settings.stores.time_zone.clone()),
         ack: settings.ack,

@@ -110,6 +110,10 @@ impl LedgerSink {
                 self.journal.refuse_as_forked();
             }
         })?;
+        // Those of earlier lives count too. A ledger that cannot count them in time keeps the number that is known.
+        if let Ok(rows) = self.ledger.dead_letters() {
+            self.status.dead.store(rows, Ordering::Relaxed);
+        }
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);

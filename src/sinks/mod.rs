@@ -53,7 +53,7 @@ pub enum Ended {
 impl From<StoreError> for Ended {
     fn from(error: StoreError) -> Ended {
         match error {
-            StoreError::Retry(why) => Ended::Retry(why),
+            StoreError::Retry(why) | StoreError::Cancelled(why) => Ended::Retry(why),
             // Somebody else moved the watermark, or a commit of ours whose reply was lost: the watermark tells.
             StoreError::Fenced { found } => Ended::Retry(format!("the watermark was moved to {found:?}")),
             StoreError::Poison(why) | StoreError::Fatal(why) => Ended::Stop(why),

@@ -80,6 +80,8 @@ pub(super) enum Cause {
     StaleStatement,
     /// The server refuses the URL's user, password or kind of encryption.
     Credentials,
+    /// The server ended the statement, because its time was over.
+    Cancelled,
 }
 
 impl From<StoreError> for Failure {
@@ -110,6 +112,7 @@ fn cause_of(error: &DbError) -> Cause {
         // The message would be in the language of the server.
         "0A000" if error.routine() == Some("RevalidateCachedQuery") => Cause::StaleStatement,
         "42P05" => Cause::StaleStatement,
+        "57014" => Cause::Cancelled,
         _ if code.starts_with("26") => Cause::StaleStatement,
         _ if code.starts_with("28") => Cause::Credentials,
         _ => Cause::Other,
@@ -141,6 +144,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// How to reach the server. Also the manager of the pool: readers are dialled by r2d2.
 pub(super) struct Dialer {
     manager: Arc<PostgresConnectionManager<MakeRustlsConnect>>,
+    user: Option<Arc<str>>,
     threads: Arc<AtomicUsize>,
     threads_max: usize,
 }
@@ -148,14 +152,16 @@ pub(super) struct Dialer {
 impl Dialer {
     pub(super) fn new(url: &str, pool_size: u32) -> Result<Dialer, StoreError> {
         let (config, with_tls) = parse(url)?;
+        let user = config.get_user().map(Into::into);
         let manager = Arc::new(PostgresConnectionManager::new(config, tls(with_tls)?));
         let threads_max = pool_size as usize * 2 + POSTGRES_SPARE_THREADS;
-        Ok(Dialer { manager, threads: Arc::new(AtomicUsize::new(0)), threads_max })
+        Ok(Dialer { manager, user, threads: Arc::new(AtomicUsize::new(0)), threads_max })
     }
 
     /// The same server and the same bound of threads.
     fn share(&self) -> Dialer {
-        Dialer { manager: self.manager.clone(), threads: self.threads.clone(), threads_max: self.threads_max }
+        let (manager, user, threads) = (self.manager.clone(), self.user.clone(), self.threads.clone());
+        Dialer { manager, user, threads, threads_max: self.threads_max }
     }
 
     /// Opens a connection whose statements the server ends after `statement_ms`.
@@ -168,10 +174,10 @@ impl Dialer {
         let alive = Alive(self.threads.clone());
         let (jobs, inbox) = channel();
         let (greet, greeting) = sync_channel(1);
-        let manager = self.manager.clone();
+        let (manager, user) = (self.manager.clone(), self.user.clone());
         thread::Builder::new()
             .name("postgres".to_owned())
-            .spawn(move || serve(&manager, statement_ms, &greet, &inbox, alive))
+            .spawn(move || serve(&manager, user.as_deref(), statement_ms, &greet, &inbox, alive))
             .map_err(|error| StoreError::Retry(format!("a thread for PostgreSQL: {error}")))?;
         match greeting.recv_timeout(Duration::from_millis(POSTGRES_CONNECT_MS_MAX + 500)) {
             Ok(Ok(())) => Ok(Link { jobs: Mutex::new(jobs), answered_at: Instant::now(), broken: false }),
@@ -200,6 +206,7 @@ impl Drop for Alive {
 
 fn serve(
     manager: &PostgresConnectionManager<MakeRustlsConnect>,
+    user: Option<&str>,
     statement_ms: u64,
     greet: &SyncSender<Result<(), Failure>>,
     inbox: &Receiver<Job>,
@@ -213,7 +220,7 @@ fn serve(
         Ok(client) => client,
         Err(error) => {
             // A caller that gave up does not listen any more.
-            let _ = greet.send(Err(error.into()));
+            let _ = greet.send(Err(not_let_in(error, user)));
             return;
         }
     };
@@ -385,7 +392,17 @@ fn parse(url: &str) -> Result<(Config, bool), StoreError> {
 /// Connects as the ledger does (TLS where `sslmode` asks for it), for a caller that may wait for the server.
 pub fn connect(url: &str) -> Result<Client, StoreError> {
     let (config, with_tls) = parse(url)?;
-    config.connect(tls(with_tls)?).map_err(|error| Failure::from(error).error)
+    let user = config.get_user().map(str::to_owned);
+    config.connect(tls(with_tls)?).map_err(|error| not_let_in(error, user.as_deref()).error)
+}
+
+/// A connection that failed. A server that refuses the role names it, which a health check must not.
+fn not_let_in(error: Error, user: Option<&str>) -> Failure {
+    let mut failure = Failure::from(error);
+    if let (Cause::Credentials, StoreError::Retry(text), Some(user)) = (failure.cause, &mut failure.error, user) {
+        *text = text.replace(user, "…");
+    }
+    failure
 }
 
 fn tls(wanted: bool) -> Result<MakeRustlsConnect, StoreError> {
