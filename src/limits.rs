@@ -75,6 +75,8 @@ pub const FORGOTTEN_OF_USER_MAX: usize = 100;
 /// The same of all users together, on a shared live store and in what it is built from; past it the oldest are dropped, and a
 /// search that comes in late enough may be seen again.
 pub const FORGOTTEN_MAX: usize = 100_000;
+/// Recent searches in memory, with what was forgotten; past it the user whose list was not used for longest goes.
+pub const LIVE_RECENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
 /// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
@@ -84,6 +86,10 @@ pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
 pub const SEARCH_WALK_POSTS: i64 = 1_500;
 /// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
 pub const SEARCH_POSTS: usize = 20;
+/// A list of posts in one answer; `next` continues it.
+pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// What an answer holds beside its posts: the keyword with every byte escaped, times, and a cursor.
+pub const ANSWER_FRAME_BYTES_MAX: usize = 4 * 1024;
 /// An answer that is smaller is not worth packing.
 pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 /// A count over several filters may have to read raw rows: its range is bounded.
@@ -103,6 +109,8 @@ pub const RETENTION_DAYS_MAX: u32 = 20_000;
 pub const EVENT_AGE_DAYS: u32 = 7;
 /// `?wait=true` and likes: how long an answer waits for the ledger.
 pub const LEDGER_WAIT_MS: u64 = 2_000;
+/// A health check asks a store again after this.
+pub const HEALTH_ASK_MS: u64 = 1_000;
 /// A read waits this long for a lane and its store.
 pub const READ_WAIT_MS: u64 = 1_500;
 
@@ -511,12 +519,16 @@ pub const CACHE_DEADLINE_MS: u32 = 1_500;
 pub const CACHE_LOCAL_MS: u32 = 1_000;
 /// A request waits this long for a fill before it takes what is stale.
 pub const CACHE_REVALIDATE_WAIT_MS: u64 = 100;
-/// Copies that an instance keeps, and their bytes.
+/// Local entries that an instance keeps.
 pub const CACHE_LOCAL_ENTRIES_MAX: usize = 16_384;
-/// See [`CACHE_LOCAL_ENTRIES_MAX`].
+/// The bytes of all local entries, with their keys and what they may be packed to.
 pub const CACHE_LOCAL_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Locks that those are spread over.
-pub const CACHE_LOCAL_SHARDS: usize = 64;
+/// Locks that those are spread over. Each shard has an equal part of the bytes, in which the largest entry fits.
+pub const CACHE_LOCAL_SHARDS: usize = 16;
+/// A larger value is shown to the requests that wait for it, and not cached.
+pub const CACHE_ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// A longer key is replaced by a hash.
+pub const CACHE_KEY_BYTES_MAX: usize = 128;
 /// Fills under way at once; further ones are refused (503).
 pub const CACHE_FLIGHTS_MAX: usize = 4_096;
 /// How long an instance waits for another one's fill before it asks the ledger itself.
@@ -539,8 +551,8 @@ pub const CACHE_THROTTLE_MS: u32 = 500;
 pub const CACHE_BREAKER_FAILURES: u32 = 5;
 /// An open breaker lets one probe through after this.
 pub const CACHE_BREAKER_OPEN_MS: u64 = 1_000;
-/// A fence is remembered for so long after the last lock: longer than any fill, and it begins at the time where it is lost.
-pub const CACHE_FENCE_KEPT_MS: u64 = 3_600_000;
+/// A fence lives for this long after its last lock. It outlives any fill, and a lost fence begins at the store's time.
+pub const CACHE_FENCE_KEPT_MS: u64 = 120_000;
 /// A listener for hints looks up this often, whether it shall stop …
 pub const CACHE_HINT_READ_MS: u64 = 1_000;
 /// … and asks its server for a sign of life after this much silence.

@@ -53,6 +53,9 @@ pub enum StoreError {
     /// watermark tells.
     #[error("{0}")]
     Retry(String),
+    /// The store is reachable and ended a read, because its time was over. A caller that asks for less gets an answer.
+    #[error("{0}")]
+    Cancelled(String),
     /// The store refuses the data itself (never its amount or its time): find the record and set it aside.
     #[error("{0}")]
     Poison(String),
@@ -217,7 +220,9 @@ pub trait Ledger: Send + Sync {
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
     /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most likes first, then
-    /// the newest, then by id (bytewise). `Retry` where so many match that a read's time is over.
+    /// the newest, then by id (bytewise); from `after` on, if that is given. Once the posts of an answer hold
+    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read. `Cancelled` if so many match
+    /// that a read's time is over.
     fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in
@@ -226,8 +231,8 @@ pub trait Ledger: Send + Sync {
     /// time is still ahead.
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError>;
 
-    /// Answers if the store does: for health checks.
-    fn ping(&self) -> Result<(), StoreError>;
+    /// Rows of `dead_letter`. Answers if the store does: for health checks.
+    fn dead_letters(&self) -> Result<u64, StoreError>;
 }
 
 /// The ledger's side of one sink: used by one thread at a time.
@@ -317,7 +322,24 @@ pub struct PostSearch {
     pub keyword: String,
     /// Folded: see `events::fold_hashtag`. No post has an empty one.
     pub hashtag: String,
+    /// The last post of the page before.
+    pub after: Option<PostRank>,
     pub limit: usize,
+}
+
+/// The place of a post in the order of a search.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostRank {
+    pub like_count: i64,
+    pub created_at_ms: i64,
+    pub post_id: String,
+}
+
+impl PostRank {
+    /// The place before the first post.
+    pub fn before_all() -> PostRank {
+        PostRank { like_count: i64::MAX, created_at_ms: 0, post_id: String::new() }
+    }
 }
 
 /// What [`Ledger::count`] counts; all given filters must match.

@@ -5,6 +5,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures are for whoever reads the output")]
 
+#[path = "cache/bounds.rs"]
+mod bounds;
 #[path = "cache/measure.rs"]
 mod measure;
 #[path = "cache/slow.rs"]

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use event_tracker::cache::flight::Flight;
 use event_tracker::cache::{Ask, FillError, How, Lane, Outcome, Policy, waker};
+use event_tracker::limits::CACHE_ENTRY_BYTES_MAX;
 use event_tracker::ports::{Acquired, NewEntry, SharedCache};
 use hand::{Hand, KEY};
 
@@ -53,6 +54,22 @@ fn a_value_that_finds_no_way_to_the_shared_cache_goes_to_who_asked_all_the_same(
     assert_eq!(number(&outcome), 1);
     assert!(matches!(outcome, Outcome::Hit(hit) if hit.how == How::Direct));
     assert_eq!(hand.cache.sizes().0, 0);
+}
+
+#[test]
+fn a_value_above_one_mebibyte_is_shown_and_not_cached() {
+    let hand = Hand::new();
+    for (padding, is_cached) in [(CACHE_ENTRY_BYTES_MAX - 7, false), (CACHE_ENTRY_BYTES_MAX - 8, true)] {
+        hand.world.padding.store(padding, SeqCst);
+        let flight = waits(hand.ask(&policy()));
+        hand.run();
+        assert_eq!(number(&flight.shown().expect("it has landed")), 1);
+        assert_eq!(hand.fence().is_some(), is_cached, "in the shared cache");
+        assert_eq!(matches!(hand.ask(&policy()), Ask::Have(_)), is_cached, "here");
+        hand.run();
+        let (flights, locks, _) = hand.cache.sizes();
+        assert_eq!((flights, locks), (0, 0));
+    }
 }
 
 #[test]

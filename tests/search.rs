@@ -144,6 +144,77 @@ fn most_likes_come_first_then_the_newest_then_the_id_and_no_more_than_asked_for(
     });
 }
 
+/// Follows `next` from the first page to the last: the ids of each page, and the largest body.
+fn pages(client: &mut Client, keyword: &str, more: &str) -> (Vec<Vec<String>>, usize) {
+    let (mut pages, mut largest, mut cursor) = (Vec::new(), 0, String::new());
+    loop {
+        let answer = client.get(&format!("/api/search?keyword={}{more}{cursor}", encoded(keyword))).expect(200);
+        largest = largest.max(answer.body.len());
+        let body = answer.json();
+        pages.push(ids(&body).into_iter().map(str::to_owned).collect());
+        assert!(pages.len() <= 100, "it does not end: {pages:?}");
+        match body.get("next") {
+            Some(next) => cursor = format!("&cursor={}", next.as_str().expect("a cursor")),
+            None => return (pages, largest),
+        }
+    }
+}
+
+#[test]
+fn posts_of_the_largest_size_come_in_answers_of_one_mebibyte() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        let url = format!("https://images.example/{}", "\u{1}".repeat(2_000));
+        let content = format!("huge {}", "\u{1}".repeat(16_000));
+        for n in 0..8 {
+            let post = json!({"postId":format!("p{n}"),"userId":"author","content":content,"hashtags":["large"],
+                              "imageUrls":vec![&url; 20],"createdAt":1_000 - n});
+            client.post("/api/posts", &post).expect(201);
+        }
+        let expected: Vec<String> = (0..8).map(|n| format!("p{n}")).collect();
+        for keyword in ["huge", "#large"] {
+            for limit in ["", "&limit=100"] {
+                let (pages, largest) = pages(&mut client, keyword, limit);
+                assert_eq!(pages.concat(), expected, "each post once, in order");
+                assert!(pages.iter().all(|page| !page.is_empty()), "{pages:?}");
+                assert!((700_000..=1_048_576).contains(&largest), "{largest} bytes in one answer");
+            }
+        }
+        // A page after the first one is not a search of its own.
+        searches_recorded(bench, 4);
+    });
+}
+
+#[test]
+fn a_cursor_continues_a_search_whose_likes_change_and_is_refused_elsewhere() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        // `ad` and `bc` were made in the same moment.
+        for id in ["bc", "ad", "aa", "zz", "ab"] {
+            put(&mut client, id, "tie", &["knot"]);
+        }
+        like(&mut client, "1", "aa");
+        like(&mut client, "2", "aa");
+        like(&mut client, "1", "ab");
+        for keyword in ["tie", "#knot"] {
+            let (pages, _) = pages(&mut client, keyword, "&limit=2");
+            assert_eq!(pages, [vec!["aa", "ab"], vec!["zz", "ad"], vec!["bc"]]);
+        }
+        assert!(search(&mut client, "tie", "&limit=5").get("next").is_none(), "there are no more");
+        let first = search(&mut client, "tie", "&limit=2");
+        let next = first["next"].as_str().expect("there are more");
+        client.send("DELETE", "/api/posts/zz", &[], b"").expect(204);
+        assert_eq!(ids(&search(&mut client, "tie", &format!("&limit=2&cursor={next}"))), ["ad", "bc"]);
+        let number = client.read("/api/statistics?eventType=SEARCH")["count"].as_i64().expect("a count");
+        assert!(number <= 4, "{number} searches");
+        for (keyword, cursor) in [("knot", next), ("tie", "x"), ("tie", &next[2..]), ("tie", &format!("{next}00"))] {
+            let answer = client.get(&format!("/api/search?keyword={keyword}&cursor={cursor}")).expect(400).json();
+            assert_eq!(answer["error"], "invalid_cursor", "{keyword} {cursor}");
+            assert!(answer["errors"]["cursor"].is_string(), "{answer}");
+        }
+    });
+}
+
 #[test]
 fn what_is_wrong_with_a_search_is_named_by_its_field() {
     on_pairs(MAIN_PAIRS, |bench| {

@@ -2,14 +2,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX};
 use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
 
+/// What a slot takes beside its key and value.
+const OVERHEAD_BYTES: usize = 200;
+
 /// See the module.
 pub struct MemoryCache {
     state: Mutex<State>,
+    bytes_max: usize,
     /// Milliseconds; only goes forward.
     now_ms: Box<dyn Fn() -> u64 + Send + Sync>,
 }
@@ -53,24 +57,27 @@ impl Slot {
     }
 
     fn bytes(&self, key: &str) -> usize {
-        key.len() + self.entry.as_ref().map_or(0, |(entry, _, _)| entry.value.len())
+        OVERHEAD_BYTES + key.len() + self.entry.as_ref().map_or(0, |(entry, _, _)| entry.value.len())
     }
 }
 
 impl MemoryCache {
     /// An empty one that lives by `now_ms`, milliseconds of a clock that only goes forward.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> MemoryCache {
-        MemoryCache { state: Mutex::default(), now_ms: Box::new(now_ms) }
+        MemoryCache { state: Mutex::default(), bytes_max: CACHE_LOCAL_BYTES_MAX, now_ms: Box::new(now_ms) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    /// Does something to a key's slot, as it is now, and keeps the sums and bounds.
+    fn with<T>(&self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
         // Guards plain data for a few lines: nothing in there panics half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = state.with(key, now_ms, act);
+        state.shrink(now_ms, self.bytes_max);
+        result
     }
 }
 
 impl State {
-    /// Does something to a key's slot, as it is now, and keeps the sums and bounds.
     fn with<T>(&mut self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
         let before = self.slots.get(key).map_or(0, |slot| slot.bytes(key));
         let slot = self.slots.entry(key.into()).or_default();
@@ -81,12 +88,11 @@ impl State {
             self.slots.remove(key);
         }
         self.bytes = self.bytes + after - before;
-        self.shrink(now_ms);
         result
     }
 
-    fn shrink(&mut self, now_ms: u64) {
-        while self.slots.len() > CACHE_LOCAL_ENTRIES_MAX || self.bytes > CACHE_LOCAL_BYTES_MAX {
+    fn shrink(&mut self, now_ms: u64, bytes_max: usize) {
+        while self.slots.len() > CACHE_LOCAL_ENTRIES_MAX || self.bytes > bytes_max {
             // Of a few, in an order as good as chance, the one that ends first; a lock is not taken from anybody.
             let few = self.slots.iter().filter(|(_, slot)| slot.lock.is_none()).take(8);
             let ends = |slot: &Slot| slot.entry.as_ref().map_or(now_ms, |(_, until_ms, _)| *until_ms);
@@ -101,7 +107,7 @@ impl State {
 impl SharedCache for MemoryCache {
     fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
         let now_ms = (self.now_ms)();
-        Ok(self.state().with(key, now_ms, |slot, _| match (slot.entry(now_ms), slot.mark(now_ms)) {
+        Ok(self.with(key, now_ms, |slot, _| match (slot.entry(now_ms), slot.mark(now_ms)) {
             (Some(entry), _) => CacheRead::Entry(entry),
             (None, Some((error, left_ms))) => CacheRead::Throttled { error, left_ms },
             (None, None) => CacheRead::Missing,
@@ -110,7 +116,7 @@ impl SharedCache for MemoryCache {
 
     fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
         let now_ms = (self.now_ms)();
-        Ok(self.state().with(key, now_ms, |slot, last_fence| {
+        Ok(self.with(key, now_ms, |slot, last_fence| {
             if let Some(entry) = slot.entry(now_ms).filter(|entry| Some(entry.fence) != seen) {
                 return Acquired::Newer(entry);
             }
@@ -135,9 +141,8 @@ impl SharedCache for MemoryCache {
 
     fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
         let now_ms = (self.now_ms)();
-        let mut state = self.state();
-        let mut renew = |(key, token): &(&str, LockToken)| {
-            state.with(key, now_ms, |slot, _| match &mut slot.lock {
+        let renew = |(key, token): &(&str, LockToken)| {
+            self.with(key, now_ms, |slot, _| match &mut slot.lock {
                 Some((owner, _, until_ms)) if owner == token => {
                     *until_ms = now_ms + u64::from(lease_ms);
                     true
@@ -145,12 +150,12 @@ impl SharedCache for MemoryCache {
                 _ => false,
             })
         };
-        Ok(locks.iter().map(&mut renew).collect())
+        Ok(locks.iter().map(renew).collect())
     }
 
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
         let now_ms = (self.now_ms)();
-        Ok(self.state().with(key, now_ms, |slot, _| {
+        Ok(self.with(key, now_ms, |slot, _| {
             if slot.lock.take_if(|(owner, _, _)| *owner == token).is_none() {
                 return false;
             }
@@ -169,7 +174,7 @@ impl SharedCache for MemoryCache {
 
     fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
         let now_ms = (self.now_ms)();
-        Ok(self.state().with(key, now_ms, |slot, _| {
+        Ok(self.with(key, now_ms, |slot, _| {
             let was_ours = slot.lock.take_if(|(owner, _, _)| *owner == token).is_some();
             if was_ours && throttle_ms > 0 {
                 slot.mark = Some((error.into(), now_ms + u64::from(throttle_ms)));
@@ -184,8 +189,7 @@ impl SharedCache for MemoryCache {
 
     fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
         let now_ms = (self.now_ms)();
-        let mut state = self.state();
-        keys.iter().for_each(|key| state.with(key, now_ms, |slot, _| *slot = Slot::default()));
+        keys.iter().for_each(|key| self.with(key, now_ms, |slot, _| *slot = Slot::default()));
         Ok(())
     }
 

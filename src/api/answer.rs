@@ -9,8 +9,11 @@ use crate::app::App;
 use crate::app::ingest::Decisions;
 use crate::http::{Answer, Exchange, Waited};
 use crate::journal::AppendError;
+use crate::ports::StoreError;
 
 const JSON: &str = "application/json";
+/// An answer about one person, which no shared cache may keep.
+pub(super) const PRIVATE: (&str, &str) = ("Cache-Control", "private");
 
 #[derive(Serialize)]
 struct ErrorBody<'a> {
@@ -127,11 +130,33 @@ pub(super) fn store_away(exchange: &mut Exchange<'_>) {
     error_with(exchange, 503, "store_unavailable", message, &[("Retry-After", "1")]);
 }
 
-/// An exact read that would take too long.
+/// A fault of ours, which was logged.
+pub(super) fn internal(exchange: &mut Exchange<'_>) {
+    error(exchange, 500, "internal", "the server failed to read this; the reason is in its log");
+}
+
+/// A read that is not cached did not bring a value. `None`: it did not end in time.
+pub(super) fn read_failed(exchange: &mut Exchange<'_>, failure: Option<StoreError>) {
+    match failure {
+        None | Some(StoreError::Retry(_) | StoreError::Cancelled(_)) => store_away(exchange),
+        Some(failure) => {
+            tracing::error!(error = %failure, "a read failed");
+            internal(exchange);
+        }
+    }
+}
+
+/// An exact read that would take too long: asking again does not help.
 pub(super) fn range_too_large(exchange: &mut Exchange<'_>) {
     let message = "the range holds more than can be read in time: ask for a shorter one, or for one that begins and \
                    ends at whole hours";
-    error_with(exchange, 503, "range_too_large", message, &[("Retry-After", "10")]);
+    error(exchange, 400, "range_too_large", message);
+}
+
+/// A search that would take too long: asking again does not help.
+pub(super) fn search_too_broad(exchange: &mut Exchange<'_>) {
+    let message = "more posts match than can be ranked in time: ask for a longer keyword";
+    error(exchange, 400, "search_too_broad", message);
 }
 
 /// Milliseconds since the epoch as RFC 3339, for answers.

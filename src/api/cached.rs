@@ -41,12 +41,13 @@ impl Api {
                 exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
                 Some(shown)
             }
-            Err(FillError::TooLarge) => {
-                answer::range_too_large(exchange);
-                None
-            }
-            Err(FillError::Away | FillError::Busy) => {
-                answer::store_away(exchange);
+            Err(error) => {
+                match error {
+                    FillError::TooLarge => answer::range_too_large(exchange),
+                    FillError::TooBroad => answer::search_too_broad(exchange),
+                    FillError::Internal => answer::internal(exchange),
+                    FillError::Away | FillError::Busy => answer::store_away(exchange),
+                }
                 None
             }
         }
@@ -191,7 +192,7 @@ pub(super) fn keep_written(as_of_ms: i64, body: &[u8]) -> Filled {
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub(super) fn unwritable(error: serde_json::Error) -> FillError {
     tracing::error!(%error, "an answer could not be written");
-    FillError::Away
+    FillError::Internal
 }
 
 /// A way to fill from the ledger.
@@ -204,14 +205,22 @@ pub(super) fn from_live(run: impl FnOnce() -> Result<Filled, FillError> + Send +
     Stage { lane: Lane::Live, run: Box::new(run) }
 }
 
-/// What a failed read means to those who wait for it.
-#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
-pub(super) fn read_failed(error: StoreError) -> FillError {
-    match error {
-        StoreError::Retry(_) => tracing::debug!(%error, "a read did not come to an end"),
-        _ => tracing::warn!(%error, "a read failed"),
+/// What a failed read means to the requests that wait for it; `cancelled` if the store ended it for want of time.
+pub(super) fn read_failed(cancelled: FillError) -> impl Fn(StoreError) -> FillError {
+    move |error| match error {
+        StoreError::Retry(_) => {
+            tracing::debug!(%error, "a read did not come to an end");
+            FillError::Away
+        }
+        StoreError::Cancelled(_) => {
+            tracing::debug!(%error, "a read was cancelled");
+            cancelled
+        }
+        StoreError::Poison(_) | StoreError::Fenced { .. } | StoreError::Fatal(_) => {
+            tracing::error!(%error, "a read failed");
+            FillError::Internal
+        }
     }
-    FillError::Away
 }
 
 #[cfg(test)]

@@ -51,8 +51,9 @@ impl Api {
             return answer::error_with(exchange, 503, "too_many_exports", message, &[("Retry-After", "10")]);
         };
         // The first page comes before the head: a store that is away is an answer of its own.
-        let Some((lines, next)) = self.first_page(query, format, exchange) else {
-            return answer::store_away(exchange);
+        let (lines, next) = match self.first_page(query, format, exchange) {
+            Some(Ok(page)) => page,
+            other => return answer::read_failed(exchange, other.and_then(Result::err)),
         };
         let body = [format.head(with_mark), lines].concat();
         let disposition = match format {
@@ -73,12 +74,17 @@ impl Api {
 }
 
 impl Api {
-    fn first_page(&self, query: ExportQuery, format: Format, exchange: &mut Exchange<'_>) -> Option<Page> {
+    fn first_page(
+        &self,
+        query: ExportQuery,
+        format: Format,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<Result<Page, StoreError>> {
         if query.to_ms.is_some_and(|to_ms| to_ms <= query.from_ms.unwrap_or(0)) {
-            return Some((Vec::new(), None));
+            return Some(Ok((Vec::new(), None)));
         }
         let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
-        self.finish(first, exchange)?.ok()
+        self.finish(first, exchange)
     }
 }
 
@@ -102,7 +108,7 @@ fn send_rest(
                 }
                 (next, failures) = (behind, 0);
             }
-            Err(StoreError::Retry(why)) if failures + 1 < EXPORT_TRIES_MAX => {
+            Err(StoreError::Retry(why) | StoreError::Cancelled(why)) if failures + 1 < EXPORT_TRIES_MAX => {
                 tracing::debug!(why, "a page of an export is tried again");
                 failures += 1;
                 stream.pause(RETRY_MS_MIN << failures);

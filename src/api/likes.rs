@@ -112,9 +112,10 @@ impl Api {
         let read = self.app.likes(post.clone(), Some(user), exchange.ticket());
         match self.finish(read, exchange) {
             Some(Ok(Likes { like_count, liked })) => {
-                answer::json(exchange, 200, &State { post_id: &post, like_count, liked: Some(liked) });
+                let state = State { post_id: &post, like_count, liked: Some(liked) };
+                answer::json_with(exchange, 200, &[answer::PRIVATE], &state);
             }
-            _ => answer::store_away(exchange),
+            other => answer::read_failed(exchange, other.and_then(Result::err)),
         }
     }
 
@@ -209,7 +210,7 @@ impl Api {
 /// A post's likes, read to be kept. None is what the ledger knows of a post that nobody ever liked.
 fn counted(app: &App, post: &str) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let Likes { like_count, .. } = app.ledger.likes(post, None).map_err(read_failed)?;
+    let Likes { like_count, .. } = app.ledger.likes(post, None).map_err(read_failed(FillError::Busy))?;
     Ok(Filled { is_null: like_count == 0, ..keep(&like_count, as_of_ms, &like_count)? })
 }
 

@@ -160,7 +160,7 @@ impl Api {
                 answer::json(exchange, 200, &PostBody::of(&post));
             }
             Some(Ok(None)) => answer::error(exchange, 404, "not_found", "there is no post with this id"),
-            _ => answer::store_away(exchange),
+            other => answer::read_failed(exchange, other.and_then(Result::err)),
         }
     }
 

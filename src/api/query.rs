@@ -155,6 +155,17 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Re
     String::from_utf8(out).map(Cow::Owned).map_err(|_| bad_encoding("is not UTF-8 behind its percent signs"))
 }
 
+/// What an opaque cursor is made of.
+pub(super) fn to_hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The text of a cursor; `None`: it is none of ours.
+pub(super) fn from_hex(hex: &str) -> Option<String> {
+    let bytes = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+}
+
 fn bad_encoding(why: &str) -> Rejection {
     Rejection::new("invalid_encoding", format!("the request's target {why}"))
 }

@@ -9,8 +9,8 @@ use std::ops::Range;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::cached::{from_ledger, keep, read_failed};
-use super::query::{Query, TIME_MS_MAX};
+use super::cached::{from_ledger, keep, read_failed, unwritable};
+use super::query::{Query, TIME_MS_MAX, from_hex, to_hex};
 use super::statistics::{Item, Named, Parts, component_parts, keyword_parts, list_key, page_parts, post_parts};
 use super::wire::Rejection;
 use super::{Api, answer};
@@ -93,16 +93,17 @@ fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result
     let as_of_ms = app.ledger_status.as_of_ms();
     let (from_ms, to_ms) = (app.tellable(query.from_ms), app.tellable(query.to_ms));
     let told = RankingQuery { from_ms, to_ms, ..query.clone() };
-    let is_empty = from_ms >= to_ms;
-    let read =
-        if is_empty { Some(Vec::new()) } else { app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed)? };
+    let read = match from_ms < to_ms {
+        true => app.ledger.ranking(&told, app.clock.now_ms()).map_err(read_failed(FillError::TooLarge))?,
+        false => Some(Vec::new()),
+    };
     let mut rows = read.ok_or(FillError::TooLarge)?;
     let next = next_page(query, limit, &rows);
     rows.truncate(limit);
     let items = rows.into_iter().enumerate();
     let items: Vec<Item> =
         items.map(|(at, (name, count))| Item::exact(named, query.before + at + 1, name, count)).collect();
-    let items = to_raw_value(&items).map_err(|_| FillError::Away)?;
+    let items = to_raw_value(&items).map_err(unwritable)?;
     let (from, to) = (answer::rfc3339(from_ms), answer::rfc3339(to_ms));
     let says = (query.from_ms, query.to_ms, items.get(), &next);
     let (as_of, source) = (answer::as_of(as_of_ms), Source::Ledger.name());
@@ -155,14 +156,11 @@ fn list_of(parts: &[(Dimension, i64)]) -> String {
 impl Cursor {
     fn write(&self) -> String {
         let Cursor { list, from_ms, to_ms, rank, count, name } = self;
-        let text = format!("1 {list} {from_ms} {to_ms} {rank} {count} {name}");
-        text.bytes().map(|byte| format!("{byte:02x}")).collect()
+        to_hex(&format!("1 {list} {from_ms} {to_ms} {rank} {count} {name}"))
     }
 
     fn read(text: &str) -> Option<Cursor> {
-        let digits = text.as_bytes().chunks(2);
-        let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-        let text = String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()?;
+        let text = from_hex(text)?;
         let mut words = text.splitn(7, ' ');
         words.next().filter(|version| *version == "1")?;
         let cursor = Cursor {

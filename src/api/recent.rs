@@ -31,12 +31,13 @@ impl Api {
             Some(Ok(keywords)) => (keywords, "live"),
             _ => match self.finish(self.app.recent_ledger(user.clone().into_owned(), exchange.ticket()), exchange) {
                 Some(Ok(keywords)) => (keywords, "ledger"),
-                _ => return answer::store_away(exchange),
+                other => return answer::read_failed(exchange, other.and_then(Result::err)),
             },
         };
         keywords.truncate(limit);
         let stale = stale || source == "ledger";
-        answer::json(exchange, 200, &Recent { user_id: &user, keywords, as_of, source, stale });
+        let recent = Recent { user_id: &user, keywords, as_of, source, stale };
+        answer::json_with(exchange, 200, &[answer::PRIVATE], &recent);
     }
 
     pub(super) fn delete_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {

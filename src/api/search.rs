@@ -1,17 +1,24 @@
-//! `GET /api/search`: posts by hashtag or by what they say, those with most likes first; the search itself is an event.
+//! `GET /api/search`: posts by hashtag or by their content, those with most likes first; the search itself is an event.
+//!
+//! An answer is bounded in bytes. `next` names the last post of a page, and the next page begins after its place in the
+//! order, whatever was liked meanwhile.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
 
 use super::cached::{Kept, from_ledger, keep_written, read_failed, unwritable};
 use super::posts::PostBody;
-use super::query::Query;
+use super::query::{Query, TIME_MS_MAX, from_hex, to_hex};
 use super::wire::{Rejection, id_fault};
 use super::{Api, answer, cacheable};
 use crate::app::App;
 use crate::app::reads::Source;
-use crate::cache::{Fill, FillError, Filled};
+use crate::cache::{Fill, FillError, Filled, Policy};
 use crate::events::{fold_hashtag, fold_keyword};
 use crate::http::{Exchange, Method, Request};
-use crate::limits::{LIST_ROWS_MAX, SEARCH_POSTS};
-use crate::ports::PostSearch;
+use crate::limits::{ANSWER_BYTES_MAX, ANSWER_FRAME_BYTES_MAX, LIST_ROWS_MAX, SEARCH_POSTS};
+use crate::ports::{PostRank, PostSearch};
 
 /// What a request asks for: valid, and its own.
 struct Wanted {
@@ -21,41 +28,98 @@ struct Wanted {
     query: PostSearch,
 }
 
-/// Posts as they are kept: their number, where each ends, and the array that they are. A shorter list is a piece of it.
+/// Posts as they are cached: how many, where each ends, and the array that they are. A shorter list is a piece of it.
 struct Found<'a> {
     ends: &'a [[u8; 4]],
     array: &'a [u8],
+    /// The search finds more than these.
+    has_more: bool,
 }
 
+/// A piece of what is found.
+struct Page<'a> {
+    count: usize,
+    /// The array without its last bracket.
+    posts: &'a [u8],
+    /// The last post, if there are more after it.
+    last: Option<&'a [u8]>,
+}
+
+/// The flag of [`Found::has_more`], beside the number of posts.
+const MORE: u8 = 0x80;
+const _: () = assert!(LIST_ROWS_MAX < MORE as usize);
+
 impl<'a> Found<'a> {
-    fn write(rows: &[PostBody<'_, String>]) -> Result<Vec<u8>, FillError> {
-        let count = u8::try_from(rows.len()).expect("LIST_ROWS_MAX fits");
+    /// As many of the rows as an answer holds and `limit` allows. There may be one more row, which is not shown.
+    fn write(rows: &[PostBody<'_, String>], limit: usize) -> Result<Vec<u8>, FillError> {
         let (mut ends, mut array) = (Vec::with_capacity(4 * rows.len()), vec![b'[']);
-        for (at, row) in rows.iter().enumerate() {
-            if at > 0 {
+        for row in rows.iter().take(limit) {
+            let before = array.len();
+            if before > 1 {
                 array.push(b',');
             }
             serde_json::to_writer(&mut array, row).map_err(unwritable)?;
-            let end = u32::try_from(array.len()).map_err(|_| FillError::TooLarge)?;
-            ends.extend_from_slice(&end.to_le_bytes());
+            if before > 1 && array.len() + ANSWER_FRAME_BYTES_MAX > ANSWER_BYTES_MAX {
+                array.truncate(before);
+                break;
+            }
+            let end = u32::try_from(array.len()).map_err(|_| FillError::Internal)?;
+            ends.push(end.to_le_bytes());
         }
         array.push(b']');
-        Ok([&[count], ends.as_slice(), &array].concat())
+        let more = if ends.len() < rows.len() { MORE } else { 0 };
+        let count = u8::try_from(ends.len()).map_err(|_| FillError::Internal)?;
+        Ok([&[count | more], ends.as_flattened(), &array].concat())
     }
 
-    /// `None`: another version kept something else.
+    /// `None`: another version cached something else.
     fn read(body: &'a [u8]) -> Option<Found<'a>> {
         let (count, rest) = body.split_first()?;
-        let (ends, array) = rest.split_at_checked(4 * usize::from(*count))?;
-        Some(Found { ends: ends.as_chunks().0, array })
+        let (ends, array) = rest.split_at_checked(4 * usize::from(count & !MORE))?;
+        Some(Found { ends: ends.as_chunks().0, array, has_more: count & MORE != 0 })
     }
 
-    /// The first posts, up to `limit`: their number, and the array without its last bracket.
-    fn first(&self, limit: usize) -> Option<(usize, &'a [u8])> {
+    /// The first posts, up to `limit`.
+    fn first(&self, limit: usize) -> Option<Page<'a>> {
         let count = self.ends.len().min(limit);
-        let end = count.checked_sub(1).map_or(1, |last| u32::from_le_bytes(self.ends[last]) as usize);
-        Some((count, self.array.get(..end)?))
+        let end = |at: usize| u32::from_le_bytes(self.ends[at]) as usize;
+        let until = count.checked_sub(1).map_or(1, end);
+        let has_more = self.has_more || count < self.ends.len();
+        let last = match count {
+            1.. if has_more => Some(self.array.get(count.checked_sub(2).map_or(0, end) + 1..until)?),
+            _ => None,
+        };
+        Some(Page { count, posts: self.array.get(..until)?, last })
     }
+}
+
+/// The place of a rendered post: what a cursor names.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place<'a> {
+    #[serde(borrow)]
+    post_id: Cow<'a, str>,
+    #[serde(borrow)]
+    created_at: Cow<'a, str>,
+    like_count: i64,
+}
+
+/// A cursor of one search is none of another: it holds a checksum of what is searched for.
+fn write_cursor(keyword: &str, post: &[u8]) -> Option<String> {
+    let Place { post_id, created_at, like_count } = serde_json::from_slice(post).ok()?;
+    let at_ms = created_at.parse::<jiff::Timestamp>().ok()?.as_millisecond();
+    Some(to_hex(&format!("1 {} {like_count} {at_ms} {post_id}", crc32c::crc32c(keyword.as_bytes()))))
+}
+
+fn read_cursor(keyword: &str, text: &str) -> Option<PostRank> {
+    let text = from_hex(text)?;
+    let mut words = text.splitn(5, ' ');
+    words.next().filter(|version| *version == "1")?;
+    words.next().filter(|sum| sum.parse() == Ok(crc32c::crc32c(keyword.as_bytes())))?;
+    let like_count = words.next()?.parse().ok().filter(|count| *count >= 0)?;
+    let created_at_ms = words.next()?.parse().ok().filter(|at_ms| (0..=TIME_MS_MAX).contains(at_ms))?;
+    let post_id = words.next().filter(|id| id_fault(id).is_none())?.to_owned();
+    Some(PostRank { like_count, created_at_ms, post_id })
 }
 
 impl Api {
@@ -64,25 +128,32 @@ impl Api {
             Ok(wanted) => wanted,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
-        // One of two sizes is read and kept, whatever was asked for: a write knows which keys there are.
-        let size = if query.limit <= SEARCH_POSTS { SEARCH_POSTS } else { LIST_ROWS_MAX };
-        let fill = || {
-            let (app, query) = (self.app.clone(), PostSearch { limit: size, ..query.clone() });
-            Fill(vec![from_ledger(move || found(&app, &query))])
+        let is_first = query.after.is_none();
+        // Of the first page one of two sizes is read and cached, so that a write knows which keys there are.
+        let size = match query.limit {
+            limit if !is_first => limit,
+            ..=SEARCH_POSTS => SEARCH_POSTS,
+            _ => LIST_ROWS_MAX,
         };
-        let key = search_key(&query.keyword, size);
-        let Some(shown) = self.cached(&key, &self.app.caching.classes.search, fill, exchange) else { return };
+        let fill = || {
+            let (app, query) = (self.app.clone(), query.clone());
+            Fill(vec![from_ledger(move || found(&app, query, size))])
+        };
+        let policy = self.app.caching.classes.search;
+        let policy = if is_first { policy } else { Policy { fresh_ms: 0, ..policy } };
+        let Some(shown) = self.cached(&search_key(&query.keyword, size), &policy, fill, exchange) else { return };
         let kept = Kept::of(&shown.copy.value);
         let Some(found) = Found::read(kept.body) else { return answer::unwritable(exchange) };
-        let Some((count, posts)) = found.first(query.limit) else { return answer::unwritable(exchange) };
-        if request.method == Method::Get {
-            self.app.record_search(user.as_deref(), &keyword, count, exchange.ticket());
+        let Some(page) = found.first(query.limit) else { return answer::unwritable(exchange) };
+        if request.method == Method::Get && is_first {
+            self.app.record_search(user.as_deref(), &keyword, page.count, exchange.ticket());
         }
         let (source, stale) = if shown.is_late { ("cache", true) } else { (Source::Ledger.name(), false) };
         // Of all posts there is a hash already.
-        let says = if count == found.ends.len() { kept.tag.as_bytes() } else { posts };
-        let tag = cacheable::tag_of(&(says, count, &keyword, source, stale));
-        let Ok(body) = render(&keyword, posts, shown.copy.as_of_ms, source, stale) else {
+        let says = if page.count == found.ends.len() { kept.tag.as_bytes() } else { page.posts };
+        let tag = cacheable::tag_of(&(says, page.count, &keyword, source, stale));
+        let next = page.last.and_then(|post| write_cursor(&query.keyword, post));
+        let Ok(body) = render(&keyword, page.posts, next.as_deref(), shown.copy.as_of_ms, source, stale) else {
             return answer::unwritable(exchange);
         };
         cacheable::tagged(exchange, request, self.access.rules.keys.read.is_open(), &shown.copy, &tag, &body);
@@ -90,24 +161,36 @@ impl Api {
 }
 
 /// The answer around posts that are rendered.
-fn render(keyword: &str, posts: &[u8], as_of_ms: i64, source: &str, stale: bool) -> serde_json::Result<Vec<u8>> {
-    let mut body = Vec::with_capacity(posts.len() + 2 * keyword.len() + 128);
+fn render(
+    keyword: &str,
+    posts: &[u8],
+    next: Option<&str>,
+    as_of_ms: i64,
+    source: &str,
+    stale: bool,
+) -> serde_json::Result<Vec<u8>> {
+    let mut body = Vec::with_capacity(posts.len() + 2 * keyword.len() + next.map_or(0, str::len) + 128);
     body.extend_from_slice(br#"{"keyword":"#);
     serde_json::to_writer(&mut body, keyword)?;
     body.extend_from_slice(br#","posts":"#);
     body.extend_from_slice(posts);
-    body.extend_from_slice(br#"],"asOf":"#);
+    body.push(b']');
+    if let Some(next) = next {
+        body.extend_from_slice(format!(r#","next":"{next}""#).as_bytes());
+    }
+    body.extend_from_slice(br#","asOf":"#);
     serde_json::to_writer(&mut body, &answer::as_of(as_of_ms))?;
     body.extend_from_slice(format!(r#","source":"{source}","stale":{stale}}}"#).as_bytes());
     Ok(body)
 }
 
-/// The posts that are found, read and rendered: an array.
-fn found(app: &App, query: &PostSearch) -> Result<Filled, FillError> {
+/// The posts that are found, read and rendered: an array. One more than `size` tells whether there are more.
+fn found(app: &App, query: PostSearch, size: usize) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let posts = app.ledger.search(query).map_err(read_failed)?;
+    let posts =
+        app.ledger.search(&PostSearch { limit: size + 1, ..query }).map_err(read_failed(FillError::TooBroad))?;
     let rows: Vec<PostBody<'_, String>> = posts.iter().map(PostBody::of).collect();
-    Ok(keep_written(as_of_ms, &Found::write(&rows)?))
+    Ok(keep_written(as_of_ms, &Found::write(&rows, size)?))
 }
 
 fn search_key(keyword: &str, size: usize) -> String {
@@ -129,7 +212,12 @@ fn wanted(query: &str) -> Result<Wanted, Rejection> {
         return Err(invalid("userId", fault));
     }
     let limit = query.limit(SEARCH_POSTS, LIST_ROWS_MAX)?;
-    let query = PostSearch { keyword: fold_keyword(&keyword).into_owned(), hashtag: fold_hashtag(&keyword), limit };
+    let (folded, hashtag) = (fold_keyword(&keyword).into_owned(), fold_hashtag(&keyword));
+    let after = query.get("cursor").map(|text| {
+        let reason = "is not one of this search: pass `next` of the page before, with the same keyword";
+        read_cursor(&folded, text).ok_or_else(|| Rejection::of_field("invalid_cursor", "cursor", reason))
+    });
+    let query = PostSearch { after: after.transpose()?, keyword: folded, hashtag, limit };
     Ok(Wanted { user, keyword, query })
 }
 
@@ -152,10 +240,13 @@ mod tests {
         let posts: Vec<Post> = ["1", "b", "\u{1F408}"].map(post).into();
         for n in 0..=posts.len() {
             let rows: Vec<_> = posts[..n].iter().map(PostBody::of).collect();
-            let kept = Found::write(&rows).unwrap();
+            let kept = Found::write(&rows, 4).unwrap();
             for limit in 1..=4 {
-                let (count, array) = Found::read(&kept).unwrap().first(limit).unwrap();
-                let body = render("\"", array, 0, "ledger", false).unwrap();
+                let Page { count, posts: array, last } = Found::read(&kept).unwrap().first(limit).unwrap();
+                let next = last.map(|post| write_cursor("\"", post).unwrap());
+                let place = next.as_deref().map(|next| read_cursor("\"", next).unwrap().post_id);
+                assert_eq!(place.as_deref(), (limit < n).then(|| &*posts[limit - 1].post_id));
+                let body = render("\"", array, next.as_deref(), 0, "ledger", false).unwrap();
                 let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 let shown: Vec<&str> =
                     answer["posts"].as_array().unwrap().iter().map(|p| p["postId"].as_str().unwrap()).collect();

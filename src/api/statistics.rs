@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::cached::{from_ledger, from_live, keep, read_failed};
+use super::cached::{from_ledger, from_live, keep, read_failed, unwritable};
 use super::query::Query;
 use super::wire::{Rejection, id_fault};
 use super::{Api, answer};
@@ -175,9 +175,9 @@ fn popular(
 ) -> Result<Filled, FillError> {
     let (as_of_ms, is_stale) = (app.live_status.as_of_ms(), app.is_live_stale());
     let read = if source == Source::Live { app.top_live(query) } else { app.top_ledger(query) };
-    let LiveTop { items, approximate } = read.map_err(read_failed)?;
+    let LiveTop { items, approximate } = read.map_err(read_failed(FillError::Busy))?;
     let items = items.into_iter().enumerate().map(|(at, row)| item(named, at + 1, row, query.hot));
-    let items = to_raw_value(&items.collect::<Vec<_>>()).map_err(|_| FillError::Away)?;
+    let items = to_raw_value(&items.collect::<Vec<_>>()).map_err(unwritable)?;
     let (stale, source) = (is_stale || source == Source::Ledger, source.name());
     let says = (window, source, stale, approximate, items.get());
     let body = List { window, as_of: answer::as_of(as_of_ms), source, stale, approximate, items: &items };
@@ -189,7 +189,10 @@ fn counted(app: &App, filter: &CountFilter) -> Result<Filled, FillError> {
     let tellable = |at_ms: Option<i64>| at_ms.map(|at_ms| app.tellable(at_ms));
     let (from_ms, to_ms) = (tellable(filter.from_ms), tellable(filter.to_ms));
     let told = CountFilter { from_ms, to_ms, ..filter.clone() };
-    let count = if told.is_empty() { 0 } else { app.ledger.count(&told).map_err(read_failed)? };
+    let count = match told.is_empty() {
+        true => 0,
+        false => app.ledger.count(&told).map_err(read_failed(FillError::TooLarge))?,
+    };
     let body = CountBody { count, as_of: answer::as_of(as_of_ms), source: Source::Ledger.name(), stale: false };
     keep(&count, as_of_ms, &body)
 }

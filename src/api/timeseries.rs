@@ -77,7 +77,10 @@ fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Fi
     let as_of_ms = app.ledger_status.as_of_ms();
     // One edge begins nothing: the range is empty.
     let is_empty = query.edges_ms.len() < 2;
-    let points = if is_empty { Some(Vec::new()) } else { app.ledger.series(query).map_err(read_failed)? };
+    let points = match is_empty {
+        true => Some(Vec::new()),
+        false => app.ledger.series(query).map_err(read_failed(FillError::TooLarge))?,
+    };
     let points = points.ok_or(FillError::TooLarge)?;
     let said: Vec<(u64, u64)> = points.iter().map(|point| (point.count, point.users)).collect();
     let says = (&query.edges_ms, name, query.event_type, said);

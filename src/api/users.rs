@@ -81,7 +81,7 @@ fn in_window(app: &App, source: Source, window: Window, name: &'static str) -> R
     let (as_of_ms, is_stale) = (app.live_status.as_of_ms(), app.is_live_stale());
     let is_live = source == Source::Live;
     let users = if is_live { app.users_live(window).map(Some) } else { app.users_ledger(window) };
-    let users = users.map_err(read_failed)?.ok_or(FillError::TooLarge)?;
+    let users = users.map_err(read_failed(FillError::Busy))?.ok_or(FillError::Busy)?;
     keep_users(
         &Users {
             window: Some(name),
@@ -99,7 +99,10 @@ fn in_window(app: &App, source: Source, window: Window, name: &'static str) -> R
 
 fn in_range(app: &App, from_ms: i64, to_ms: i64) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
-    let users = if from_ms < to_ms { app.ledger.users(from_ms, to_ms).map_err(read_failed)? } else { Some(0) };
+    let users = match from_ms < to_ms {
+        true => app.ledger.users(from_ms, to_ms).map_err(read_failed(FillError::TooLarge))?,
+        false => Some(0),
+    };
     let users = users.ok_or(FillError::TooLarge)?;
     keep_users(
         &Users {

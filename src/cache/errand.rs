@@ -11,8 +11,8 @@ use super::flight::Flight;
 use super::policy::Stand;
 use super::{Cache, Copy, Hit, How, Job, Lane, Outcome, Policy, lock};
 use crate::limits::{
-    CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX, CACHE_POLL_MS_MIN,
-    CACHE_THROTTLE_MS,
+    CACHE_ENTRY_BYTES_MAX, CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX,
+    CACHE_POLL_MS_MIN, CACHE_THROTTLE_MS,
 };
 use crate::ports::{Acquired, CacheEntry, CacheRead, LockToken, NewEntry, StoreError};
 
@@ -29,16 +29,25 @@ pub struct Filled {
 /// Why there is no value; shared by all who wait, and for a moment by all who ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FillError {
-    /// The store did not answer.
+    /// The store did not answer. Only this counts against its breaker.
     Away,
-    /// More than could be read in time: asking for less helps.
+    /// A range holds more than could be read in time.
     TooLarge,
-    /// Too much waits.
+    /// A search finds more than could be read in time.
+    TooBroad,
+    /// Too much waits, or the store had no time for a read that is small.
     Busy,
+    /// A fault of ours, such as a wrong statement.
+    Internal,
 }
 
-const NAMES: [(FillError, &str); 3] =
-    [(FillError::Away, "away"), (FillError::TooLarge, "too_large"), (FillError::Busy, "busy")];
+const NAMES: [(FillError, &str); 5] = [
+    (FillError::Away, "away"),
+    (FillError::TooLarge, "too_large"),
+    (FillError::TooBroad, "too_broad"),
+    (FillError::Busy, "busy"),
+    (FillError::Internal, "internal"),
+];
 
 impl FillError {
     fn name(self) -> &'static str {
@@ -334,30 +343,35 @@ impl Cache {
                 self.stats.filled(errand.fence.is_some() || !errand.policy.is_shared, fill_ms);
                 self.filled(errand, filled, fill_ms);
             }
-            Err(FillError::Away) => {
-                breaker.failed(now_ms);
+            Err(error) => {
+                match error {
+                    FillError::Away => breaker.failed(now_ms),
+                    _ => breaker.answered(),
+                }
                 match errand.fill.len() {
-                    0 => self.failed(errand, FillError::Away),
+                    0 => self.failed(errand, error),
                     _ => self.fill(errand),
                 }
-            }
-            Err(error) => {
-                breaker.answered();
-                errand.fill = Vec::new().into_iter();
-                self.failed(errand, error);
             }
         }
     }
 
     fn filled(self: &Arc<Cache>, mut errand: Errand, filled: Filled, fill_ms: u32) {
         let ttl_ms = errand.policy.ttl_ms(filled.is_null, self.around.random());
+        let is_kept = filled.value.len() <= CACHE_ENTRY_BYTES_MAX;
         errand.brought = Some(Brought { filled, fill_ms, ttl_ms });
         match errand.fence {
-            Some(fence) => {
+            Some(fence) if is_kept => {
                 let cache = self.clone();
                 self.around.run(Lane::Shared, Box::new(move || cache.store(errand, fence)));
             }
-            None => self.arrived(errand, 0, true),
+            held => {
+                if held.is_some() {
+                    errand.fence = None;
+                    self.give_back(&errand.key, errand.token);
+                }
+                self.arrived(errand, 0, is_kept);
+            }
         }
     }
 

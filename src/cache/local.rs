@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
+use crate::limits::{CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
 use crate::ports::CacheEntry;
 
 /// A value and what is known of it. Times are milliseconds of this process's clock, which only goes forward.
@@ -145,6 +145,8 @@ impl Copy {
 pub(super) struct Local {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
+    /// Of each shard. A copy that takes more is not kept.
+    shard_bytes_max: usize,
 }
 
 /// Copies with their keys, by a keyed hash of the key, which is computed once a reading. Two keys of one hash, which nobody
@@ -178,14 +180,13 @@ const PACKED_MAX: usize = 8;
 /// What one copy takes beside its key and value, and what it may be packed to.
 const OVERHEAD_BYTES: usize = 240;
 
-impl Default for Local {
-    fn default() -> Local {
-        let shards = (0..CACHE_LOCAL_SHARDS).map(|_| Mutex::default()).collect();
-        Local { shards, hasher: RandomState::new() }
-    }
-}
-
 impl Local {
+    /// An empty one of at most `bytes_max`.
+    pub(super) fn new(bytes_max: usize) -> Local {
+        let shards = (0..CACHE_LOCAL_SHARDS).map(|_| Mutex::default()).collect();
+        Local { shards, hasher: RandomState::new(), shard_bytes_max: bytes_max / CACHE_LOCAL_SHARDS }
+    }
+
     /// The copy of a key.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Copy>> {
         let (hash, shard) = self.shard(key);
@@ -210,7 +211,7 @@ impl Local {
             return kept.clone();
         }
         let copy = Arc::new(copy);
-        shard.keep(hash, key, copy.clone());
+        shard.keep(hash, key, copy.clone(), self.shard_bytes_max);
         copy
     }
 
@@ -254,14 +255,15 @@ impl Shard {
         self.copies.get(&hash).filter(|(kept, _)| **kept == *key).map(|(_, copy)| copy)
     }
 
-    fn keep(&mut self, hash: u64, key: &str, copy: Arc<Copy>) {
+    fn keep(&mut self, hash: u64, key: &str, copy: Arc<Copy>, bytes_max: usize) {
         self.remove(hash);
-        self.bytes += bytes_of(key, &copy);
+        let bytes = bytes_of(key, &copy);
+        if bytes > bytes_max {
+            return;
+        }
+        self.bytes += bytes;
         self.copies.insert(hash, (key.into(), copy));
-        while self.copies.len() > 1
-            && (self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS
-                || self.bytes > CACHE_LOCAL_BYTES_MAX / CACHE_LOCAL_SHARDS)
-        {
+        while self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS || self.bytes > bytes_max {
             let Some(oldest) = self.oldest(hash) else { return };
             self.remove(oldest);
         }
@@ -288,6 +290,7 @@ fn bytes_of(key: &str, copy: &Copy) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CACHE_ENTRY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX};
 
     fn copy(bytes: usize, fence: u64, now_ms: u64) -> Copy {
         Copy::of_fill(vec![0; bytes].into(), fence, 0, 5, 1_000, now_ms)
@@ -299,7 +302,7 @@ mod tests {
 
     #[test]
     fn copies_are_bounded_in_number_and_bytes_and_those_in_use_stay() {
-        let local = Local::default();
+        let local = Local::new(CACHE_LOCAL_BYTES_MAX);
         put(&local, "busy", copy(100, 1, 0), 0);
         for n in 0..100_000u64 {
             put(&local, &format!("key {n}"), copy(if n < 50_000 { 10 } else { 20_000 }, 1, n), n);
@@ -308,6 +311,15 @@ mod tests {
         let (copies, bytes) = local.size();
         assert!((1_000..=CACHE_LOCAL_ENTRIES_MAX).contains(&copies), "{copies}");
         assert!((CACHE_LOCAL_BYTES_MAX / 2..=CACHE_LOCAL_BYTES_MAX).contains(&bytes), "{bytes}");
+        for n in 0..1_000 {
+            let large = format!("large {n}");
+            put(&local, &large, copy(CACHE_ENTRY_BYTES_MAX, 1, n), n);
+            assert!(local.get(&large).is_some(), "the largest entry fits");
+            assert!(local.size().1 <= CACHE_LOCAL_BYTES_MAX, "{:?}", local.size());
+        }
+        assert!(local.size().1 > CACHE_LOCAL_BYTES_MAX / 2, "{:?}", local.size());
+        put(&local, "too large", copy(CACHE_LOCAL_BYTES_MAX, 1, 0), 0);
+        assert!(local.get("too large").is_none());
     }
 
     #[test]
@@ -331,7 +343,7 @@ mod tests {
 
     #[test]
     fn the_higher_fence_stays_and_a_fill_without_one_is_the_latest() {
-        let local = Local::default();
+        let local = Local::new(CACHE_LOCAL_BYTES_MAX);
         put(&local, "a", copy(1, 20, 0), 0);
         assert_eq!(put(&local, "a", copy(1, 10, 500), 500).fence, 20, "an older one read late");
         assert_eq!(put(&local, "a", copy(1, 21, 500), 500).fence, 21);
@@ -362,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_was_written_meanwhile_is_returned_and_not_kept() {
-        let local = Local::default();
+        let local = Local::new(CACHE_LOCAL_BYTES_MAX);
         assert_eq!(local.put("a", copy(1, 20, 0), 0, || true).fence, 20);
         assert!(local.get("a").is_none());
     }

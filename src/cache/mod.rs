@@ -29,8 +29,11 @@ mod sync {
     pub(super) use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 }
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use uuid::Uuid;
 
 use breaker::Breaker;
 use errand::{Errand, Parked};
@@ -40,7 +43,7 @@ use local::Local;
 use policy::Stand;
 use writes::Writes;
 
-use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_LOCAL_MS};
+use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_KEY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_MS};
 use crate::ports::SharedCache;
 
 /// A step of the cache's own work.
@@ -159,7 +162,7 @@ impl Cache {
         Arc::new(Cache {
             around,
             shared,
-            local: Local::default(),
+            local: Local::new(CACHE_LOCAL_BYTES_MAX),
             flights: Flights::default(),
             shared_breaker: Breaker::default(),
             live_breaker: Breaker::default(),
@@ -175,6 +178,7 @@ impl Cache {
     /// What a request for `key` is shown, or what it may wait for. Never blocks. `fill` is asked for only where somebody
     /// must set out.
     pub fn ask(self: &Arc<Cache>, key: &str, policy: &Policy, fill: impl FnOnce() -> Fill) -> Ask {
+        let key = &*short(key);
         if policy.fresh_ms == 0 {
             let flight = Flights::alone();
             self.set_out(Errand::uncached(key, *policy, fill(), flight.clone()));
@@ -211,7 +215,7 @@ impl Cache {
 
     /// What there is to show of a key after a moment's wait in vain, if anything.
     pub fn fallback(&self, key: &str, policy: &Policy) -> Option<Hit> {
-        self.late(self.local.get(key)?, policy)
+        self.late(self.local.get(&short(key))?, policy)
     }
 
     /// The shared cache was changed by some instance: a hint. An empty key: anything may have been.
@@ -305,6 +309,14 @@ impl Cache {
         }
         throttled.remove(key);
         None
+    }
+}
+
+/// The key itself, or a hash in the place of a long one: the same on every instance.
+fn short(key: &str) -> Cow<'_, str> {
+    match key.len() {
+        ..=CACHE_KEY_BYTES_MAX => Cow::Borrowed(key),
+        _ => format!("long {}", Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_bytes())).into(),
     }
 }
 

@@ -6,8 +6,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use super::flight::Waker;
-use super::{Cache, Lane, lock};
+use super::{Cache, Lane, lock, short};
 use crate::limits::{CACHE_INVALIDATE_KEYS_MAX, CACHE_KEYS_REMEMBERED_MAX};
+
+fn short_all(keys: Vec<Box<str>>) -> Vec<Box<str>> {
+    keys.into_iter().map(|key| short(&key).into()).collect()
+}
 
 #[derive(Default)]
 pub(super) struct Writes {
@@ -33,6 +37,7 @@ impl Cache {
     /// The state behind `keys` was written. `waker` is called once no instance can read the old one from the shared cache,
     /// or this is owed because it is away; copies of other instances go with the next hint, at the latest after a second.
     pub fn wrote(self: &Arc<Cache>, keys: Vec<Box<str>>, waker: Waker) {
+        let keys = short_all(keys);
         self.forget_here(&keys);
         let mut pending = lock(&self.writes.pending);
         if pending.keys.len() + keys.len() > CACHE_KEYS_REMEMBERED_MAX {
@@ -68,8 +73,9 @@ impl Cache {
     /// The writer of `keys` did not wait for the end of [`Cache::wrote`]: it is answered, so whoever reads here from now
     /// on sees to the deletion first.
     pub fn overdue(&self, keys: &[Box<str>]) {
-        self.owe(keys);
-        self.forget_here(keys);
+        let keys = short_all(keys.to_vec());
+        self.owe(&keys);
+        self.forget_here(&keys);
     }
 
     fn delete_pending(self: &Arc<Cache>) {

@@ -55,7 +55,7 @@ pub use ranking::{RankPlan, SCORE_NOTHING, hours_of_hot, plan_leaders, plan_rank
 pub use recent::{RecentRow, newest_by_user};
 pub use retention::{newest_trusted_day, retire_until, uncounted_day_sql};
 pub use rollups::{RollupRow, Rollups, split_rollups};
-pub use search::{content_grams, folded_content, keyword_grams};
+pub use search::{content_grams, first_posts, folded_content, keyword_grams};
 pub use sums::{Folded, Sums, minutes_gone_sql, sums};
 pub use user_hours::UserHours;
 pub use user_sets::{

@@ -4,6 +4,8 @@
 //! pairs of a keyword and then looks into the text: numbers say where it is worth looking, never that it matches.
 
 use crate::events::fold_keyword;
+use crate::limits::ANSWER_BYTES_MAX;
+use crate::ports::Post;
 
 /// A post's content as keywords are compared with it; `None` where that is the content itself.
 pub fn folded_content(content: &str) -> Option<String> {
@@ -28,6 +30,22 @@ pub fn keyword_grams(keyword: &str) -> Vec<i32> {
     grams.sort_unstable();
     grams.dedup();
     grams
+}
+
+/// The first rows of a search, up to `limit` of them and until they fill an answer; and whether that is enough, so that
+/// no further ones are looked for.
+pub fn first_posts<E>(rows: impl Iterator<Item = Result<Post, E>>, limit: usize) -> Result<(Vec<Post>, bool), E> {
+    let (mut posts, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        let post = row?;
+        let lists = post.hashtags.iter().chain(&post.image_urls);
+        bytes += post.content.len() + lists.map(String::len).sum::<usize>();
+        posts.push(post);
+        if posts.len() >= limit || bytes >= ANSWER_BYTES_MAX {
+            return Ok((posts, true));
+        }
+    }
+    Ok((posts, false))
 }
 
 fn pairs(text: &str) -> impl Iterator<Item = i32> {

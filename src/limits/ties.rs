@@ -40,6 +40,10 @@ const _: () = assert!(IMPORT_SHOWN_BYTES_MAX < EVENT_BYTES_MAX && EVENT_BYTES_MA
 const _: () = assert!(CACHE_POLL_MS_MAX < CACHE_LOCK_WAIT_MS && CACHE_LOCK_WAIT_MS < CACHE_DEADLINE_MS as u64);
 const _: () = assert!(CACHE_RENEW_MS * 2 < CACHE_LEASE_MS as u64, "a renewal may fail once");
 const _: () = assert!(CACHE_DEADLINE_MS as u64 <= READ_WAIT_MS);
+const _: () = assert!(CACHE_FENCE_KEPT_MS > CACHE_HOLD_MS_MAX + CACHE_LEASE_MS as u64);
+const _: () = assert!(ANSWER_BYTES_MAX <= CACHE_ENTRY_BYTES_MAX, "a whole answer can be cached");
+const _: () = assert!(POST_BYTES_MAX + ANSWER_FRAME_BYTES_MAX <= ANSWER_BYTES_MAX, "an answer holds any one post");
+const _: () = assert!(3 * CACHE_ENTRY_BYTES_MAX <= CACHE_LOCAL_BYTES_MAX / CACHE_LOCAL_SHARDS);
 const _: () =
     assert!(CACHE_LOCK_WAIT_MS + POSTGRES_READ_STATEMENT_MS_MAX + READ_TIME_STEP_MS < CACHE_DEADLINE_MS as u64);
 // A look, and then a try at the lock for which no connection is free, before the ledger is asked without them.

@@ -34,7 +34,7 @@ pub struct NewEntry<'a> {
     pub fence: u64,
     /// 0: not stored.
     pub fresh_ttl_ms: u32,
-    /// It is kept for this long after it expired.
+    /// It is kept for this long after it expired, if its key is read more than once.
     pub stale_cap_ms: u32,
 }
 
@@ -80,6 +80,7 @@ pub enum Change<'a> {
 /// Values with their freshness, a lock a key, and hints. Loses anything at any time. What it claims:
 ///
 /// - **C1** One clock, the store's, says how long an entry is fresh; it is kept for its fresh time and the cap, no longer.
+///   A store without a bound in bytes may keep an entry of a key that is read once for two fresh times only.
 /// - **C2** A lock has one owner at a time, and is free again once its lease is over, it was given up, or its key was
 ///   invalidated; asking again with the owner's token is the owner's.
 /// - **C3** Fences of a key grow, also through expiry, invalidation and the loss of everything.

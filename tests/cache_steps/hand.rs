@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use event_tracker::adapters::memory_cache::MemoryCache;
@@ -29,6 +29,8 @@ pub(crate) struct World {
     pub(crate) chance: Mutex<Option<Box<dyn FnMut() -> f64 + Send>>>,
     tokens: AtomicU64,
     pub(crate) number: AtomicU64,
+    /// Bytes of a value after its number.
+    pub(crate) padding: AtomicUsize,
     pub(crate) as_of_ms: AtomicI64,
     pub(crate) queries: AtomicU64,
 }
@@ -187,8 +189,9 @@ impl Hand {
         self.cache.ask(key, policy, || {
             let run = move || {
                 world.queries.fetch_add(1, SeqCst);
-                let value: Arc<[u8]> = world.number.load(SeqCst).to_le_bytes().into();
-                Ok(Filled { value, as_of_ms: world.as_of_ms.load(SeqCst), is_null: false })
+                let mut value = world.number.load(SeqCst).to_le_bytes().to_vec();
+                value.resize(value.len() + world.padding.load(SeqCst), 0);
+                Ok(Filled { value: value.into(), as_of_ms: world.as_of_ms.load(SeqCst), is_null: false })
             };
             Fill(vec![Stage { lane: Lane::Ledger, run: Box::new(run) }])
         })

@@ -106,7 +106,7 @@ fn postgres_refuses_a_newer_schema_and_another_encoding_with_what_mends_it() {
     let error = postgres::prepare(&ascii).expect_err("another encoding");
     assert!(error.to_string().contains("TEMPLATE template0"), "{error}");
     let away = PostgresLedger::new("postgres://nobody@127.0.0.1:1/nothing", 2).expect("lazy");
-    assert!(matches!(away.ping(), Err(StoreError::Retry(_))));
+    assert!(matches!(away.dead_letters(), Err(StoreError::Retry(_))));
     assert!(matches!(postgres::prepare("postgres://nobody@127.0.0.1:1/x"), Err(postgres::PrepareError::Retry(_))));
     assert!(matches!(PostgresLedger::new("postgres://host:port", 2), Err(StoreError::Fatal(_))));
 }
@@ -129,7 +129,7 @@ fn postgres_that_is_stopped_ends_in_retry_and_is_used_again_later() {
     if Server::shared().expect("started above").pid().is_none() {
         return;
     }
-    fixture.ledger.ping().expect("a connection");
+    fixture.ledger.dead_letters().expect("a connection");
     let pids = backends(&fixture);
     signal(&pids, libc::SIGSTOP);
     let start = Instant::now();
@@ -138,7 +138,7 @@ fn postgres_that_is_stopped_ends_in_retry_and_is_used_again_later() {
     signal(&pids, libc::SIGCONT);
     assert!(matches!(answer, Err(StoreError::Retry(_))), "{answer:?}");
     assert!(took < Duration::from_millis(1_500), "{took:?}");
-    fixture.ledger.ping().expect("another connection");
+    fixture.ledger.dead_letters().expect("another connection");
 }
 
 /// Takes as long as a call may.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::events::{EventType, PostDelete, PostPut, Record, fold_hashtag, fold_keyword};
-use event_tracker::ports::PostSearch;
+use event_tracker::ports::{Post, PostRank, PostSearch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -41,6 +41,20 @@ fn naive(posts: &Posts, likes: &BTreeSet<(String, String)>, typed: &str, limit: 
     ranked.into_iter().take(limit).map(|(.., id)| id).collect()
 }
 
+/// All that a search finds, so many posts at a time.
+fn pages(fixture: &Fixture, typed: &str, limit: usize) -> Vec<String> {
+    let (keyword, hashtag) = (fold_keyword(typed).into_owned(), fold_hashtag(typed));
+    let mut query = PostSearch { keyword, hashtag, after: None, limit };
+    let mut all = Vec::new();
+    loop {
+        let page = fixture.ledger.search(&query).expect("answers");
+        let Some(last) = page.last() else { return all };
+        let Post { post_id, created_at_ms, like_count, .. } = last.clone();
+        query.after = Some(PostRank { like_count, created_at_ms, post_id });
+        all.extend(page.into_iter().map(|post| post.post_id));
+    }
+}
+
 // claims: L21
 #[test]
 fn a_search_finds_exactly_what_a_look_at_every_post_would_whatever_was_replaced_and_deleted() {
@@ -59,7 +73,8 @@ fn a_search_finds_exactly_what_a_look_at_every_post_would_whatever_was_replaced_
                 };
                 let limit = random.random_range(1..30);
                 let (keyword, hashtag) = (fold_keyword(&typed).into_owned(), fold_hashtag(&typed));
-                let found = fixture.ledger.search(&PostSearch { keyword, hashtag, limit }).expect("answers");
+                let found =
+                    fixture.ledger.search(&PostSearch { keyword, hashtag, after: None, limit }).expect("answers");
                 for post in &found {
                     let (content, hashtags, at_ms) = &posts[&post.post_id];
                     assert_eq!((&post.content, &post.hashtags, post.created_at_ms), (content, hashtags, *at_ms));
@@ -67,6 +82,8 @@ fn a_search_finds_exactly_what_a_look_at_every_post_would_whatever_was_replaced_
                 }
                 let found: Vec<String> = found.into_iter().map(|post| post.post_id).collect();
                 assert_eq!(found, naive(&posts, &likes, &typed, limit), "{typed:?}, {limit} of {posts:?}");
+                let paged = pages(fixture, &typed, random.random_range(1..5));
+                assert_eq!(paged, naive(&posts, &likes, &typed, usize::MAX), "{typed:?}, page by page");
             }
         }
         assert!(!posts.is_empty() && !likes.is_empty());
@@ -129,7 +146,7 @@ fn times_and_plans_of_search() {
         println!("\n{} with {posts} posts (filled in {:.0} s)\n", fixture.name, filled.as_secs_f64());
         println!("| keyword | posts that have it | median ms | slowest ms |\n|---|---|---|---|");
         for (word, _) in WORDS {
-            let query = PostSearch { keyword: word.into(), hashtag: word.into(), limit: 20 };
+            let query = PostSearch { keyword: word.into(), hashtag: word.into(), after: None, limit: 20 };
             let took = |_| {
                 let begun = Instant::now();
                 let found = fixture.ledger.search(&query).map(|posts| posts.len());
@@ -150,7 +167,7 @@ fn times_and_plans_of_search() {
 
 fn print_plans(fixture: &Fixture) {
     for (word, _) in [WORDS[0], WORDS[4]] {
-        let query = PostSearch { keyword: word.into(), hashtag: word.into(), limit: 20 };
+        let query = PostSearch { keyword: word.into(), hashtag: word.into(), after: None, limit: 20 };
         let plans = if fixture.name == "postgres" {
             let ledger = PostgresLedger::new(&fixture.url, 1).expect("the URL is one");
             ledger.search_plans(&query).map_or_else(|why| why.to_string(), |lines| lines.join("\n"))

@@ -161,6 +161,18 @@ impl Bench {
         }
     }
 
+    /// Runs statements on the ledger's database.
+    pub(crate) fn execute(&self, sql: &str) {
+        match &self.database_url {
+            Some(url) => ::postgres::Client::connect(url, ::postgres::NoTls)
+                .and_then(|mut client| client.batch_execute(sql))
+                .expect("runs"),
+            None => rusqlite::Connection::open(self.data_dir.join("ledger.sqlite"))
+                .and_then(|file| file.execute_batch(sql))
+                .expect("runs"),
+        }
+    }
+
     pub(crate) fn number(&self, sql: &str) -> i64 {
         self.rows(sql)[0][0].parse().unwrap_or_else(|_| panic!("{sql}"))
     }

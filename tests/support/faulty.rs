@@ -275,8 +275,8 @@ impl Ledger for FaultyLedger {
         self.faults.pass(Call::Snapshot, || self.inner.snapshot(now_ms, zone))
     }
 
-    fn ping(&self) -> Result<(), StoreError> {
-        self.faults.pass(Call::Read, || self.inner.ping())
+    fn dead_letters(&self) -> Result<u64, StoreError> {
+        self.faults.pass(Call::Read, || self.inner.dead_letters())
     }
 }
 

@@ -118,6 +118,7 @@ impl PostgresLedger {
             result = fresh.and_then(|mut fresh| fresh.call(deadline, move |session| again(session)));
         }
         result.map_err(|failure| match failure.error {
+            StoreError::Retry(why) if failure.cause == connect::Cause::Cancelled => StoreError::Cancelled(why),
             // Tables that are missing will be there once the first writer has reached the server.
             StoreError::Fatal(why) if !was_prepared => StoreError::Retry(why),
             error => error,
@@ -212,7 +213,8 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| export::page(session, &query, after))
     }
 
-    fn ping(&self) -> Result<(), StoreError> {
-        self.read(READ_MS_MAX, |session| Ok(session.client.simple_query("").map(|_| ())?))
+    fn dead_letters(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM dead_letter";
+        self.read(READ_MS_MAX, move |session| Ok(session.client.query_one(sql, &[])?.get::<_, i64>(0).cast_unsigned()))
     }
 }

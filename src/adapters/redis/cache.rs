@@ -21,8 +21,22 @@ const CHANNEL: &str = "et:cache";
 /// Hash slots of a cluster that keys are spread over.
 const SLOTS: u32 = 256;
 
-static READ: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/read.lua")));
-static ACQUIRE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/acquire.lua")));
+/// A script that may find an entry: the function for that goes after the first line, which has the flags.
+macro_rules! finding {
+    ($flags:literal, $name:literal) => {
+        LazyLock::new(|| {
+            Script::new(concat!(
+                $flags,
+                "\n",
+                include_str!("scripts/cache/found.lua"),
+                include_str!(concat!("scripts/cache/", $name))
+            ))
+        })
+    };
+}
+
+static READ: LazyLock<Script> = finding!("#!lua flags=allow-oom", "read.lua");
+static ACQUIRE: LazyLock<Script> = finding!("#!lua", "acquire.lua");
 static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/store.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/release.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/renew.lua")));
@@ -156,7 +170,13 @@ impl SharedCache for RedisCache {
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
         let names = Names::of(key);
         let mut call = STORE.key(names.entry);
-        call.key(names.mark).key(names.lock).arg(text(token)).arg(entry.value).arg(entry.fill_ms).arg(entry.as_of_ms);
+        call.key(names.mark)
+            .key(names.lock)
+            .key(names.fence)
+            .arg(text(token))
+            .arg(entry.value)
+            .arg(entry.fill_ms)
+            .arg(entry.as_of_ms);
         call.arg(entry.fence).arg(entry.fresh_ttl_ms).arg(entry.stale_cap_ms).arg(CHANNEL).arg(key);
         self.invoke::<i64>(&call).map(|stored| stored == 1)
     }

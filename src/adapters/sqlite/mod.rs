@@ -95,7 +95,10 @@ impl SqliteLedger {
         wait_ms: u64,
         job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
     ) -> Result<R, StoreError> {
-        self.try_read(wait_ms, job)?.map_err(store_error)
+        self.try_read(wait_ms, job)?.map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::OperationInterrupted) => StoreError::Cancelled(format!("SQLite: {error}")),
+            _ => store_error(error),
+        })
     }
 
     /// A read for which being interrupted is an answer: `None`.
@@ -210,8 +213,10 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| export::page(transaction, query, after))
     }
 
-    fn ping(&self) -> Result<(), StoreError> {
-        self.read(READ_MS_MAX, |transaction| transaction.query_row("SELECT 1", [], |_| Ok(())))
+    fn dead_letters(&self) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM dead_letter";
+        self.read(READ_MS_MAX, |transaction| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)))
+            .map(i64::cast_unsigned)
     }
 }
 

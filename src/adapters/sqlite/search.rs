@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 
 use super::read::post_of;
-use crate::ledger_fold::{content_grams, keyword_grams};
+use crate::ledger_fold::{content_grams, first_posts, keyword_grams};
 use crate::limits::{SEARCH_GRAM_ROWS_COUNTED, SEARCH_WALK_POSTS};
-use crate::ports::{Post, PostSearch};
+use crate::ports::{Post, PostRank, PostSearch};
 
 /// The first matches among the most liked posts: if they are as many as were asked for, nothing else can come before them.
 const WALK: &str = "SELECT p.post_id, user_id, content, hashtags, image_urls, p.created_at, like_count FROM \
        (SELECT post_id, like_count, made_at FROM post_stat WHERE made_at IS NOT NULL \
+          AND like_count <= ?5 AND (like_count < ?5 OR made_at < ?6 OR made_at = ?6 AND post_id > ?7) \
         ORDER BY like_count DESC, made_at DESC, post_id LIMIT ?4) AS top \
        CROSS JOIN post p ON p.post_id = top.post_id \
      WHERE instr(coalesce(p.folded, p.content), ?2) > 0 OR EXISTS (SELECT 1 FROM json_each(hashtags) WHERE value = ?1) \
@@ -25,22 +26,25 @@ const SEARCH: &str = "WITH \
          WHERE g.gram = ?2 AND instr(coalesce(p.folded, p.content), ?3) > 0), \
      best AS MATERIALIZED ( \
          SELECT p.post_id, coalesce(like_count, 0) AS likes FROM found f CROSS JOIN post p ON p.post_id = f.post_id \
-         LEFT JOIN post_stat s ON s.post_id = p.post_id ORDER BY likes DESC, p.created_at DESC, p.post_id LIMIT ?4) \
+         LEFT JOIN post_stat s ON s.post_id = p.post_id \
+         WHERE coalesce(like_count, 0) < ?5 OR coalesce(like_count, 0) = ?5 \
+           AND (p.created_at < ?6 OR p.created_at = ?6 AND p.post_id > ?7) ORDER BY likes DESC, p.created_at DESC, p.post_id LIMIT ?4) \
      SELECT p.post_id, user_id, content, hashtags, image_urls, created_at, likes FROM best b \
        CROSS JOIN post p ON p.post_id = b.post_id ORDER BY likes DESC, created_at DESC, p.post_id";
 
 pub(super) fn posts(transaction: &Transaction<'_>, query: &PostSearch) -> Result<Vec<Post>> {
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
+    let PostRank { like_count, created_at_ms, post_id } = query.after.clone().unwrap_or_else(PostRank::before_all);
     let mut walk = transaction.prepare_cached(WALK)?;
-    let walked = walk.query_map(params![query.hashtag, query.keyword, limit, SEARCH_WALK_POSTS], post_of)?;
-    let walked = walked.collect::<Result<Vec<Post>>>()?;
-    if walked.len() >= query.limit {
+    let values = params![query.hashtag, query.keyword, limit, SEARCH_WALK_POSTS, like_count, created_at_ms, post_id];
+    let (walked, is_enough) = first_posts(walk.query_map(values, post_of)?, query.limit)?;
+    if is_enough {
         return Ok(walked);
     }
     let gram = rarest(transaction, &query.keyword)?;
     let mut statement = transaction.prepare_cached(SEARCH)?;
-    let rows = statement.query_map(params![query.hashtag, gram, query.keyword, limit], post_of)?;
-    rows.collect()
+    let values = params![query.hashtag, gram, query.keyword, limit, like_count, created_at_ms, post_id];
+    Ok(first_posts(statement.query_map(values, post_of)?, query.limit)?.0)
 }
 
 /// The number of a keyword that fewest posts have: every post that matches has it, as it has the others.
