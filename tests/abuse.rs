@@ -270,8 +270,10 @@ fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn coded_request(route: &str, coding: &str, body: &[u8]) -> Vec<u8> {
-    let head =
-        format!("{route} HTTP/1.1\r\nHost: x\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{route} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     [head.as_bytes(), body].concat()
 }
 

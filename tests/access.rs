@@ -453,6 +453,16 @@ fn a_right_is_open_as_long_as_it_has_no_keys() {
 }
 
 #[test]
+fn a_key_of_pages_that_gives_another_right_is_warned_of() {
+    for (name, _) in &KEYS[1..] {
+        let mut command = Bench::on(None, None).command();
+        command.envs([("INGEST_KEYS", INGEST), (name, INGEST)]).args(["check", "--json"]);
+        let said = String::from_utf8(command.output().expect("runs").stdout).expect("UTF-8");
+        assert!(said.contains(&format!("a key of INGEST_KEYS is in {name}, too")) && !said.contains(INGEST), "{said}");
+    }
+}
+
+#[test]
 fn keys_come_from_files_too() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut bench = Bench::on(None, None);

@@ -96,6 +96,11 @@ impl KeyList {
         self.is_open()
     }
 
+    /// A key is in both lists.
+    pub fn shares_one_with(&self, other: &KeyList) -> bool {
+        self.0.iter().any(|key| other.0.contains(key))
+    }
+
     /// In a time that tells nothing about the keys but their lengths: every one is compared to its end.
     fn holds(&self, presented: &[u8]) -> bool {
         let found = self.0.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(presented));

@@ -65,15 +65,17 @@ impl RawAccess {
             ("READ_KEYS_FILE", &self.read_keys_file),
             ("ADMIN_KEYS_FILE", &self.admin_keys_file),
         ];
+        let keys = Keys {
+            ingest: keys("INGEST_KEYS", self.ingest_keys_file.as_deref())?,
+            write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
+            read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
+            admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())?,
+        };
+        let readable = files.into_iter().filter_map(|(setting, file)| warning(setting, file.as_deref()?));
         Ok(AccessSettings {
-            warnings: files.into_iter().filter_map(|(setting, file)| warning(setting, file.as_deref()?)).collect(),
+            warnings: readable.chain(shared_keys(&keys)).collect(),
             rules: AccessRules {
-                keys: Keys {
-                    ingest: keys("INGEST_KEYS", self.ingest_keys_file.as_deref())?,
-                    write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
-                    read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
-                    admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())?,
-                },
+                keys,
                 origins: Origins::parse(&self.allowed_origins)?,
                 hosts: Hosts::parse(&self.allowed_hosts)?,
                 proxies: Proxies::parse(&self.trusted_proxies)?,
@@ -101,6 +103,13 @@ pub(super) fn listen(text: &str, access: &AccessSettings) -> Result<SocketAddr, 
 fn warning(setting: &str, file: &Path) -> Option<String> {
     let is_open = process::others_read(file);
     is_open.then(|| format!("{setting} {} can be read by every user of this machine: chmod 600", file.display()))
+}
+
+/// Pages show their keys to everybody: such a key must give no other right.
+fn shared_keys(keys: &Keys) -> Option<String> {
+    let lists = [("WRITE_KEYS", &keys.write), ("READ_KEYS", &keys.read), ("ADMIN_KEYS", &keys.admin)];
+    let (other, _) = lists.into_iter().find(|(_, list)| keys.ingest.shares_one_with(list))?;
+    Some(format!("a key of INGEST_KEYS is in {other}, too: anyone who reads it in a page has both rights"))
 }
 
 /// Keys of a right: those of the environment variable, which no flag shows to others on the machine, and of the file.
