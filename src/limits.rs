@@ -224,6 +224,20 @@ pub const SPAN_DAYS: i64 = 32;
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
 /// A call that folds and counts ends after this, so that a stop is not kept waiting: what is left is done by the next one.
 pub const FOLD_MS_MAX: u64 = 2_000;
+/// Hours and days with so few events together are folded in one step: some three names per event.
+pub const FOLD_EVENTS_FEW: i64 = 250;
+/// … and dirty hours of a day are counted, and their sets and lists made, in one step.
+pub const COUNT_EVENTS_FEW: i64 = 2_000;
+/// A dirty hour is recounted once nothing has changed in it for so long …
+pub const RECOUNT_QUIET_MS: u64 = 60_000;
+/// … or after this, if something changes in it all the time.
+pub const RECOUNT_WAIT_MS_MAX: u64 = 600_000;
+/// Recounts of one instance take one part in so many of a core …
+pub const RECOUNT_SHARE: u32 = 10;
+/// … on the average: so much at once after a rest.
+pub const RECOUNT_BURST_MS: u64 = 6_000;
+/// Dirty hours that are remembered, at 40 bytes each: more than `RETENTION_DAYS` have.
+pub const RECOUNT_HOURS_MAX: usize = 20_000;
 /// Names that one step of folding adds to their day or span: a batch waits for one step at most.
 pub const FOLD_NAMES_MAX: i64 = 1_000;
 /// … and of one bucket at least, however little of that is left, so that no step goes into looking alone.

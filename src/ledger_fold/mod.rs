@@ -15,6 +15,7 @@ mod leaders;
 mod likes;
 mod local_days;
 mod open_day;
+mod pace;
 mod places;
 mod points;
 mod posting_lists;
@@ -44,6 +45,7 @@ pub use open_day::{
     HAS_SET, NOT_OPEN, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, known_sql, look_at_open, new_users_sql,
     rest_sql,
 };
+pub use pace::{Mark, Recounts};
 pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
 pub use posting_lists::{Named, Posted, PostingLists};

@@ -130,16 +130,27 @@ pub fn points_of(from_ms: i64, to_ms: i64, counted: &[SeriesPoint]) -> Vec<Count
     kinds().zip(counted).filter_map(of_kind).collect()
 }
 
-/// Takes away what an hour is part of, sets of users and lists of events too, and its own points but that of all types, the mark.
-pub fn forget_sql(hour: i64) -> String {
-    let (at, end) = (hour * HOUR_MINUTES, (hour + 1) * HOUR_MINUTES);
+/// Takes away what some hours are part of, sets of users and lists of events too, and their own points but that of all types, the
+/// mark. The hours are of one UTC day; a local day that lies between two of them goes, too. Each statement walks a key: together
+/// they would read the whole table.
+pub fn forget_sql(hours: &[i64]) -> String {
+    let first = hours.iter().min().map_or(0, |hour| hour * HOUR_MINUTES);
+    let end = hours.iter().max().map_or(0, |hour| (hour + 1) * HOUR_MINUTES);
+    let of_hours = joined(hours.iter().copied());
+    let ats = joined(hours.iter().map(|hour| hour * HOUR_MINUTES));
+    let ranges: Vec<Range<i64>> = hours.iter().map(|hour| *hour..hour + 1).collect();
     format!(
-        "DELETE FROM series WHERE minutes = 1 AND event_type BETWEEN 0 AND 5 AND at >= {at} AND at < {end} \
-           OR minutes = 60 AND event_type BETWEEN 1 AND 5 AND at = {at} \
-           OR minutes > 60 AND at < {end} AND at + minutes > {at}; {}; {}",
-        forget_sets_sql(hour),
-        forget_postings_sql(std::slice::from_ref(&(hour..hour + 1)))
+        "DELETE FROM series WHERE minutes = 1 AND event_type IN (0, 1, 2, 3, 4, 5) AND at >= {first} AND at < {end} \
+           AND at / 60 IN ({of_hours}); \
+         DELETE FROM series WHERE minutes = 60 AND event_type IN (1, 2, 3, 4, 5) AND at IN ({ats}); \
+         DELETE FROM series WHERE minutes > 60 AND at < {end} AND at + minutes > {first}; {}; {}",
+        forget_sets_sql(hours),
+        forget_postings_sql(&ranges)
     )
+}
+
+fn joined(numbers: impl Iterator<Item = i64>) -> String {
+    numbers.map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// The days of `zone`, in minutes since the epoch, that lie between two minutes and begin at none of `known`; the newest

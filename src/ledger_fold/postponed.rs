@@ -1,8 +1,9 @@
 //! Points that could not be counted, and sets that could not be made: they wait, longer each time, while others are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use super::pace::{Mark, Recounts};
 use crate::limits::{POSTPONED_MAX, POSTPONED_MS_MAX};
 
 const FIRST_MS: u64 = 55_000;
@@ -17,11 +18,46 @@ pub struct Postponed {
 #[derive(Debug, Default)]
 pub struct Folding {
     pub hours: Postponed,
+    /// `None`: everything that is dirty is recounted at once.
+    pub recounts: Option<Recounts>,
     pub days: Postponed,
     /// Sets of users of an hour, and of longer.
     pub sets: [Postponed; 2],
     /// Lists of what several filters count.
     pub postings: [Postponed; 2],
+}
+
+impl Folding {
+    /// The hours of all `marks` that are to be counted now.
+    pub fn due_hours(&mut self, marks: &[Mark], now: Instant) -> Vec<i64> {
+        let mut due = match &mut self.recounts {
+            Some(recounts) => recounts.due(marks, now),
+            None => marks.iter().map(|(at, _)| *at).collect(),
+        };
+        let waiting: HashSet<i64> = self.hours.waiting(now).into_iter().collect();
+        due.retain(|at| !waiting.contains(at));
+        due
+    }
+
+    /// After counting an hour: see [`Postponed::settle`].
+    pub fn settle_hour<E>(&mut self, at: i64, counted: Result<bool, E>, failed: &mut Option<E>) {
+        if let (Some(recounts), Ok(true)) = (&mut self.recounts, &counted) {
+            recounts.counted(at);
+        }
+        self.hours.settle(at, counted, failed);
+    }
+
+    /// Whether there is time for recounts.
+    pub fn may_recount(&mut self, now: Instant) -> bool {
+        self.recounts.as_mut().is_none_or(|recounts| recounts.has_time(now))
+    }
+
+    /// So much of it was spent.
+    pub fn recounted(&mut self, took: Duration) {
+        if let Some(recounts) = &mut self.recounts {
+            recounts.spend(took);
+        }
+    }
 }
 
 impl Postponed {

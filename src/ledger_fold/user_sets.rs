@@ -39,6 +39,8 @@ pub trait SetMaker {
     fn postponed(&mut self) -> &mut [Postponed; 2];
     /// What a statement answers: numbers, or none.
     fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>, Self::Error>;
+    /// Makes the sets of some hours of one UTC day in one step, if these are small; else makes none of them.
+    fn make_few(&mut self, hours: &[i64]) -> Result<bool, Self::Error>;
     /// Makes an hour's set; false where something of it came in meanwhile.
     fn make_hour(&mut self, hour: i64) -> Result<bool, Self::Error>;
     /// Makes a set of shorter ones, if it is still due; false where these cannot be read: they are gone then.
@@ -54,12 +56,16 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
         if hours.is_empty() {
             break;
         }
-        for hour in hours {
-            if !has_time() {
-                return failed.map_or(Ok(true), Err);
+        for hours in hours.chunk_by(|a, b| a.div_euclid(24) == b.div_euclid(24)) {
+            // What fails for all of them is tried for each.
+            let are_made = hours.len() > 1 && has_time() && maker.make_few(hours).unwrap_or(false);
+            for hour in hours {
+                if !are_made && !has_time() {
+                    return failed.map_or(Ok(true), Err);
+                }
+                let made = if are_made { Ok(true) } else { maker.make_hour(*hour) };
+                maker.postponed()[0].settle(*hour, made, &mut failed);
             }
-            let made = maker.make_hour(hour);
-            maker.postponed()[0].settle(hour, made, &mut failed);
         }
     }
     for lengths in M::LENGTHS.windows(2) {
@@ -67,10 +73,15 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
         while has_time() {
             let waiting = maker.postponed()[1].waiting(Instant::now());
             let next = maker.numbers(next_long_sql(M::TABLE, shorter, length, Longer::Not(&waiting)))?;
-            let Some(first) = next.into_iter().flatten().next() else { break };
-            match maker.make_long(shorter, (length, first)) {
-                Ok(false) => return failed.map_or(Ok(true), Err),
-                made => maker.postponed()[1].settle(first, made, &mut failed),
+            let next: Vec<i64> = next.into_iter().flatten().collect();
+            if next.is_empty() {
+                break;
+            }
+            for first in next.into_iter().take_while(|_| has_time()) {
+                match maker.make_long(shorter, (length, first)) {
+                    Ok(false) => return failed.map_or(Ok(true), Err),
+                    made => maker.postponed()[1].settle(first, made, &mut failed),
+                }
             }
         }
     }
@@ -218,7 +229,8 @@ pub enum Longer<'w> {
     Not(&'w [i64]),
 }
 
-/// The first hour of the newest set of `length` that is missing while all the shorter ones are there, of what is over.
+/// The first hours of sets of `length` that are missing while all the shorter ones are there, of what is over: some of them,
+/// the newest first.
 pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) -> String {
     let only = match which {
         Longer::Of(hour) => format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"),
@@ -228,14 +240,14 @@ pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) 
         }
     };
     format!(
-        "SELECT max(first) FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
+        "SELECT first FROM (SELECT s.at / 60 / {length} * {length} AS first FROM series AS s \
            WHERE minutes = 60 AND event_type = 0 {only} \
              AND s.at / 60 / {length} * {length} >= (SELECT rows_since * 24 FROM rollup_folded) \
              AND s.at < (SELECT until_hour / {length} * {length} * 60 FROM rollup_folded) AND NOT EXISTS \
              (SELECT 1 FROM {table} AS made WHERE hours = {length} AND made.at = s.at / 60 / {length} * {length}) \
            GROUP BY 1 HAVING min(CASE WHEN users IS NOT NULL AND EXISTS \
              (SELECT 1 FROM {table} AS made WHERE hours = {shorter} AND made.at = s.at / 60 / {shorter} * {shorter}) \
-             THEN 1 ELSE 0 END) = 1) AS whole"
+             THEN 1 ELSE 0 END) = 1) AS whole ORDER BY first DESC LIMIT 50"
     )
 }
 
@@ -264,9 +276,14 @@ pub fn hours_state_sql((length, first): SetKey) -> String {
     )
 }
 
-/// Takes away the sets that an hour is in.
-pub(super) fn forget_sets_sql(hour: i64) -> String {
-    let keys = SET_LENGTHS.map(|length| format!("hours = {length} AND at = {}", hour.div_euclid(length) * length));
+/// Takes away the sets that some hours are in.
+pub(super) fn forget_sets_sql(hours: &[i64]) -> String {
+    let keys = SET_LENGTHS.map(|length| {
+        let mut at: Vec<i64> = hours.iter().map(|hour| hour.div_euclid(length) * length).collect();
+        at.sort_unstable();
+        at.dedup();
+        format!("hours = {length} AND at IN ({})", at.iter().map(i64::to_string).collect::<Vec<_>>().join(", "))
+    });
     format!("DELETE FROM user_set WHERE {}", keys.join(" OR "))
 }
 

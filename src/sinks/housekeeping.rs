@@ -108,7 +108,13 @@ impl Housekeeping {
     }
 
     fn call<R>(&mut self, job: impl FnOnce(&mut dyn LedgerWriter) -> Result<R, StoreError>) -> Option<R> {
-        let done = match self.writer.take().map_or_else(|| self.sink.ledger.open_writer(), Ok) {
+        let open = || {
+            self.sink.ledger.open_writer().map(|mut writer| {
+                writer.spare();
+                writer
+            })
+        };
+        let done = match self.writer.take().map_or_else(open, Ok) {
             Ok(writer) => job(&mut **self.writer.insert(writer)),
             Err(error) => Err(error),
         };

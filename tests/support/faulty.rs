@@ -322,6 +322,10 @@ impl LedgerWriter for FaultyLedgerWriter {
         self.faults.pass(Call::Fold, || self.inner.fold(now_ms, zone))
     }
 
+    fn spare(&mut self) {
+        self.inner.spare();
+    }
+
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
         self.faults.pass(Call::Retire, || self.inner.retire(now_ms, retention_days))
     }

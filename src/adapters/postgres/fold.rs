@@ -12,19 +12,21 @@ use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
-use super::{deltas, open_day, postings, rankings};
+use super::{deltas, few, open_day, postings, rankings};
 use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
+    CountedPoint, HOUR_MS, Mark, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
 };
 use crate::limits::{
-    COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX, SPAN_DAYS,
+    COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, FOLD_PAUSE_MS_MAX,
+    RECOUNT_HOURS_MAX, SPAN_DAYS,
 };
 use crate::ports::{Interval, SeriesQuery};
 
 /// Held, with the hour, while points are counted: instances do not count the same.
-const POINTS_LOCK: i32 = 0x65_76_74_70;
+pub(super) const POINTS_LOCK: i32 = 0x65_76_74_70;
 /// Raw rows whose users are told apart by one statement: of so much time.
 const COUNTED_AT_ONCE_MS: usize = 5 * 60_000;
+const DAY_MINUTES: i64 = 1_440;
 /// Dimensions that are folded: 1 to this one.
 const DIMENSIONS: i16 = 12;
 /// Of every dimension: the first hour with a row, from one on.
@@ -38,13 +40,33 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
     let folded = fold_all(writer, due_hour, &has_time);
     let opened = open_day::keep(writer, zone);
-    let hours = count_hours(writer, &has_time);
-    let days = count_days(writer, zone, &has_time);
-    let sets = make_sets(writer, &has_time);
+    let may_count = writer.folding.may_recount(Instant::now());
+    let counted = if may_count { count(writer, zone, &has_time) } else { Ok(false) };
+    // After the sets of its hours: they say whose rows are not needed any more.
     let open = look_at_open(writer, now_ms, &has_time);
-    let postings = postings::make(writer, &has_time);
+    let listed = if may_count { timed(writer, &has_time, postings::make) } else { Ok(false) };
     opened?;
-    Ok(folded? | hours? | days? | sets? | open? | postings?)
+    Ok(folded? | counted? | open? | listed?)
+}
+
+/// Points of hours and days, and sets of users.
+fn count(writer: &mut PostgresWriter, zone: &TimeZone, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
+    let hours = timed(writer, has_time, count_hours);
+    let days = timed(writer, has_time, |writer, has_time| count_days(writer, zone, has_time));
+    let sets = timed(writer, has_time, make_sets);
+    Ok(hours? | days? | sets?)
+}
+
+/// Counts something, and notes the time that it took.
+fn timed<R>(
+    writer: &mut PostgresWriter,
+    has_time: &dyn Fn() -> bool,
+    count: impl FnOnce(&mut PostgresWriter, &dyn Fn() -> bool) -> R,
+) -> R {
+    let begun = Instant::now();
+    let counted = count(writer, has_time);
+    writer.folding.recounted(begun.elapsed());
+    counted
 }
 
 fn fold_all(writer: &mut PostgresWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
@@ -87,10 +109,19 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
     // Hours first: a day that has very many names must not keep them.
     if let Some(hour) = next(&mut transaction, until_hour, due_hour)? {
         let from = if hour == until_hour { begun(2) } else { Begun::NOT };
-        let part = fold_names(&mut transaction, "rollup_day", hour.div_euclid(24), (hour, hour + 1), from)?;
-        let until = hour + i64::from(part.is_none());
-        if part.is_none() {
-            // Its points are counted by the next step.
+        let few = match from.dimension {
+            0 => few::fold(&mut transaction, "rollup_day", (1, 24), (hour, due_hour))?,
+            _ => None,
+        };
+        let part = match few {
+            Some(_) => None,
+            None => fold_names(&mut transaction, "rollup_day", hour.div_euclid(24), (hour, hour + 1), from)?,
+        };
+        let until = few.unwrap_or(hour + i64::from(part.is_none()));
+        // Points are counted by the next step.
+        if few.is_some() {
+            few::mark(&mut transaction, hour, until)?;
+        } else if part.is_none() {
             transaction.batch_execute(&format!(
                 "INSERT INTO series (minutes, event_type, at, count) VALUES (60, 0, {hour} * 60, 0) \
                  ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL, count = series.count + 1"
@@ -102,9 +133,16 @@ fn fold(session: &mut Session, due_hour: i64) -> Result<bool, Failure> {
     } else if let Some(hour) = next(&mut transaction, until_day * 24, until_hour.div_euclid(24) * 24)? {
         let day = hour.div_euclid(24);
         let from = if day == until_day { begun(4) } else { Begun::NOT };
-        let span = day.div_euclid(SPAN_DAYS);
-        let part = fold_names(&mut transaction, "rollup_span", span, (day * 24, day * 24 + 24), from)?;
-        let until = day + i64::from(part.is_none());
+        let (span, end) = (day.div_euclid(SPAN_DAYS), until_hour.div_euclid(24) * 24);
+        let few = match from.dimension {
+            0 => few::fold(&mut transaction, "rollup_span", (24, 24 * SPAN_DAYS), (day * 24, end))?,
+            _ => None,
+        };
+        let part = match few {
+            Some(_) => None,
+            None => fold_names(&mut transaction, "rollup_span", span, (day * 24, day * 24 + 24), from)?,
+        };
+        let until = few.map_or(day + i64::from(part.is_none()), |end| end.div_euclid(24));
         let Begun { dimension, key } = part.unwrap_or(Begun::NOT);
         let update = "UPDATE rollup_folded SET until_day = $1, day_dimension = $2, day_key = $3";
         transaction.execute(update, &[&until, &dimension, &key])?;
@@ -161,22 +199,31 @@ fn fold_names(
 /// Counts the hours that have to be counted (again), the newest first.
 fn count_hours(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Result<bool, Failure> {
     let mut failed = None;
-    while has_time() {
-        let waiting = writer.folding.hours.waiting(Instant::now());
-        let Some(at) = writer.step(move |session| next_uncounted(session, &waiting))? else {
-            return failed.map_or(Ok(false), Err);
-        };
-        let counted = writer.step(move |session| count_hour(session, at));
-        writer.folding.hours.settle(at, counted, &mut failed);
+    let marks = writer.step(dirty_hours)?;
+    let due = writer.folding.due_hours(&marks, Instant::now());
+    for ats in due.chunk_by(|a, b| a.div_euclid(DAY_MINUTES) == b.div_euclid(DAY_MINUTES)) {
+        // What fails for all of them is tried for each.
+        let several = ats.to_vec();
+        let are_counted =
+            ats.len() > 1 && has_time() && writer.step(move |session| few::count(session, &several)).unwrap_or(false);
+        for at in ats.iter().copied() {
+            if !are_counted && !has_time() {
+                return failed.map_or(Ok(true), Err);
+            }
+            let counted = if are_counted { Ok(true) } else { writer.step(move |session| count_hour(session, at)) };
+            writer.folding.settle_hour(at, counted, &mut failed);
+        }
     }
-    failed.map_or(Ok(true), Err)
+    failed.map_or(Ok(false), Err)
 }
 
-/// Of an hour whose rows are gone nothing can be counted.
-fn next_uncounted(session: &mut Session, waiting: &[i64]) -> Result<Option<i64>, Failure> {
-    let sql = "SELECT at FROM series WHERE users IS NULL AND at <> ALL ($1::int8[]) \
-               AND at >= (SELECT rows_since * 1440 FROM rollup_folded) ORDER BY at DESC LIMIT 1";
-    Ok(session.client.query_opt(sql, &[&waiting])?.map(|row| row.get(0)))
+/// The newest first. Of an hour whose rows are gone nothing can be counted.
+fn dirty_hours(session: &mut Session) -> Result<Vec<Mark>, Failure> {
+    let sql = format!(
+        "SELECT at, count FROM series WHERE users IS NULL \
+           AND at >= (SELECT rows_since * 1440 FROM rollup_folded) ORDER BY at DESC LIMIT {RECOUNT_HOURS_MAX}"
+    );
+    Ok(session.client.query(&sql, &[])?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 /// One snapshot of several statements, for somebody whose time is that of a writer.
@@ -217,7 +264,7 @@ fn count_hour(session: &mut Session, at: i64) -> Result<bool, Failure> {
         points = points_of_hour(&mut transaction, hour)?;
         open_day::add_users_at_once(&mut transaction, &days, hour)?;
     }
-    transaction.batch_execute(&forget_sql(hour))?;
+    transaction.batch_execute(&forget_sql(&[hour]))?;
     write_points(&mut transaction, &points)?;
     transaction.commit()?;
     Ok(true)
@@ -262,7 +309,7 @@ fn count_kinds(
     Ok(points_of(from_ms, to_ms, &counted))
 }
 
-fn write_points(transaction: &mut Transaction<'_>, points: &[CountedPoint]) -> Result<(), Failure> {
+pub(super) fn write_points(transaction: &mut Transaction<'_>, points: &[CountedPoint]) -> Result<(), Failure> {
     let minutes: Vec<i32> = points.iter().map(|point| point.0 as i32).collect();
     let types: Vec<i16> = points.iter().map(|point| point.1 as i16).collect();
     let column = |value: fn(&CountedPoint) -> i64| points.iter().map(value).collect::<Vec<i64>>();

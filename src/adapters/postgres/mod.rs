@@ -9,6 +9,7 @@ mod edges;
 mod encode;
 mod erase;
 mod export;
+mod few;
 mod fold;
 pub mod inspect;
 mod maintain;

@@ -3,22 +3,22 @@
 
 use std::ops::Range;
 
-use postgres::Transaction;
 use postgres::fallible_iterator::FallibleIterator;
+use postgres::{Row, Transaction};
 
 use super::connect::{Failure, Session};
 use super::maintain::delete_in_steps;
-use super::rankings::literal;
+use super::rankings::{MINUTE, literal};
 use super::user_sets::state_of;
 use super::writer::PostgresWriter;
-use super::{fold, open_day};
+use super::{few, fold, open_day};
 use crate::events::EventType;
 use crate::ledger_fold::{
     CLEARED, HOUR_MS, Joined, Longer, Named, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, Posted, PostingLists, PostingRow,
     Postponed, RawCount, SetKey, SetMaker, count_posted, forget_postings_sql, join_hours, make_sets, next_long_sql,
     parts_of,
 };
-use crate::limits::POSTINGS_CLEARED;
+use crate::limits::{COUNT_EVENTS_FEW, POSTINGS_CLEARED};
 use crate::ports::CountFilter;
 
 const HEAD: &str = "posting_head";
@@ -61,6 +61,11 @@ impl SetMaker for PostingMaker<'_> {
         self.0.numbers(sql)
     }
 
+    fn make_few(&mut self, hours: &[i64]) -> Result<bool, Failure> {
+        let hours = hours.to_vec();
+        self.0.step(move |session| make_few(session, &hours))
+    }
+
     fn make_hour(&mut self, hour: i64) -> Result<bool, Failure> {
         self.0.step(move |session| make_hour(session, hour))
     }
@@ -89,6 +94,69 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// The lists of some hours of one UTC day, unless these have too many events for a step or something changes meanwhile.
+fn make_few(session: &mut Session, hours: &[i64]) -> Result<bool, Failure> {
+    let Some(day) = hours.first().map(|hour| hour.div_euclid(24)) else { return Ok(true) };
+    let mut snapshot = fold::reading(session)?;
+    let state = state_of(&mut snapshot, (24, day * 24))?;
+    let sql = format!(
+        "SELECT {POSTED_COLUMNS}, {MINUTE} / 60 FROM events WHERE {} AND {POSTED} LIMIT {COUNT_EVENTS_FEW} + 1",
+        few::during(hours)
+    );
+    let rows = snapshot.query(&sql, &[])?;
+    snapshot.commit()?;
+    let are_counted = hours.iter().all(|hour| state.iter().any(|[at, ..]| *at == hour * 60));
+    if !are_counted || i64::try_from(rows.len()).unwrap_or(i64::MAX) > COUNT_EVENTS_FEW {
+        return Ok(false);
+    }
+    let posted = hours.iter().map(|hour| {
+        let mut lists = PostingLists::default();
+        rows.iter().filter(|row| row.get::<_, i64>(6) == *hour).for_each(|row| add(&mut lists, row));
+        lists.end_hour();
+        (*hour, lists.finish())
+    });
+    let posted: Vec<(i64, Posted)> = posted.collect();
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    if state_of(&mut transaction, (24, day * 24))? != state {
+        return Ok(false);
+    }
+    write_hours(&mut transaction, &posted)?;
+    transaction.commit()?;
+    Ok(true)
+}
+
+fn write_hours(transaction: &mut Transaction<'_>, posted: &[(i64, Posted)]) -> Result<(), postgres::Error> {
+    let hours: Vec<i64> = posted.iter().map(|(hour, _)| *hour).collect();
+    transaction.execute("DELETE FROM posting_block WHERE hours = 1 AND at = ANY ($1)", &[&hours])?;
+    let (mut ats, mut numbers, mut blocks) = (Vec::new(), Vec::new(), Vec::new());
+    for (hour, posted) in posted {
+        for (number, block) in posted.blocks.iter().enumerate() {
+            ats.push(*hour);
+            numbers.push(number as i64);
+            blocks.push(block.as_slice());
+        }
+    }
+    let insert = "INSERT INTO posting_block (hours, at, number, block) \
+                  SELECT 1, * FROM unnest($1::int8[], $2::int8[], $3::bytea[])";
+    transaction.execute(insert, &[&ats, &numbers, &blocks])?;
+    let lengths: Vec<i64> = posted.iter().map(|(_, posted)| posted.blocks.len() as i64).collect();
+    let counts: Vec<&[u8]> = posted.iter().map(|(_, posted)| posted.counts.as_slice()).collect();
+    let heads = "INSERT INTO posting_head (hours, at, blocks, counts) \
+                 SELECT 1, * FROM unnest($1::int8[], $2::int8[], $3::bytea[]) \
+                 ON CONFLICT (hours, at) DO UPDATE SET blocks = excluded.blocks, counts = excluded.counts";
+    transaction.execute(heads, &[&hours, &lengths, &counts]).map(|_| ())
+}
+
+/// A row of [`POSTED_COLUMNS`].
+fn add(lists: &mut PostingLists, row: &Row) {
+    let (component_id, element_id) = (row.get(1), row.get(5));
+    let named = Named { component_id, element_id, keyword: row.get(2), post_id: row.get(3), url: row.get(4) };
+    if let Some(kind) = EventType::from_name(row.get(0)) {
+        lists.add(kind, named);
+    }
+}
+
 fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgres::Error> {
     let (from, to) = (literal(hour * HOUR_MS), literal((hour + 1) * HOUR_MS));
     let sql =
@@ -96,11 +164,7 @@ fn posted_of(snapshot: &mut Transaction<'_>, hour: i64) -> Result<Posted, postgr
     let mut lists = PostingLists::default();
     let mut rows = snapshot.query_raw(&sql, std::iter::empty::<&str>())?;
     while let Some(row) = rows.next()? {
-        let (component_id, element_id) = (row.get(1), row.get(5));
-        let named = Named { component_id, element_id, keyword: row.get(2), post_id: row.get(3), url: row.get(4) };
-        if let Some(kind) = EventType::from_name(row.get(0)) {
-            lists.add(kind, named);
-        }
+        add(&mut lists, &row);
         if lists.is_too_large() {
             break;
         }
@@ -116,7 +180,7 @@ fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, F
     snapshot.commit()?;
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due: Option<i64> = transaction.query_one(&next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1)), &[])?.get(0);
+    let due = transaction.query_opt(&next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1)), &[])?;
     if due.is_none() || state_of(&mut transaction, set)? != state {
         return Ok(true);
     }

@@ -3,6 +3,7 @@
 //! Whoever writes sets or numbers, counts an hour again, erases or retires holds the lock of the open day's users for the
 //! transaction: so no set is written of what another one has just changed.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use postgres::{GenericClient, Transaction};
@@ -16,7 +17,7 @@ use crate::ledger_fold::{
     GONE, Longer, Postponed, SetKey, SetMaker, UserUnion, choose_sets, forget_sets_since_sql, hours_state_sql,
     members_sql, next_long_sql, numbers_sql, parts_of, set_of, union_of,
 };
-use crate::limits::MAINTAIN_ROWS_MAX;
+use crate::limits::{MAINTAIN_ROWS_MAX, OPEN_DAY_USERS_STEP};
 
 impl SetMaker for PostgresWriter {
     type Error = Failure;
@@ -27,6 +28,11 @@ impl SetMaker for PostgresWriter {
 
     fn numbers(&mut self, sql: String) -> Result<Vec<Option<i64>>, Failure> {
         self.step(move |session| Ok(session.client.query(sql.as_str(), &[])?.iter().map(|row| row.get(0)).collect()))
+    }
+
+    fn make_few(&mut self, hours: &[i64]) -> Result<bool, Failure> {
+        let hours = hours.to_vec();
+        self.step(move |session| make_few(session, &hours))
     }
 
     fn make_hour(&mut self, hour: i64) -> Result<bool, Failure> {
@@ -87,12 +93,52 @@ fn make_hour(session: &mut Session, hour: i64) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// The sets of some hours of one UTC day, unless their users are too many for a step or something changes meanwhile.
+fn make_few(session: &mut Session, hours: &[i64]) -> Result<bool, Failure> {
+    let Some(day) = hours.first().map(|hour| hour.div_euclid(24)) else { return Ok(true) };
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    let number = format!(
+        "WITH chosen AS MATERIALIZED (SELECT user_id FROM user_hour WHERE hour = ANY ($1) LIMIT {} + 1), {} \
+         SELECT count(*) FROM chosen",
+        OPEN_DAY_USERS_STEP,
+        number_sql(day * 24)
+    );
+    let users: i64 = transaction.query_one(&number, &[&hours])?.get(0);
+    transaction.commit()?;
+    if users > OPEN_DAY_USERS_STEP {
+        return Ok(false);
+    }
+    let mut snapshot = fold::reading(session)?;
+    let state = state_of(&mut snapshot, (24, day * 24))?;
+    let numbers = "SELECT hour, number::int8 FROM (SELECT DISTINCT hour, user_id FROM user_hour WHERE hour = ANY ($1)) AS u \
+                   LEFT JOIN user_number USING (user_id)";
+    let mut members: BTreeMap<i64, Option<Vec<i64>>> = hours.iter().map(|hour| (*hour, Some(Vec::new()))).collect();
+    for row in snapshot.query(numbers, &[&hours])? {
+        let all = members.entry(row.get(0)).or_default();
+        *all = all.take().zip(row.get::<_, Option<i64>>(1)).map(|(all, number)| [all, vec![number]].concat());
+    }
+    snapshot.commit()?;
+    let are_counted = hours.iter().all(|hour| state.iter().any(|[at, ..]| *at == hour * 60));
+    let sets: Option<Vec<Vec<u8>>> = members.values().map(|all| Some(set_of(all.clone()?))).collect();
+    let Some(sets) = sets.filter(|_| are_counted) else { return Ok(false) };
+    let mut transaction = session.client.transaction()?;
+    open_day::lock(&mut transaction)?;
+    if state_of(&mut transaction, (24, day * 24))? != state {
+        return Ok(false);
+    }
+    let write = "INSERT INTO user_set (hours, at, members) SELECT 1, * FROM unnest($1::int8[], $2::bytea[]) \
+                 ON CONFLICT (hours, at) DO UPDATE SET members = excluded.members";
+    transaction.execute(write, &[&members.keys().copied().collect::<Vec<i64>>(), &sets])?;
+    transaction.commit()?;
+    Ok(true)
+}
+
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due: Option<i64> =
-        transaction.query_one(&next_long_sql("user_set", shorter, set.0, Longer::Of(set.1)), &[])?.get(0);
-    if due.is_none() {
+    let due = next_long_sql("user_set", shorter, set.0, Longer::Of(set.1));
+    if transaction.query_opt(&due, &[])?.is_none() {
         return Ok(true);
     }
     let parts = parts_of(shorter, set);

@@ -17,7 +17,8 @@ use super::transaction::{self, AtOnce, Claimed, Fence};
 use super::writes::{claim_of, clearing_time, columns, erasing_time, going, seen_like_arrays, user_arrays, writes};
 use super::{deltas, fold, maintain, retire};
 use crate::ledger_fold::{
-    Action, Belonging, Draft, Erased, Folding, KnownLikes, MaybeErased, Recalled, UserHours, fold_likes, person_of,
+    Action, Belonging, Draft, Erased, Folding, KnownLikes, MaybeErased, Recalled, Recounts, UserHours, fold_likes,
+    person_of,
 };
 use crate::limits::{POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -334,6 +335,10 @@ impl LedgerWriter for PostgresWriter {
 
     fn add_up(&mut self) -> Result<(), StoreError> {
         self.call(deadline(), deltas::add).map_err(|failure| failure.error)
+    }
+
+    fn spare(&mut self) {
+        self.folding.recounts = Some(Recounts::new(Instant::now()));
     }
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {

@@ -12,9 +12,12 @@ use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, Transact
 use super::writer::SqliteWriter;
 use super::{open_day, postings, rankings};
 use crate::ledger_fold::{
-    CountedPoint, HOUR_MS, RollupRow, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
+    CountedPoint, HOUR_MS, Mark, RollupRow, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql,
+    points_of,
 };
-use crate::limits::{COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, SPAN_DAYS};
+use crate::limits::{
+    COUNT_LOCKED_MS_MAX, FOLD_HOUR_GRACE_MS, FOLD_MS_MAX, FOLD_NAMES_MAX, FOLD_NAMES_MIN, RECOUNT_HOURS_MAX, SPAN_DAYS,
+};
 use crate::ports::{Interval, SeriesQuery};
 
 const ADD_DAY: &str = "INSERT INTO rollup_day (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -31,13 +34,33 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let due_hour = (now_ms - FOLD_HOUR_GRACE_MS).div_euclid(HOUR_MS);
     let folded = fold_all(writer, due_hour, &has_time);
     let opened = open_day::keep(writer, zone);
-    let hours = count_hours(writer, &has_time);
-    let days = count_days(writer, zone, &has_time);
-    let sets = make_sets(writer, &has_time);
+    let may_count = writer.folding.may_recount(Instant::now());
+    let counted = if may_count { count(writer, zone, &has_time) } else { Ok(false) };
+    // After the sets of its hours: they say whose rows are not needed any more.
     let open = look_at_open(writer, now_ms, &has_time);
-    let postings = postings::make(writer, &has_time);
+    let listed = if may_count { timed(writer, &has_time, postings::make) } else { Ok(false) };
     opened?;
-    Ok(folded? | hours? | days? | sets? | open? | postings?)
+    Ok(folded? | counted? | open? | listed?)
+}
+
+/// Points of hours and days, and sets of users.
+fn count(writer: &mut SqliteWriter, zone: &TimeZone, has_time: &dyn Fn() -> bool) -> Result<bool> {
+    let hours = timed(writer, has_time, count_hours);
+    let days = timed(writer, has_time, |writer, has_time| count_days(writer, zone, has_time));
+    let sets = timed(writer, has_time, make_sets);
+    Ok(hours? | days? | sets?)
+}
+
+/// Counts something, and notes the time that it took.
+fn timed<R>(
+    writer: &mut SqliteWriter,
+    has_time: &dyn Fn() -> bool,
+    count: impl FnOnce(&mut SqliteWriter, &dyn Fn() -> bool) -> R,
+) -> R {
+    let begun = Instant::now();
+    let counted = count(writer, has_time);
+    writer.folding.recounted(begun.elapsed());
+    counted
 }
 
 fn fold_all(writer: &mut SqliteWriter, due_hour: i64, has_time: &dyn Fn() -> bool) -> Result<bool> {
@@ -192,27 +215,24 @@ fn fold_names(
 /// Counts the hours that have to be counted (again), the newest first.
 fn count_hours(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result<bool> {
     let mut failed = None;
-    while has_time() {
-        let waiting = writer.folding.hours.waiting(Instant::now());
-        let Some(at) = writer.look(|connection| next_uncounted(connection, &waiting))? else {
-            return failed.map_or(Ok(false), Err);
-        };
+    let marks = writer.look(|connection| dirty_hours(connection))?;
+    for at in writer.folding.due_hours(&marks, Instant::now()) {
+        if !has_time() {
+            return failed.map_or(Ok(true), Err);
+        }
         let counted = count_hour(writer, at);
-        writer.folding.hours.settle(at, counted, &mut failed);
+        writer.folding.settle_hour(at, counted, &mut failed);
     }
-    failed.map_or(Ok(true), Err)
+    failed.map_or(Ok(false), Err)
 }
 
-/// Of an hour whose rows are gone nothing can be counted.
-fn next_uncounted(connection: &Connection, waiting: &[i64]) -> Result<Option<i64>> {
-    let waiting = serde_json::to_string(waiting).unwrap_or_default();
-    connection
-        .prepare_cached(
-            "SELECT at FROM series WHERE users IS NULL AND at NOT IN (SELECT value FROM json_each(?1)) \
-             AND at >= (SELECT rows_since * 1440 FROM rollup_folded) ORDER BY at DESC LIMIT 1",
-        )?
-        .query_row([waiting], |row| row.get(0))
-        .optional()
+/// The newest first. Of an hour whose rows are gone nothing can be counted.
+fn dirty_hours(connection: &Connection) -> Result<Vec<Mark>> {
+    let sql = format!(
+        "SELECT at, count FROM series WHERE users IS NULL \
+           AND at >= (SELECT rows_since * 1440 FROM rollup_folded) ORDER BY at DESC LIMIT {RECOUNT_HOURS_MAX}"
+    );
+    connection.prepare_cached(&sql)?.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// What the mark of an hour says that has to be counted.
@@ -247,7 +267,7 @@ fn count_hour(writer: &mut SqliteWriter, at: i64) -> Result<bool> {
             points = points_of_hour(&transaction, at)?;
             open_day::add_users_at_once(&transaction, &days, at)?;
         }
-        transaction.execute_batch(&forget_sql(at.div_euclid(60)))?;
+        transaction.execute_batch(&forget_sql(&[at.div_euclid(60)]))?;
         write_points(&transaction, &points)?;
         transaction.commit()?;
         Ok(true)

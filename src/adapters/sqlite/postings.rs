@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use rusqlite::{Connection, Result, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Result, Transaction, TransactionBehavior, params};
 
 use super::maintain::delete_in_steps;
 use super::user_sets::state_of;
@@ -59,6 +59,11 @@ impl SetMaker for PostingMaker<'_> {
     }
 
     /// Rows are read beside batches.
+    /// A step costs no round trip here, so each hour has its own.
+    fn make_few(&mut self, _: &[i64]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn make_hour(&mut self, hour: i64) -> Result<bool> {
         let read = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
@@ -89,7 +94,7 @@ impl SetMaker for PostingMaker<'_> {
         self.0.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let due = next_long_sql(HEAD, shorter, set.0, Longer::Of(set.1));
-            let due = transaction.query_row(&due, [], |row| row.get::<_, Option<i64>>(0))?;
+            let due = transaction.query_row(&due, [], |row| row.get::<_, i64>(0)).optional()?;
             if due.is_none() || state_of(&transaction, set)? != state {
                 return Ok(true);
             }

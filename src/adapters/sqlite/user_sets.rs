@@ -23,6 +23,11 @@ impl SetMaker for SqliteWriter {
         self.look(|connection| connection.prepare(&sql)?.query_map([], |row| row.get(0))?.collect())
     }
 
+    /// A step costs no round trip here, so each hour has its own.
+    fn make_few(&mut self, _: &[i64]) -> Result<bool> {
+        Ok(false)
+    }
+
     fn make_hour(&mut self, hour: i64) -> Result<bool> {
         let mut last = Some((0, String::new()));
         while let Some(after) = last {
@@ -57,7 +62,7 @@ impl SetMaker for SqliteWriter {
         self.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let sql = next_long_sql("user_set", shorter, set.0, Longer::Of(set.1));
-            if transaction.query_row(&sql, [], |row| row.get::<_, Option<i64>>(0))?.is_none() {
+            if transaction.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()?.is_none() {
                 return Ok(true);
             }
             let parts = parts_of(shorter, set);

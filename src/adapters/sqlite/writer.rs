@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -16,8 +16,8 @@ use super::watch::Watch;
 use super::{erase, fold, maintain, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
-    Action, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, RollupRow, StoredRow, UserHours, VerdictRow,
-    fold_likes, folded_content,
+    Action, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, Recounts, RollupRow, StoredRow, UserHours,
+    VerdictRow, fold_likes, folded_content,
 };
 use crate::limits::{LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -125,6 +125,10 @@ impl LedgerWriter for SqliteWriter {
     fn add_up(&mut self) -> Result<(), StoreError> {
         // Batches put nothing off.
         Ok(())
+    }
+
+    fn spare(&mut self) {
+        self.folding.recounts = Some(Recounts::new(Instant::now()));
     }
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
