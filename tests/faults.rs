@@ -586,3 +586,56 @@ fn a_stop_as_soon_as_it_listens_is_graceful_and_any_bound_is_taken() {
         }
     });
 }
+
+/// The command sees every file system read-only, but for one directory.
+fn seal(command: &mut Command, writable: &Path) {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::process::CommandExt;
+    let writable = CString::new(writable.as_os_str().as_bytes()).expect("a path");
+    let others = [c"/", c"/tmp", c"/var/tmp", c"/usr/tmp", c"/dev/shm", c"/run"];
+    let remount = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY;
+    let check = |result: i32| if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
+    let sealed = move || {
+        let null = std::ptr::null();
+        // SAFETY: system calls alone, with strings that end with a zero byte and outlive them.
+        unsafe {
+            check(libc::unshare(libc::CLONE_NEWNS))?;
+            check(libc::mount(null, c"/".as_ptr(), null, libc::MS_REC | libc::MS_PRIVATE, null.cast()))?;
+            check(libc::mount(writable.as_ptr(), writable.as_ptr(), null, libc::MS_BIND, null.cast()))?;
+            // What is no mount of its own goes with the root.
+            others.iter().for_each(|path| _ = libc::mount(null, path.as_ptr(), null, remount, null.cast()));
+            let probe = libc::open(c"/var/tmp/probe".as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o600);
+            check(if probe < 0 { 0 } else { -1 })
+        }
+    };
+    // SAFETY: async-signal-safe, see above.
+    unsafe { command.current_dir("/").pre_exec(sealed) };
+}
+
+#[test]
+fn sqlite_needs_no_writable_directory_but_its_own() {
+    // SAFETY: reads the process's own user id.
+    if unsafe { libc::geteuid() } != 0 {
+        return eprintln!("skipped: only root may seal file systems");
+    }
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    let seed = "--events 60000 --users 3000 --posts 3000 --keywords 20000 --days 4 --direct";
+    let seeded = bench.command().arg("seed").args(seed.split(' ')).output().expect("runs");
+    assert!(seeded.status.success(), "{}", String::from_utf8_lossy(&seeded.stderr));
+    let writable = bench.data_dir.clone();
+    bench.start_as(|command| seal(command, &writable));
+    // Housekeeping folds it at once; its statements are larger than what SQLite keeps in memory of one.
+    eventually(seconds(60), || {
+        assert!(!bench.log().contains("housekeeping failed"), "{}", bench.log());
+        match bench.number(
+            "SELECT count(*) FROM rollup_hour WHERE dimension = 1 AND bucket < (SELECT until_hour FROM rollup_folded)",
+        ) {
+            0 => Err("nothing is folded".to_owned()),
+            _ => match bench.number("SELECT count(*) FROM series WHERE minutes = 60 AND users IS NULL") {
+                0 => Ok(()),
+                left => Err(format!("{left} hours are not counted")),
+            },
+        }
+    });
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::events::{Dimension, Event, EventType, Record};
 use event_tracker::limits::FOLD_NAMES_MAX;
 use event_tracker::ports::{
@@ -17,6 +18,7 @@ use crate::ledgers::{
     DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded,
 };
 use crate::model::{LISTS, Model};
+use crate::server::Server;
 
 /// Days on which something happens: three spans of 32 days, and today.
 const DAYS_AGO: [i64; 8] = [0, 0, 1, 2, 33, 40, 41, 90];
@@ -387,4 +389,39 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
         let count = fixture.ledger.count(&CountFilter::default()).expect("counts");
         assert_eq!(count, 2 * 4 * ROUNDS.cast_unsigned());
     });
+}
+
+// claims: L22
+#[test]
+fn an_import_of_a_year_costs_steps_per_day_and_not_per_hour() {
+    let Some(server) = Server::private() else { return };
+    let url = server.database("year", "");
+    let ledger = PostgresLedger::new(&url, 2).expect("a URL");
+    ledger.prepare().expect("a fresh database");
+    let rows = |sql: &str| crate::tables::of_postgres(&url, sql);
+    let number = |sql: &str| rows(sql)[0][0].parse::<i64>().expect("a number");
+    let (mut random, mut feed) = (seeded(), Feed::on(&ledger));
+    let mut old = || click(random.random_range(1..50), NOW - random.random_range(2 * DAY..390 * DAY));
+    (0..3).for_each(|_| _ = feed.apply((0..1_000).map(|_| old()).collect()));
+    let before = number("SELECT pg_current_xact_id()::text");
+    feed.fold_all();
+    let steps = number("SELECT pg_current_xact_id()::text") - before;
+    let hours = number("SELECT count(DISTINCT bucket) FROM rollup_hour");
+    eprintln!("{steps} writing transactions for {hours} hours");
+    assert!(steps < 2 * hours, "{steps} writing transactions for {hours} hours");
+    // All of it is counted, and as reading the rows counts it.
+    assert_eq!(number("SELECT count(*) FROM series WHERE users IS NULL"), 0);
+    assert_eq!(number("SELECT count(*) FROM user_set WHERE hours = 1"), hours);
+    assert_eq!(number("SELECT count(*) FROM posting_head WHERE hours = 1"), hours);
+    let wrong = "SELECT count(*) FROM series AS s WHERE minutes = 60 AND event_type IN (0, 1) AND \
+        (count, users) <> (SELECT count(*), count(DISTINCT user_id) FROM events \
+          WHERE event_time >= to_timestamp(s.at * 60) AND event_time < to_timestamp(s.at * 60 + 3600))";
+    assert_eq!(number(wrong), 0);
+    let minutes = "SELECT count(*) FROM series WHERE minutes = 1 AND event_type = 0";
+    let of_rows = "SELECT count(DISTINCT date_trunc('minute', event_time)) FROM events";
+    assert_eq!(number(minutes), number(of_rows));
+    for table in ["rollup_day", "rollup_span"] {
+        let sum = format!("SELECT sum(count) FROM {table} WHERE dimension = 1");
+        assert_eq!(number(&sum), 3_000, "{table}");
+    }
 }

@@ -123,8 +123,15 @@ impl Bench {
 
     /// Starts the program, the first time or again, and waits until it listens.
     pub(crate) fn start(&mut self) {
+        self.start_as(|_| {});
+    }
+
+    /// The same, after `prepare` has changed what is started.
+    pub(crate) fn start_as(&mut self, prepare: impl FnOnce(&mut Command)) {
         assert!(self.tracker.is_none(), "it runs already");
-        self.tracker = Some(Tracker::start(self.command(), &self.directory.path().join("log")));
+        let mut command = self.command();
+        prepare(&mut command);
+        self.tracker = Some(Tracker::start(command, &self.directory.path().join("log")));
     }
 
     pub(crate) fn tracker(&mut self) -> &mut Tracker {
