@@ -59,7 +59,9 @@ impl Settings {
         let sentences = text.lines().map(str::trim).filter(|line| !line.is_empty() && !is_usage(line));
         let line = sentences.filter(|line| !line.starts_with("For more")).collect::<Vec<_>>().join(" ");
         let mut line = line.trim_start_matches("error: ").to_owned();
-        if let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) {
+        if error.kind() != ErrorKind::UnknownArgument
+            && let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg)
+        {
             let flag = argument.split([' ', '=', '[']).next().unwrap_or_default();
             if let Some(setting) = self.0.iter().find(|setting| setting.flag == flag) {
                 line = line.replace(&format!("'{argument}'"), &setting.name());

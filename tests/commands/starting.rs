@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::bench::{Bench, wait_for};
+use super::support::bench::{Bench, MAIN_PAIRS, on_pairs, wait_for};
 use super::support::client::Client;
 use super::support::eventually;
 
@@ -103,6 +103,31 @@ fn health_is_answered_from_the_first_moment_and_a_stop_ends_the_start() {
     running.signal(libc::SIGTERM);
     assert_eq!(running.end(), Some(0), "a stop that was asked for is no failure");
     assert!(TcpListener::bind(address).is_ok(), "the port is free again");
+}
+
+/// Resident memory that is not of files: a debug build maps far more of its program than a release build.
+const RESIDENT_KIB_MAX: u64 = 40 * 1024;
+
+#[test]
+fn a_server_that_does_little_is_small() {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        for number in 0..40 {
+            let metadata = serde_json::json!({"keyword": format!("desk {number}")});
+            let event = serde_json::json!({"eventType": "SEARCH", "userId": number, "metadata": metadata});
+            client.post("/api/events", &event).expect(202);
+        }
+        bench.settle();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", bench.tracker().pid())).expect("it runs");
+        let number = |name: &str| -> Option<u64> {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let resident = number("RssAnon:").expect("a size");
+        assert!(resident < RESIDENT_KIB_MAX, "{}: {resident} KiB", bench.name);
+        // Older kernels do not tell.
+        assert_ne!(number("THP_enabled:"), Some(1), "{}: huge pages", bench.name);
+    });
 }
 
 #[test]
