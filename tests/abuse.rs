@@ -56,7 +56,7 @@ fn ask(stream: &mut TcpStream) {
     stream.write_all(GET).expect("it reads");
     let mut answer = Vec::new();
     let mut buffer = [0; 1024];
-    while !answer.ends_with(b"{\"status\":\"ok\"}") {
+    while !answer.ends_with(b"{\"status\":\"ok\"}\n") {
         let length = stream.read(&mut buffer).expect("it answers");
         assert!(length > 0, "closed after {:?}", String::from_utf8_lossy(&answer));
         answer.extend_from_slice(&buffer[..length]);
