@@ -5,10 +5,12 @@
 
 mod files;
 mod log;
+mod memory;
 mod ties;
 
 pub use files::*;
 pub use log::*;
+pub use memory::of_memory;
 
 // ---- values of the contract (api.md) ----
 
@@ -76,6 +78,7 @@ pub const FORGOTTEN_OF_USER_MAX: usize = 100;
 /// search that comes in late enough may be seen again.
 pub const FORGOTTEN_MAX: usize = 100_000;
 /// Recent searches in memory, with what was forgotten; past it the user whose list was not used for longest goes.
+/// Less with little memory ([`of_memory`]).
 pub const LIVE_RECENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
@@ -369,6 +372,8 @@ pub const TIME_SLICE_US: u64 = 5_000;
 pub const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Unsent answers of a connection: past it, it is not read from.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Unsent responses of all connections whose clients do not read; less with little memory ([`of_memory`]).
+pub const UNSENT_ALL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Client addresses whose rate is remembered: about 10 MB.
 pub const RATE_ADDRESSES_MAX: usize = 131_072;
 /// The part of an IPv6 address that names a client: providers give each customer a whole /64.
@@ -377,7 +382,7 @@ pub const CLIENT_IPV6_PREFIX_BITS: u32 = 64;
 pub const RATE_SHARDS: usize = 64;
 /// Connections, where the process's own limits allow as many.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Bodies in memory, all connections together.
+/// Bodies in memory, all connections together; less with little memory ([`of_memory`]).
 pub const BODIES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// After an error, this much of the client's rest is read and thrown away before closing.
 pub const LINGER_CLOSE_BYTES_MAX: usize = 256 * 1024;
@@ -395,6 +400,10 @@ pub const HEARTBEAT_MISSES_MAX: u32 = 10;
 pub const CLOCK_GRAIN_MS: u64 = 5;
 /// A coroutine's stack in machine words: 128 KiB and a guard page.
 pub const STACK_WORDS: usize = 0x4000;
+/// Stacks of finished coroutines that are kept for the next ones, with the pages that they have touched.
+pub const STACKS_KEPT: usize = 100;
+/// Stack below a waiting connection that goes back to the kernel after deep calls; the deepest use 76 KiB.
+pub const STACK_GIVEN_BACK_BYTES: usize = 80 * 1024;
 /// Buffer that is lent to a connection while it has bytes.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
 /// Visible ASCII of an `X-Request-Id` that is believed.
@@ -536,6 +545,7 @@ pub const CACHE_REVALIDATE_WAIT_MS: u64 = 100;
 /// Local entries that an instance keeps.
 pub const CACHE_LOCAL_ENTRIES_MAX: usize = 16_384;
 /// The bytes of all local entries, with their keys and what they may be packed to.
+/// Less with little memory ([`of_memory`]).
 pub const CACHE_LOCAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Locks that those are spread over. Each shard has an equal part of the bytes, in which the largest entry fits.
 pub const CACHE_LOCAL_SHARDS: usize = 16;

@@ -191,6 +191,40 @@ fn deepest(bench: &mut Bench, how: &str, connect: Connect<'_>) -> usize {
     deepest.0
 }
 
+/// Of an idle connection: its frames down to the wait, in a debug build.
+const IDLE_STACK_BYTES_MAX: usize = 24 * 1024;
+
+#[test]
+fn gzip_leaves_no_stack_pages_behind_on_idle_connections() {
+    let mut bench = Bench::on(None, None);
+    bench.start();
+    let pid = bench.tracker().pid();
+    let batch = gzip(json!((0..REQUEST_EVENTS_MAX).map(event).collect::<Vec<_>>()).to_string().as_bytes());
+    let mut senders: Vec<_> = (0..20).map(|_| bench.client()).collect();
+    for sender in &mut senders {
+        sender.send("POST", "/api/events", &[("Content-Encoding", "gzip")], &batch).expect(202);
+    }
+    let mut readers: Vec<_> = (0..20).map(|_| bench.client()).collect();
+    support::eventually(Duration::from_secs(20), || {
+        let path = "/api/statistics/popular/keywords?limit=100";
+        let answer = readers[0].send("GET", path, &[("Accept-Encoding", "gzip")], b"").expect(200);
+        answer.header("content-encoding").map(|_| ()).ok_or_else(|| "no list that is worth packing".to_owned())
+    });
+    for (number, reader) in readers.iter_mut().enumerate() {
+        // Each list is packed once, so that each reader asks for another one.
+        let path = format!("/api/statistics/popular/keywords?limit={}", 100 - number);
+        let answer = reader.send("GET", &path, &[("Accept-Encoding", "gzip")], b"").expect(200);
+        assert!(answer.header("content-encoding").is_some(), "{path}");
+    }
+    // Every stack of the program: those of connections, and those that are kept for the next ones.
+    support::eventually(Duration::from_secs(10), || {
+        let depths = depths(pid);
+        let deepest = depths.values().max().copied().unwrap_or(0);
+        let shown = format!("{} stacks, the deepest uses {} KiB", depths.len(), deepest / 1024);
+        if depths.len() >= 40 && deepest <= IDLE_STACK_BYTES_MAX { Ok(()) } else { Err(shown) }
+    });
+}
+
 #[test]
 fn the_deepest_request_leaves_a_quarter_of_its_stack_untouched() {
     let mut plain = Bench::on(None, None);

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::events::{Dimension, Sketch, TallyKey};
 use crate::limits::{
     CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
-    LIVE_RECENT_BYTES_MAX, LIVE_UNION_KEPT_MS,
+    LIVE_RECENT_BYTES_MAX, LIVE_UNION_KEPT_MS, of_memory,
 };
 use crate::live::{Bucket, Calendar, Image, Reading, decay, reading, trimmed_names};
 use crate::ports::{
@@ -237,7 +237,7 @@ impl Generation {
         }
         self.add_users(batch, calendar);
         for change in &batch.recent {
-            self.recent.change(change, batch.now_ms, LIVE_RECENT_BYTES_MAX);
+            self.recent.change(change, batch.now_ms, of_memory(LIVE_RECENT_BYTES_MAX));
         }
     }
 
@@ -454,12 +454,12 @@ impl LiveWriter for MemoryWriter {
         for (user, folded, at_ms) in &snapshot.forgotten {
             let keyword = (!folded.is_empty()).then(|| folded.clone());
             let change = RecentChange::Forget { user_id: user.clone(), keyword, at_ms: *at_ms };
-            next.recent.change(&change, now_ms, LIVE_RECENT_BYTES_MAX);
+            next.recent.change(&change, now_ms, of_memory(LIVE_RECENT_BYTES_MAX));
         }
         let mut recent: Vec<_> = image.recent.into_iter().collect();
         recent.sort_by_key(|(_, list)| list.first().map(|newest| newest.at_ms));
         for (user, list) in recent {
-            next.recent.put(user, list, LIVE_RECENT_BYTES_MAX);
+            next.recent.put(user, list, of_memory(LIVE_RECENT_BYTES_MAX));
         }
         let old = lock(&self.shared.data).replace(next);
         drop(old);

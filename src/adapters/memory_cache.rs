@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX};
+use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, of_memory};
 use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
 
 /// What a slot takes beside its key and value.
@@ -64,7 +64,7 @@ impl Slot {
 impl MemoryCache {
     /// An empty one that lives by `now_ms`, milliseconds of a clock that only goes forward.
     pub fn new(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> MemoryCache {
-        MemoryCache { state: Mutex::default(), bytes_max: CACHE_LOCAL_BYTES_MAX, now_ms: Box::new(now_ms) }
+        MemoryCache { state: Mutex::default(), bytes_max: of_memory(CACHE_LOCAL_BYTES_MAX), now_ms: Box::new(now_ms) }
     }
 
     /// Does something to a key's slot, as it is now, and keeps the sums and bounds.

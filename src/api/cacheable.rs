@@ -41,8 +41,10 @@ pub(super) fn tagged(
         return exchange.respond(Answer { status: 304, content_type: "", headers: &headers, body: b"" });
     }
     let content_type = "application/json";
-    let packed =
-        (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| copy.packed(tag.1, || gzip(body)));
+    let packed = (body.len() >= GZIP_ANSWER_BYTES_MIN && takes_gzip(request)).then(|| {
+        exchange.expect_deep_stack();
+        copy.packed(tag.1, || gzip(body))
+    });
     match packed.flatten() {
         Some(packed) => {
             let headers = [tag, kept, VARIES, ("Content-Encoding", "gzip")];

@@ -43,7 +43,7 @@ use local::Local;
 use policy::Stand;
 use writes::Writes;
 
-use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_KEY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_MS};
+use crate::limits::{self, CACHE_FLIGHTS_MAX, CACHE_KEY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_MS};
 use crate::ports::SharedCache;
 
 /// A step of the cache's own work.
@@ -162,7 +162,7 @@ impl Cache {
         Arc::new(Cache {
             around,
             shared,
-            local: Local::new(CACHE_LOCAL_BYTES_MAX),
+            local: Local::new(limits::of_memory(CACHE_LOCAL_BYTES_MAX)),
             flights: Flights::default(),
             shared_breaker: Breaker::default(),
             live_breaker: Breaker::default(),

@@ -24,7 +24,7 @@ use super::socket::{Got, Socket};
 use super::stream::{Producer, Stream};
 use crate::clock::monotonic_us;
 use crate::limits::READS_IN_A_ROW_MAX;
-use crate::runtime::Fired;
+use crate::runtime::{Fired, StackTop};
 
 /// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
 pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {
@@ -60,6 +60,28 @@ struct Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.shared.registry.leave(self.worker, &self.entry);
+    }
+}
+
+/// Responses that wait for their client, counted over all connections until this is dropped.
+struct Unsent<'s> {
+    shared: &'s Shared,
+    bytes: Option<usize>,
+}
+
+impl Unsent<'_> {
+    /// False: the clients of too many bytes do not read.
+    fn count(&mut self, bytes: usize) -> bool {
+        if self.bytes.is_none() && self.shared.take_unsent_bytes(bytes) {
+            self.bytes = Some(bytes);
+        }
+        self.bytes.is_some()
+    }
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        self.shared.give_unsent_bytes(self.bytes.unwrap_or(0));
     }
 }
 
@@ -124,6 +146,7 @@ struct Connection {
     phase: Phase,
     shared: Arc<Shared>,
     peer: SocketAddr,
+    stack: StackTop,
     reads_in_a_row: usize,
     /// When the first byte of the earliest request came that is not answered.
     begun_us: u64,
@@ -145,6 +168,7 @@ impl Connection {
             phase: Phase::Busy,
             shared: shared.clone(),
             peer,
+            stack: StackTop::here(),
             reads_in_a_row: 0,
             begun_us: now_us,
             now_us,
@@ -241,6 +265,9 @@ impl Connection {
         if self.input.is_empty() && matches!(self.stage, Stage::Head(_)) {
             if !self.input.has_no_buffer() {
                 self.outlet.give_back(self.input.take());
+            }
+            if self.outlet.take_deep_stack() {
+                self.stack.give_back_below();
             }
             if self.phase == Phase::FirstByte {
                 // Its time counts from connecting.
@@ -423,10 +450,13 @@ impl Connection {
             return Ok(());
         }
         let mut has_stalled = false;
+        let mut unsent = Unsent { shared: &self.shared, bytes: None };
         let sent = self.socket.write_all(output, || {
             has_stalled = true;
-            watch.arm(Fired::Both, self.shared.config.write_stall_ms);
+            let has_room = unsent.count(output.len());
+            watch.arm(Fired::Both, if has_room { self.shared.config.write_stall_ms } else { 0 });
         });
+        drop(unsent);
         self.shared.stats.of(self.seat.worker).went(output.len());
         output.clear();
         self.count_durations();

@@ -104,6 +104,8 @@ pub(super) struct Outlet {
     pub(super) streamed: u64,
     /// When other connections of the worker last had their turn.
     slice_since_us: u64,
+    /// Deep calls have touched stack pages that nothing needs now.
+    has_deep_stack: bool,
 }
 
 impl Outlet {
@@ -120,7 +122,13 @@ impl Outlet {
             log: Lines::default(),
             streamed: 0,
             slice_since_us: 0,
+            has_deep_stack: false,
         }
+    }
+
+    /// Whether deep calls were made since this was last asked.
+    pub(super) fn take_deep_stack(&mut self) -> bool {
+        std::mem::take(&mut self.has_deep_stack)
     }
 
     /// A time slice begins: other connections of the worker have just had their turn.
@@ -284,6 +292,11 @@ impl<'c> Exchange<'c> {
             self.socket.go_round(self.outlet.watch.worker);
             self.outlet.begin_slice(monotonic_us());
         }
+    }
+
+    /// Deep calls follow, such as gzip: their stack pages go back to the kernel when the connection waits next.
+    pub fn expect_deep_stack(&mut self) {
+        self.outlet.has_deep_stack = true;
     }
 
     /// An account of body bytes in memory, empty yet.

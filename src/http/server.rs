@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -72,6 +72,8 @@ pub struct Config {
     pub pipeline_requests_max: usize,
     /// Unsent answers, past which no further request is answered.
     pub unsent_bytes_max: usize,
+    /// Unsent responses of all connections that wait for their clients; one that would exceed it is reset.
+    pub unsent_all_bytes_max: usize,
     /// What is read and thrown away after an error.
     pub linger_close_bytes_max: usize,
     /// … and for how long.
@@ -97,7 +99,7 @@ impl Default for Config {
             head_bytes_max: limits::HEAD_BYTES_MAX,
             headers_max: limits::HEADERS_MAX,
             body_bytes_max: limits::BODY_BYTES_MAX,
-            bodies_bytes_max: limits::BODIES_BYTES_MAX,
+            bodies_bytes_max: limits::of_memory(limits::BODIES_BYTES_MAX),
             chunk_size_digits_max: limits::CHUNK_SIZE_DIGITS_MAX,
             chunk_extension_bytes_max: limits::CHUNK_EXTENSION_BYTES_MAX,
             chunk_extensions_bytes_max: limits::CHUNK_EXTENSIONS_BYTES_MAX,
@@ -111,6 +113,7 @@ impl Default for Config {
             write_stall_ms: limits::WRITE_STALL_MS,
             pipeline_requests_max: limits::PIPELINE_REQUESTS_MAX,
             unsent_bytes_max: limits::UNSENT_BYTES_MAX,
+            unsent_all_bytes_max: limits::of_memory(limits::UNSENT_ALL_BYTES_MAX),
             linger_close_bytes_max: limits::LINGER_CLOSE_BYTES_MAX,
             linger_close_ms: limits::LINGER_CLOSE_MS,
             tls: None,
@@ -168,17 +171,29 @@ impl Shared {
 impl Shared {
     /// Counts more body bytes in memory. False: there is no room for them.
     pub(super) fn take_body_bytes(&self, more: usize) -> bool {
-        let before = self.stats.bodies_bytes.fetch_add(more, Ordering::Relaxed);
-        let fits = before + more <= self.config.bodies_bytes_max;
-        if !fits {
-            self.give_body_bytes(more);
-        }
-        fits
+        take(&self.stats.bodies_bytes, more, self.config.bodies_bytes_max)
     }
 
     pub(super) fn give_body_bytes(&self, bytes: usize) {
         self.stats.bodies_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+
+    /// Counts unsent bytes of a connection that waits for its client. False: too many wait already.
+    pub(super) fn take_unsent_bytes(&self, more: usize) -> bool {
+        take(&self.stats.unsent_bytes, more, self.config.unsent_all_bytes_max)
+    }
+
+    pub(super) fn give_unsent_bytes(&self, bytes: usize) {
+        self.stats.unsent_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn take(account: &AtomicUsize, more: usize, max: usize) -> bool {
+    let fits = account.fetch_add(more, Ordering::Relaxed) + more <= max;
+    if !fits {
+        account.fetch_sub(more, Ordering::Relaxed);
+    }
+    fits
 }
 
 /// Body bytes that one request has in memory beside its connection's buffer. They are counted until this is dropped.

@@ -36,9 +36,9 @@ pub struct RawLimits {
     /// Body on the wire (413 past it)
     #[arg(long, env = "BODY_BYTES_MAX", default_value_t = limits::BODY_BYTES_MAX, value_name = "BYTES", hide_short_help = true)]
     body_bytes_max: usize,
-    /// Bodies in memory, of all connections (503 past it)
-    #[arg(long, env = "BODIES_BYTES_MAX", default_value_t = limits::BODIES_BYTES_MAX, value_name = "BYTES", hide_short_help = true)]
-    bodies_bytes_max: usize,
+    /// Bodies in memory, of all connections (503 past it); auto: 256 MiB or an eighth of the memory, whichever is less
+    #[arg(long, env = "BODIES_BYTES_MAX", default_value = "auto", value_name = "BYTES|auto", hide_short_help = true)]
+    bodies_bytes_max: String,
     /// Hexadecimal digits of a chunk's size (400 past it)
     #[arg(long, env = "CHUNK_SIZE_DIGITS_MAX", default_value_t = limits::CHUNK_SIZE_DIGITS_MAX, value_name = "NUMBER", hide_short_help = true)]
     chunk_size_digits_max: usize,
@@ -78,6 +78,15 @@ pub struct RawLimits {
     /// Unsent answers of one connection, past which nothing more is read from it
     #[arg(long, env = "UNSENT_BYTES_MAX", default_value_t = limits::UNSENT_BYTES_MAX, value_name = "BYTES", hide_short_help = true)]
     unsent_bytes_max: usize,
+    /// Unsent responses of all connections; past it a client that does not read is cut off. auto: as BODIES_BYTES_MAX
+    #[arg(
+        long,
+        env = "UNSENT_ALL_BYTES_MAX",
+        default_value = "auto",
+        value_name = "BYTES|auto",
+        hide_short_help = true
+    )]
+    unsent_all_bytes_max: String,
     /// Log one request in so many, and every one that is answered with 400 or more; 0: none
     #[arg(long, env = "ACCESS_LOG", default_value_t = 0, value_name = "NUMBER")]
     access_log: u64,
@@ -100,7 +109,7 @@ impl RawLimits {
             head_bytes_max: within("HEAD_BYTES_MAX", self.head_bytes_max, 256, 65_000)?,
             headers_max: within("HEADERS_MAX", self.headers_max, 1, limits::HEADERS_MAX)?,
             body_bytes_max: within("BODY_BYTES_MAX", self.body_bytes_max, 1, limits::BODY_DECODED_BYTES_MAX)?,
-            bodies_bytes_max: within("BODIES_BYTES_MAX", self.bodies_bytes_max, 1, usize::MAX)?,
+            bodies_bytes_max: bytes_or_auto("BODIES_BYTES_MAX", &self.bodies_bytes_max, limits::BODIES_BYTES_MAX)?,
             chunk_size_digits_max: within("CHUNK_SIZE_DIGITS_MAX", self.chunk_size_digits_max, 1, 16)?,
             chunk_extension_bytes_max: within(
                 "CHUNK_EXTENSION_BYTES_MAX",
@@ -119,6 +128,11 @@ impl RawLimits {
             write_stall_ms: within("WRITE_STALL_MS", self.write_stall_ms, 1, DAY_MS)?,
             pipeline_requests_max: within("PIPELINE_REQUESTS_MAX", self.pipeline_requests_max, 1, 100_000)?,
             unsent_bytes_max: within("UNSENT_BYTES_MAX", self.unsent_bytes_max, 1, 1 << 30)?,
+            unsent_all_bytes_max: bytes_or_auto(
+                "UNSENT_ALL_BYTES_MAX",
+                &self.unsent_all_bytes_max,
+                limits::UNSENT_ALL_BYTES_MAX,
+            )?,
             access_log: self.access_log,
             ..Config::default()
         };
@@ -136,6 +150,17 @@ impl RawLimits {
 /// Extensions and trailers are read within one lent buffer.
 const LINE_BYTES_MAX: usize = limits::READ_BUFFER_BYTES / 2;
 const DAY_MS: u64 = 86_400_000;
+
+/// A bound as it is given, or what [`limits::of_memory`] allows of its default.
+fn bytes_or_auto(name: &str, text: &str, default: usize) -> Result<usize, String> {
+    if text.eq_ignore_ascii_case("auto") {
+        return Ok(limits::of_memory(default));
+    }
+    text.parse()
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("{name} must be auto or a number of bytes, not `{text}`"))
+}
 
 /// The value, if it lies between the two; else one line that names the setting.
 pub fn within<T: Copy + PartialOrd + std::fmt::Display>(name: &str, value: T, min: T, max: T) -> Result<T, String> {

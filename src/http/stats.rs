@@ -68,6 +68,8 @@ pub struct Stats {
     pub connections_of_worker: Vec<AtomicUsize>,
     /// Bodies that outgrew a lent buffer: bytes in memory now.
     pub bodies_bytes: AtomicUsize,
+    /// Unsent bytes of connections that wait for their clients.
+    pub unsent_bytes: AtomicUsize,
     shards: Box<[CachePadded<Shard>]>,
     /// Requests that broke a rule of the protocol, in the order of [`Stats::refusal_tags`].
     pub refusals: Vec<AtomicU64>,
@@ -89,6 +91,7 @@ impl Stats {
             accept_pauses: AtomicU64::new(0),
             connections_of_worker: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
             bodies_bytes: AtomicUsize::new(0),
+            unsent_bytes: AtomicUsize::new(0),
             shards: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
             refusals: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             timeouts: AtomicU64::new(0),

@@ -33,6 +33,8 @@ const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX + READ_TIM
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
 const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
+const _: () =
+    assert!(STACK_GIVEN_BACK_BYTES + 48 * 1024 <= STACK_WORDS * 8, "a waiting connection uses at most 40 KiB");
 const _: () = assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");
 const _: () = assert!(IMPORT_REQUEST_MS_MAX > BODY_MS && IMPORT_REQUEST_MS_MAX > LEDGER_WAIT_MS);
 const _: () = assert!(IMPORT_GIVE_UP_SECS_MAX * 1_000 < ID_MEMORY_MS as u64);

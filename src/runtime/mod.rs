@@ -9,18 +9,20 @@
 mod clock;
 mod heartbeat;
 mod lane;
+mod stack;
 mod ticket;
 mod wake;
 
 pub use clock::{Deadline, Fired, arm, arm_from, register, unregister};
 pub use heartbeat::{stuck_workers, watch};
 pub use lane::{Lane, LaneFull, Pending};
+pub use stack::StackTop;
 pub use ticket::Ticket;
 pub use wake::complete;
 
 use std::sync::OnceLock;
 
-use crate::limits::STACK_WORDS;
+use crate::limits::{STACK_WORDS, STACKS_KEPT};
 
 static WORKERS: OnceLock<Vec<Worker>> = OnceLock::new();
 
@@ -33,7 +35,7 @@ struct Worker {
 /// Starts the runtime with `count` workers; a second call is ignored, since the runtime is one a process.
 pub fn start(count: usize, pin: bool) {
     WORKERS.get_or_init(|| {
-        may::config().set_workers(count).set_stack_size(STACK_WORDS);
+        may::config().set_workers(count).set_stack_size(STACK_WORDS).set_pool_capacity(STACKS_KEPT);
         may::config().set_worker_pin(pin);
         (0..count).map(|_| Worker { wakeups: wake::Wakeups::default(), clock: clock::WorkerClock::default() }).collect()
     });
