@@ -33,7 +33,7 @@ pub(super) struct Body<'a> {
 impl Body<'_> {
     /// All of it but a byte-order mark.
     pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.bytes)
+        without_mark(&self.bytes)
     }
 
     pub(super) fn text(&self) -> Result<&str, Rejection> {
@@ -41,10 +41,23 @@ impl Body<'_> {
     }
 }
 
+/// What is wrong with a body already, given its first decoded bytes.
+pub(super) type Check = fn(&[u8], Shape) -> Result<(), Rejection>;
+
 /// The body of a request, which may have `bytes_max` decoded bytes.
 pub(super) fn read<'a>(
     request: &Request<'a>,
     bytes_max: usize,
+    exchange: &mut Exchange<'_>,
+) -> Result<Body<'a>, Rejection> {
+    read_checked(request, bytes_max, |_, _| Ok(()), exchange)
+}
+
+/// The same; decoding stops as soon as `check` finds a fault.
+pub(super) fn read_checked<'a>(
+    request: &Request<'a>,
+    bytes_max: usize,
+    check: Check,
     exchange: &mut Exchange<'_>,
 ) -> Result<Body<'a>, Rejection> {
     let shape = shape(request.headers.get("content-type"))?;
@@ -57,8 +70,10 @@ pub(super) fn read<'a>(
         }
         return Ok(Body { bytes: Cow::Borrowed(body), shape, _held: None });
     }
+    exchange.expect_deep_stack();
     let allowed = BODY_DECODED_BYTES_MIN + BODY_DECODED_RATIO_MAX * body.len();
-    let mut decoded = Decoded { bytes: Vec::new(), bytes_max: bytes_max.min(allowed), held: exchange.body_bytes() };
+    let bytes_max = bytes_max.min(allowed);
+    let mut decoded = Decoded { bytes: Vec::new(), bytes_max, shape, check, held: exchange.body_bytes() };
     let source = Source { rest: body, work: DECODER_INPUT_BYTES, exchange };
     if is(b"gzip") || is(b"x-gzip") {
         decoded.fill(flate2::bufread::MultiGzDecoder::new(source), 1)?;
@@ -128,6 +143,8 @@ impl BufRead for Source<'_, '_> {
 struct Decoded {
     bytes: Vec<u8>,
     bytes_max: usize,
+    shape: Shape,
+    check: Check,
     held: BodyBytes,
 }
 
@@ -153,6 +170,10 @@ impl Decoded {
         if length < capacity {
             return Ok(());
         }
+        // Later looks would cost more than they save.
+        if (1..=BODY_DECODED_BYTES_MIN).contains(&length) {
+            (self.check)(&self.bytes, self.shape)?;
+        }
         let larger = (capacity * 2).max(DECODER_OUTPUT_BYTES).min(self.bytes_max + 1);
         if !self.held.take((larger - capacity) * copies) {
             return Err(Rejection::new("bodies_full", "the server is busy with large bodies: send it again later"));
@@ -168,6 +189,11 @@ fn too_large(bytes_max: usize) -> Rejection {
 
 fn broken() -> Rejection {
     Rejection::new("invalid_content_coding", "the compressed body is damaged or cut short")
+}
+
+/// Bytes without the byte-order mark before them.
+pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Bytes as text.

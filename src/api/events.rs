@@ -99,7 +99,7 @@ impl Api {
         if wait || self.app.ack == Ack::Ledger {
             exchange.settle();
         }
-        let body = content::read(request, BODY_DECODED_BYTES_MAX, exchange)?;
+        let body = content::read_checked(request, BODY_DECODED_BYTES_MAX, rows::check_beginning, exchange)?;
         let receipt = Receipt {
             now_ms: self.app.clock.now_ms(),
             age: self.age_max(request),

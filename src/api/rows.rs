@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use memchr::{memchr, memchr3};
 
+use super::content::{Shape, without_mark};
 use super::wire::Rejection;
 use crate::limits::{EVENT_BYTES_MAX, REQUEST_EVENTS_MAX, ROW_RETRY_BYTES_MAX, ROW_SEARCH_BYTES};
 
@@ -67,17 +68,32 @@ pub(super) fn of_json(bytes: &[u8], pause: &mut dyn FnMut()) -> Result<Option<Ro
     Ok((rows.ranges.len() > 1).then_some(rows))
 }
 
+/// Refuses the beginning of a body if it has too many rows already.
+pub(super) fn check_beginning(bytes: &[u8], shape: Shape) -> Result<(), Rejection> {
+    let mut pause = || ();
+    let mut scanner = Scanner { is_cut: true, ..Scanner::new(without_mark(bytes), &mut pause) };
+    match (shape, scanner.skip_blanks()) {
+        (Shape::Lines, _) => scanner.lines().map(|_| ()),
+        (Shape::Json, Some(b'[')) => scanner.array(&mut Rows::default()).map(|_| ()),
+        (Shape::Json, Some(b'{')) => scanner.envelope().map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
 struct Scanner<'b, 'p> {
     bytes: &'b [u8],
     at: usize,
     next_pause: usize,
     retry_bytes_left: usize,
+    /// More bytes follow: the last row may only look broken.
+    is_cut: bool,
     pause: &'p mut dyn FnMut(),
 }
 
 impl<'b, 'p> Scanner<'b, 'p> {
     fn new(bytes: &'b [u8], pause: &'p mut dyn FnMut()) -> Scanner<'b, 'p> {
-        Scanner { bytes, at: 0, next_pause: ROW_SEARCH_BYTES, retry_bytes_left: ROW_RETRY_BYTES_MAX, pause }
+        let (next_pause, retry_bytes_left) = (ROW_SEARCH_BYTES, ROW_RETRY_BYTES_MAX);
+        Scanner { bytes, at: 0, next_pause, retry_bytes_left, is_cut: false, pause }
     }
 
     fn rewind(&mut self, to: usize) {
@@ -180,8 +196,8 @@ impl<'b, 'p> Scanner<'b, 'p> {
     /// After a row that does not end: the next row is where a comma and an opening brace follow.
     fn find_next_row(&mut self, start: usize) {
         match self.retry_bytes_left.checked_sub(self.at - start) {
-            Some(left) => self.retry_bytes_left = left,
-            None => {
+            Some(left) if !self.is_cut => self.retry_bytes_left = left,
+            _ => {
                 self.at = self.bytes.len();
                 return;
             }
@@ -234,7 +250,7 @@ impl<'b, 'p> Scanner<'b, 'p> {
             }
         };
         let Some(mut rows) = rows else { return Ok(None) };
-        if !is_whole && field < self.bytes.len() {
+        if !is_whole && !self.is_cut && field < self.bytes.len() {
             rows.push(field..self.bytes.len())?;
         }
         Ok(Some(Rows { sent_at, ..rows }))
@@ -364,6 +380,25 @@ mod tests {
             (r#"{"events":1}"#, None),
         ] {
             assert_eq!(rows(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_is_refused_only_for_rows_that_it_has() {
+        let row = r#"{"a":[{"b":1},{"b":2}]}"#;
+        let rows = |count: usize| vec![row; count].join(",");
+        for (body, shape, is_refused) in [
+            (format!("[{}", rows(1_001)), Shape::Json, true),
+            (format!("\u{feff}[{}", rows(1_001)), Shape::Json, true),
+            (format!("[{}", rows(1_000)), Shape::Json, false),
+            (format!("{{\"events\":[{}", rows(1_001)), Shape::Json, true),
+            (format!("{{\"events\":[{}],\"sent", rows(1_000)), Shape::Json, false),
+            (format!("[{{\"a\":[{}", rows(5_000)), Shape::Json, false),
+            (format!("{{\"a\":[\n{}", "1,\n".repeat(5_000)), Shape::Json, false),
+            (format!("{row}\n").repeat(1_001), Shape::Lines, true),
+            (format!("{row}\n").repeat(1_000), Shape::Lines, false),
+        ] {
+            assert_eq!(check_beginning(body.as_bytes(), shape).is_err(), is_refused, "{}", &body[..60]);
         }
     }
 
