@@ -226,7 +226,7 @@ fn a_running_server_is_looked_at_and_never_salvaged() {
     assert_eq!(command(&bench, &["journal", "inspect", "--records"]).out.lines().count(), 4);
     let verified = command(&bench, &["journal", "verify"]);
     assert_eq!(verified.code, Some(0), "{}", verified.out);
-    assert!(verified.out.contains("sound: 1 segments, 4 frames, 4 records, end 4"), "{}", verified.out);
+    assert!(verified.out.contains("sound: 1 segment, 4 frames, 4 records, end 4"), "{}", verified.out);
     let refused = command(&bench, &["journal", "salvage"]);
     assert_eq!(refused.code, Some(1));
     assert!(refused.err.contains("another process uses this directory"), "{}", refused.err);

@@ -131,3 +131,20 @@ fn the_lock_of_the_fuzz_targets_knows_every_dependency() {
         .collect();
     assert!(missing.is_empty(), "cargo metadata --manifest-path tests/fuzz/Cargo.toml adds {missing:?}");
 }
+
+/// A minimal Debian has no others: `kill` is in procps. The tests do without curl and openssl if those are missing.
+#[test]
+fn tests_start_no_program_that_a_minimal_system_lacks() {
+    const KNOWN: [&str; 5] = ["curl", "mount", "openssl", "redis-server", "umount"];
+    let start = concat!("Command::", "new(\"");
+    let programs = |text: &str| -> Vec<String> {
+        text.split(start).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
+    };
+    let tests = sources_in(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")]);
+    let others: Vec<(PathBuf, String)> = tests
+        .iter()
+        .flat_map(|(path, text)| programs(text).into_iter().map(|program| (path.clone(), program)))
+        .filter(|(_, program)| !KNOWN.contains(&program.as_str()))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}

@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::output::counted;
 use crate::api::rfc3339;
 use crate::clock::Clock;
 use crate::journal::{Directory, FrameRecords, Lock, Range, Salvage, Salvaged, Survey, salvage, survey};
@@ -183,8 +184,10 @@ fn print_survey(found: &Survey, is_live: bool, out: &mut dyn Write) -> io::Resul
     writeln!(out, "end       position {}, checksum {:08x}", found.end.position, found.end.crc)?;
     match found.torn_bytes {
         0 => {}
-        bytes if is_live => writeln!(out, "tail      {bytes} bytes are being written")?,
-        bytes => writeln!(out, "tail      {bytes} bytes are torn; never acknowledged, the next start cuts them")?,
+        bytes if is_live => writeln!(out, "tail      being written: {}", counted(bytes, "byte"))?,
+        bytes => {
+            writeln!(out, "tail      torn: {}, never acknowledged; the next start cuts it", counted(bytes, "byte"))?
+        }
     }
     writeln!(out, "\nsegment                       first to last               frames   records  bytes used  created")?;
     for segment in &found.segments {
@@ -238,15 +241,20 @@ fn verify(place: &Place, out: &mut dyn Write) -> Result<(), Error> {
         writeln!(out, "{finding}")?;
     }
     if !found.is_sound() {
-        let count = found.findings.len();
-        return Err(Error::Journal(format!("journal: {count} finding{}", if count == 1 { "" } else { "s" })));
+        return Err(Error::Journal(format!("journal: {}", counted(found.findings.len() as u64, "finding"))));
     }
     let frames: u64 = found.segments.iter().map(|segment| segment.frames).sum();
     let records: u64 = found.segments.iter().map(|segment| segment.records()).sum();
-    let (segments, end) = (found.segments.len(), found.end.position);
-    let torn = if found.torn_bytes > 0 { format!(", and a tail of {} bytes", found.torn_bytes) } else { String::new() };
+    let [segments, frames, records] =
+        [(found.segments.len() as u64, "segment"), (frames, "frame"), (records, "record")]
+            .map(|(n, one)| counted(n, one));
+    let end = found.end.position;
+    let torn = match found.torn_bytes {
+        0 => String::new(),
+        bytes => format!(", and a tail of {}", counted(bytes, "byte")),
+    };
     let live = if is_live { "; a server is writing it" } else { "" };
-    writeln!(out, "sound: {segments} segments, {frames} frames, {records} records, end {end}{torn}{live}")?;
+    writeln!(out, "sound: {segments}, {frames}, {records}, end {end}{torn}{live}")?;
     Ok(())
 }
 
@@ -275,5 +283,5 @@ fn print_salvaged(salvaged: &Salvaged, out: &mut dyn Write) -> io::Result<()> {
     }
     let lost: u64 = salvaged.lost.iter().map(|lost| lost.end() - lost.start() + 1).sum();
     writeln!(out, "as it was: {}", copy.display())?;
-    writeln!(out, "salvaged: end {}, {lost} records are lost; stores go on from where they are", salvaged.end)
+    writeln!(out, "salvaged: end {}, lost: {}; stores go on from where they are", salvaged.end, counted(lost, "record"))
 }

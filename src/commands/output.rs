@@ -12,7 +12,6 @@ use flate2::write::GzEncoder;
 use tempfile::NamedTempFile;
 use zstd::stream::write::Encoder as ZstdEncoder;
 
-use crate::import::plural;
 use crate::shutdown;
 
 /// The exit code of an interrupted command.
@@ -125,6 +124,11 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
+/// `1 event`, `2000 events`.
+pub(super) fn counted(count: u64, one: &str) -> String {
+    if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") }
+}
+
 /// At a signal: removes an unfinished file, clears the line of progress, and ends the process.
 pub(super) fn end_on_signal(unfinished: Option<PathBuf>) -> io::Result<()> {
     let stop = shutdown::catch()?;
@@ -171,8 +175,7 @@ impl Progress {
     pub(super) fn summary(&self) -> String {
         let seconds = self.begun.elapsed().as_secs_f64();
         let rate = self.events as f64 / seconds.max(0.001);
-        let events = plural(self.events, "event", "events");
-        format!("{} {events} in {seconds:.1} s ({rate:.0} a second)", self.events)
+        format!("{} in {seconds:.1} s ({rate:.0} a second)", counted(self.events, "event"))
     }
 
     /// The last word, on standard error.

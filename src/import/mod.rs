@@ -38,7 +38,6 @@ pub use account::Stop;
 pub use client::{Packing, Server, agent};
 pub use files::{Format, import_files};
 pub use predecessor::{Predecessor, PredecessorTable, import_predecessor};
-pub use progress::plural;
 pub use row::Refusal;
 
 /// What the server would say about an event: handed in, for it is the server's to know.

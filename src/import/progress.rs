@@ -118,12 +118,7 @@ impl Progress {
 
 /// `1 row`, `2,000 rows`.
 pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{} {}", HumanCount(count), plural(count, one, many))
-}
-
-/// The noun for this many.
-pub fn plural<'n>(count: u64, one: &'n str, many: &'n str) -> &'n str {
-    if count == 1 { one } else { many }
+    format!("{} {}", HumanCount(count), if count == 1 { one } else { many })
 }
 
 fn bar(name: &str, size: Option<u64>) -> ProgressBar {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::data_dir::{self, c_path};
 use super::{Findings, Level};
+use crate::commands::output::counted;
 use crate::config::Settings;
 use crate::journal::{Directory, Lock, Survey, survey};
 
@@ -160,8 +161,14 @@ fn tell_survey(findings: &mut Findings, found: &Survey) {
     let stream = found.stream.map_or_else(|| "unknown".to_owned(), |stream| stream.to_string());
     let torn = match found.torn_bytes {
         0 => String::new(),
-        bytes => format!(", {bytes} bytes of a torn tail, never acknowledged"),
+        bytes => format!(", {} of a torn tail, never acknowledged", counted(bytes, "byte")),
     };
-    findings
-        .ok("journal", format!("stream {stream}, end {}, {} segments{torn}", found.end.position, found.segments.len()));
+    findings.ok(
+        "journal",
+        format!(
+            "stream {stream}, end {}, {}{torn}",
+            found.end.position,
+            counted(found.segments.len() as u64, "segment")
+        ),
+    );
 }

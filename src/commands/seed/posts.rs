@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::{REQUEST_WAIT, until_taken};
 use crate::clock::Clock;
-use crate::import::{agent, plural};
+use crate::commands::output::counted;
+use crate::import::agent;
 use crate::limits::SEED_CONNECTIONS;
 use crate::seed::post;
 
@@ -32,12 +33,7 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
             (0..SEED_CONNECTIONS).map(|_| scope.spawn(|| send(&target, &next, options.count))).collect();
         senders.into_iter().try_for_each(|sender| sender.join().unwrap_or_else(|_| Err("a sender panicked".into())))
     })?;
-    eprintln!(
-        "made {} {} in {:.1} s",
-        options.count,
-        plural(options.count, "post", "posts"),
-        begun.elapsed().as_secs_f64()
-    );
+    eprintln!("made {} in {:.1} s", counted(options.count, "post"), begun.elapsed().as_secs_f64());
     Ok(())
 }
 
