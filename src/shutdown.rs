@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 static UNDER_WAY: AtomicBool = AtomicBool::new(false);
@@ -17,21 +17,32 @@ pub fn is_under_way() -> bool {
 /// Holds both signals back until [`catch`] or [`release`]. The kernel discards a signal that process 1 neither handles
 /// nor blocks, so one that came before `catch` would be lost. Called before any other thread runs.
 pub fn hold() {
-    mask(libc::SIG_BLOCK);
+    mask(libc::SIG_BLOCK, &[SIGTERM, SIGINT]);
+}
+
+/// Holds SIGHUP back until [`release_hangups`]: the server hears it once it can read its certificate again.
+pub fn hold_hangups() {
+    mask(libc::SIG_BLOCK, &[SIGHUP]);
+}
+
+/// Lets SIGHUP do what is set for it; its default ends the process.
+pub fn release_hangups() {
+    mask(libc::SIG_UNBLOCK, &[SIGHUP]);
 }
 
 /// Lets the signals end the process, which is their default.
 pub fn release() {
-    mask(libc::SIG_UNBLOCK);
+    mask(libc::SIG_UNBLOCK, &[SIGTERM, SIGINT]);
 }
 
-fn mask(how: libc::c_int) {
+fn mask(how: libc::c_int, numbers: &[libc::c_int]) {
     // SAFETY: sigset_t is plain data, for which zero is a value; the calls only fill and read it.
     unsafe {
         let mut signals: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut signals);
-        libc::sigaddset(&raw mut signals, SIGTERM);
-        libc::sigaddset(&raw mut signals, SIGINT);
+        for number in numbers {
+            libc::sigaddset(&raw mut signals, *number);
+        }
         libc::pthread_sigmask(how, &raw const signals, std::ptr::null_mut());
     }
 }

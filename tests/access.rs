@@ -814,6 +814,37 @@ fn the_server_itself_has_options_and_no_tunnels() {
     }
 }
 
+/// Whether a process has blocked or caught a signal by now.
+fn is_prepared_for(pid: i32, signal: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let masks = status.lines().filter_map(|line| {
+        let mask = line.strip_prefix("SigBlk:").or_else(|| line.strip_prefix("SigCgt:"))?;
+        u64::from_str_radix(mask.trim(), 16).ok()
+    });
+    masks.fold(0, |all, mask| all | mask) >> (signal - 1) & 1 == 1
+}
+
+#[test]
+fn a_hangup_during_the_start_does_not_end_it() {
+    let bench = Bench::on(None, None);
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let mut child = bench.command().stderr(log.reopen().expect("a file")).spawn().expect("it starts");
+    let pid = i32::try_from(child.id()).expect("a process id");
+    let text = || std::fs::read_to_string(log.path()).expect("a log");
+    eventually(SETTLE_WAIT, || match is_prepared_for(pid, libc::SIGHUP) {
+        true => Ok(()),
+        false => Err(text()),
+    });
+    // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGHUP) }, 0);
+    eventually(SETTLE_WAIT, || {
+        let text = text();
+        if text.contains("SIGHUP") && text.contains("listening on") { Ok(()) } else { Err(text) }
+    });
+    assert!(child.try_wait().expect("a child").is_none());
+    child.kill().and_then(|()| child.wait()).expect("it ends");
+}
+
 #[test]
 fn a_hangup_without_tls_ends_nothing() {
     let mut bench = started(&[]);

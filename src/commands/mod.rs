@@ -88,6 +88,7 @@ impl From<String> for Failure {
 /// Parses the process's arguments and does what they say.
 pub fn run() -> ExitCode {
     shutdown::hold();
+    shutdown::hold_hangups();
     process::keep_files_private();
     process::refuse_huge_pages();
     let _flush = logging::FlushAtEnd;
@@ -126,6 +127,7 @@ impl CommandLine {
         let command = self.command.unwrap_or_else(|| Command::Serve(Box::new(self.serve)));
         if !matches!(command, Command::Serve(_)) {
             shutdown::release();
+            shutdown::release_hangups();
         }
         match command {
             Command::Serve(raw) => {

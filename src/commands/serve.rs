@@ -161,7 +161,9 @@ fn watch_hangups(tls: Option<Arc<Tls>>) -> Result<(), String> {
         Some(Ok(())) => tracing::info!("the certificate was read again: new connections get it"),
         Some(Err(error)) => tracing::error!("the certificate stays as it was: {error}"),
     };
-    process::on_hangup(reload).map_err(|e| format!("cannot wait for signals: {e}"))
+    process::on_hangup(reload).map_err(|e| format!("cannot wait for signals: {e}"))?;
+    shutdown::release_hangups();
+    Ok(())
 }
 
 fn open_journal(settings: &Settings) -> Result<Journal, String> {
