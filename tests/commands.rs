@@ -381,7 +381,7 @@ fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
     permit("ADMIN_KEYS_FILE", 0o644);
     bench.set("ADMIN_KEYS_FILE", path("ADMIN_KEYS_FILE").to_str().expect("a path"));
     bench.start();
-    assert!(bench.log().contains("can be read by every user of this machine: chmod 600"), "{}", bench.log());
+    bench.says("can be read by every user of this machine: chmod 600");
     assert!(!bench.log().contains(PASSWORD), "a key is in the log");
 }
 

@@ -530,7 +530,7 @@ fn an_export_whose_ledger_goes_away_is_cut_and_never_looks_whole() {
     server.kill();
     let rest = reading.rest();
     assert!(!rest.is_whole, "{} bytes and an end", rest.body.len());
-    assert!(bench.log().contains("an export was cut"));
+    bench.says("an export was cut");
     // Before the head it is an answer of its own.
     let refused = export(&bench, "");
     assert!(refused.status == 503 && refused.head.contains("Retry-After"), "{}", refused.head);

@@ -99,6 +99,6 @@ fn a_worker_that_stands_still_makes_live_answer_503_until_it_runs_again() {
     drop(stopped);
     wait_for(address, Duration::from_secs(10), |statuses| *statuses == BTreeSet::from([200]));
     assert_eq!(bench.tracker().pid(), pid);
-    assert!(bench.log().contains("a worker stands still"), "{}", bench.log());
+    bench.says("a worker stands still");
     assert_eq!(bench.stop().code(), Some(0));
 }

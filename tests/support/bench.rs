@@ -161,6 +161,15 @@ impl Bench {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
+    /// Waits for words in the log: a line is written a moment after what it tells.
+    #[track_caller]
+    pub(crate) fn says(&self, words: &str) {
+        eventually(SETTLE_WAIT, || {
+            let log = self.log();
+            if log.contains(words) { Ok(()) } else { Err(format!("`{words}` is not in the log: {log}")) }
+        });
+    }
+
     pub(crate) fn rows(&self, sql: &str) -> Rows {
         match &self.database_url {
             Some(url) => tables::of_postgres(url, sql),
