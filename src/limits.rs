@@ -108,6 +108,8 @@ pub const RETENTION_DAYS: u32 = 400;
 pub const RETENTION_DAYS_MIN: u32 = LIVE_DAYS_KEPT as u32 + 1;
 /// 54 years: no day before 1970 has a partition.
 pub const RETENTION_DAYS_MAX: u32 = 20_000;
+/// An answer repeats the name of an unknown parameter up to here.
+pub const PARAMETER_SHOWN_BYTES_MAX: usize = 64;
 /// Events older than this many days need an admin key (`EVENT_AGE_MAX`): each day of the past costs a partition.
 pub const EVENT_AGE_DAYS: u32 = 7;
 /// `?wait=true` and likes: how long an answer waits for the ledger.

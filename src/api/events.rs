@@ -83,7 +83,7 @@ impl Api {
         }
     }
 
-    /// Old events are expensive, so strangers may not send them.
+    /// Each old day costs a partition and recounts, so only admins may send old events.
     fn age_max(&self, request: &Request<'_>) -> AgeMax {
         if self.is_admin(request) {
             return AgeMax { ms: self.app.retention_ms, is_of_strangers: false };

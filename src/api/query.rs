@@ -7,14 +7,11 @@ use super::moments::{End, MOMENT_FORMS, moment};
 use super::wire::{Rejection, normal_keyword};
 use crate::app::App;
 use crate::events::EventType;
-use crate::limits::KEYWORD_BYTES_MAX;
+use crate::limits::{KEYWORD_BYTES_MAX, PARAMETER_SHOWN_BYTES_MAX};
 
 const MINUTE_MS: i64 = 60_000;
 /// 9999-12-30T22:00:00Z: what a timestamp can say everywhere.
 pub const TIME_MS_MAX: i64 = 253_402_207_200_000;
-
-/// An unknown parameter's name is repeated up to here.
-const NAME_SHOWN_BYTES: usize = 64;
 
 /// The parameters of a query, decoded; the first of a name counts.
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
@@ -30,7 +27,7 @@ impl<'a> Query<'a> {
         pairs.collect::<Result<_, Rejection>>().map(Query)
     }
 
-    /// The same of a request that takes these parameters and no other, so that a slip of the pen is noticed. Names
+    /// The same of a request that takes these parameters and no other, so that a typing error is noticed. Names
     /// that begin with `_` are left to caches and test tools.
     pub(super) fn known(query: &'a str, names: &[&str]) -> Result<Query<'a>, Rejection> {
         let query = Query::parse(query)?;
@@ -38,8 +35,9 @@ impl<'a> Query<'a> {
             query.0.iter().map(|(name, _)| &**name).find(|name| !name.starts_with('_') && !names.contains(name));
         match strange {
             Some(name) => {
-                let name = name[..name.floor_char_boundary(NAME_SHOWN_BYTES)].to_owned();
-                let reason = format!("is not a parameter of this request; it takes: {}", names.join(", "));
+                let name = name[..name.floor_char_boundary(PARAMETER_SHOWN_BYTES_MAX)].to_owned();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let reason = format!("is not a parameter of this request; it takes: {names}");
                 Err(Rejection::of_field("invalid_parameter", name, reason))
             }
             None => Ok(query),

@@ -54,7 +54,7 @@ pub(super) struct Options {
     /// Days that the events are spread over
     #[arg(long, default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: u32,
-    /// When the days end: RFC 3339 or milliseconds since 1970; now where it is left out
+    /// When the days end: RFC 3339, milliseconds since 1970, or the end of a UTC date; now if it is left out
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// The same seed makes the same events (with --until, to the millisecond)
@@ -63,7 +63,7 @@ pub(super) struct Options {
     /// Shares of the types
     #[arg(long, default_value = "click=40,page_view=35,search=20,like=5", value_name = "TYPE=SHARE,…")]
     types: String,
-    /// Send them to a server; its key is in the environment variable API_KEY
+    /// Send them to a server; its key is in the environment variable API_KEY (an admin key, if days are older than its EVENT_AGE_MAX)
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL", group = "target")]
     url: String,
     /// Write them straight into the ledger (DATABASE_URL, or SQLite in DATA_DIR), rollups included

@@ -258,6 +258,7 @@ fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'
         Dimension::PostViews => of_events("post_id", "event_type = 'PAGE_VIEW'"),
         Dimension::PostClicks => of_events("post_id", "event_type = 'CLICK'"),
         Dimension::Page => of_events("url", "event_type = 'PAGE_VIEW'"),
+        // As `events::component_key` names them.
         Dimension::Component => {
             of_events("coalesce(CAST(component_id AS text), '#' || element_id)", "event_type = 'CLICK'")
         }
