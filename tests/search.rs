@@ -168,7 +168,7 @@ fn posts_of_the_largest_size_come_in_answers_of_one_mebibyte() {
         let content = format!("huge {}", "\u{1}".repeat(16_000));
         for n in 0..8 {
             let post = json!({"postId":format!("p{n}"),"userId":"author","content":content,"hashtags":["large"],
-                              "imageUrls":vec![&url; 20],"createdAt":1_000 - n});
+                              "imageUrls":vec![&url; 20],"createdAt":1_700_000_001_000_i64 - n});
             client.post("/api/posts", &post).expect(201);
         }
         let expected: Vec<String> = (0..8).map(|n| format!("p{n}")).collect();
