@@ -111,6 +111,9 @@ impl SegmentFile for FaultyFile {
     fn size(&self) -> io::Result<u64> {
         self.file.size()
     }
+    fn is_linked(&self) -> io::Result<bool> {
+        self.file.is_linked()
+    }
 }
 
 fn settings() -> Settings {

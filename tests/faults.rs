@@ -320,6 +320,78 @@ fn a_full_disk_refuses_and_loses_nothing() {
     pair.bench.kill();
 }
 
+/// Takes all of a file system, down to its last page.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).expect("a file");
+    for size in [1 << 20, 1 << 12, 1] {
+        let piece = vec![1; size];
+        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+    }
+}
+
+#[test]
+fn a_start_with_a_full_disk_serves_and_takes_events_once_there_is_room() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let Some(disk) = SmallDisk::mount(parent.path().join("disk"), 200) else { return };
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    bench.data_dir = disk.0.join("data");
+    bench.set("ALLOW_TMPFS", "true");
+    bench.set("JOURNAL_MIN_FREE", "1000000");
+    let post = |bench: &Bench| {
+        let event = json!({"eventType": "SEARCH", "userId": 1, "metadata": {"keyword": "oak"}});
+        bench.client().post("/api/events", &event)
+    };
+    let ballast = disk.0.join("ballast");
+    let mut taken = 0;
+    for kills in [false, true] {
+        bench.start();
+        post(&bench).expect(202);
+        taken += 1;
+        bench.settle();
+        if kills {
+            bench.kill();
+        } else {
+            assert!(bench.stop().success());
+        }
+        fill(&ballast);
+        bench.start();
+        bench.client().get("/healthz/live").expect(200);
+        eventually(BACK_WAIT, || {
+            let answer = post(&bench);
+            taken += i64::from(answer.status == 202);
+            let is_refused = answer.status == 503 && answer.header("retry-after").is_some();
+            if is_refused { Ok(()) } else { Err(answer.text().to_owned()) }
+        });
+        std::fs::remove_file(&ballast).expect("there");
+        eventually(BACK_WAIT, || match post(&bench).status {
+            202 => Ok(()),
+            status => Err(format!("still {status}")),
+        });
+        taken += 1;
+        bench.settle();
+        assert_eq!(bench.event_rows(), taken);
+        assert!(bench.stop().success());
+    }
+}
+
+#[test]
+fn kills_leave_one_segment_and_every_event() {
+    let mut bench = Bench::new(Ledger::Sqlite, Live::Memory).expect("needs no server");
+    for life in 1..=10 {
+        bench.start();
+        let event = json!({"eventType": "SEARCH", "userId": life, "metadata": {"keyword": "oak"}});
+        bench.client().post("/api/events", &event).expect(202);
+        bench.kill();
+        let names = std::fs::read_dir(bench.data_dir.join("journal")).expect("a directory");
+        let names = names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        let segments: Vec<String> = names.filter(|name| name.ends_with(".segment")).collect();
+        assert_eq!(segments.len(), 1, "{segments:?} after {life} kills");
+    }
+    bench.start();
+    bench.settle();
+    assert_eq!(bench.event_rows(), 10);
+}
+
 #[test]
 fn a_full_disk_under_sqlite_is_lag_and_no_loss() {
     let parent = tempfile::tempdir().expect("a directory");

@@ -490,6 +490,13 @@ fn appending_before_the_name_is_durable_is_caught() {
 }
 
 #[test]
+fn continuing_a_segment_without_writing_its_last_frame_again_is_caught() {
+    // A sync must fail, and then the beginning of the next segment, before the process is killed.
+    let faults = Faults { changes: 150, reads: 0 };
+    catches(Lie::RewritingDoesNothing, Plan { faults, lives: 20, rounds_max: 10, ..STEPWISE });
+}
+
+#[test]
 fn several_removals_at_once_are_caught() {
     catches(Lie::RemovalsAreNotSynced, STEPWISE);
 }

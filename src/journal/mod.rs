@@ -221,8 +221,8 @@ impl Journal {
         let stream = recovery::stream_id(&*storage)?;
         let recovered = recovery::recover(&*storage, stream)?;
         keeper::clean_up(&*storage);
-        if recovered.torn_bytes > 0 {
-            tracing::warn!(bytes = recovered.torn_bytes, "journal: cut a torn tail that was never acknowledged");
+        if recovered.resume.torn_bytes > 0 {
+            tracing::warn!(bytes = recovered.resume.torn_bytes, "journal: cut a torn tail that was never acknowledged");
         }
         tracing::info!(%stream, end = recovered.end.position, segments = recovered.segments.len(), "journal: open");
         let shared = Arc::new(Shared {

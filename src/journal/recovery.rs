@@ -1,13 +1,14 @@
 //! From the files of a directory to a journal that can be continued, or a refusal that says why.
 //!
 //! A segment ends where its successor's first position begins: what stands behind that was never acknowledged. A bad
-//! frame with nothing valid behind it in the last segment is a torn tail and is cut (by starting the next segment
-//! there). Everything else that does not fit is corruption: the journal is left as it is and the start refused.
+//! frame with nothing valid behind it in the last segment is a torn tail and is overwritten with zeros. Everything else
+//! that does not fit is corruption: the journal is left as it is and the start refused.
 //!
 //! The last frame of the last segment may be one whose sync failed or never came: after a failed sync the kernel calls
 //! its pages clean, and a later sync of the file succeeds without writing them. So what is read back proves nothing
-//! about that frame. It is written once more, as the beginning of the next segment, before anybody may read it; every
-//! frame before it was synced before its successor was written.
+//! about that frame. The writer writes it again in its place, with zeros over the torn tail, and syncs both before anybody
+//! may read it. The same bytes in the same place harm nothing if the power fails meanwhile: a frame that was durable
+//! stays what it was, and any other was never acknowledged. Every frame before it was synced before its successor was written.
 
 use std::io;
 use std::sync::Arc;
@@ -36,16 +37,19 @@ pub(super) struct Segment {
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) end: Watermark,
-    /// Bytes of a torn tail that were cut.
-    pub(super) torn_bytes: u64,
     pub(super) resume: Resume,
 }
 
-/// How the segment begins in which a recovered journal goes on.
+/// Where a recovered journal goes on.
 pub(super) struct Resume {
+    /// The position of the first record of `frame`, or the next one.
     pub(super) first: Position,
-    /// A whole frame that begins at `first`, or nothing.
+    /// The last frame, which begins at `offset`; empty if the last segment has none.
     pub(super) frame: Vec<u8>,
+    /// In the last segment; `None` if there is no segment.
+    pub(super) offset: Option<u64>,
+    /// Bytes behind the frame that were never acknowledged.
+    pub(super) torn_bytes: u64,
 }
 
 /// Where a frame stands.
@@ -99,20 +103,24 @@ pub(super) fn recover(storage: &dyn Storage, stream: Uuid) -> Result<Recovered, 
         let next_first = segments.get(index + 1).map(|s| s.first);
         (torn_bytes, last_frame) = check_segment(segment, next_first, &mut end)?;
     }
-    let resume = resume(segments.last(), last_frame, end)?;
-    Ok(Recovered { segments, end, torn_bytes, resume })
+    let mut resume = resume(segments.last(), last_frame, end)?;
+    resume.torn_bytes = torn_bytes;
+    Ok(Recovered { segments, end, resume })
 }
 
-/// A last segment without a frame was begun after the frame before it was synced: it is begun anew.
+/// A last segment without a frame was begun after the frame before it was synced.
 fn resume(last: Option<&Segment>, last_frame: Option<Place>, end: Watermark) -> Result<Resume, OpenError> {
+    let offset = last.map(|_| SEGMENT_HEADER_BYTES as u64);
     let (Some(segment), Some(place)) = (last, last_frame) else {
-        return Ok(Resume { first: end.position + 1, frame: Vec::new() });
+        return Ok(Resume { first: end.position + 1, frame: Vec::new(), offset, torn_bytes: 0 });
     };
     let bytes = usize::try_from(place.header.frame_bytes()).expect("bounded by FRAME_BYTES_MAX");
     let mut frame = vec![0; bytes];
     segment.file.read_at(&mut frame, place.offset)?;
     match frame_in(&frame) {
-        Some(header) if header == place.header => Ok(Resume { first: header.first, frame }),
+        Some(header) if header == place.header => {
+            Ok(Resume { first: header.first, frame, offset: Some(place.offset), torn_bytes: 0 })
+        }
         _ => Err(damaged(segment, place.offset, place.header.first - 1)),
     }
 }

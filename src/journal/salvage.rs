@@ -14,8 +14,7 @@
 //! is complete and synced before it has its name, so a crash leaves a journal that is repaired up to there.
 //!
 //! Before the first change the files are linked into a directory beside it. Links are enough, and cost no room, since
-//! this program never writes into a segment that it did not begin itself; where a file system has none, files are
-//! copied.
+//! this program never continues a segment that has another name; where a file system has none, files are copied.
 
 use std::fs::{self, File};
 use std::io;

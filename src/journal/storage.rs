@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ pub trait Storage: Send + Sync {
     fn free_bytes(&self) -> io::Result<u64>;
 }
 
-/// One file. After an error of `write_at` or `sync` its contents behind the last successful `sync` are unknown, and
-/// the caller never writes to it again.
+/// One file. After an error of `write_at` or `sync` its contents behind the last successful `sync` are unknown. The
+/// caller does not write to it again, but for a recovery, which writes everything again that may not be durable.
 pub trait SegmentFile: Send + Sync {
     /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
@@ -43,6 +43,8 @@ pub trait SegmentFile: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// The file's length.
     fn size(&self) -> io::Result<u64>;
+    /// It has another name, too: a copy by links, whose contents must stay as they are.
+    fn is_linked(&self) -> io::Result<bool>;
 }
 
 /// The shipped storage: files in a directory.
@@ -169,5 +171,9 @@ impl SegmentFile for File {
 
     fn size(&self) -> io::Result<u64> {
         self.metadata().map(|m| m.len())
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        self.metadata().map(|m| m.nlink() > 1)
     }
 }

@@ -28,11 +28,11 @@ struct Writer {
     turn: usize,
 }
 
-/// Starts the writer. It always begins a new segment, so that nothing is ever written behind what recovery judged.
+/// Starts the writer in the last segment, so that a start needs no free space.
 pub(super) fn spawn(shared: Arc<Shared>, resume: &Resume) -> io::Result<JoinHandle<()>> {
     let next = lock(&shared.end).position + 1;
     let mut writer = Writer { shared, current: None, next, frame: Vec::new(), turn: 0 };
-    writer.begin_segment_with(resume.first, &resume.frame)?;
+    writer.resume(resume)?;
     Ok(crate::process::spawn("journal-writer", move || {
         if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| writer.run())).is_err() {
             // Requests would wait for ever for a sync that never comes: better a restart, which recovers.
@@ -181,6 +181,42 @@ impl Writer {
         if let Some((segment, offset)) = self.current.take() {
             tracing::error!(%error, segment = segment.name, offset, "journal: a write failed; going on in a new segment");
         }
+    }
+
+    /// Continues the last segment, or begins a new one. If there is no room for that, nothing to be made durable, and a
+    /// segment to read, the journal is open all the same, and refuses until there is room.
+    fn resume(&mut self, resume: &Resume) -> io::Result<()> {
+        match self.continue_segment(resume) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "journal: the last segment cannot be continued; a new one is begun"),
+        }
+        match self.begin_segment_with(resume.first, &resume.frame) {
+            Err(error) if resume.frame.is_empty() && resume.offset.is_some() => {
+                self.shared.set_state(FAILED);
+                tracing::error!(%error, "journal: cannot write; events are refused (503) until it can");
+                Ok(())
+            }
+            begun => begun,
+        }
+    }
+
+    /// Writes the last frame again, as its sync may have failed, and zeros over the torn tail. False if there is no segment
+    /// to continue, or if it is also part of a copy by links, as a salvage makes one.
+    fn continue_segment(&mut self, resume: &Resume) -> io::Result<bool> {
+        let last = lock(&self.shared.segments).last().cloned();
+        let Some((segment, offset)) = last.zip(resume.offset) else { return Ok(false) };
+        if segment.file.is_linked()? {
+            return Ok(false);
+        }
+        let mut bytes = resume.frame.clone();
+        bytes.resize(bytes.len() + usize::try_from(resume.torn_bytes).expect("part of a segment"), 0);
+        if !bytes.is_empty() {
+            segment.file.write_at(&bytes, offset)?;
+            segment.file.sync()?;
+        }
+        self.current = Some((segment, offset + resume.frame.len() as u64));
+        Ok(true)
     }
 
     /// Announces the frame: waits on followers first, so that they are known before a follower can pass them.

@@ -38,6 +38,8 @@ pub(crate) enum Lie {
     SyncNamesDoesNothing,
     /// Only the keeper's `sync_names` does nothing: several removals at once.
     RemovalsAreNotSynced,
+    /// Writing what is read back already does nothing: as if recovery trusted the last frame.
+    RewritingDoesNothing,
 }
 
 /// How often a call fails, of a thousand.
@@ -458,7 +460,13 @@ impl SegmentFile for Handle {
         let (mut state, call) = self.disk.step()?;
         let works = matches!(call, Call::Works);
         let length = if works { bytes.len() } else { state.random.random_range(0..=bytes.len()) };
-        state.files[self.file].write(&bytes[..length], usize::try_from(offset).expect("small"));
+        let offset = usize::try_from(offset).expect("small");
+        let lie = self.disk.lie(&state);
+        let file = &mut state.files[self.file];
+        let is_there = file.live.get(offset..offset + length) == Some(&bytes[..length]);
+        if lie != Lie::RewritingDoesNothing || !is_there {
+            file.write(&bytes[..length], offset);
+        }
         if works { Ok(()) } else { Err(error(if length > 0 { ENOSPC } else { EIO })) }
     }
 
@@ -501,5 +509,9 @@ impl SegmentFile for Handle {
 
     fn size(&self) -> io::Result<u64> {
         Ok(self.disk.reads()?.files[self.file].live.len() as u64)
+    }
+
+    fn is_linked(&self) -> io::Result<bool> {
+        Ok(false)
     }
 }

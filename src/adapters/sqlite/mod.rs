@@ -224,6 +224,7 @@ fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
     // A connection is used by one thread at a time: no lock of SQLite's own.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(store_error)?;
+    keep_log(&connection);
     let set = || {
         connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
@@ -241,6 +242,17 @@ fn connect(path: &Path, cache_kib: i64) -> Result<Connection, StoreError> {
             "{}: SQLite keeps journal_mode={mode}; the file system must support a write-ahead log",
             path.display()
         ))),
+    }
+}
+
+/// Leaves the write-ahead log and its index in place at the end, so that the next start needs no free space for them.
+fn keep_log(connection: &Connection) {
+    let mut on: std::ffi::c_int = 1;
+    // SAFETY: the handle is open as long as `connection` lives; this control reads and writes one int, which outlives it.
+    unsafe {
+        let (handle, on) = (connection.handle(), (&raw mut on).cast());
+        // It fails only for a file system without a log, which `journal_mode` reports.
+        rusqlite::ffi::sqlite3_file_control(handle, c"main".as_ptr(), rusqlite::ffi::SQLITE_FCNTL_PERSIST_WAL, on);
     }
 }
 
