@@ -9,66 +9,12 @@
 use std::mem::MaybeUninit;
 
 use super::Config;
+use super::method::Method;
 use super::refusal::Refusal;
 use crate::limits::{HEAD_BYTES_REMEMBERED_MAX, HEADERS_MAX, METHOD_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 
 /// Browsers send up to twenty. Room for all that may come would put a page of unused stack between two used ones.
 const HEADERS_USUAL: usize = 32;
-
-/// The methods that a path may have, as `Allow` lists them.
-pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
-
-/// A method that HTTP defines and a handler sees. CONNECT is refused before: this is no proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// Reads.
-    Get,
-    /// Reads without the body.
-    Head,
-    /// Hands something in.
-    Post,
-    /// Puts something in its place.
-    Put,
-    /// Takes something away.
-    Delete,
-    /// Asks what is possible.
-    Options,
-    /// Changes a part.
-    Patch,
-    /// Echoes.
-    Trace,
-}
-
-impl Method {
-    fn of(name: &str) -> Result<Method, Refusal> {
-        Ok(match name {
-            "GET" => Method::Get,
-            "POST" => Method::Post,
-            "HEAD" => Method::Head,
-            "PUT" => Method::Put,
-            "DELETE" => Method::Delete,
-            "OPTIONS" => Method::Options,
-            "PATCH" => Method::Patch,
-            "TRACE" => Method::Trace,
-            "CONNECT" => return Err(Refusal::Connect),
-            _ => return Err(Refusal::Method),
-        })
-    }
-
-    /// As it is sent.
-    pub fn name(self) -> &'static str {
-        match self {
-            Method::Get => "GET",
-            Method::Head => "HEAD",
-            Method::Post => "POST",
-            Method::Put => "PUT",
-            Method::Delete => "DELETE",
-            Method::Options => "OPTIONS",
-            Method::Patch => "PATCH",
-            Method::Trace => "TRACE",
-        }
-    }
-}
 
 /// How long the body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

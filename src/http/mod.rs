@@ -22,6 +22,7 @@ mod durations;
 mod exchange;
 mod head;
 mod input;
+mod method;
 #[doc(hidden)]
 pub mod probe;
 mod refusal;
@@ -36,7 +37,8 @@ mod tls;
 
 pub use durations::{DURATION_BOUNDS_US, Spread};
 pub use exchange::{Exchange, Waited};
-pub use head::{Headers, METHODS, Method};
+pub use head::Headers;
+pub use method::{METHODS, Method};
 pub use registry::network_of;
 pub use response::Answer;
 pub use server::{BodyBytes, Config, Request, Running, Server, Trusted};

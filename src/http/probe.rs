@@ -3,7 +3,8 @@
 
 use super::Config;
 use super::body::{Advance, Body};
-use super::head::{Framing, Head, Method, Search};
+use super::head::{Framing, Head, Search};
+use super::method::Method;
 use super::refusal::Refusal;
 
 /// Status and tag of a refusal.

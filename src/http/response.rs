@@ -4,7 +4,7 @@
 
 use std::io::Write;
 
-use super::head::METHODS;
+use super::method::METHODS;
 use super::refusal::Refusal;
 
 /// What a handler answers.
