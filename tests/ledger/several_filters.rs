@@ -217,8 +217,7 @@ fn lists_of_rows_that_changed_while_they_were_read_are_not_kept() {
     let mut holding = other.transaction().expect("begins");
     let day = jiff::Timestamp::from_millisecond(at).expect("a time").strftime("events_%Y%m%d").to_string();
     holding.batch_execute(&format!("LOCK TABLE {day} IN ACCESS EXCLUSIVE MODE")).expect("locks");
-    let waits =
-        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%url FROM events%'";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%element_id FROM events%'";
     std::thread::scope(|scope| {
         let folding = scope.spawn(|| feed.writer.fold(NOW, &TimeZone::UTC).expect("folds"));
         let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
