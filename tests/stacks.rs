@@ -135,7 +135,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, u16)> {
         ("recent searches", "/api/search/recent/1"),
         ("a list, gzip", "/api/statistics/popular/keywords?limit=100"),
         ("a ranking", "/api/statistics/rankings/keywords?limit=100"),
-        ("a count", "/api/statistics?eventType=SEARCH&userId=1"),
+        ("a count", "/api/statistics?eventType=SEARCH&keyword=oak"),
         ("a time series", "/api/statistics/timeseries?eventType=SEARCH"),
         ("users", "/api/statistics/users"),
         ("dependencies", "/healthz/deps"),
