@@ -374,6 +374,8 @@ pub const TIME_SLICE_US: u64 = 5_000;
 pub const PIPELINE_REQUESTS_MAX: usize = 64;
 /// Unsent answers of a connection: past it, it is not read from.
 pub const UNSENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a connection that its socket takes before they can be sent; the rest waits where it is counted.
+pub const SOCKET_UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Unsent responses of all connections whose clients do not read; less with little memory ([`of_memory`]).
 pub const UNSENT_ALL_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Client addresses whose rate is remembered: about 10 MB.

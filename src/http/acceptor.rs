@@ -14,7 +14,7 @@ use super::refusal::Refusal;
 use super::registry::network_of;
 use super::server::Shared;
 use super::{Config, connection};
-use crate::limits::CONNECTIONS_BEYOND_MAX;
+use crate::limits::{CONNECTIONS_BEYOND_MAX, SOCKET_UNSENT_BYTES_MAX};
 use crate::runtime::{spawn_on, worker_of};
 
 /// First and longest pause when the process has no descriptor or memory left.
@@ -70,6 +70,7 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
     // A socket that refuses this is about to end anyway.
     let _ = stream.set_nodelay(true);
+    bound_unsent(&stream);
     let counted = counted_as(peer.ip(), config);
     if counted.is_some_and(|(client, max)| !shared.registry.count_address(client, max)) {
         return refuse(shared, stream, peer, Refusal::AddressFull);
@@ -96,6 +97,16 @@ fn counted_as(address: IpAddr, config: &Config) -> Option<(IpAddr, usize)> {
     let address = address.to_canonical();
     let is_free = address.is_loopback() || (config.is_trusted)(address);
     (!is_free).then(|| (network_of(address), max))
+}
+
+/// Without this the kernel takes up to 4 MB of responses for a client that does not read, uncounted.
+fn bound_unsent(stream: &TcpStream) {
+    let bytes = SOCKET_UNSENT_BYTES_MAX;
+    // SAFETY: the kernel reads the four bytes of `bytes`, which outlives the call. A refusal leaves the kernel's bound.
+    unsafe {
+        let (value, length) = ((&raw const bytes).cast(), size_of_val(&bytes) as libc::socklen_t);
+        libc::setsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, length);
+    }
 }
 
 fn shed(shared: &Shared) -> bool {
