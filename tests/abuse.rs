@@ -405,7 +405,9 @@ fn clients_that_do_not_read_hold_a_bounded_amount_of_responses_together() {
     for reader in &mut readers {
         reader.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
     }
-    readers.iter_mut().for_each(|reader| drop(reader.read_to_end(&mut Vec::new()).expect("it answers")));
+    for reader in &mut readers {
+        reader.read_to_end(&mut Vec::new()).expect("it answers");
+    }
     let before = resident_mib(pid);
     let gone = Arc::new(AtomicU64::new(0));
     let mut crowd = Crowd { stop: Arc::default(), threads: Vec::new() };
