@@ -67,7 +67,8 @@ fn a_flag_is_not_named_if_the_variable_was_given() {
 fn a_wrong_setting_is_json_if_the_log_is() {
     let bench = Bench::on(None, None);
     let json = ("LOG_FORMAT", "json");
-    let cases: [(&[(&str, &str)], &[&str]); 5] = [
+    type Variables = [(&'static str, &'static str)];
+    let cases: [(&Variables, &[&str]); 5] = [
         (&[json, ("WORKERS", "0")], &[]),
         (&[json, ("RATE_LIMIT", "x")], &["serve"]),
         (&[json], &["--nonsense"]),
