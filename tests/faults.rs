@@ -429,8 +429,9 @@ fn post_large(bench: &Bench, first: usize) -> support::client::Answer {
     use std::io::Write;
     let mut body = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     for number in first..first + LARGE_EVENTS {
-        let properties = "x".repeat(8_000);
         let id = uuid::Uuid::from_u128(number as u128 + 1);
+        // Each differs, so that gzip stays within the ratio that the server decodes.
+        let properties = id.to_string().repeat(222);
         writeln!(
             body,
             r#"{{"eventType":"CLICK","eventId":"{id}","userId":"large","sessionId":"l{number}","metadata":{{"componentId":9}},"properties":{{"x":"{properties}"}}}}"#
