@@ -19,7 +19,8 @@ impl StackTop {
     }
 
     /// Gives the pages below the caller back; the next call that needs them gets empty ones. Only the coroutine calls
-    /// whose stack it is.
+    /// whose stack it is. Never inlined: the mark then lies below every frame of the callers.
+    #[inline(never)]
     pub fn give_back_below(&self) {
         let mark = 0u8;
         let here = &raw const mark as usize;
