@@ -317,6 +317,12 @@ fn broken_batches() -> Vec<Mixed> {
     all.push(("a row of 70 KiB", JSON, format!("[{rows},{{\"x\":\"{}\"}}]", "x".repeat(70_000)).into_bytes(), 2, 1));
     let deep = format!("{}{}", "{\"a\":[".repeat(200), "]}".repeat(200));
     all.push(("a row of nesting 400", JSON, format!("[{rows},{deep}]").into_bytes(), 2, 1));
+    all.push(("a bracket too much", JSON, format!("[{}],{rows}]", good()).into_bytes(), 2, 1));
+    let cut_in_list = format!("{{\"events\":[{{\"x\":[1,{rows}],\"x\":0}}");
+    all.push(("an envelope with a row that was cut in a list", JSON, cut_in_list.into_bytes(), 2, 1));
+    let half = &good()[..good().len() / 2];
+    let many = vec![format!("{half},{}", good()); 500].join(",");
+    all.push(("500 rows that were cut", JSON, format!("[{many}]").into_bytes(), 500, 500));
     all
 }
 

@@ -87,13 +87,15 @@ struct Scanner<'b, 'p> {
     retry_bytes_left: usize,
     /// More bytes follow: the last row may only look broken.
     is_cut: bool,
+    /// Many rows were broken: now a row ends where no JSON goes on like that, not where its brackets do.
+    is_strict: bool,
     pause: &'p mut dyn FnMut(),
 }
 
 impl<'b, 'p> Scanner<'b, 'p> {
     fn new(bytes: &'b [u8], pause: &'p mut dyn FnMut()) -> Scanner<'b, 'p> {
         let (next_pause, retry_bytes_left) = (ROW_SEARCH_BYTES, ROW_RETRY_BYTES_MAX);
-        Scanner { bytes, at: 0, next_pause, retry_bytes_left, is_cut: false, pause }
+        Scanner { bytes, at: 0, next_pause, retry_bytes_left, is_cut: false, is_strict: false, pause }
     }
 
     fn rewind(&mut self, to: usize) {
@@ -176,7 +178,8 @@ impl<'b, 'p> Scanner<'b, 'p> {
         self.at += 1;
         while self.skip_blanks().is_some() {
             let start = self.at;
-            if !self.item(b']') {
+            // A row that lacks its end may take the end of the array for its own.
+            if !self.item(b']') || self.peek().is_none() || self.is_before_row() {
                 self.find_next_row(start);
             }
             let next = self.peek();
@@ -195,13 +198,13 @@ impl<'b, 'p> Scanner<'b, 'p> {
 
     /// After a row that does not end: the next row is where a comma and an opening brace follow.
     fn find_next_row(&mut self, start: usize) {
-        match self.retry_bytes_left.checked_sub(self.at - start) {
-            Some(left) if !self.is_cut => self.retry_bytes_left = left,
-            _ => {
-                self.at = self.bytes.len();
-                return;
-            }
+        let left = self.retry_bytes_left.checked_sub(self.at - start);
+        if self.is_cut || (left.is_none() && self.is_strict) {
+            self.at = self.bytes.len();
+            return;
         }
+        self.is_strict |= left.is_none();
+        self.retry_bytes_left = left.unwrap_or(ROW_RETRY_BYTES_MAX);
         self.rewind(start);
         while self.seek(|bytes| memchr(b',', bytes)) {
             let comma = self.at;
@@ -212,6 +215,20 @@ impl<'b, 'p> Scanner<'b, 'p> {
             }
             self.pause_if_due();
         }
+    }
+
+    /// Whether the closing bracket here belongs to a broken row, because another row follows.
+    fn is_before_row(&mut self) -> bool {
+        let bracket = self.at;
+        if self.peek() != Some(b']') {
+            return false;
+        }
+        self.at += 1;
+        let has_comma = self.skip_blanks() == Some(b',');
+        self.at += 1;
+        let is_before_row = has_comma && self.skip_blanks() == Some(b'{');
+        self.rewind(bracket);
+        is_before_row
     }
 
     /// The rows of an object with an array `events`. None: it has none.
@@ -289,8 +306,15 @@ impl<'b, 'p> Scanner<'b, 'p> {
     /// Moves behind the string, array or object that begins here. False: it does not end.
     fn value(&mut self) -> bool {
         let mut ends = [0; DEPTH_COMPARED];
-        let mut depth = 0;
+        let (mut depth, mut before) = (0, b':');
         while let Some(byte) = self.peek() {
+            let is_in_object = || depth > 0 && ends.get(depth - 1) == Some(&b'}');
+            if self.is_strict && !may_follow(before, byte, is_in_object()) {
+                return false;
+            }
+            if !is_blank(byte) {
+                before = byte;
+            }
             match byte {
                 b'"' => {
                     if !self.string() {
@@ -340,6 +364,15 @@ impl<'b, 'p> Scanner<'b, 'p> {
     }
 }
 
+/// Whether JSON may go on like this: what is enough to find most rows that were cut.
+fn may_follow(before: u8, byte: u8, is_in_object: bool) -> bool {
+    match (before, byte) {
+        (b'"', _) => matches!(byte, b',' | b':' | b'}' | b']') || is_blank(byte),
+        (b',', b'{' | b'[') => !is_in_object,
+        _ => true,
+    }
+}
+
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
@@ -370,6 +403,9 @@ mod tests {
             ("[{}},{}]", Some(vec!["{}}", "{}"])),
             (r#"[{"a":1},{"b"#, Some(vec![r#"{"a":1}"#, r#"{"b"#])),
             ("[1] 2", Some(vec!["1", "2"])),
+            (r#"[{"a":1}],{"b":2},],{"c":3}]"#, Some(vec![r#"{"a":1}]"#, r#"{"b":2}"#, "]", r#"{"c":3}"#])),
+            (r#"[[,{"a":1},{"b":2}]"#, Some(vec!["[", r#"{"a":1}"#, r#"{"b":2}"#])),
+            (r#"{"events":[{"a":[1,{"b":2}],"x":3}"#, Some(vec![r#"{"a":[1"#, r#"{"b":2}"#])),
             ("[1\n{}\n{}", Some(vec!["[1", "{}", "{}"])),
             ("{}\n\n \r\n{\n", Some(vec!["{}", "{"])),
             (r#"{"events":[1,2],"sentAt":3}"#, Some(vec!["1", "2"])),
@@ -380,6 +416,16 @@ mod tests {
             (r#"{"events":1}"#, None),
         ] {
             assert_eq!(rows(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn many_broken_rows_spoil_no_other() {
+        let row = format!(r#"{{"a" : {{"b":[1,2]}}, "c":"{}"}}"#, "x".repeat(100));
+        for broken in [r#"{"a":1"#, r#"{"a":{"b":1}"#, r#"{"a":"b"#, r#"{"a":1,"#, r#"{"a":1]}"#, r#"{"a":1}]"#] {
+            let body = format!("[{}]", vec![format!("{broken},{row}"); 500].join(","));
+            let found = rows(&body).expect("rows");
+            assert_eq!(found.iter().filter(|found| **found == row).count(), 500, "{broken}");
         }
     }
 
