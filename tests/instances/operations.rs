@@ -55,23 +55,30 @@ const READ_KEY: &str = "a-key-for-reading-1";
 #[test]
 fn the_last_error_of_a_store_needs_a_key_for_reading_and_names_no_role() {
     let Some(server) = postgres::Server::private() else { return };
-    let url = server.tcp(&server.database("tracker", "")).replace("://test", "://no_such_role");
-    let mut bench = Bench::on(Some(url), None);
+    let url = server.tcp(&server.database("tracker", ""));
+    let mut admin = ::postgres::Client::connect(&url, ::postgres::NoTls).expect("connects");
+    admin.batch_execute("CREATE ROLE secret_role SUPERUSER").expect("runs");
+    let mut bench = Bench::on(Some(url.replace("://test", "://secret_role")), None);
     for is_open in [true, false] {
+        admin.batch_execute("ALTER ROLE secret_role LOGIN").expect("runs");
         if !is_open {
             bench.set("READ_KEYS", READ_KEY);
         }
         bench.start();
+        let shut_out = "ALTER ROLE secret_role NOLOGIN; \
+                        SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'secret_role'";
+        admin.batch_execute(shut_out).expect("runs");
         let mut client = bench.client();
         let error = |deps: Value| deps["sinks"]["ledger"]["lastError"].clone();
-        let mut deps = |headers: &[_]| client.send("GET", "/healthz/deps", headers, b"").expect(503).json();
+        let mut deps = |headers: &[_]| client.send("GET", "/healthz/deps", headers, b"").json();
         let headers: &[(&str, &str)] = if is_open { &[] } else { &[("X-Api-Key", READ_KEY)] };
         eventually(Duration::from_secs(10), || match error(deps(headers)) {
             Value::String(text) if text.contains("28") => Ok(()),
             other => Err(format!("no reason: {other}")),
         });
         let shown = deps(headers);
-        assert!(!shown.to_string().contains("no_such_role"), "{shown}");
+        assert!(!shown.to_string().contains("secret_role"), "{shown}");
+        assert_eq!(shown["status"], "degraded", "{shown}");
         if !is_open {
             for headers in [&[][..], &[("X-Api-Key", "a-key-of-nobody-001")]] {
                 let shown = deps(headers);

@@ -17,8 +17,9 @@ const LOOKED_AT: i64 = 400;
 /// Dimensions that are folded.
 const DIMENSIONS: &str = "generate_series(1, 12) AS d(number)";
 
-/// Adds hours from `first` on to buckets of `table`, in whole units of so many hours, as long as these are few. Answers where they end,
-/// or nothing if the first unit has too much for that. `bucket` is how many hours one of the table's has.
+/// Adds hours from `first` on to buckets of `table`, each of `bucket` hours, in whole units of `unit`
+/// hours. Stops before the units together have too many events, and answers their end. None: the
+/// first unit alone has too many.
 pub(super) fn fold(
     transaction: &mut Transaction<'_>,
     table: &str,
