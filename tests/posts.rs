@@ -352,7 +352,7 @@ fn deletes_that_the_live_store_missed_reach_it_by_what_the_ledger_wrote_down() {
         let likes: Vec<Value> = (first..first + 600).map(like).collect();
         client.post("/api/events?wait=true", &json!(likes)).expect(201);
     }
-    for path in ["/api/posts/many", "/api/posts/few", "/api/posts/none"] {
+    for path in ["/api/posts/many", "/api/posts/few", "/api/posts/missing"] {
         delete(&mut client, path).expect(204);
     }
     for post in ["many", "few"] {

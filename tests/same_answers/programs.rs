@@ -319,7 +319,9 @@ impl Program {
             Value::Array(items) => items.iter_mut().for_each(|item| self.make_common(item)),
             Value::Object(fields) => {
                 if let Some(at) = fields.remove("asOf") {
-                    assert!(at.as_str().is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok()), "asOf: {at}");
+                    // Null before a store has followed anything.
+                    let is_time = at.as_str().is_some_and(|at| at.parse::<jiff::Timestamp>().is_ok());
+                    assert!(at.is_null() || is_time, "asOf: {at}");
                 }
                 for (name, value) in fields {
                     match (name.as_str(), value.as_str()) {
