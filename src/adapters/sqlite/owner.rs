@@ -34,7 +34,9 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
     // A log belongs to a program that runs, or that was killed: then it is read, too.
     let how = if beside(path, "-wal").exists() { "mode=ro" } else { "mode=ro&immutable=1" };
-    let uri = format!("file:{}?{how}", encoded(path));
+    // With an empty host: a path that begins with two slashes would name one.
+    let path = std::path::absolute(path).map_err(|error| StoreError::Fatal(error.to_string()))?;
+    let uri = format!("file://{}?{how}", encoded(&path));
     let connection = Connection::open_with_flags(uri, flags).map_err(store_error)?;
     connection.busy_timeout(LOOK_WAIT).map_err(store_error)?;
     Ok(connection)
