@@ -116,7 +116,10 @@ fn make_few(session: &mut Session, hours: &[i64]) -> Result<bool, Failure> {
     let mut members: BTreeMap<i64, Option<Vec<i64>>> = hours.iter().map(|hour| (*hour, Some(Vec::new()))).collect();
     for row in snapshot.query(numbers, &[&hours])? {
         let all = members.entry(row.get(0)).or_default();
-        *all = all.take().zip(row.get::<_, Option<i64>>(1)).map(|(all, number)| [all, vec![number]].concat());
+        match row.get(1) {
+            Some(number) => all.iter_mut().for_each(|all| all.push(number)),
+            None => *all = None,
+        }
     }
     snapshot.commit()?;
     let are_counted = hours.iter().all(|hour| state.iter().any(|[at, ..]| *at == hour * 60));
