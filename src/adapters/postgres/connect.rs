@@ -399,6 +399,7 @@ pub fn connect(url: &str) -> Result<Client, StoreError> {
 /// A connection that failed. A server that refuses the role names it, which a health check must not.
 fn not_let_in(error: Error, user: Option<&str>) -> Failure {
     let mut failure = Failure::from(error);
+    let user = user.filter(|user| !user.is_empty());
     if let (Cause::Credentials, StoreError::Retry(text), Some(user)) = (failure.cause, &mut failure.error, user) {
         *text = text.replace(user, "…");
     }

@@ -58,12 +58,12 @@ impl SetMaker for PostingMaker<'_> {
         self.0.numbers(sql)
     }
 
-    /// Rows are read beside batches.
     /// A step costs no round trip here, so each hour has its own.
     fn make_few(&mut self, _: &[i64]) -> Result<bool> {
         Ok(false)
     }
 
+    /// Rows are read beside batches.
     fn make_hour(&mut self, hour: i64) -> Result<bool> {
         let read = self.0.look(|connection| {
             let snapshot = connection.transaction()?;
