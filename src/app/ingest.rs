@@ -71,7 +71,8 @@ impl App {
         Ok(())
     }
 
-    /// Takes the events of a batch, in order; calls `pause` between events, so that other connections may run. An error may come after some were taken: the same ids again do no harm.
+    /// Takes the events of a batch, in order; calls `pause` between events, so that other connections may run.
+    /// An error may come after some were taken: the same ids again do no harm.
     pub fn take_events(
         &self,
         events: &[Event<'_>],
