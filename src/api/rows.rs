@@ -98,8 +98,10 @@ impl<'b, 'p> Scanner<'b, 'p> {
         Scanner { bytes, at: 0, next_pause, retry_bytes_left, is_cut: false, is_strict: false, pause }
     }
 
+    /// Moves back. What was looked at counts towards the next pause, or many short ways back would put it off.
     fn rewind(&mut self, to: usize) {
-        (self.at, self.next_pause) = (to, to + ROW_SEARCH_BYTES);
+        let left = self.next_pause.saturating_sub(self.at);
+        (self.at, self.next_pause) = (to, to + left);
     }
 
     fn pause_if_due(&mut self) {
@@ -450,7 +452,9 @@ mod tests {
 
     #[test]
     fn the_search_stops_at_the_row_limit_and_pauses() {
-        for body in [b"1,".repeat(1 << 20), b"\n".repeat(1 << 20), b"[".repeat(1 << 20)] {
+        let blanks = " ".repeat(8_000);
+        let closed = [format!("]{blanks},{{}},").repeat(400), "{}]".to_owned()].concat().into_bytes();
+        for body in [b"1,".repeat(1 << 20), b"\n".repeat(1 << 20), b"[".repeat(1 << 20), closed] {
             let body = [b"[", &body[..]].concat();
             let mut pauses = 0;
             let found = of_json(&body, &mut || pauses += 1);
