@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::query::TIME_MS_MAX;
 use super::wire::Rejection;
 use crate::app::App;
 use crate::app::ingest::Decisions;
@@ -161,7 +162,8 @@ pub(super) fn search_too_broad(exchange: &mut Exchange<'_>) {
 
 /// Milliseconds since the epoch as RFC 3339, for answers.
 pub fn rfc3339(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+    // The last bucket of a series may end after the last moment that can be written.
+    jiff::Timestamp::from_millisecond(ms.min(TIME_MS_MAX)).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 /// `asOf`: `None` before anything was applied.

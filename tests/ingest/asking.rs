@@ -123,6 +123,12 @@ fn an_empty_range_is_zeros_and_a_turned_one_is_refused() {
         for range in ["to=1", "to=3599999", "from=253402207199999"] {
             assert_eq!(counts(&mut client, range), [0, 0, 0, 0], "{range}");
         }
+        for interval in ["day", "hour", "minute"] {
+            let path = format!("/api/statistics/timeseries?interval={interval}&from=253402207199999&to=9999-12-31");
+            let series = client.read(&path);
+            assert_eq!(series["to"], "9999-12-30T22:00:00Z", "{path}");
+            assert_eq!(series["points"].as_array().map(Vec::len), Some(1), "{path}");
+        }
         for turned in ["from=2&to=1", "from=-1&to=-5", "from=2026-11-03&to=2026-11-01"] {
             for path in
                 ["statistics", "statistics/rankings/pages", "statistics/timeseries", "statistics/users", "export"]
