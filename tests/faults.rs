@@ -491,6 +491,8 @@ fn a_wrong_setting_is_one_line_and_exit_code_2() {
         ("REDIS_URL", "redis://localhost:99999"),
         ("REDIS_URL", "redis://localhost/0?protocl=resp3"),
         ("REDIS_URL", "redis://localhost/0?protocol=resp9"),
+        ("REDIS_URL", "redis://localhost/-1"),
+        ("REDIS_URL", "rediss://localhost/0#insecure"),
         ("WORKERS", "none"),
         ("ACK", "never"),
         ("TIME_ZONE", "Mars/Base"),

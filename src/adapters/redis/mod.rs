@@ -109,7 +109,14 @@ impl RedisLive {
 
 /// Reads a URL and connects to nothing. The error is one line without any part of a password.
 pub fn check_url(url: &str) -> Result<(), String> {
-    redis::Client::open(url).map_err(|error| error.to_string())?;
+    let client = redis::Client::open(url).map_err(|error| error.to_string())?;
+    let target = client.get_connection_info();
+    if matches!(target.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
+        return Err("#insecure is not offered: the certificate is always checked".to_owned());
+    }
+    if target.redis_settings().db() < 0 {
+        return Err("the database is a number from 0 on".to_owned());
+    }
     // The client ignores options that it does not know.
     let (_, query) = url.split_once('?').unwrap_or((url, ""));
     let options = query.split('#').next().unwrap_or("").split('&').filter(|option| !option.is_empty());
