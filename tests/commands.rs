@@ -395,7 +395,9 @@ fn help_shows_each_setting_where_it_is_used() {
     };
     let check = help("check");
     let limits = check.find("Limits of the HTTP server:").expect("a heading");
-    assert!(check.find("--json").is_some_and(|json| json < limits), "{check}");
+    for general in ["--json", "--access-log"] {
+        assert!(check.find(general).is_some_and(|at| at < limits), "{general}: {check}");
+    }
     assert!(!check.contains("--salvage"), "{check}");
     for command in ["export", "seed"] {
         let help = help(command);

@@ -88,7 +88,7 @@ pub struct RawLimits {
     )]
     unsent_all_bytes_max: String,
     /// Log one request in so many, and every one that is answered with 400 or more; 0: none
-    #[arg(long, env = "ACCESS_LOG", default_value_t = 0, value_name = "NUMBER")]
+    #[arg(long, env = "ACCESS_LOG", default_value_t = 0, value_name = "NUMBER", help_heading = None)]
     access_log: u64,
     /// Graceful stop: what is under way after this is cut
     #[arg(long, env = "SHUTDOWN_MS", default_value_t = limits::SHUTDOWN_MS, value_name = "MILLISECONDS", hide_short_help = true)]
