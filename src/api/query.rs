@@ -144,7 +144,9 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Re
                 let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
                 let (high, low) = (digit(), digit());
                 let value = high.zip(low).map(|(high, low)| high * 16 + low).and_then(|v| u8::try_from(v).ok());
-                value.filter(|v| *v != 0).ok_or_else(|| bad_encoding("has a percent sign without two hex digits"))?
+                value
+                    .filter(|v| *v != 0)
+                    .ok_or_else(|| bad_encoding("has %00, or a percent sign without two hex digits"))?
             }
             b'+' if plus_is_space => b' ',
             other => other,

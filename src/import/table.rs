@@ -167,7 +167,8 @@ fn columns(names: &[String]) -> Result<(Vec<Column>, Vec<String>), String> {
         return Err(format!("the CSV header `{header}` has no commas: separate fields by `,`, not by {other:?}"));
     }
     if !columns.iter().any(|column| FIELDS[column.field].1 == "eventType") {
-        let known: Vec<&str> = FIELDS.iter().map(|(_, name, _)| *name).collect();
+        let mut known: Vec<&str> = FIELDS.iter().map(|(_, name, _)| *name).collect();
+        known.dedup();
         return Err(format!("the CSV header has no column eventType; the fields are {}", known.join(", ")));
     }
     Ok((columns, unknown))
