@@ -237,9 +237,9 @@ pub const COUNT_EVENTS_FEW: i64 = 2_000;
 pub const RECOUNT_QUIET_MS: u64 = 60_000;
 /// … or after this, if something changes in it all the time.
 pub const RECOUNT_WAIT_MS_MAX: u64 = 600_000;
-/// Recounts of one instance take one part in so many of a core …
+/// Recounts of one instance take at most one part in this number of a core, on average.
 pub const RECOUNT_SHARE: u32 = 10;
-/// … on the average: so much at once after a rest.
+/// After a rest, recounts may take this long at once.
 pub const RECOUNT_BURST_MS: u64 = 6_000;
 /// Dirty hours that are remembered, at 40 bytes each: more than `RETENTION_DAYS` have.
 pub const RECOUNT_HOURS_MAX: usize = 20_000;
@@ -398,7 +398,7 @@ pub const SHUTDOWN_MS: u64 = 25_000;
 pub const TIMER_TRIES_PER_WORKER_MAX: usize = 64;
 /// How often each worker is asked for a sign of life.
 pub const HEARTBEAT_MS: u64 = 1_000;
-/// A worker that has given none for so many times in a row stands still: `/healthz/live` answers 503.
+/// A worker that misses this number of them in a row is stuck: `/healthz/live` answers 503.
 pub const HEARTBEAT_MISSES_MAX: u32 = 10;
 /// Grain of a worker's clock.
 pub const CLOCK_GRAIN_MS: u64 = 5;

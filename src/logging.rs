@@ -146,7 +146,7 @@ pub fn last_words(line: &str) {
     flush();
 }
 
-/// A line of plain text for people. Unlike std's `eprintln`, it does not panic if nobody can read it.
+/// A line of plain text for people. Unlike std's `eprintln`, it does not panic if it cannot be written.
 pub fn tell(line: std::fmt::Arguments<'_>) {
     let text = format!("{line}\n");
     match QUEUE.get() {

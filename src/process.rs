@@ -69,7 +69,7 @@ pub fn keep_files_private() {
     unsafe { libc::umask(0o077) };
 }
 
-/// Keeps the kernel from giving this process transparent huge pages, as it may even if nobody asks for them: an arena of
+/// Keeps the kernel from giving this process transparent huge pages, as it may even without a request: an arena of
 /// which little is used would be resident as a whole.
 pub fn refuse_huge_pages() {
     // SAFETY: sets a flag of the process; it takes no pointer.
@@ -91,7 +91,7 @@ fn end(line: &str) -> ! {
     unreachable!("the first one has ended the process")
 }
 
-/// Whether so many more threads can run at the same time: libraries panic if one of theirs does not start.
+/// Whether this number of further threads can run: libraries panic if one of theirs does not start.
 pub fn has_threads(count: usize) -> Result<(), String> {
     let (hold, held) = channel::<()>();
     let held = Arc::new(Mutex::new(held));

@@ -110,7 +110,7 @@ fn cannot_be_written(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be written ({error}; {}): {what_to_do}, or choose another DATA_DIR", path.display(), owner(path))
 }
 
-/// What is there of the files that the server writes. Others are left alone, such as `lost+found` of a mounted disk.
+/// The files that exist and that the server writes. Others are left alone, such as `lost+found` of a mounted disk.
 fn files(data_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let ledger = LEDGER.iter().map(|name| data_dir.join(name)).filter(|path| is_there(path));
     let journal = match std::fs::read_dir(data_dir.join("journal")) {

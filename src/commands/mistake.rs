@@ -35,7 +35,7 @@ impl Settings {
             let Ok(value) = std::env::var(variable) else { continue };
             let trimmed = value.trim();
             if trimmed.is_empty() {
-                // SAFETY: the process has one thread, so nobody reads the environment at the same time.
+                // SAFETY: the process has one thread, so no other thread reads the environment.
                 unsafe { std::env::remove_var(variable) };
             } else if trimmed != value {
                 // SAFETY: as above.

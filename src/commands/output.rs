@@ -66,7 +66,7 @@ impl Target {
         }
         let name = path.file_name().ok_or_else(|| io::Error::other("it names no file"))?.to_string_lossy();
         let prefix = format!(".{name}.");
-        // A signal waits until somebody knows which file to remove.
+        // A signal waits until the name of the file to remove is known.
         shutdown::hold();
         let file = tempfile::Builder::new().prefix(&prefix).suffix(".unfinished").tempfile_in(directory(path))?;
         end_on_signal(Some(file.path().to_owned()))?;

@@ -233,7 +233,7 @@ impl RawStores {
 }
 
 impl RawLedger {
-    /// As [`Raw::check`]; what is not asked for is as by default.
+    /// As [`Raw::check`]; a setting that is not given has its default.
     pub fn check(self) -> Result<Stores, String> {
         let auto = "auto".to_owned();
         let (pg_pool, redis_pool, time_zone) = (auto.clone(), auto, "UTC".to_owned());

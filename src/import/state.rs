@@ -126,7 +126,7 @@ pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
             path = fs::canonicalize(&path)?;
         }
         let new = with_ending(&path, ".new");
-        // What an earlier run has left; never what somebody has put there.
+        // Only a file that an earlier run left, never one that a person put there.
         let _ = fs::remove_file(&new);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         serde_json::to_writer_pretty(&mut file, state)?;

@@ -63,7 +63,7 @@ impl Recounts {
         self.left_us > 0
     }
 
-    /// So much time was spent.
+    /// Counting took this long.
     pub fn spend(&mut self, took: Duration) {
         self.left_us = self.left_us.saturating_sub(us(took));
     }

@@ -52,7 +52,7 @@ impl Folding {
         self.recounts.as_mut().is_none_or(|recounts| recounts.has_time(now))
     }
 
-    /// So much of it was spent.
+    /// Counting took this long.
     pub fn recounted(&mut self, took: Duration) {
         if let Some(recounts) = &mut self.recounts {
             recounts.spend(took);

@@ -17,7 +17,7 @@ pub fn stuck_workers() -> usize {
 }
 
 /// Starts a thread that asks every worker for a sign of life each `every`. A worker that has given none for `misses_max`
-/// times in a row stands still until its next one. Nothing ends the process: `/healthz/live` tells whoever runs it.
+/// times in a row stands still until its next one. Nothing ends the process: `/healthz/live` says so.
 ///
 /// Counted in the thread's own turns rather than in time: a process that was stopped as a whole, or a machine that
 /// slept, is not taken for one that hangs.

@@ -217,7 +217,7 @@ fn count_hours(writer: &mut PostgresWriter, has_time: &dyn Fn() -> bool) -> Resu
     failed.map_or(Ok(false), Err)
 }
 
-/// The newest first. Of an hour whose rows are gone nothing can be counted.
+/// The newest first. An hour whose rows were deleted cannot be counted.
 fn dirty_hours(session: &mut Session) -> Result<Vec<Mark>, Failure> {
     let sql = format!(
         "SELECT at, count FROM series WHERE users IS NULL \

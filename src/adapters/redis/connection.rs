@@ -96,7 +96,7 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
     if is_outage(error) { StoreError::Retry(message) } else { StoreError::Fatal(message) }
 }
 
-/// The server answered and refused who asks, or the number of the database.
+/// The server answered, and refused the user, the password or the number of the database.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     // The client has no other name for it.
     let is_missing_database = error.to_string().contains("refused to switch database");

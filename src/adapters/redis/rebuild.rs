@@ -37,7 +37,7 @@ const SWITCH: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
      redis.call('SET', KEYS[2], ARGV[2]) \
      if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('ZADD', KEYS[4], 'NX', redis.call('TIME')[1], KEYS[3]) end \
      return 1";
-/// Removes the name of a generation that nobody has used for some seconds, by Redis' own clock.
+/// Removes the name of a generation that was not used for some seconds, by Redis' own clock.
 const DROP: &str = "local at = redis.call('ZSCORE', KEYS[1], KEYS[2]) \
      if not at or tonumber(at) > redis.call('TIME')[1] - ARGV[1] then return 0 end \
      redis.call('DEL', KEYS[2]) return 1";

@@ -226,7 +226,7 @@ fn count_hours(writer: &mut SqliteWriter, has_time: &dyn Fn() -> bool) -> Result
     failed.map_or(Ok(false), Err)
 }
 
-/// The newest first. Of an hour whose rows are gone nothing can be counted.
+/// The newest first. An hour whose rows were deleted cannot be counted.
 fn dirty_hours(connection: &Connection) -> Result<Vec<Mark>> {
     let sql = format!(
         "SELECT at, count FROM series WHERE users IS NULL \
