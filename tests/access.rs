@@ -233,6 +233,9 @@ fn a_link_on_a_foreign_page_records_no_search() {
         assert_eq!(search(path, &[from("cross-site"), OTHER]), 403);
         assert_eq!(search(path, &[from("Cross-Site")]), 403);
     }
+    assert_eq!(search("/api/search?keyword=oak&record=maybe", &[]), 400);
+    assert_eq!(search("/api/search?keyword=oak&rec%6Frd=true&record=false", &[from("cross-site")]), 403);
+    assert_eq!(search("/api/search?keyword=oak&record=false", &[from("cross-site")]), 200, "this one records nothing");
     let path = "/api/search?keyword=elm";
     assert_eq!(search(path, &[from("cross-site"), SHOP]), 200);
     for site in ["same-origin", "same-site", "none"] {

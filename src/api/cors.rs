@@ -6,6 +6,7 @@
 
 use super::Access;
 use super::names::{Name, are_labels, name_of, parts};
+use super::query::Query;
 use crate::http::{Answer, Exchange, Method, Request};
 
 const MAX_AGE: (&str, &str) = ("Access-Control-Max-Age", "86400");
@@ -131,10 +132,10 @@ impl Access {
     fn is_foreign(&self, request: &Request<'_>, origin: Option<&[u8]>) -> bool {
         match request.method {
             Method::Post | Method::Put | Method::Delete => origin.is_some_and(|origin| !is_own(origin, request)),
-            // It records a search, and a link or an image sends no Origin.
+            // A link or an image sends no Origin.
             Method::Get if request.path == "/api/search" => {
                 let site = request.headers.get("sec-fetch-site");
-                site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site"))
+                site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site")) && records_search(request)
             }
             _ => false,
         }
@@ -168,6 +169,11 @@ fn allow_origin(origin: &str) -> (&str, &str) {
 fn is_own(origin: &[u8], request: &Request<'_>) -> bool {
     let host = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
     host.is_some_and(|host| request.headers.get("host").is_some_and(|asked| asked.eq_ignore_ascii_case(host)))
+}
+
+/// Whether a search becomes an event. A query that cannot be read is refused later.
+fn records_search(request: &Request<'_>) -> bool {
+    !Query::parse(request.query).is_ok_and(|query| query.get("record") == Some("false"))
 }
 
 #[cfg(test)]

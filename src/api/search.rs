@@ -26,6 +26,8 @@ struct Wanted {
     /// As typed: trimmed, NFC.
     keyword: String,
     query: PostSearch,
+    /// The first page becomes a SEARCH event.
+    record: bool,
 }
 
 /// Posts as they are cached: how many, where each ends, and the array that they are. A shorter list is a piece of it.
@@ -124,7 +126,7 @@ fn read_cursor(keyword: &str, text: &str) -> Option<PostRank> {
 
 impl Api {
     pub(super) fn search(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let Wanted { user, keyword, query } = match wanted(request.query) {
+        let Wanted { user, keyword, query, record } = match wanted(request.query) {
             Ok(wanted) => wanted,
             Err(rejection) => return answer::rejected(exchange, rejection),
         };
@@ -145,7 +147,7 @@ impl Api {
         let kept = Kept::of(&shown.copy.value);
         let Some(found) = Found::read(kept.body) else { return answer::unwritable(exchange) };
         let Some(page) = found.first(query.limit) else { return answer::unwritable(exchange) };
-        if request.method == Method::Get && is_first {
+        if record && request.method == Method::Get && is_first {
             self.app.record_search(user.as_deref(), &keyword, page.count, exchange.ticket());
         }
         let (source, stale) = if shown.is_late { ("cache", true) } else { (Source::Ledger.name(), false) };
@@ -211,6 +213,11 @@ fn wanted(query: &str) -> Result<Wanted, Rejection> {
     if let Some(fault) = user.as_deref().and_then(id_fault) {
         return Err(invalid("userId", fault));
     }
+    let record = match query.get("record") {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(_) => return Err(invalid("record", "must be true or false")),
+    };
     let limit = query.limit(SEARCH_POSTS, LIST_ROWS_MAX)?;
     let (folded, hashtag) = (fold_keyword(&keyword).into_owned(), fold_hashtag(&keyword));
     let after = query.get("cursor").map(|text| {
@@ -218,7 +225,7 @@ fn wanted(query: &str) -> Result<Wanted, Rejection> {
         read_cursor(&folded, text).ok_or_else(|| Rejection::of_field("invalid_cursor", "cursor", reason))
     });
     let query = PostSearch { after: after.transpose()?, keyword: folded, hashtag, limit };
-    Ok(Wanted { user, keyword, query })
+    Ok(Wanted { user, keyword, query, record })
 }
 
 #[cfg(test)]

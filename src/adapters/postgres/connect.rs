@@ -343,10 +343,13 @@ pub fn check_url(url: &str) -> Result<(), String> {
         true => "write /, ?, # and @ of a user or a password as %2F, %3F, %23 and %40".to_owned(),
         false => error.to_string(),
     })?;
-    match config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        true => Err("names no host (postgres://user:password@host/database)".to_owned()),
-        false => Ok(()),
+    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+        return Err("names no host (postgres://user:password@host/database)".to_owned());
     }
+    if config.get_ports().contains(&0) {
+        return Err("no server can have port 0".to_owned());
+    }
+    Ok(())
 }
 
 /// Says what is wrong with a URL whose passwords and events would cross a network in clear text.

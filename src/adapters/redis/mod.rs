@@ -114,6 +114,9 @@ pub fn check_url(url: &str) -> Result<(), String> {
     if matches!(target.addr(), redis::ConnectionAddr::TcpTls { insecure: true, .. }) {
         return Err("#insecure is not offered: the certificate is always checked".to_owned());
     }
+    if matches!(target.addr(), redis::ConnectionAddr::Tcp(_, 0) | redis::ConnectionAddr::TcpTls { port: 0, .. }) {
+        return Err("no server can have port 0".to_owned());
+    }
     if target.redis_settings().db() < 0 {
         return Err("the database is a number from 0 on".to_owned());
     }
