@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// What each module may use. `http → api → app → ports ← adapters`; `commands`, which `main` calls, alone knows everybody.
 const ARROWS: &[(&str, &[&str])] = &[
+    // Run by cargo before the crate is built.
+    ("build", &[]),
     ("limits", &[]),
     ("clock", &[]),
     ("shutdown", &[]),

@@ -7,7 +7,7 @@ fn main() {
     let commit = commit.or_else(|| git(&["rev-parse", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=EVENT_TRACKER_COMMIT={commit}");
     println!("cargo::rerun-if-env-changed=COMMIT");
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/build.rs");
     // A new commit rebuilds a release only: for tests it would link every binary again.
     let is_release = std::env::var("PROFILE").is_ok_and(|profile| profile == "release");
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"]).filter(|_| is_release) {
