@@ -223,8 +223,8 @@ pub trait Ledger: Send + Sync {
 
     /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most likes first, then
     /// the newest, then by id (bytewise); from `after` on, if that is given. Once the posts of an answer hold
-    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read. `Cancelled` if so many match
-    /// that a read's time is over.
+    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read. `Cancelled` if the
+    /// matches cannot be read in the time that a read has.
     fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in

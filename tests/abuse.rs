@@ -412,7 +412,7 @@ fn clients_that_do_not_read_hold_a_bounded_amount_of_responses_together() {
     let gone = Arc::new(AtomicU64::new(0));
     let mut crowd = Crowd { stop: Arc::default(), threads: Vec::new() };
     hoard(&mut crowd, address, 100, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", gone.clone());
-    // Four times 256 KiB may wait; nobody waits for the others' 15 s.
+    // Four times 256 KiB may wait; the others are cut off before their 15 s are over.
     support::eventually(Duration::from_secs(8), || match gone.load(Ordering::Relaxed) {
         gone if gone >= 75 => Ok(()),
         gone => Err(format!("{gone} of 100 clients that do not read are gone")),

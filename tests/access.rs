@@ -714,7 +714,7 @@ fn a_trailing_slash_changes_nothing_and_ids_keep_theirs() {
     {
         ask("GET", path, "").expect(200);
     }
-    // One slash, and no more; nobody is erased by half a path.
+    // One slash, and no more: half a path erases no person.
     for (method, path) in [
         ("GET", "/"),
         ("GET", "//"),

@@ -198,7 +198,7 @@ fn a_database_of_another_program_is_refused_by_name_and_gets_no_journal() {
         assert_eq!((exported.status.code(), said.contains(name)), (Some(1), true), "{said}");
         bench.kill();
     }
-    // An extension's tables are nobody's.
+    // An extension's tables belong to no program.
     let url =
         foreign_database(&server, "CREATE EXTENSION pg_trgm; CREATE SCHEMA other; CREATE TABLE other.post (a int)");
     let (code, findings) = check(&mut Bench::on(Some(url), None).command());

@@ -94,7 +94,7 @@ fn a_worker_that_stands_still_makes_live_answer_503_until_it_runs_again() {
     assert_eq!(statuses(address), BTreeSet::from([200]));
     let stopped = Stopped::stop(worker_thread(pid));
     let patience = Duration::from_millis(HEARTBEAT_MS * u64::from(HEARTBEAT_MISSES_MAX) + 10_000);
-    // The other worker answers; so does nobody for the connections of this one.
+    // The other worker answers; the connections of this one get no answer.
     wait_for(address, patience, |statuses| statuses.contains(&503));
     drop(stopped);
     wait_for(address, Duration::from_secs(10), |statuses| *statuses == BTreeSet::from([200]));

@@ -1,7 +1,7 @@
 //! From the files of a directory to a journal that can be continued, or a refusal that says why.
 //!
 //! A segment ends where its successor's first position begins: what stands behind that was never acknowledged. A bad
-//! frame with nothing valid behind it in the last segment is a torn tail and is overwritten with zeros. Everything else
+//! frame with nothing valid after it in the last segment is a torn tail and is overwritten with zeros. Everything else
 //! that does not fit is corruption: the journal is left as it is and the start refused.
 //!
 //! The last frame of the last segment may be one whose sync failed or never came: after a failed sync the kernel calls

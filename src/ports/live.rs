@@ -144,8 +144,8 @@ pub enum RecentChange {
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 
-/// The windows of live lists. Minutes make up the short ones, hours and days the long ones; what is not folded yet
-/// is added from its minutes.
+/// The windows of live lists. Minutes make up the short ones, hours and days the long ones; counts that
+/// are not folded yet are added from their minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// This minute and the 9 before it.

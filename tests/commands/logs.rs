@@ -1,4 +1,4 @@
-//! Logs and prints that nobody reads: they stop nothing and end nothing.
+//! Logs and prints without a reader: they neither stop nor end the program.
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -217,7 +217,7 @@ fn a_filter_that_no_value_can_have_is_refused() {
 
 #[test]
 fn before_anything_was_applied_as_of_is_null() {
-    // Nobody listens there: the ledger is never reached, so nothing is applied.
+    // No server listens there: the ledger is never reached, so nothing is applied.
     let mut bench = Bench::on(Some("postgres://u:p@127.0.0.1:1/none".to_owned()), None);
     bench.start();
     let mut client = bench.client();

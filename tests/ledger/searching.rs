@@ -41,7 +41,7 @@ fn naive(posts: &Posts, likes: &BTreeSet<(String, String)>, typed: &str, limit: 
     ranked.into_iter().take(limit).map(|(.., id)| id).collect()
 }
 
-/// All that a search finds, so many posts at a time.
+/// All posts that a search finds, read page by page.
 fn pages(fixture: &Fixture, typed: &str, limit: usize) -> Vec<String> {
     let (keyword, hashtag) = (fold_keyword(typed).into_owned(), fold_hashtag(typed));
     let mut query = PostSearch { keyword, hashtag, after: None, limit };
