@@ -25,8 +25,32 @@ CREATE TABLE IF NOT EXISTS events (
     -- Not jsonb, which rewrites numbers and blanks: it is read back byte for byte.
     properties   json,
     event_time   timestamptz NOT NULL,
-    received_at  timestamptz NOT NULL
+    received_at  timestamptz NOT NULL,
+    -- The names that the event counts under: of `url` and of `keyword`. An erasure keeps them.
+    page         text,
+    keyword_key  text,
+    source       text,
+    campaign     text,
+    bot          boolean,
+    name         text,
+    visitor_id   text,
+    -- The record: `number` of its journal in `watermark`, and its position there.
+    stream       smallint NOT NULL,
+    position     bigint NOT NULL
 ) PARTITION BY RANGE (event_time);
+-- For readers that follow a journal. Several ranges per block range: streams have distant positions, and a plain BRIN index
+-- would match every row.
+CREATE INDEX IF NOT EXISTS events_position ON events
+    USING brin (((stream::bigint << 48) | position) int8_minmax_multi_ops) WITH (autosummarize = on);
+
+-- What a count over several filters looks up: hashes of the values that an event names. Housekeeping builds an index over it
+-- for each day that is over.
+CREATE OR REPLACE FUNCTION event_terms(component_id bigint, element_id text, keyword_key text, post_id text, page text)
+RETURNS int4[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT array_remove(ARRAY[
+        hashtext('c' || coalesce(component_id::text, '#' || element_id)), hashtext('k' || keyword_key),
+        hashtext('p' || post_id), hashtext('g' || page)], NULL)
+$$;
 -- In finer ranges than usual: a range that is cut within an hour reads one of them too many on either side.
 CREATE INDEX IF NOT EXISTS events_event_time ON events
     USING brin (event_time) WITH (autosummarize = on, pages_per_range = 32);
@@ -101,18 +125,17 @@ CREATE TABLE IF NOT EXISTS erased (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
--- What lists leave out since the deletion at a position, by bucket of so many minutes (1, 60) and dimension (4 to 6):
--- negative; for those who follow the ledger, kept as long as its verdict.
-CREATE TABLE IF NOT EXISTS left_out (
-    stream    uuid NOT NULL,
-    position  bigint NOT NULL,
-    post_id   text COLLATE "C" NOT NULL,
-    dimension smallint NOT NULL,
-    minutes   smallint NOT NULL,
-    bucket    bigint NOT NULL,
-    count     bigint NOT NULL,
-    PRIMARY KEY (stream, position, post_id, dimension, minutes, bucket)
+-- Posts that are deleted, until they are put again: lists and rankings skip them. `stream` and `position` are those of the
+-- deletion, or of the erasure that took the post.
+CREATE TABLE IF NOT EXISTS tombstone (
+    post_id  text COLLATE "C" PRIMARY KEY,
+    -- post_stat.version right after the deletion.
+    version  bigint NOT NULL,
+    at_ms    bigint NOT NULL,
+    stream   uuid NOT NULL,
+    position bigint NOT NULL
 );
+CREATE INDEX IF NOT EXISTS tombstone_position ON tombstone (stream, position);
 
 -- Records that the ledger refuses, as the journal holds them.
 CREATE TABLE IF NOT EXISTS dead_letter (
@@ -131,6 +154,8 @@ CREATE INDEX IF NOT EXISTS dead_letter_user ON dead_letter (user_id) WHERE user_
 -- How far each journal is applied, and the checksum of the frame that ends there.
 CREATE TABLE IF NOT EXISTS watermark (
     stream   uuid PRIMARY KEY,
+    -- The journal's short name in `events`.
+    number   smallint GENERATED ALWAYS AS IDENTITY UNIQUE,
     position bigint NOT NULL,
     crc      bigint NOT NULL,
     -- Verdicts up to here are removed: nobody may take their absence for "stored".
@@ -147,12 +172,13 @@ CREATE TABLE IF NOT EXISTS verdict (
     created_at_ms bigint,
     -- Of 3 and 4: the post's likes; of 5 and 6: those that went with it.
     likes         bigint,
+    -- Of 3 to 6: post_stat.version right after it.
+    version       bigint,
     PRIMARY KEY (stream, position)
 );
 
 -- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component;
--- 9 to 12: posts, pages, components and keywords that events of other types name, key `TYPE<tab>value`;
--- 14 to 16: what lists leave out of 4 to 6, as the post was deleted: negative.
+-- 9 to 12: posts, pages, components and keywords that events of other types name, key `TYPE<tab>value`.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     dimension smallint NOT NULL,
     bucket    bigint NOT NULL,
@@ -283,27 +309,6 @@ CREATE TABLE IF NOT EXISTS user_set (
 );
 -- Compression takes an eighth off them (of hours and days of 4,000 users among 60,000).
 ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
-
--- What counts over several filters read: for so many hours (1, 24) from `at` on, the events that name each value. A head says how
--- many of them each hour has and into how many blocks their lists are divided: 0 are lists that would be too large, -1 such
--- that hold no more and are about to go. See
--- src/ledger_fold/postings.rs.
-CREATE TABLE IF NOT EXISTS posting_head (
-    hours  bigint NOT NULL,
-    at     bigint NOT NULL,
-    blocks bigint NOT NULL,
-    counts bytea NOT NULL,
-    PRIMARY KEY (hours, at)
-);
-CREATE TABLE IF NOT EXISTS posting_block (
-    hours  bigint NOT NULL,
-    at     bigint NOT NULL,
-    number bigint NOT NULL,
-    block  bytea NOT NULL,
-    PRIMARY KEY (hours, at, number)
-);
--- Names in order, without what they share, and gaps: there is little left to compress.
-ALTER TABLE posting_block ALTER COLUMN block SET STORAGE EXTERNAL;
 
 -- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
 -- write the same names again and again. `add_rollup_deltas` adds it, from time to time, before every exact read, and before

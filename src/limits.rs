@@ -116,6 +116,8 @@ pub const EVENT_AGE_DAYS: u32 = 7;
 pub const LEDGER_WAIT_MS: u64 = 2_000;
 /// A health check asks a store again after this.
 pub const HEALTH_ASK_MS: u64 = 1_000;
+/// Health checks that wait for one question to a store.
+pub const HEALTH_WAITERS_MAX: usize = 1_000;
 /// A read waits this long for a lane and its store.
 pub const READ_WAIT_MS: u64 = 1_500;
 
@@ -217,6 +219,10 @@ pub const LIVE_MINUTES_KEPT: i64 = 60;
 pub const LIVE_HOURS_KEPT: i64 = 48;
 /// Day buckets of the live store.
 pub const LIVE_DAYS_KEPT: i64 = 8;
+/// A live store keeps a tombstone of a post for this long: no bucket is kept longer.
+pub const LIVE_TOMBSTONE_KEPT_MS: i64 = (LIVE_DAYS_KEPT + 1) * 86_400_000;
+/// Tombstones of a live store; above this the oldest are forgotten.
+pub const LIVE_TOMBSTONES_MAX: usize = 200_000;
 /// Members that a closed bucket keeps.
 pub const LIVE_BUCKET_MEMBERS_MAX: usize = 10_000;
 /// A minute is folded this long after it closed.
@@ -265,20 +271,8 @@ pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
 pub const POSTPONED_MS_MAX: u64 = 3_600_000;
 /// As many of them are remembered.
 pub const POSTPONED_MAX: usize = 1_000;
-/// Lists of events by what they name are kept in blocks of about so much, and some more where a list itself is longer.
-pub const POSTING_BLOCK_BYTES: usize = 1_024;
-/// … at most: a count reads a block of each filter of [`POSTING_HEADS_READ`] days at a time.
-pub const POSTING_BLOCK_BYTES_MAX: usize = 2 * 1_024 * 1_024;
-/// Blocks of an hour or a day.
-pub const POSTING_BLOCKS_MAX: usize = 1 << 16;
-/// Hours and days whose blocks are in memory at once.
-pub const POSTING_HEADS_READ: usize = 16;
-/// Memory for lists of an hour or a day while they are made (half a million names); of more there are none, and rows are counted.
-pub const POSTING_BYTES_MAX: usize = 64 * 1_024 * 1_024;
-/// … of which a name takes so much beside itself.
-pub const POSTING_NAME_BYTES: usize = 100;
-/// Hours and days whose lists hold no more, and go in one call.
-pub const POSTINGS_CLEARED: usize = 200;
+/// Building the index of a day's events by what they name is given up after this.
+pub const TERM_INDEX_MS_MAX: u64 = 60_000;
 /// A read of several statements says how much time is left when so much more is spent.
 pub const READ_TIME_STEP_MS: u64 = 20;
 /// Names of each bucket that a ranking reads beyond a quarter more than it wants, before it looks further.
@@ -344,8 +338,6 @@ pub const HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HEADERS_MAX: usize = 100;
 /// A method; the longest one that is registered has 17.
 pub const METHOD_BYTES_MAX: usize = 32;
-/// A head up to this length is remembered by its connection: clients that keep one often say the same again.
-pub const HEAD_BYTES_REMEMBERED_MAX: usize = 512;
 /// Digits of a chunk's size.
 pub const CHUNK_SIZE_DIGITS_MAX: usize = 8;
 /// Extensions of one chunk.
@@ -504,13 +496,6 @@ pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
 /// Batches that lock likes before they read them, once others were seen to change the same ones meanwhile: reading first
 /// saves four of six round trips, and is in vain where instances meet at the same posts all the time.
 pub const POSTGRES_BATCHES_TO_LOCK: u32 = 32;
-/// Users that a writer remembers as those who like a post, of all posts together; a post counts as [`KNOWN_LIKES_POST`] of them. 17
-/// bytes each in tables of which at least 7/16 are in use; past that all are forgotten.
-pub const KNOWN_LIKES_MAX: usize = 500_000;
-/// See [`KNOWN_LIKES_MAX`].
-pub const KNOWN_LIKES_POST: usize = 8;
-/// Batches that remember no likes, as what was remembered was not so any more.
-pub const KNOWN_LIKES_MISTRUSTED_BATCHES: u32 = 256;
 
 // ---- cache (cache.md) ----
 

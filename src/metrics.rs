@@ -1,11 +1,11 @@
 //! `/metrics`: one registry of everything that is counted.
 //!
 //! The parts count in atomics of their own, which the hot path touches without a lock; here they are named and read
-//! when somebody asks. A new metric is one line of a collector.
+//! when a scrape asks. A new metric is one line of a collector.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
@@ -17,21 +17,18 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::app::App;
 use crate::cache::WAIT_BOUNDS_MS;
 use crate::events::STRATEGIES;
-use crate::http::{DURATION_BOUNDS_US, Stats};
-use crate::sinks::SinkState;
+use crate::http::{DURATION_BOUNDS_US, Stats, weight};
+use crate::sinks::{SinkState, SinkStatus};
 
-/// The registry.
 pub struct Metrics(Registry);
 
 impl Metrics {
-    /// Registers what the server and the application count.
     pub fn new(app: Arc<App>, http: Arc<Stats>) -> Metrics {
         let mut registry = Registry::with_prefix("event_tracker");
         registry.register_collector(Box::new(Collected { app, http }));
         Metrics(registry)
     }
 
-    /// All metrics.
     pub fn encode(&self, format: Format) -> Result<String, fmt::Error> {
         let mut out = String::new();
         text::encode(&mut out, &self.0)?;
@@ -39,7 +36,6 @@ impl Metrics {
     }
 }
 
-/// How metrics are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// The text format of Prometheus, version 0.0.4.
@@ -51,31 +47,19 @@ impl Format {
     /// OpenMetrics, if `Accept` gives it a higher weight than the text format.
     pub fn preferred(accept: Option<&[u8]>) -> Format {
         let accept = accept.and_then(|accept| std::str::from_utf8(accept).ok()).unwrap_or_default();
-        let open = weight(accept, "application", "openmetrics-text", false);
-        let text = weight(accept, "text", "plain", true);
+        let of = |kinds: &[&str]| {
+            weight(accept, |named| kinds.iter().any(|kind| named.eq_ignore_ascii_case(kind))).unwrap_or(0.0)
+        };
+        let (open, text) = (of(&["application/openmetrics-text"]), of(&["text/plain", "text/*", "*/*"]));
         if open > text { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// As it is named in an answer.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
-}
-
-/// The highest weight that `Accept` gives to a type, by its name or, if `with_ranges`, by a range that holds it.
-fn weight(accept: &str, kind: &str, subtype: &str, with_ranges: bool) -> f32 {
-    let weights = accept.split(',').filter_map(|one| {
-        let mut parts = one.split(';').map(str::trim);
-        let (its_kind, its_subtype) = parts.next()?.split_once('/')?;
-        let is_range = with_ranges && its_subtype == "*" && (its_kind == "*" || its_kind.eq_ignore_ascii_case(kind));
-        let is_it = its_kind.eq_ignore_ascii_case(kind) && its_subtype.eq_ignore_ascii_case(subtype);
-        let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        (is_it || is_range).then(|| q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
-    });
-    weights.fold(0.0, f32::max)
 }
 
 /// The text format out of OpenMetrics: a counter is declared under the name of its samples, and units and the end mark
@@ -110,232 +94,215 @@ impl fmt::Debug for Collected {
 }
 
 impl Collector for Collected {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        self.encode_http(&mut encoder)?;
-        self.encode_events(&mut encoder)?;
-        self.encode_journal(&mut encoder)?;
-        self.encode_sinks(&mut encoder)?;
-        self.encode_cache(&mut encoder)?;
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out { encoder, result: Ok(()) };
+        self.put_http(&mut out);
+        self.put_events(&mut out);
+        self.put_journal(&mut out);
+        self.put_sinks(&mut out);
+        self.put_cache(&mut out);
         let help = "Log lines dropped: nobody read them in time, or standard error refused them";
-        counter(&mut encoder, "log_lines_dropped", help, [(NO_LABELS, crate::logging::dropped())])
+        out.counter("log_lines_dropped", help, crate::logging::dropped());
+        out.result
     }
 }
 
-type Labels = [(&'static str, String)];
-
-fn counter<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (&'a Labels, u64)>,
-) -> fmt::Result {
-    family(encoder, name, help, None, values, ConstCounter::new)
+/// Where metrics go; keeps the first error.
+struct Out<'e> {
+    encoder: DescriptorEncoder<'e>,
+    result: fmt::Result,
 }
 
-fn gauge<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (&'a Labels, u64)>,
-) -> fmt::Result {
-    family(encoder, name, help, None, values, |value| ConstGauge::new(value.cast_signed()))
-}
-
-fn seconds<'a>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    values: impl IntoIterator<Item = (&'a Labels, u64)>,
-) -> fmt::Result {
-    family(encoder, name, help, Some(&Unit::Seconds), values, |us| ConstCounter::new(us as f64 / 1e6))
-}
-
-fn family<'a, M: EncodeMetric>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    unit: Option<&Unit>,
-    values: impl IntoIterator<Item = (&'a Labels, u64)>,
-    metric: impl Fn(u64) -> M,
-) -> fmt::Result {
-    let mut values = values.into_iter().peekable();
-    let Some((_, first)) = values.peek() else { return Ok(()) };
-    let mut family = encoder.encode_descriptor(name, help, unit, metric(*first).metric_type())?;
-    if let Some((_, value)) = values.next_if(|(labels, _)| labels.is_empty()) {
-        return metric(value).encode(family);
+impl Out<'_> {
+    fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.counters(name, help, "", [("", value)]);
     }
-    for (labels, value) in values {
-        let labels: Vec<(&str, &str)> = labels.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        metric(value).encode(family.encode_family(&labels)?)?;
+
+    fn gauge(&mut self, name: &str, help: &str, value: u64) {
+        self.gauges(name, help, "", [("", value)]);
     }
-    Ok(())
+
+    fn counters<L: AsRef<str>>(&mut self, name: &str, help: &str, label: &str, values: impl Values<L>) {
+        self.family(name, help, None, label, values, ConstCounter::new);
+    }
+
+    fn gauges<L: AsRef<str>>(&mut self, name: &str, help: &str, label: &str, values: impl Values<L>) {
+        self.family(name, help, None, label, values, |value| ConstGauge::new(value.cast_signed()));
+    }
+
+    /// Microseconds, shown as seconds.
+    fn seconds<L: AsRef<str>>(&mut self, name: &str, help: &str, label: &str, us: impl Values<L>) {
+        self.family(name, help, Some(&Unit::Seconds), label, us, |us| ConstCounter::new(us as f64 / 1e6));
+    }
+
+    fn family<L: AsRef<str>, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        label: &str,
+        values: impl Values<L>,
+        metric: impl Fn(u64) -> M,
+    ) {
+        let encode = |encoder: &mut DescriptorEncoder<'_>| {
+            let mut family = encoder.encode_descriptor(name, help, unit, metric(0).metric_type())?;
+            for (key, value) in values {
+                let metric = metric(value);
+                match key.as_ref() {
+                    "" => return metric.encode(family),
+                    key => metric.encode(family.encode_family(&[(label, key)])?)?,
+                }
+            }
+            Ok(())
+        };
+        self.result = self.result.and_then(|()| encode(&mut self.encoder));
+    }
+
+    /// Counts by bucket, whose bounds are seconds; the last bucket has none.
+    fn histogram(&mut self, name: &str, help: &str, sum: f64, bounds: impl Iterator<Item = f64>, counts: &[u64]) {
+        let buckets: Vec<(f64, u64)> = bounds.chain([f64::INFINITY]).zip(counts.iter().copied()).collect();
+        let encode = |encoder: &mut DescriptorEncoder<'_>| {
+            encoder
+                .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(sum, counts.iter().sum(), &buckets, None)
+        };
+        self.result = self.result.and_then(|()| encode(&mut self.encoder));
+    }
 }
+
+/// Values by label; an empty label has none.
+trait Values<L>: IntoIterator<Item = (L, u64)> {}
+impl<L, I: IntoIterator<Item = (L, u64)>> Values<L> for I {}
 
 fn read(counter: &AtomicU64) -> u64 {
-    counter.load(Ordering::Relaxed)
+    counter.load(Relaxed)
 }
 
-const NO_LABELS: &Labels = &[];
-
 impl Collected {
-    fn encode_http(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn put_http(&self, out: &mut Out<'_>) {
         let stats = &self.http;
-        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
-        counter(encoder, "http_requests", "Requests handled", [(NO_LABELS, stats.requests())])?;
-        let classes: Vec<([(&str, String); 1], u64)> =
-            (1..=5).map(|class| ([("class", format!("{class}xx"))], stats.responses(class))).collect();
-        let classes = classes.iter().map(|(labels, value)| (labels.as_slice(), *value));
-        counter(encoder, "http_responses", "Responses by class of status", classes)?;
-        let open = stats.connections_open.load(Ordering::Relaxed) as u64;
-        gauge(encoder, "http_connections", "Open connections", [(NO_LABELS, open)])?;
-        counter(encoder, "http_connections_accepted", "Connections accepted", one(&stats.connections_accepted))?;
-        counter(encoder, "http_connections_refused", "Connections turned away", one(&stats.connections_refused))?;
-        counter(encoder, "http_connections_shed", "Idle connections closed for others", one(&stats.connections_shed))?;
-        counter(encoder, "http_timeouts", "Deadlines that ended a connection", one(&stats.timeouts))?;
-        counter(encoder, "http_tls_failures", "TLS connections broken off", one(&stats.tls_failures))?;
-        counter(encoder, "http_received_bytes", "Bytes received", [(NO_LABELS, stats.bytes_in())])?;
-        counter(encoder, "http_sent_bytes", "Bytes sent", [(NO_LABELS, stats.bytes_out())])?;
-        counter(encoder, "http_handler_panics", "Panics of handlers", one(&stats.handler_panics))?;
-        let workers: Vec<([(&str, String); 1], u64)> = stats
-            .connections_of_worker
-            .iter()
-            .enumerate()
-            .map(|(id, open)| ([("worker", id.to_string())], open.load(Ordering::Relaxed) as u64))
-            .collect();
-        let workers = workers.iter().map(|(labels, value)| (labels.as_slice(), *value));
-        gauge(encoder, "http_worker_connections", "Open connections by worker", workers)?;
-        self.encode_durations(encoder)
-    }
-
-    fn encode_durations(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let spread = self.http.durations();
-        let bounds = DURATION_BOUNDS_US.iter().map(|us| *us as f64 / 1e6).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(spread.counts.iter().copied()).collect();
+        out.counter("http_requests", "Requests handled", stats.requests());
+        let classes = (1..=5).map(|class| (format!("{class}xx"), stats.responses(class)));
+        out.counters("http_responses", "Responses by class of status", "class", classes);
+        out.gauge("http_connections", "Open connections", stats.connections_open.load(Relaxed) as u64);
+        for (name, help, value) in [
+            ("http_connections_accepted", "Connections accepted", &stats.connections_accepted),
+            ("http_connections_refused", "Connections turned away", &stats.connections_refused),
+            ("http_connections_shed", "Idle connections closed for others", &stats.connections_shed),
+            ("http_accept_pauses", "Pauses of accepting for want of descriptors or memory", &stats.accept_pauses),
+            ("http_timeouts", "Deadlines that ended a connection", &stats.timeouts),
+            ("http_tls_failures", "TLS connections broken off", &stats.tls_failures),
+            ("http_handler_panics", "Panics of handlers", &stats.handler_panics),
+        ] {
+            out.counter(name, help, read(value));
+        }
+        out.counter("http_received_bytes", "Bytes received", stats.bytes_in());
+        out.counter("http_sent_bytes", "Bytes sent", stats.bytes_out());
+        let workers = stats.connections_of_worker.iter().enumerate();
+        let workers = workers.map(|(id, open)| (id.to_string(), open.load(Relaxed) as u64));
+        out.gauges("http_worker_connections", "Open connections by worker", "worker", workers);
+        let spread = stats.durations();
+        let bounds = DURATION_BOUNDS_US.iter().map(|us| *us as f64 / 1e6);
         let help = "From the first byte of a request to the write of its answer";
-        encoder
-            .encode_descriptor("http_request_duration", help, Some(&Unit::Seconds), MetricType::Histogram)?
-            .encode_histogram::<NoLabelSet>(spread.sum_us as f64 / 1e6, spread.counts.iter().sum(), &buckets, None)
+        out.histogram("http_request_duration", help, spread.sum_us as f64 / 1e6, bounds, &spread.counts);
     }
 
-    fn encode_events(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn put_events(&self, out: &mut Out<'_>) {
         let counters = &self.app.counters;
-        let outcomes = [
-            ([("outcome", "accepted".to_owned())], read(&counters.accepted)),
-            ([("outcome", "rejected".to_owned())], read(&counters.rejected)),
-            ([("outcome", "refused".to_owned())], read(&counters.refused)),
-        ];
-        let outcomes = outcomes.iter().map(|(labels, value)| (labels.as_slice(), *value));
-        counter(encoder, "events", "Events by outcome: rejected is the client's fault, refused is ours", outcomes)?;
-        let truncated = read(&counters.truncated);
+        let outcomes =
+            [("accepted", &counters.accepted), ("rejected", &counters.rejected), ("refused", &counters.refused)];
+        let help = "Events by outcome: rejected is the client's fault, refused is ours";
+        out.counters("events", help, "outcome", outcomes.map(|(outcome, value)| (outcome, read(value))));
         let help = "Accepted events whose url or referrer was cut at its limit";
-        counter(encoder, "events_truncated", help, [(NO_LABELS, truncated)])?;
-        let types: Vec<([(&str, String); 1], u64)> = STRATEGIES
-            .iter()
-            .map(|s| ([("type", s.name().to_owned())], read(&counters.decoded_by_type[s.event_type() as usize])))
-            .collect();
-        let types = types.iter().map(|(labels, value)| (labels.as_slice(), *value));
-        counter(encoder, "events_decoded", "Valid events by type", types)
+        out.counter("events_truncated", help, read(&counters.truncated));
+        let types = STRATEGIES.iter().map(|s| (s.name(), read(&counters.decoded_by_type[s.event_type() as usize])));
+        out.counters("events_decoded", "Valid events by type", "type", types);
     }
 
-    fn encode_journal(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let stats = self.app.journal.stats();
-        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
-        let (bytes, segments) = self.app.journal.size();
-        counter(encoder, "journal_records", "Records made durable", one(&stats.records))?;
-        counter(encoder, "journal_written_bytes", "Bytes of frames written", one(&stats.bytes))?;
-        counter(encoder, "journal_syncs", "Frames synced: one each", one(&stats.syncs))?;
-        counter(
-            encoder,
-            "journal_rests",
-            "Times that records were left to share a sync with others",
-            one(&stats.rests),
-        )?;
-        seconds(encoder, "journal_sync", "Time in writing and syncing frames", one(&stats.sync_us))?;
-        counter(encoder, "journal_failures", "Writes and syncs that failed", one(&stats.failures))?;
-        counter(encoder, "journal_refused", "Appends refused", one(&stats.refused))?;
-        gauge(encoder, "journal_segments", "Segments kept", [(NO_LABELS, segments as u64)])?;
-        gauge(encoder, "journal_allocated_bytes", "Bytes of the segments kept", [(NO_LABELS, bytes)])?;
-        let writable = u64::from(self.app.journal.is_writable().is_ok());
-        gauge(encoder, "journal_writable", "1 while events are taken", [(NO_LABELS, writable)])?;
-        gauge(encoder, "journal_position", "The last durable position", [(NO_LABELS, self.app.journal.end_position())])
+    fn put_journal(&self, out: &mut Out<'_>) {
+        let journal = &self.app.journal;
+        let stats = journal.stats();
+        let (bytes, segments) = journal.size();
+        for (name, help, value) in [
+            ("journal_records", "Records made durable", &stats.records),
+            ("journal_written_bytes", "Bytes of frames written", &stats.bytes),
+            ("journal_syncs", "Frames synced: one each", &stats.syncs),
+            ("journal_rests", "Times that records were left to share a sync with others", &stats.rests),
+            ("journal_failures", "Writes and syncs that failed", &stats.failures),
+            ("journal_refused", "Appends refused", &stats.refused),
+        ] {
+            out.counter(name, help, read(value));
+        }
+        out.seconds("journal_sync", "Time in writing and syncing frames", "", [("", read(&stats.sync_us))]);
+        out.gauge("journal_segments", "Segments kept", segments as u64);
+        out.gauge("journal_allocated_bytes", "Bytes of the segments kept", bytes);
+        out.gauge("journal_writable", "1 while events are taken", u64::from(journal.is_writable().is_ok()));
+        out.gauge("journal_position", "The last durable position", journal.end_position());
     }
 
-    fn encode_sinks(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let sinks = [&self.app.ledger_status, &self.app.live_status];
-        let labels: Vec<[(&str, String); 1]> = sinks.iter().map(|s| [("sink", s.name().to_owned())]).collect();
-        let each = |value: &dyn Fn(usize) -> u64| {
-            let values: Vec<(&Labels, u64)> =
-                labels.iter().enumerate().map(|(at, labels)| (labels.as_slice(), value(at))).collect();
-            values
-        };
-        gauge(encoder, "sink_position", "The last position applied", each(&|at| sinks[at].position()))?;
-        let lag = each(&|at| self.app.lag_events(sinks[at]));
-        gauge(encoder, "sink_lag_events", "Durable records that are not applied yet", lag)?;
-        let following = each(&|at| u64::from(sinks[at].state() == SinkState::Following));
-        gauge(encoder, "sink_following", "1 while the sink follows", following)?;
-        counter(encoder, "sink_batches", "Batches applied", each(&|at| read(&sinks[at].batches)))?;
-        counter(encoder, "sink_records", "Records applied", each(&|at| read(&sinks[at].records)))?;
-        seconds(encoder, "sink_apply", "Time in applying batches", each(&|at| read(&sinks[at].apply_us)))?;
-        counter(encoder, "sink_retries", "Pauses while a store was away", each(&|at| read(&sinks[at].retries)))?;
-        let lost = each(&|at| read(&sinks[at].lost));
-        counter(encoder, "sink_lost_records", "Records passed that the journal has lost", lost)?;
-        counter(encoder, "sink_dead_records", "Records in dead_letter", each(&|at| read(&sinks[at].dead)))?;
+    fn put_sinks(&self, out: &mut Out<'_>) {
+        let sinks = [&*self.app.ledger_status, &*self.app.live_status];
+        let each = |value: &dyn Fn(&SinkStatus) -> u64| sinks.map(|sink| (sink.name(), value(sink)));
+        let lag = sinks.map(|sink| (sink.name(), self.app.lag_events(sink)));
+        out.gauges("sink_position", "The last position applied", "sink", each(&|sink| sink.position()));
+        out.gauges("sink_lag_events", "Durable records that are not applied yet", "sink", lag);
+        let following = each(&|sink| u64::from(sink.state() == SinkState::Following));
+        out.gauges("sink_following", "1 while the sink follows", "sink", following);
+        out.seconds("sink_apply", "Time in applying batches", "sink", each(&|sink| read(&sink.apply_us)));
+        for (name, help, values) in [
+            ("sink_batches", "Batches applied", each(&|sink| read(&sink.batches))),
+            ("sink_records", "Records applied", each(&|sink| read(&sink.records))),
+            ("sink_retries", "Pauses while a store was away", each(&|sink| read(&sink.retries))),
+            ("sink_lost_records", "Records passed that the journal has lost", each(&|sink| read(&sink.lost))),
+            ("sink_dead_records", "Records in dead_letter", each(&|sink| read(&sink.dead))),
+        ] {
+            out.counters(name, help, "sink", values);
+        }
         let failures = read(&self.app.ledger_status.housekeeping_failures);
-        counter(
-            encoder,
-            "housekeeping_failures",
-            "Steps of the ledger's housekeeping that failed",
-            [(NO_LABELS, failures)],
-        )
+        out.counter("housekeeping_failures", "Steps of the ledger's housekeeping that failed", failures);
     }
 
-    fn encode_cache(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    fn put_cache(&self, out: &mut Out<'_>) {
         let cache = &self.app.caching.cache;
         let stats = &cache.stats;
-        let one = |value: &AtomicU64| [(NO_LABELS, read(value))];
-        let by = |label: &'static str, values: &[(&str, &AtomicU64)]| -> Vec<([(&'static str, String); 1], u64)> {
-            values.iter().map(|(name, value)| ([(label, (*name).to_owned())], read(value))).collect()
+        let by = |values: &[(&'static str, &AtomicU64)]| -> Vec<(&'static str, u64)> {
+            values.iter().map(|(label, value)| (*label, read(value))).collect()
         };
-        fn each<'a>(values: &'a [([(&'static str, String); 1], u64)]) -> impl Iterator<Item = (&'a Labels, u64)> {
-            values.iter().map(|(labels, value)| (labels.as_slice(), *value))
+        let fills = by(&[("held", &stats.fills), ("none", &stats.fills_direct)]);
+        let hits = by(&[("local", &stats.hits_local), ("shared", &stats.hits_shared)]);
+        let refreshes = by(&[("early", &stats.early), ("due", &stats.refreshes)]);
+        let stale = by(&[("revalidate", &stats.stale_revalidated), ("late", &stats.stale_late)]);
+        let lock = by(&[("owned", &stats.lock_owned), ("busy", &stats.lock_busy), ("lost", &stats.lock_lost)]);
+        for (name, help, label, values) in [
+            ("cache_fills", "Values read from a store, under the lock or directly", "lock", fills),
+            ("cache_hits", "Fresh values by layer", "layer", hits),
+            ("cache_refreshes", "Refreshes begun behind an answer", "why", refreshes),
+            ("cache_stale", "Expired values shown", "why", stale),
+            ("cache_lock", "Tries at the lock by outcome", "outcome", lock),
+        ] {
+            out.counters(name, help, label, values);
         }
-        let fills = by("lock", &[("held", &stats.fills), ("none", &stats.fills_direct)]);
-        counter(encoder, "cache_fills", "Values read from a store, under the lock or directly", each(&fills))?;
-        let fill_us = read(&stats.fill_ms).saturating_mul(1_000);
-        seconds(encoder, "cache_fill", "Time in fills", [(NO_LABELS, fill_us)])?;
-        counter(encoder, "cache_failures", "Fills that came to nothing", one(&stats.failures))?;
-        let hits = by("layer", &[("local", &stats.hits_local), ("shared", &stats.hits_shared)]);
-        counter(encoder, "cache_hits", "Fresh values by layer", each(&hits))?;
-        let set_out = by("why", &[("early", &stats.early), ("due", &stats.refreshes)]);
-        counter(encoder, "cache_refreshes", "Refreshes begun behind an answer", each(&set_out))?;
-        counter(encoder, "cache_ducked", "Refreshes left to another instance", one(&stats.ducked))?;
-        let stale = by("why", &[("revalidate", &stats.stale_revalidated), ("late", &stats.stale_late)]);
-        counter(encoder, "cache_stale", "Expired values shown", each(&stale))?;
-        counter(encoder, "cache_joined", "Requests that joined a fill under way", one(&stats.joined))?;
-        counter(encoder, "cache_shed", "Fills refused: too much was under way", one(&stats.shed))?;
-        let lock =
-            by("outcome", &[("owned", &stats.lock_owned), ("busy", &stats.lock_busy), ("lost", &stats.lock_lost)]);
-        counter(encoder, "cache_lock", "Tries at the lock by outcome", each(&lock))?;
+        for (name, help, value) in [
+            ("cache_failures", "Fills that came to nothing", &stats.failures),
+            ("cache_ducked", "Refreshes left to another instance", &stats.ducked),
+            ("cache_joined", "Requests that joined a fill under way", &stats.joined),
+            ("cache_shed", "Fills refused: too much was under way", &stats.shed),
+        ] {
+            out.counter(name, help, read(value));
+        }
+        out.seconds("cache_fill", "Time in fills", "", [("", read(&stats.fill_ms).saturating_mul(1_000))]);
         let (flights, held, (copies, bytes)) = cache.sizes();
-        gauge(encoder, "cache_flights", "Fills under way", [(NO_LABELS, flights as u64)])?;
-        gauge(encoder, "cache_locks_held", "Locks held", [(NO_LABELS, held as u64)])?;
-        gauge(encoder, "cache_copies", "Values kept here", [(NO_LABELS, copies as u64)])?;
-        gauge(
-            encoder,
-            "cache_copies_bytes",
-            "… and their bytes, with what they may be packed to",
-            [(NO_LABELS, bytes as u64)],
-        )?;
-        let bounds = WAIT_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(stats.waits.iter().map(read)).collect();
+        for (name, help, value) in [
+            ("cache_flights", "Fills under way", flights),
+            ("cache_locks_held", "Locks held", held),
+            ("cache_copies", "Values kept here", copies),
+            ("cache_copies_bytes", "… and their bytes, with what they may be packed to", bytes),
+        ] {
+            out.gauge(name, help, value as u64);
+        }
+        let bounds = WAIT_BOUNDS_MS.iter().map(|ms| *ms as f64 / 1e3);
+        let counts: Vec<u64> = stats.waits.iter().map(read).collect();
         let sum = read(&stats.waits_ms) as f64 / 1e3;
-        encoder
-            .encode_descriptor(
-                "cache_wait",
-                "Waits of requests for a fill",
-                Some(&Unit::Seconds),
-                MetricType::Histogram,
-            )?
-            .encode_histogram::<NoLabelSet>(sum, buckets.iter().map(|(_, count)| count).sum(), &buckets, None)
+        out.histogram("cache_wait", "Waits of requests for a fill", sum, bounds, &counts);
     }
 }

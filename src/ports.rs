@@ -1,8 +1,9 @@
 //! The seams: what the program asks of a ledger and of a live store. Two shipped adapters each.
 //!
-//! A port speaks the application's language and takes batches; its document is its contract: a list of numbered claims,
-//! each of which names a test that runs over every adapter (`tests/claims.rs` fails where one has none). Numbers are
-//! never reused. All calls block: they are made on lanes and on sink threads, never in a coroutine.
+//! A port speaks the application's language and takes batches; its document is its contract: a list
+//! of numbered claims, each of which names a test that runs over every adapter (`tests/contracts/claims.rs`
+//! fails where one has none). Numbers are never reused. All calls block: they are made on lanes and
+//! on sink threads, never in a coroutine.
 
 mod live;
 mod shared_cache;
@@ -17,20 +18,11 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::{Dimension, Event, EventType, Record, TallyKey};
+use crate::events::{Dimension, Event, EventType, Record};
+pub use crate::journal::{Position, Watermark};
 
-/// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
-pub type Position = u64;
-
-/// How far a store has followed a journal: the last record applied and the CRC32C of the frame that ends there
-/// (0 at position 0), by which a copied or foreign journal is told from ours.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Watermark {
-    pub position: Position,
-    pub crc: u32,
-}
-
-/// Records of whole frames of one journal, in order: `records[i]` has position `from.position + 1 + i`.
+/// Records of whole frames of one journal, in order: `records[i]` has position `from.position + 1 +
+/// i`.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     pub stream: Uuid,
@@ -51,14 +43,16 @@ impl Batch<'_> {
 /// What a caller can do about a failure of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store is away, busy or restarting: wait and try again. Whether the call had its effect is unknown; the
-    /// watermark tells.
+    /// The store is away, busy or restarting: wait and try again. Whether the call had its effect
+    /// is unknown; the watermark tells.
     #[error("{0}")]
     Retry(String),
-    /// The store is reachable and ended a read, because its time was over. A caller that asks for less gets an answer.
+    /// The store is reachable and ended a read, because its time was over. A caller that asks for
+    /// less gets an answer.
     #[error("{0}")]
     Cancelled(String),
-    /// The store refuses the data itself (never its amount or its time): find the record and set it aside.
+    /// The store refuses the data itself (never its amount or its time): find the record and set it
+    /// aside.
     #[error("{0}")]
     Poison(String),
     /// The store's watermark is not the batch's `from`.
@@ -95,7 +89,7 @@ pub struct LikeOutcome {
     pub changed: bool,
     /// Likes of the post right after the action, never below zero.
     pub like_count: i64,
-    /// Grows by one with each change of the post's likes.
+    /// Grows by one with each change of the post's likes, each put and each deletion of the post.
     pub version: i64,
 }
 
@@ -109,10 +103,21 @@ impl LikeOutcome {
 /// What became of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostOutcome {
-    /// The post is there: as a new one, or in the place of the one that had its id. Its time and its likes right after.
-    Put { replaced: bool, created_at_ms: i64, like_count: i64 },
-    /// Neither the post nor a like of it is there any more. How many likes went, each a row of `post_like_log`.
-    Deleted { existed: bool, likes_removed: i64 },
+    /// The post is there: as a new one, or in the place of the one that had its id. Its time, its
+    /// likes and its version right after.
+    Put { replaced: bool, created_at_ms: i64, like_count: i64, version: i64 },
+    /// Neither the post nor a like of it is there any more. How many likes were removed, each a row
+    /// of `post_like_log`, and the post's version right after.
+    Deleted { existed: bool, likes_removed: i64, version: i64 },
+}
+
+/// What an erasure did to posts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erasure {
+    /// Likes that were removed, by post.
+    pub unliked: Vec<(String, i64)>,
+    /// Posts that were deleted with the person and not put again, with their versions.
+    pub deleted: Vec<(String, i64)>,
 }
 
 /// Verdicts in the order of their positions; a record without one was stored.
@@ -129,8 +134,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 /// - **L6** A stream is unknown (`None`) until it is registered at position 0; registering again moves nothing.
 /// - **L7** An id that a client chose is stored once, within a batch, across batches and across journals, for at least
 ///   `ID_MEMORY_MS`; what comes again is a `Duplicate`, and neither stored nor counted.
-/// - **L8** Likes are the fold of their journal by user and post: state, count (never below 0), version and one row of
-///   the log for each change; an outcome is that right after its action, and the type stored is what a toggle turned
+/// - **L8** Likes are the fold of their journal by user and post: state, count (never below 0) and one row of
+///   the log for each change; the version grows by one with each change, put and deletion; an outcome is that right after its action, and the type stored is what a toggle turned
 ///   out to be.
 /// - **L9** Verdicts are kept until they are pruned, a range at a time, by stream; behind what was pruned the answer is
 ///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
@@ -154,14 +159,15 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `post` and `likes` answer what is there.
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
-/// - **L22** `fold` changes no answer, whatever the clock says, whoever calls it and whatever comes in late before, between
-///   and beside its calls; days and spans are the sums of their folded hours.
+/// - **L22** `fold` changes no answer, by any clock, called by any instance, with late records before, between and beside
+///   its calls; days and spans are the sums of their folded hours.
 /// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
-///   url, referrer and properties; likes are undone through the log, which forgets whose they were; posts, forgotten
-///   searches, user hours and dead letters go. What happened before it and comes in later, through any journal, is `Erased`;
-///   what happened behind it stays, also where the erasure comes in later. Erasing again changes nothing.
-/// - **L24** A post that was deleted has no place in `top` and `snapshot` but by what comes behind its deletion, in its
-///   journal or into the ledger; `left_out` says what lists leave out; `count`, `ranking` and all sums keep what was counted.
+///   url, referrer and properties, with the page and keyword that they count under; likes are undone through the log,
+///   which forgets whose they were; posts, forgotten searches, user hours and dead letters go. What happened before it and
+///   comes in later, through any journal, is `Erased`; what happened behind it stays, also where the erasure comes in
+///   later. Erasing again changes nothing.
+/// - **L24** `top` and `ranking` skip a deleted post and fill the page with others, until it is put again; then it is listed
+///   with all its counts. `snapshot` has its tombstone. `count`, `series` and all sums keep what was counted.
 /// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
 ///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
 ///   `Poison`: kept as a dead letter, counted nowhere.
@@ -175,62 +181,68 @@ pub trait Ledger: Send + Sync {
     /// How far this ledger has followed `stream`; `None` where it never heard of it.
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
 
-    /// The verdicts of `after < position <= up_to`, in order, unless [`LedgerWriter::prune_verdicts`] removed them.
-    /// A like that changed nothing may be missing; those that went with their post are told by its verdict. Read
-    /// together with the watermark, in one snapshot: verdicts of a position past the watermark do not exist. `None` where
-    /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its verdict is gone.
+    /// The verdicts of `after < position <= up_to`, in order, unless
+    /// [`LedgerWriter::prune_verdicts`] removed them. A like that changed nothing may be missing;
+    /// those that went with their post are told by its verdict. Read together with the watermark,
+    /// in one snapshot: verdicts of a position past the watermark do not exist. `None` where
+    /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its
+    /// verdict is gone.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
 
-    /// Likes that went with the person whose erasure is at a position, by post: read by those who follow the ledger.
-    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError>;
+    /// What the erasure at a position did to posts: read by the follower of the live store.
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError>;
 
-    /// What lists leave out since the deletions and erasures of `after < position <= up_to`, negative, and sorted as a tally.
-    /// Kept as verdicts are: to be asked for together with those.
-    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError>;
-
-    /// The posts that a person made or likes, at most `limit` of them each: what is cached of them goes with the person.
+    /// The posts that a person made or likes, at most `limit` of them each: what is cached of them
+    /// goes with the person.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
-    /// Exact number of stored events that match, from rollups where one filter allows it, else from lists of events and raw rows.
+    /// Exact number of stored events that match, from rollups where one filter allows it, else from
+    /// lists of events and raw rows.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
-    /// The highest counts of a window, read from the rollups: what lists are answered from while the live store is
-    /// away. Windows are those of [`Window`], days those of `zone`; order and ties as in [`LiveStore::top`].
+    /// The highest counts of a window, read from the rollups: what lists are answered from while
+    /// the live store is away. Windows are those of [`Window`], days those of `zone`; order and
+    /// ties as in [`LiveStore::top`].
     fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError>;
 
-    /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum descending, then name
-    /// ascending (bytewise), behind `after`. One snapshot. `None`: more than could be read in the time of a read.
+    /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum
+    /// descending, then name ascending (bytewise), behind `after`. One snapshot. `None`: more than
+    /// could be read in the time of a read.
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError>;
 
-    /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as in `ranking`.
+    /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as
+    /// in `ranking`.
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError>;
 
-    /// Exact number of distinct users (`userId`) with an event in a range, milliseconds: from (inclusive), to
-    /// (exclusive). `None` as in `ranking`.
+    /// Exact number of distinct users (`userId`) with an event in a range, milliseconds: from
+    /// (inclusive), to (exclusive). `None` as in `ranking`.
     fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError>;
 
     /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
-    /// One consistent snapshot of everything that a live store is built from, whose days are those of `zone`.
+    /// One consistent snapshot of everything that a live store is built from, whose days are those
+    /// of `zone`.
     fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError>;
 
-    /// The likes of a post as of now, none for one that nobody ever liked, and whether `user_id` likes it.
+    /// The likes of a post as of now, none for one that nobody ever liked, and whether `user_id`
+    /// likes it.
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError>;
 
     /// A post with its likes as of now, in one snapshot; `None` where there is none of that id.
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
-    /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most likes first, then
-    /// the newest, then by id (bytewise); from `after` on, if that is given. Once the posts of an answer hold
-    /// [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read. `Cancelled` if the
-    /// matches cannot be read in the time that a read has.
+    /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most
+    /// likes first, then the newest, then by id (bytewise); from `after` on, if that is given. Once
+    /// the posts of an answer hold [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no
+    /// further ones are read. `Cancelled` if the matches cannot be read in the time that a read
+    /// has.
     fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
-    /// A page of stored events in the order of their time, behind `after` (`None`: from the beginning). Bounded in
-    /// rows, memory and time: it may hold fewer rows than there are, even none, and is the last one only where it says
-    /// so. Every row that was there before the first page comes exactly once; one that comes in meanwhile does if its
-    /// time is still ahead.
+    /// A page of stored events in the order of their time, behind `after` (`None`: from the
+    /// beginning). Bounded in rows, memory and time: it may hold fewer rows than there are, even
+    /// none, and is the last one only where it says so. Every row that was there before the first
+    /// page comes exactly once; one that comes in meanwhile does if its time is still ahead.
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError>;
 
     /// Rows of `dead_letter`. Answers if the store does: for health checks.
@@ -245,48 +257,54 @@ pub trait LedgerWriter: Send {
     /// Makes `stream` known at position 0. Idempotent: an existing watermark stays.
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
 
-    /// Applies a batch. Positions in `dead` become rows of `dead_letter` with that reason and the verdict `Dead`.
-    /// Returns all verdicts, likes that changed nothing included.
+    /// Applies a batch. Positions in `dead` become rows of `dead_letter` with that reason and the
+    /// verdict `Dead`. Returns all verdicts, likes that changed nothing included.
     ///
-    /// Errors: `Fenced` where the stored watermark is not `batch.from`; `Poison` where the data of some record is
-    /// refused; nothing of the batch is stored then.
+    /// Errors: `Fenced` where the stored watermark is not `batch.from`; `Poison` where the data of
+    /// some record is refused; nothing of the batch is stored then.
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError>;
 
-    /// Whether the records at `range` (indexes into `batch.records`) can be stored: tries, and rolls back. `Poison`
-    /// is the answer that the caller bisects by.
+    /// Whether the records at `range` (indexes into `batch.records`) can be stored: tries, and
+    /// rolls back. `Poison` is the answer that the caller bisects by.
     fn probe(&mut self, batch: &Batch<'_>, range: std::ops::Range<usize>) -> Result<(), StoreError>;
 
-    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them, and remembers that it did. Likes stay in
-    /// their log.
+    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them, and remembers that
+    /// it did. Likes stay in their log.
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
 
-    /// The store's own clock, milliseconds since the epoch. `None`: it has no clock but that of this machine.
+    /// The store's own clock, milliseconds since the epoch. `None`: it has no clock but that of
+    /// this machine.
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError>;
 
-    /// Makes what coming batches need, such as partitions ahead. Deletes nothing, so any clock will do.
+    /// Makes what coming batches need, such as partitions ahead. Deletes nothing, so any clock will
+    /// do.
     fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Housekeeping, called about once a minute: prepares, and deletes old minute rollups and remembered ids. Bounded
-    /// work. `now_ms` must be trusted: see [`crate::sinks::Steady`].
+    /// Housekeeping, called about once a minute: prepares, and deletes old minute rollups and
+    /// remembered ids. Bounded work. `now_ms` must be trusted: see [`crate::sinks::Steady`].
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it all the same. Called every
-    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number of instances.
+    /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it
+    /// all the same. Called every [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more
+    /// often under load, by any number of instances.
     fn add_up(&mut self) -> Result<(), StoreError>;
 
-    /// Folds hours that are over into days and spans of days, and counts the points of series once, days being those of
-    /// `zone`: what reads of long ranges are answered from. Called about once a minute, by any number of instances.
-    /// Bounded work, in steps each of which a batch of another writer waits for at most; true where something is left, for
-    /// the next call. What cannot be counted is an error and keeps nothing else from being counted.
+    /// Folds hours that are over into days and spans of days, and counts the points of series once,
+    /// days being those of `zone`: what reads of long ranges are answered from. Called about once a
+    /// minute, by any number of instances. Bounded work, in steps each of which a batch of another
+    /// writer waits for at most; true where something is left, for the next call. What cannot be
+    /// counted is an error and keeps nothing else from being counted.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
-    /// From now on `fold` recounts an hour only once nothing has changed in it for a minute, and takes a tenth of a core at
-    /// most for all that it counts. Until then, and without this call, reads have the same answers from rows.
+    /// From now on `fold` recounts an hour only once nothing has changed in it for a minute, and
+    /// takes a tenth of a core at most for all that it counts. Until then, and without this call,
+    /// reads have the same answers from rows.
     fn spare(&mut self);
 
-    /// Removes rows and user hours of days that are over for `retention_days` and a little: some days of them, the oldest
-    /// first, folded ones whose points are counted. Only as far as events of several days in a row say that time has
-    /// come. Everything summed up stays. To be called while nothing old waits to be applied. Bounded work.
+    /// Removes rows and user hours of days that are over for `retention_days` and a little: some
+    /// days of them, the oldest first, folded ones whose points are counted. Only as far as events
+    /// of several days in a row say that time has come. Everything summed up stays. To be called
+    /// while nothing old waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 
@@ -324,7 +342,8 @@ pub struct Post {
 /// What [`Ledger::search`] looks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostSearch {
-    /// Folded (see `events::fold_keyword`), at least one character: found anywhere in a content, white space included.
+    /// Folded (see `events::fold_keyword`), at least one character: found anywhere in a content,
+    /// white space included.
     pub keyword: String,
     /// Folded: see `events::fold_hashtag`. No post has an empty one.
     pub hashtag: String,

@@ -24,7 +24,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (after the choice of a backend without a screen)
 
 HERE = pathlib.Path(__file__).parent
-SERVICES = pathlib.Path(os.environ["EVENT_TRACKER_SERVICES"])
+SERVICES = pathlib.Path(os.environ["PERF_DIR"])
 SECONDS = int(os.environ.get("LOCUST_SECONDS", "300"))
 FLOOR_SECONDS = min(SECONDS, 30)
 USERS = [int(users) for users in os.environ.get("LOCUST_USERS", "500 1000").split()]
@@ -49,8 +49,6 @@ def start_tracker():
             "LOG": "warn",
             **os.environ,
             "LISTEN": f"127.0.0.1:{port}",
-            "DATABASE_URL": os.environ["TEST_DATABASE_URL"],
-            "REDIS_URL": os.environ["TEST_REDIS_URL"],
             "DATA_DIR": str(SERVICES / "tracker"),
         }
         with open(log, "w") as out:

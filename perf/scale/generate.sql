@@ -62,7 +62,9 @@ BEGIN
                    CASE WHEN kind BETWEEN 8 AND 14 THEN 'https://example.org/posts/' || what || '?from=feed' END,
                    CASE WHEN kind BETWEEN 8 AND 14 AND d < 0.5 THEN 'https://example.org/' END,
                    CASE WHEN d < pg_temp.empty_chance(word) THEN 0 WHEN word IS NOT NULL THEN 1 + floor(d * 200)::bigint END,
-                   NULL, made.at, made.at
+                   NULL, made.at, made.at,
+                   CASE WHEN kind BETWEEN 8 AND 14 THEN '/posts/' || what END, 'keyword ' || word,
+                   NULL, NULL, NULL, NULL, NULL, 1, i + 1
             FROM (SELECT i, i %% 20 AS kind, b, c, d, pg_temp.rank_of($4, a) AS who, pg_temp.rank_of($5, e) AS what, at,
                          CASE WHEN i %% 20 BETWEEN 15 AND 18 THEN pg_temp.rank_of($6, c) END AS word,
                          floor(extract(epoch FROM at) / 3600)::bigint AS hour

@@ -1,8 +1,8 @@
 //! The live store in this process: the embedded default, and the plainest reading of the contract.
 //!
-//! One mutex guards plain maps and is held for lookups and merging only. A bucket is an `Arc`: a reader takes
-//! references under the lock and sums outside of it; a writer that meets a reader's reference copies that one bucket.
-//! Nothing outlives the process, so every start is a rebuild.
+//! One mutex guards plain maps and is held for lookups and merging only. A bucket is an `Arc`: a
+//! reader takes references under the lock and sums outside of it; a writer that meets a reader's
+//! reference copies that one bucket. Nothing outlives the process, so every start is a rebuild.
 
 mod recent_lists;
 
@@ -15,19 +15,15 @@ use uuid::Uuid;
 use crate::events::{Dimension, Sketch, TallyKey};
 use crate::limits::{
     CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
-    LIVE_RECENT_BYTES_MAX, LIVE_UNION_KEPT_MS, of_memory,
+    LIVE_RECENT_BYTES_MAX, of_memory,
 };
-use crate::live::{Bucket, Calendar, Image, Reading, decay, reading, trimmed_names};
+use crate::live::{Bucket, Calendar, Image, Reading, Tombstones, decay, groups, lists_posts, reading, trimmed_names};
 use crate::ports::{
-    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, TopQuery, Watermark,
-    Window,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, TopQuery,
+    Watermark, Window,
 };
 use recent_lists::RecentLists;
 
-/// Unions of more queries than this are not kept side by side: the API has some 30.
-const UNIONS_MAX: usize = 128;
-
-/// See the module. Clones share one store.
 #[derive(Clone)]
 pub struct MemoryLive {
     shared: Arc<Shared>,
@@ -36,7 +32,6 @@ pub struct MemoryLive {
 struct Shared {
     calendar: Calendar,
     data: Mutex<Option<Generation>>,
-    unions: Mutex<HashMap<UnionKey, Arc<Mutex<Union>>>>,
 }
 
 /// Everything that a rebuild replaces.
@@ -47,12 +42,11 @@ struct Generation {
     users: BTreeMap<Bucket, Arc<Sketch>>,
     totals: BTreeMap<(Dimension, String), i64>,
     folded_until: i64,
-    /// The time of the latest rebuild or fold. A clock that goes back was wrong: what it dropped is in the ledger, so the
-    /// generation is given up and rebuilt.
+    /// The time of the latest rebuild or fold. A clock that goes back was wrong: what it dropped is
+    /// in the ledger, so the generation is given up and rebuilt.
     tended_ms: i64,
     recent: RecentLists,
-    /// Tells a union of this generation from one of the last.
-    name: Uuid,
+    tombstones: Arc<Tombstones>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -61,24 +55,12 @@ struct Counts {
     trimmed: bool,
 }
 
-/// Buckets, each with its weight.
 type Sources = Vec<(Arc<Counts>, f64)>;
-/// A query without its limit.
-type UnionKey = (Window, bool, Vec<(Dimension, u64)>);
-
-/// The whole ranking of a query, computed once for all who ask in the same second.
-#[derive(Default)]
-struct Union {
-    made_for: Option<(Uuid, i64)>,
-    ranked: Arc<Vec<(Arc<str>, f64)>>,
-    approximate: bool,
-}
-
 impl MemoryLive {
     /// An empty store that asks to be rebuilt; days are those of `time_zone`.
     pub fn new(time_zone: TimeZone) -> MemoryLive {
         let calendar = Calendar::new(time_zone);
-        MemoryLive { shared: Arc::new(Shared { calendar, data: Mutex::default(), unions: Mutex::default() }) }
+        MemoryLive { shared: Arc::new(Shared { calendar, data: Mutex::default() }) }
     }
 }
 
@@ -88,19 +70,13 @@ impl LiveStore for MemoryLive {
     }
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
-        let slot = self.shared.union_slot(query, now_ms);
-        // Held while the union is computed: whoever asks for the same meanwhile waits for it instead of repeating it.
-        let mut union = lock(&slot);
         let reading = reading(query.window, query.hot, now_ms, &self.shared.calendar);
-        let (generation, sources) = self.shared.sources(query, &reading)?;
-        if union.made_for != Some((generation, reading.as_of_ms)) {
-            *union = sum(&sources, (generation, reading.as_of_ms));
-        }
-        let ranked = Arc::clone(&union.ranked);
-        let approximate = union.approximate;
-        drop(union);
-        let items = ranked.iter().take(query.limit).map(|(name, score)| (name.to_string(), *score)).collect();
-        Ok(LiveTop { items, approximate })
+        let (sources, tombstones) = self.shared.sources(query, &reading)?;
+        let of_posts = lists_posts(query);
+        let ranked = ranked(&sources);
+        let listed = ranked.into_iter().filter(|(name, _)| !(of_posts && tombstones.hides(name)));
+        let items = listed.take(query.limit).map(|(name, score)| (name.to_string(), score)).collect();
+        Ok(LiveTop { items, approximate: sources.iter().any(|(counts, _)| counts.trimmed) })
     }
 
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
@@ -136,7 +112,8 @@ impl LiveStore for MemoryLive {
     }
 }
 
-/// A panic while the lock is held leaves plain data, at worst one batch half merged: later calls go on.
+/// A panic while the lock is held leaves plain data, at worst one batch half merged: later calls go
+/// on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -150,23 +127,8 @@ impl Shared {
         lock(&self.data).as_ref().map(read).ok_or_else(lost)
     }
 
-    fn union_slot(&self, query: &TopQuery, now_ms: i64) -> Arc<Mutex<Union>> {
-        let parts = query.parts.iter().map(|(dimension, weight)| (*dimension, weight.to_bits())).collect();
-        let mut unions = lock(&self.unions);
-        if unions.len() >= UNIONS_MAX {
-            unions.retain(|_, slot| match slot.try_lock() {
-                Ok(union) => union.made_for.is_some_and(|(_, as_of_ms)| as_of_ms + LIVE_UNION_KEPT_MS > now_ms),
-                Err(_) => true,
-            });
-        }
-        if unions.len() >= UNIONS_MAX {
-            return Arc::default();
-        }
-        Arc::clone(unions.entry((query.window, query.hot, parts)).or_default())
-    }
-
-    /// The buckets that a query reads, each with its weight: references only.
-    fn sources(&self, query: &TopQuery, reading: &Reading) -> Result<(Uuid, Sources), StoreError> {
+    /// The buckets that a query reads, each with its weight, and the tombstones: references only.
+    fn sources(&self, query: &TopQuery, reading: &Reading) -> Result<(Sources, Arc<Tombstones>), StoreError> {
         self.with(|generation| {
             let unfolded = reading.unfolded.start.max(generation.folded_until)..reading.unfolded.end;
             let minutes = generation.minutes(unfolded).map(|minute| {
@@ -181,23 +143,21 @@ impl Shared {
                     }
                 }
             }
-            (generation.name, sources)
+            (sources, Arc::clone(&generation.tombstones))
         })
     }
 }
 
-fn sum(sources: &[(Arc<Counts>, f64)], made_for: (Uuid, i64)) -> Union {
+fn ranked(sources: &[(Arc<Counts>, f64)]) -> Vec<(&Arc<str>, f64)> {
     let mut scores: HashMap<&Arc<str>, f64> = HashMap::new();
     for (counts, weight) in sources {
         for (name, count) in &counts.by_name {
             *scores.entry(name).or_default() += *count as f64 * weight;
         }
     }
-    let positive = scores.into_iter().filter(|(_, score)| *score > 0.0);
-    let mut ranked: Vec<(Arc<str>, f64)> = positive.map(|(name, score)| (Arc::clone(name), score)).collect();
-    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let approximate = sources.iter().any(|(counts, _)| counts.trimmed);
-    Union { made_for: Some(made_for), ranked: Arc::new(ranked), approximate }
+    let mut ranked: Vec<(&Arc<str>, f64)> = scores.into_iter().filter(|(_, score)| *score > 0.0).collect();
+    ranked.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    ranked
 }
 
 impl Generation {
@@ -216,7 +176,8 @@ impl Generation {
         Arc::make_mut(self.buckets.entry(bucket).or_default().entry(dimension).or_default())
     }
 
-    /// Where counts of a minute go: while it is not folded the minute alone, later whatever is kept of the three.
+    /// Where counts of a minute go: while it is not folded the minute alone, later whatever is kept
+    /// of the three.
     fn targets(&self, minute: i64, now_ms: i64, calendar: &Calendar) -> Vec<Bucket> {
         let [in_minute, in_hour, in_day] = calendar.buckets(minute);
         if !calendar.is_kept(in_day, now_ms) {
@@ -232,8 +193,12 @@ impl Generation {
         for group in groups(&batch.counts) {
             self.add_totals(group[0].0.dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
         }
-        for group in groups(&batch.counts).chain(groups(&batch.left_out)) {
+        for group in groups(&batch.counts) {
             self.add_to_buckets(group, batch.now_ms, calendar);
+        }
+        if !batch.tombstones.is_empty() {
+            let tombstones = Arc::make_mut(&mut self.tombstones);
+            batch.tombstones.iter().for_each(|tombstone| tombstones.apply(tombstone, batch.now_ms));
         }
         self.add_users(batch, calendar);
         for change in &batch.recent {
@@ -241,7 +206,6 @@ impl Generation {
         }
     }
 
-    /// Counts of one dimension and minute.
     fn add_to_buckets(&mut self, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
         let (dimension, minute) = (group[0].0.dimension, group[0].0.minute);
         if dimension == Dimension::Type {
@@ -288,7 +252,8 @@ impl Generation {
             self.pour(*minute, calendar);
             self.pour_users(*minute, calendar);
         }
-        // What the last fold left open may have closed with this one, whether or not it got anything more.
+        // What the last fold left open may have closed with this one, whether or not it got
+        // anything more.
         for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
             for bucket in calendar.buckets(minute) {
                 let closed = calendar.end_minute(bucket) <= next;
@@ -335,12 +300,10 @@ impl Generation {
         self.buckets.retain(|bucket, _| stays(bucket));
         self.users.retain(|bucket, _| stays(bucket));
         self.recent.forget_old(now_ms);
+        if self.tombstones.has_old(now_ms) {
+            Arc::make_mut(&mut self.tombstones).forget_old(now_ms);
+        }
     }
-}
-
-/// Counts of one dimension and minute: they are sorted.
-fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {
-    counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute))
 }
 
 impl Counts {
@@ -439,7 +402,6 @@ impl LiveWriter for MemoryWriter {
             watermarks: snapshot.watermarks.iter().copied().collect(),
             folded_until: image.folded_until,
             tended_ms: now_ms,
-            name: Uuid::new_v4(),
             ..Generation::default()
         };
         for ((bucket, dimension), (counts, trimmed)) in &image.buckets {
@@ -455,6 +417,11 @@ impl LiveWriter for MemoryWriter {
             let keyword = (!folded.is_empty()).then(|| folded.clone());
             let change = RecentChange::Forget { user_id: user.clone(), keyword, at_ms: *at_ms };
             next.recent.change(&change, now_ms, of_memory(LIVE_RECENT_BYTES_MAX));
+        }
+        let tombstones = Arc::make_mut(&mut next.tombstones);
+        for (post_id, version) in &snapshot.tombstones {
+            let tombstone = Tombstone { post_id: post_id.clone(), version: *version, deleted: true };
+            tombstones.apply(&tombstone, now_ms);
         }
         let mut recent: Vec<_> = image.recent.into_iter().collect();
         recent.sort_by_key(|(_, list)| list.first().map(|newest| newest.at_ms));

@@ -10,7 +10,6 @@ use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry,
 /// What a slot takes beside its key and value.
 const OVERHEAD_BYTES: usize = 200;
 
-/// See the module.
 pub struct MemoryCache {
     state: Mutex<State>,
     bytes_max: usize,
@@ -36,7 +35,6 @@ struct Slot {
 }
 
 impl Slot {
-    /// Drops what is over.
     fn at(&mut self, now_ms: u64) {
         self.entry.take_if(|(_, _, kept_ms)| now_ms >= *kept_ms);
         self.mark.take_if(|(_, until_ms)| now_ms >= *until_ms);
@@ -67,7 +65,6 @@ impl MemoryCache {
         MemoryCache { state: Mutex::default(), bytes_max: of_memory(CACHE_LOCAL_BYTES_MAX), now_ms: Box::new(now_ms) }
     }
 
-    /// Does something to a key's slot, as it is now, and keeps the sums and bounds.
     fn with<T>(&self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
         // Guards plain data for a few lines: nothing in there panics half-way.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,5 @@
-//! Answers: JSON bodies and the errors of the contract. A tag never changes its meaning; a message says what to do.
+//! Answers: JSON bodies, and the one map from failures to the errors of the contract. A tag never changes its meaning; a
+//! message says what to do.
 
 use serde::Serialize;
 use std::borrow::Cow;
@@ -8,9 +9,12 @@ use super::query::TIME_MS_MAX;
 use super::wire::Rejection;
 use crate::app::App;
 use crate::app::ingest::Decisions;
+use crate::app::reads::Read;
+use crate::cache::FillError;
 use crate::http::{Answer, Exchange, Waited};
 use crate::journal::AppendError;
-use crate::ports::StoreError;
+use crate::limits::{LEDGER_WAIT_MS, READ_WAIT_MS};
+use crate::ports::{StoreError, Verdict};
 
 const JSON: &str = "application/json";
 /// An answer about one person, which no shared cache may keep.
@@ -25,68 +29,91 @@ struct ErrorBody<'a> {
     errors: BTreeMap<Cow<'static, str>, String>,
 }
 
-/// What stands in the place of answers that waited for the disk in vain.
-pub fn not_durable() -> Answer<'static> {
-    Answer {
-        status: 503,
-        content_type: JSON,
-        headers: &[("Retry-After", "1")],
-        body: br#"{"status":503,"error":"journal_unavailable","message":"nothing was acknowledged: send it again, with the same ids"}"#,
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// Input that is not taken.
+    Rejected(Rejection),
+    /// The journal takes nothing now: ours, not the client's.
+    Refused(AppendError),
+    NotDurable,
+    /// The ledger refuses a record's data: sending it again would not help.
+    Dead,
+    /// It happened before its user was erased, and so it is nothing that could be stored.
+    Erased,
+    Unfilled(FillError),
+    /// A read that is not cached did not bring a value. `None`: it did not end in time, or too many wait.
+    Unread(Option<StoreError>),
+    /// A body that serde refuses, which it never should.
+    Unwritable,
+    NotFound(&'static str),
+    /// As many of these as may be are under way: a tag and a sentence.
+    TooMany(&'static str, &'static str),
+    KeyRequired,
+    KeyRefused,
+}
+
+pub(super) type Answered = Result<(), Failure>;
+
+impl From<Rejection> for Failure {
+    fn from(rejection: Rejection) -> Failure {
+        Failure::Rejected(rejection)
     }
 }
 
-/// A JSON body.
-pub(super) fn json(exchange: &mut Exchange<'_>, status: u16, body: &impl Serialize) {
-    json_with(exchange, status, &[], body);
-}
-
-/// A JSON body with headers.
-pub(super) fn json_with(exchange: &mut Exchange<'_>, status: u16, headers: &[(&str, &str)], body: &impl Serialize) {
-    match serde_json::to_vec(body) {
-        Ok(body) => exchange.respond(Answer { status, content_type: JSON, headers, body: &body }),
-        Err(_) => unwritable(exchange),
+impl From<AppendError> for Failure {
+    fn from(why: AppendError) -> Failure {
+        Failure::Refused(why)
     }
 }
 
-/// A body that serde refuses, which it never should.
-pub(super) fn unwritable(exchange: &mut Exchange<'_>) {
-    let body = br#"{"status":500,"error":"internal","message":"the answer could not be written; please report this"}"#;
-    exchange.respond(Answer { status: 500, content_type: JSON, headers: &[], body });
+const RETRY: &[(&str, &str)] = &[("Retry-After", "1")];
+
+impl Failure {
+    pub(super) fn answer(self, exchange: &mut Exchange<'_>) {
+        let none: &[(&str, &str)] = &[];
+        let (status, tag, message, headers) = match self {
+            Failure::Rejected(rejection) => return rejected(exchange, rejection),
+            Failure::NotDurable => return exchange.respond(not_durable()),
+            Failure::Refused(why) => {
+                let (tag, message) = refusal(why);
+                (503, tag, message, RETRY)
+            }
+            Failure::Dead => (422, "refused_by_ledger", "the ledger refuses the data; it is kept in dead_letter", none),
+            Failure::Erased => (410, "user_erased", ERASED, none),
+            Failure::Unfilled(FillError::TooLarge) => (400, "range_too_large", RANGE_TOO_LARGE, none),
+            Failure::Unfilled(FillError::TooBroad) => {
+                let message = "more posts match than can be ranked in time: ask for a longer keyword";
+                (400, "search_too_broad", message, none)
+            }
+            Failure::Unfilled(FillError::Internal) => (500, "internal", UNREADABLE, none),
+            Failure::Unread(Some(failure)) if !matches!(failure, StoreError::Retry(_) | StoreError::Cancelled(_)) => {
+                tracing::error!(error = %failure, "a read failed");
+                (500, "internal", UNREADABLE, none)
+            }
+            Failure::Unfilled(FillError::Away | FillError::Busy) | Failure::Unread(_) => {
+                (503, "store_unavailable", "the stores do not answer; events are still taken. Ask again", RETRY)
+            }
+            Failure::Unwritable => (500, "internal", "the answer could not be written; please report this", none),
+            Failure::NotFound(message) => (404, "not_found", message, none),
+            Failure::TooMany(tag, message) => (503, tag, message, &[("Retry-After", "10")][..]),
+            Failure::KeyRequired => {
+                let message = "send a key: Authorization: Bearer …, or X-Api-Key";
+                (401, "key_required", message, &[("WWW-Authenticate", "Bearer")][..])
+            }
+            Failure::KeyRefused => (403, "key_refused", "this key is not for this request", none),
+        };
+        error_with(exchange, status, tag, message, headers);
+    }
 }
 
-/// An error.
-pub(super) fn error(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str) {
-    error_with(exchange, status, tag, message, &[]);
-}
+/// What is said of an event that happened before its user was erased.
+pub(super) const ERASED: &str = "its user was erased, and it happened before that: nothing of it is kept";
+const UNREADABLE: &str = "the server failed to read this; the reason is in its log";
+const RANGE_TOO_LARGE: &str = "the range holds more than can be read in time: ask for a shorter one, or for one that \
+                               begins and ends at whole hours";
 
-/// An error with headers.
-pub(super) fn error_with(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str, headers: &[(&str, &str)]) {
-    let body = ErrorBody { status, error: tag, message, errors: BTreeMap::new() };
-    json_with(exchange, status, headers, &body);
-}
-
-/// Input that is not taken: 400 with its fields, or the status that fits its tag.
-pub(super) fn rejected(exchange: &mut Exchange<'_>, rejection: Rejection) {
-    let status = match rejection.tag {
-        "body_too_large" | "event_too_large" | "too_many_events" => 413,
-        "length_required" => 411,
-        "unsupported_content_type" | "unsupported_content_coding" => 415,
-        "bodies_full" => 503,
-        _ => 400,
-    };
-    let headers: &[(&str, &str)] = match rejection.tag {
-        "unsupported_content_type" => &[("Accept-Post", "application/json, text/plain, application/x-ndjson")],
-        "unsupported_content_coding" => &[("Accept-Encoding", "gzip, deflate, zstd")],
-        "bodies_full" => &[("Retry-After", "1")],
-        _ => &[],
-    };
-    let Rejection { tag, message, fields } = rejection;
-    json_with(exchange, status, headers, &ErrorBody { status, error: tag, message: &message, errors: fields });
-}
-
-/// The journal takes nothing now: ours, not the client's.
-pub(super) fn refused(exchange: &mut Exchange<'_>, why: AppendError) {
-    let (tag, message) = match why {
+fn refusal(why: AppendError) -> (&'static str, &'static str) {
+    match why {
         AppendError::Busy => ("busy", "too much waits for the disk: send it again, with the same ids"),
         AppendError::Full => ("journal_full", "the stores must catch up first: send it again, with the same ids"),
         AppendError::Failed => ("journal_unavailable", "the disk refuses to write: send it again, with the same ids"),
@@ -94,70 +121,103 @@ pub(super) fn refused(exchange: &mut Exchange<'_>, why: AppendError) {
             ("journal_forked", "the ledger knows another history of this journal: an operator must look")
         }
         AppendError::Closing => ("closing", "this server is stopping: send it again, with the same ids"),
+    }
+}
+
+fn rejected(exchange: &mut Exchange<'_>, rejection: Rejection) {
+    let (status, headers): (u16, &[(&str, &str)]) = match rejection.tag {
+        "body_too_large" | "event_too_large" | "too_many_events" => (413, &[]),
+        "length_required" => (411, &[]),
+        "unsupported_content_type" => (415, &[("Accept-Post", "application/json, text/plain, application/x-ndjson")]),
+        "unsupported_content_coding" => (415, &[("Accept-Encoding", "gzip, deflate, zstd")]),
+        "bodies_full" => (503, RETRY),
+        _ => (400, &[]),
     };
-    error_with(exchange, 503, tag, message, &[("Retry-After", "1")]);
+    let Rejection { tag, message, fields } = rejection;
+    respond(exchange, status, headers, &ErrorBody { status, error: tag, message: &message, errors: fields });
+}
+
+/// What stands in the place of answers that waited for the disk in vain.
+pub fn not_durable() -> Answer<'static> {
+    Answer {
+        status: 503,
+        content_type: JSON,
+        headers: RETRY,
+        body: br#"{"status":503,"error":"journal_unavailable","message":"nothing was acknowledged: send it again, with the same ids"}"#,
+    }
+}
+
+pub(super) fn json(exchange: &mut Exchange<'_>, status: u16, body: &impl Serialize) -> Answered {
+    json_with(exchange, status, &[], body)
+}
+
+pub(super) fn json_with(
+    exchange: &mut Exchange<'_>,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &impl Serialize,
+) -> Answered {
+    let body = serde_json::to_vec(body).map_err(|_| Failure::Unwritable)?;
+    exchange.respond(Answer { status, content_type: JSON, headers, body: &body });
+    Ok(())
+}
+
+pub(super) fn empty(exchange: &mut Exchange<'_>, status: u16) -> Answered {
+    exchange.respond(Answer { status, content_type: "", headers: &[], body: b"" });
+    Ok(())
+}
+
+pub(super) fn error(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str) {
+    error_with(exchange, status, tag, message, &[]);
+}
+
+pub(super) fn error_with(exchange: &mut Exchange<'_>, status: u16, tag: &str, message: &str, headers: &[(&str, &str)]) {
+    respond(exchange, status, headers, &ErrorBody { status, error: tag, message, errors: BTreeMap::new() });
+}
+
+fn respond(exchange: &mut Exchange<'_>, status: u16, headers: &[(&str, &str)], body: &ErrorBody<'_>) {
+    // Texts and numbers in memory: nothing of this can fail to be written.
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    exchange.respond(Answer { status, content_type: JSON, headers, body: &body });
 }
 
 /// Waits for the ledger's (or live store's) part of what is in the journal. `Done`: it has decided. `Late`: it has not
-/// yet, but the events are safe. `None`: they are not, and that was answered.
-pub(super) fn waited(exchange: &mut Exchange<'_>, ms: u64, decisions: &Decisions) -> Option<Waited> {
-    let waited = exchange.wait(ms);
+/// yet, but the events are safe.
+pub(super) fn waited(exchange: &mut Exchange<'_>, decisions: &Decisions) -> Result<Waited, Failure> {
+    let waited = exchange.wait(LEDGER_WAIT_MS);
     if waited == Waited::Late {
         decisions.abandon();
     }
     if waited == Waited::Failed || !decisions.are_durable() {
-        exchange.respond(not_durable());
-        return None;
+        return Err(Failure::NotDurable);
     }
-    Some(waited)
+    Ok(waited)
 }
 
-/// The ledger refuses a record's data: sending it again would not help.
-pub(super) fn dead(exchange: &mut Exchange<'_>) {
-    error(exchange, 422, "refused_by_ledger", "the ledger refuses the data; it is kept in dead_letter");
+pub(super) enum Decided {
+    /// It is in the journal and will be applied in order.
+    Later,
+    Now(Option<Verdict>),
 }
 
-/// It happened before its user was erased, and so it is nothing that could be stored.
-pub(super) fn erased(exchange: &mut Exchange<'_>) {
-    error(exchange, 410, "user_erased", ERASED);
-}
-
-/// What is said of it.
-pub(super) const ERASED: &str = "its user was erased, and it happened before that: nothing of it is kept";
-
-/// A store did not answer in time, and nothing else can.
-pub(super) fn store_away(exchange: &mut Exchange<'_>) {
-    let message = "the stores do not answer; events are still taken. Ask again";
-    error_with(exchange, 503, "store_unavailable", message, &[("Retry-After", "1")]);
-}
-
-/// A fault of ours, which was logged.
-pub(super) fn internal(exchange: &mut Exchange<'_>) {
-    error(exchange, 500, "internal", "the server failed to read this; the reason is in its log");
-}
-
-/// A read that is not cached did not bring a value. `None`: it did not end in time.
-pub(super) fn read_failed(exchange: &mut Exchange<'_>, failure: Option<StoreError>) {
-    match failure {
-        None | Some(StoreError::Retry(_) | StoreError::Cancelled(_)) => store_away(exchange),
-        Some(failure) => {
-            tracing::error!(error = %failure, "a read failed");
-            internal(exchange);
-        }
+pub(super) fn decided(exchange: &mut Exchange<'_>, decisions: &Decisions) -> Result<Decided, Failure> {
+    if waited(exchange, decisions)? != Waited::Done {
+        return Ok(Decided::Later);
+    }
+    match decisions.verdict() {
+        Some(Verdict::Dead) => Err(Failure::Dead),
+        Some(Verdict::Erased) => Err(Failure::Erased),
+        verdict => Ok(Decided::Now(verdict)),
     }
 }
 
-/// An exact read that would take too long: asking again does not help.
-pub(super) fn range_too_large(exchange: &mut Exchange<'_>) {
-    let message = "the range holds more than can be read in time: ask for a shorter one, or for one that begins and \
-                   ends at whole hours";
-    error(exchange, 400, "range_too_large", message);
-}
-
-/// A search that would take too long: asking again does not help.
-pub(super) fn search_too_broad(exchange: &mut Exchange<'_>) {
-    let message = "more posts match than can be ranked in time: ask for a longer keyword";
-    error(exchange, 400, "search_too_broad", message);
+pub(super) fn finish<T>(read: Read<T>, exchange: &mut Exchange<'_>) -> Result<T, Failure> {
+    let pending = read.map_err(|_| Failure::Unread(None))?;
+    let value = match exchange.wait(READ_WAIT_MS) {
+        Waited::Late => None,
+        Waited::Done | Waited::Failed => pending.take(),
+    };
+    value.ok_or(Failure::Unread(None))?.map_err(|error| Failure::Unread(Some(error)))
 }
 
 /// Milliseconds since the epoch as RFC 3339, for answers.

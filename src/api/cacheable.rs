@@ -7,13 +7,12 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use crate::cache::Copy;
-use crate::http::{Answer, Exchange, Request};
+use crate::http::{Answer, Exchange, Request, weight};
 use crate::limits::GZIP_ANSWER_BYTES_MIN;
 
 const FOR_ALL: (&str, &str) = ("Cache-Control", "public, max-age=1, stale-while-revalidate=10");
 /// A shared cache would give it to those without a key.
 const FOR_ONE: (&str, &str) = ("Cache-Control", "private, max-age=1, stale-while-revalidate=10");
-/// Of every ETag.
 pub(super) const TAG_BYTES: usize = r#"W/"0123456789abcdef""#.len();
 const VARIES: (&str, &str) = ("Vary", "Accept-Encoding");
 
@@ -64,14 +63,7 @@ fn is_among(known: &[u8], tag: &str) -> bool {
 /// `Accept-Encoding` names gzip, or everything, with a weight above zero.
 fn takes_gzip(request: &Request<'_>) -> bool {
     let Some(Ok(accepted)) = request.headers.get("accept-encoding").map(std::str::from_utf8) else { return false };
-    let weight = |coding: &str| {
-        accepted.split(',').find_map(|one| {
-            let mut parts = one.split(';').map(str::trim);
-            let is_it = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(coding));
-            let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-            is_it.then(|| q.map_or(1.0, |q| q.parse::<f32>().unwrap_or(0.0)))
-        })
-    };
+    let weight = |coding| weight(accepted, |named| named.eq_ignore_ascii_case(coding));
     weight("gzip").or_else(|| weight("*")).is_some_and(|weight| weight > 0.0)
 }
 

@@ -9,7 +9,9 @@ use std::time::Instant;
 use serde::Serialize;
 use std::hash::Hash;
 
-use super::{Api, answer, cacheable};
+use super::answer::{Answered, Failure};
+use super::cacheable;
+use super::state::Api;
 use crate::cache::policy::STALE_AFTER_MS;
 use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
 use crate::http::{Exchange, Request, Waited};
@@ -17,7 +19,6 @@ use crate::limits::CACHE_WRITE_WAIT_MS;
 use crate::ports::StoreError;
 use crate::runtime::complete;
 
-/// A hit, as a handler answers it.
 pub(super) struct Shown {
     pub(super) copy: Arc<Copy>,
     how: How,
@@ -27,30 +28,39 @@ pub(super) struct Shown {
 }
 
 impl Api {
-    /// The value of `key`, filled by `fill` where need be. `None`: there is none, and that was answered.
     pub(super) fn cached(
         &self,
         key: &str,
         policy: &Policy,
         fill: impl Fn() -> Fill,
         exchange: &mut Exchange<'_>,
-    ) -> Option<Shown> {
-        match self.ask(key, policy, &fill, exchange) {
-            Ok(shown) => {
-                let age = (shown.age_ms / 1_000).to_string();
-                exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
-                Some(shown)
+    ) -> Result<Shown, Failure> {
+        let shown = self.ask(key, policy, &fill, exchange).map_err(Failure::Unfilled)?;
+        let age = (shown.age_ms / 1_000).to_string();
+        exchange.carry(&[("X-Cache", shown.how.name()), ("Age", &age)]);
+        Ok(shown)
+    }
+
+    pub(super) fn answer_cached(
+        &self,
+        key: &str,
+        policy: &Policy,
+        fill: impl Fn() -> Fill,
+        request: &Request<'_>,
+        exchange: &mut Exchange<'_>,
+    ) -> Answered {
+        let shown = self.cached(key, policy, fill, exchange)?;
+        let kept = Kept::of(&shown.copy.value);
+        let is_open = self.access.rules.keys.read.is_open();
+        match shown.is_late.then(|| as_stale(kept.body)).flatten() {
+            // What it says is another thing: so is its tag.
+            Some(body) => {
+                let tag = cacheable::tag_of(&(kept.tag, "stale"));
+                cacheable::tagged(exchange, request, is_open, &shown.copy, &tag, &body);
             }
-            Err(error) => {
-                match error {
-                    FillError::TooLarge => answer::range_too_large(exchange),
-                    FillError::TooBroad => answer::search_too_broad(exchange),
-                    FillError::Internal => answer::internal(exchange),
-                    FillError::Away | FillError::Busy => answer::store_away(exchange),
-                }
-                None
-            }
+            None => cacheable::tagged(exchange, request, is_open, &shown.copy, kept.tag, kept.body),
         }
+        Ok(())
     }
 
     fn ask(
@@ -123,20 +133,6 @@ impl Api {
             self.app.caching.cache.overdue(keys);
         }
     }
-
-    /// Answers with a value that holds a whole body.
-    pub(super) fn answer_shown(&self, shown: &Shown, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let kept = Kept::of(&shown.copy.value);
-        let is_open = self.access.rules.keys.read.is_open();
-        match shown.is_late.then(|| as_stale(kept.body)).flatten() {
-            // What it says is another thing: so is its tag.
-            Some(body) => {
-                let tag = cacheable::tag_of(&(kept.tag, "stale"));
-                cacheable::tagged(exchange, request, is_open, &shown.copy, &tag, &body);
-            }
-            None => cacheable::tagged(exchange, request, is_open, &shown.copy, kept.tag, kept.body),
-        }
-    }
 }
 
 fn shown(Hit { copy, how, age_ms }: Hit) -> Shown {
@@ -162,7 +158,6 @@ fn as_stale(body: &[u8]) -> Option<Vec<u8>> {
     Some(format!(r#"{before},"source":"cache","stale":true{after}"#).into_bytes())
 }
 
-/// A kept value, taken apart.
 pub(super) struct Kept<'a> {
     pub(super) tag: &'a str,
     pub(super) body: &'a [u8],
@@ -182,7 +177,6 @@ pub(super) fn keep(says: &impl Hash, as_of_ms: i64, body: &impl Serialize) -> Re
     Ok(Filled { value: value.into(), as_of_ms, is_null: false })
 }
 
-/// The same of a body that is written.
 pub(super) fn keep_written(as_of_ms: i64, body: &[u8]) -> Filled {
     let value = [cacheable::tag_of(&body).as_bytes(), body].concat();
     Filled { value: value.into(), as_of_ms, is_null: false }
@@ -195,12 +189,10 @@ pub(super) fn unwritable(error: serde_json::Error) -> FillError {
     FillError::Internal
 }
 
-/// A way to fill from the ledger.
 pub(super) fn from_ledger(run: impl FnOnce() -> Result<Filled, FillError> + Send + 'static) -> Stage {
     Stage { lane: Lane::Ledger, run: Box::new(run) }
 }
 
-/// A way to fill from the live store.
 pub(super) fn from_live(run: impl FnOnce() -> Result<Filled, FillError> + Send + 'static) -> Stage {
     Stage { lane: Lane::Live, run: Box::new(run) }
 }

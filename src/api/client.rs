@@ -21,7 +21,6 @@ impl Proxies {
         parts.map(network).collect::<Result<Vec<_>, _>>().map(Proxies)
     }
 
-    /// Whether an address is one of them.
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))

@@ -13,16 +13,13 @@ use crate::limits::{
     JSON_DEPTH_MAX,
 };
 
-/// How the events of a body are divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
     /// One JSON value; or lines of JSON under a type that does not say so.
     Json,
-    /// A JSON value a line.
     Lines,
 }
 
-/// A body without its content coding.
 pub(super) struct Body<'a> {
     bytes: Cow<'a, [u8]>,
     pub(super) shape: Shape,
@@ -44,7 +41,6 @@ impl Body<'_> {
 /// What is wrong with a body already, given its first decoded bytes.
 pub(super) type Check = fn(&[u8], Shape) -> Result<(), Rejection>;
 
-/// The body of a request, which may have `bytes_max` decoded bytes.
 pub(super) fn read<'a>(
     request: &Request<'a>,
     bytes_max: usize,
@@ -53,7 +49,7 @@ pub(super) fn read<'a>(
     read_checked(request, bytes_max, |_, _| Ok(()), exchange)
 }
 
-/// The same; decoding stops as soon as `check` finds a fault.
+/// As [`read`], but decoding stops as soon as `check` finds a fault.
 pub(super) fn read_checked<'a>(
     request: &Request<'a>,
     bytes_max: usize,
@@ -109,7 +105,6 @@ fn shape(content_type: Option<&[u8]>) -> Result<Shape, Rejection> {
 /// The wire's bytes for a decoder. Each time that the decoder asks for more, other connections may run.
 struct Source<'s, 'c> {
     rest: &'s [u8],
-    /// Work since the last look at the clock, in bytes.
     work: usize,
     exchange: &'s mut Exchange<'c>,
 }
@@ -139,7 +134,6 @@ impl BufRead for Source<'_, '_> {
     }
 }
 
-/// Decoded bytes, counted before they are there.
 struct Decoded {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -191,12 +185,10 @@ fn broken() -> Rejection {
     Rejection::new("invalid_content_coding", "the compressed body is damaged or cut short")
 }
 
-/// Bytes without the byte-order mark before them.
 pub(super) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// Bytes as text.
 pub(super) fn text(bytes: &[u8]) -> Result<&str, Rejection> {
     std::str::from_utf8(bytes).map_err(|_| Rejection::new("invalid_utf8", "the body is not UTF-8"))
 }

@@ -4,7 +4,6 @@
 //! Every origin may send events, with credentials, because `sendBeacon` always sends them. Everything
 //! else needs `ALLOWED_ORIGINS` and has no credentials: keys come in headers, cookies are not ours.
 
-use super::Access;
 use super::names::{Name, are_labels, name_of, parts};
 use super::query::Query;
 use crate::http::{Answer, Exchange, Method, Request};
@@ -83,7 +82,6 @@ impl Origins {
         self.any || self.exact.iter().any(|one| one.eq_ignore_ascii_case(origin)) || self.below.iter().any(is_below)
     }
 
-    /// Answers differ by origin.
     fn differ(&self) -> bool {
         let has_patterns = !self.exact.is_empty() || !self.below.is_empty();
         has_patterns && !self.any
@@ -103,53 +101,45 @@ fn host_and_port<'a>(scheme: &str, authority: &'a str) -> Result<(&'a str, Strin
     Ok((host, if is_own { String::new() } else { format!(":{number}") }))
 }
 
-impl Access {
+impl Origins {
     /// Adds the headers that every answer to this request carries. False: the request has an effect
     /// and comes from a page that may not have it. A "simple" request needs no preflight, so the
     /// browser has sent it already: only its effect can be prevented.
-    pub(super) fn admits_page(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
+    pub(super) fn admit_page(&self, request: &Request<'_>, takes_events: bool, exchange: &mut Exchange<'_>) -> bool {
         let sent = request.headers.get("origin");
         let origin = sent.and_then(|origin| std::str::from_utf8(origin).ok());
-        if self.takes_events(request.path) {
+        if takes_events {
             if let Some(origin) = origin {
                 exchange.carry(&[allow_origin(origin), WITH_CREDENTIALS, EXPOSED_HEADERS, VARIES]);
             }
             return true;
         }
-        let origins = &self.rules.origins;
-        let allowed = origin.filter(|origin| origins.allow(origin));
+        let allowed = origin.filter(|origin| self.allow(origin));
         match allowed {
-            Some(_) if origins.any => exchange.carry(&[allow_origin("*"), EXPOSED_HEADERS]),
+            Some(_) if self.any => exchange.carry(&[allow_origin("*"), EXPOSED_HEADERS]),
             Some(origin) => exchange.carry(&[allow_origin(origin), EXPOSED_HEADERS, VARIES]),
             // A cache must not give this answer to a page that may read it.
-            None if origins.differ() => exchange.carry(&[VARIES]),
+            None if self.differ() => exchange.carry(&[VARIES]),
             None => {}
         }
-        allowed.is_some() || !self.is_foreign(request, sent)
-    }
-
-    /// Whether a request with an effect comes from a page of another site.
-    fn is_foreign(&self, request: &Request<'_>, origin: Option<&[u8]>) -> bool {
-        match request.method {
-            Method::Post | Method::Put | Method::Delete => origin.is_some_and(|origin| !is_own(origin, request)),
-            // A link or an image sends no Origin.
-            Method::Get if request.path == "/api/search" => {
-                let site = request.headers.get("sec-fetch-site");
-                site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site")) && records_search(request)
-            }
-            _ => false,
-        }
+        allowed.is_some() || !is_foreign(request, sent)
     }
 
     /// Answers a preflight: an OPTIONS with `Access-Control-Request-Method`. False: it is none.
-    pub(super) fn preflight(&self, request: &Request<'_>, allow: &str, exchange: &mut Exchange<'_>) -> bool {
+    pub(super) fn preflight(
+        &self,
+        request: &Request<'_>,
+        takes_events: bool,
+        allow: &str,
+        exchange: &mut Exchange<'_>,
+    ) -> bool {
         let header = |name| request.headers.get(name).and_then(|value| std::str::from_utf8(value).ok());
         if header("access-control-request-method").is_none() {
             return false;
         }
         let mut headers = vec![("Allow", allow)];
         // Every answer of the request carries the origin: a second one would make browsers refuse both.
-        let is_allowed = |origin| self.takes_events(request.path) || self.rules.origins.allow(origin);
+        let is_allowed = |origin| takes_events || self.allow(origin);
         if header("origin").is_some_and(is_allowed) {
             headers.extend([("Access-Control-Allow-Methods", allow), MAX_AGE, PREFLIGHT_VARIES]);
             let wanted = header("access-control-request-headers").filter(|wanted| !wanted.is_empty());
@@ -158,6 +148,18 @@ impl Access {
         }
         exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
         true
+    }
+}
+
+fn is_foreign(request: &Request<'_>, origin: Option<&[u8]>) -> bool {
+    match request.method {
+        Method::Post | Method::Put | Method::Delete => origin.is_some_and(|origin| !is_own(origin, request)),
+        // A link or an image sends no Origin.
+        Method::Get if request.path == "/api/search" => {
+            let site = request.headers.get("sec-fetch-site");
+            site.is_some_and(|site| site.eq_ignore_ascii_case(b"cross-site")) && records_search(request)
+        }
+        _ => false,
     }
 }
 

@@ -1,14 +1,18 @@
 //! `POST /api/events`: one event, a batch in any of its shapes, and the answers of both.
 
+use std::cell::OnceCell;
+
 use serde::Serialize;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use super::answer::{self, Answered, Decided, Failure, decided};
 use super::content::Shape;
 use super::query::Query;
 use super::rows::Rows;
+use super::state::Api;
 use super::wire::{AgeMax, Receipt, Rejection, WireEvent};
-use super::{Api, answer, content, rows, wire};
+use super::{content, rows, wire};
 use crate::app::ingest::{Decisions, Taken};
 use crate::app::{Ack, likes_key};
 use crate::events::{Event, EventType};
@@ -60,49 +64,46 @@ enum Later {
     },
 }
 
-/// What is cached of the posts whose likes these events change.
 fn liked(events: &[Event<'_>]) -> Vec<Box<str>> {
     let likes = events.iter().filter(|event| matches!(event.event_type, EventType::Like | EventType::Unlike));
     likes.filter_map(|event| event.post_id.as_deref().map(likes_key)).collect()
 }
 
-type Step = Result<Option<Later>, Rejection>;
+type Step = Result<Option<Later>, Failure>;
 
 impl Api {
-    pub(super) fn post_events(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn post_events(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
         match self.take_body(request, exchange) {
-            Ok(None) => {}
+            Ok(None) => Ok(()),
             Ok(Some(Later::One { id, liked, decisions })) => self.answer_one(id, &liked, &decisions, exchange),
             Ok(Some(Later::Rows { body, rows, liked, decisions })) => {
-                self.answer_rows(body, &rows, &liked, &decisions, exchange);
+                self.answer_rows(body, &rows, &liked, &decisions, exchange)
             }
-            Err(rejection) => {
-                self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
-                answer::rejected(exchange, rejection);
+            Err(failure) => {
+                if matches!(failure, Failure::Rejected(_)) {
+                    self.app.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(failure)
             }
         }
-    }
-
-    /// Each old day costs a partition and recounts, so only admins may send old events.
-    fn age_max(&self, request: &Request<'_>) -> AgeMax {
-        if self.is_admin(request) {
-            return AgeMax { ms: self.app.retention_ms, is_of_strangers: false };
-        }
-        AgeMax { ms: self.app.event_age_ms, is_of_strangers: self.app.event_age_ms < self.app.retention_ms }
     }
 
     fn take_body(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Step {
         let wait = !request.query.is_empty() && Query::parse(request.query)?.get("wait") == Some("true");
         if request.body.is_empty() && !declares_body(request) {
-            return Err(Rejection::new("length_required", "send Content-Length, or Transfer-Encoding: chunked"));
+            let message = "send Content-Length, or Transfer-Encoding: chunked";
+            return Err(Rejection::new("length_required", message).into());
         }
         if wait || self.app.ack == Ack::Ledger {
             exchange.settle();
         }
         let body = content::read_checked(request, BODY_DECODED_BYTES_MAX, rows::check_beginning, exchange)?;
+        // Each old day costs a partition and recounts, so only admins may send old events.
+        let known = OnceCell::new();
+        let is_admin = || *known.get_or_init(|| self.access.is_admin(request));
         let receipt = Receipt {
             now_ms: self.app.clock.now_ms(),
-            age: self.age_max(request),
+            age: AgeMax { ms: self.app.event_age_ms, admin_ms: self.app.retention_ms, is_admin: &is_admin },
             sent_at_ms: None,
             truncated: &self.app.counters.truncated,
         };
@@ -110,7 +111,7 @@ impl Api {
         let bytes = body.bytes();
         if let (Shape::Json, false, Some(parsed)) = (body.shape, is_batch, single(bytes)) {
             let event = parsed.into_event(receipt, || self.app.new_id(receipt.now_ms))?;
-            return Ok(self.take_one(&event, wait, exchange));
+            return self.take_one(&event, wait, exchange);
         }
         let mut pause = || exchange.give_way();
         let rows = match body.shape {
@@ -123,26 +124,25 @@ impl Api {
                 let rows = Rows { ranges: std::iter::once(0..bytes.len()).collect(), sent_at: None };
                 self.take_rows(bytes, rows, receipt, wait, exchange)
             }
-            None => match judge_row(bytes, receipt, || self.app.new_id(receipt.now_ms)) {
-                Ok(event) => Ok(self.take_one(&event, wait, exchange)),
-                Err(rejection) => Err(rejection),
-            },
+            None => {
+                let event = judge_row(bytes, receipt, || self.app.new_id(receipt.now_ms))?;
+                self.take_one(&event, wait, exchange)
+            }
         }
     }
 
-    fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Option<Later> {
-        match self.app.take_event(event, exchange.ticket(), wait) {
-            Err(why) => answer::refused(exchange, why),
-            Ok(Taken::Now) => accepted(event.id, exchange),
-            Ok(Taken::Durable) => {
+    fn take_one(&self, event: &Event<'_>, wait: bool, exchange: &mut Exchange<'_>) -> Step {
+        match self.app.take_event(event, exchange.ticket(), wait)? {
+            Taken::Now => accepted(event.id, exchange),
+            Taken::Durable => {
                 accepted(event.id, exchange);
                 exchange.hold();
             }
-            Ok(Taken::Decided(decisions)) => {
-                return Some(Later::One { id: event.id, liked: liked(std::slice::from_ref(event)), decisions });
+            Taken::Decided(decisions) => {
+                return Ok(Some(Later::One { id: event.id, liked: liked(std::slice::from_ref(event)), decisions }));
             }
         }
-        None
+        Ok(None)
     }
 
     /// A batch: each row on its own, the accepted ones together.
@@ -174,7 +174,7 @@ impl Api {
         self.app.counters.rejected.fetch_add(body.rejected as u64, Ordering::Relaxed);
         body.accepted = events.len();
         if events.is_empty() {
-            answer::json(exchange, 400, &body);
+            answer::json(exchange, 400, &body)?;
             return Ok(None);
         }
         let ticket = exchange.ticket().clone();
@@ -184,11 +184,11 @@ impl Api {
                 if exchange.ticket().is_pending() {
                     exchange.wait(LEDGER_WAIT_MS);
                 }
-                answer::refused(exchange, why);
+                return Err(why.into());
             }
-            Ok(Taken::Now) => answer::json(exchange, 202, &body),
+            Ok(Taken::Now) => answer::json(exchange, 202, &body)?,
             Ok(Taken::Durable) => {
-                answer::json(exchange, 202, &body);
+                answer::json(exchange, 202, &body)?;
                 exchange.hold();
             }
             Ok(Taken::Decided(decisions)) => {
@@ -199,19 +199,17 @@ impl Api {
         Ok(None)
     }
 
-    fn answer_one(&self, id: Uuid, liked: &[Box<str>], decisions: &Decisions, exchange: &mut Exchange<'_>) {
-        match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
-            None => {}
-            Some(Waited::Done) => match decisions.verdicts().first() {
-                Some((_, Verdict::Dead)) => answer::dead(exchange),
-                Some((_, Verdict::Erased)) => answer::erased(exchange),
-                verdict => {
-                    self.forget(liked, exchange);
-                    let duplicate = matches!(verdict, Some((_, Verdict::Duplicate)));
-                    answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate });
-                }
-            },
-            Some(_) => accepted(id, exchange),
+    fn answer_one(&self, id: Uuid, liked: &[Box<str>], decisions: &Decisions, exchange: &mut Exchange<'_>) -> Answered {
+        match decided(exchange, decisions)? {
+            Decided::Now(verdict) => {
+                self.forget(liked, exchange);
+                let duplicate = matches!(verdict, Some(Verdict::Duplicate));
+                answer::json(exchange, 201, &Single { event_id: id.to_string(), duplicate })
+            }
+            Decided::Later => {
+                accepted(id, exchange);
+                Ok(())
+            }
         }
     }
 
@@ -222,20 +220,17 @@ impl Api {
         liked: &[Box<str>],
         decisions: &Decisions,
         exchange: &mut Exchange<'_>,
-    ) {
-        match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
-            None => {}
-            Some(Waited::Done) => {
-                self.forget(liked, exchange);
-                for (at, verdict) in decisions.verdicts() {
-                    settle_row(&mut body, rows[at], verdict);
-                }
-                body.results.sort_by_key(|row| row.index);
-                // As where each row was refused at the door.
-                answer::json(exchange, if body.accepted == 0 { 400 } else { 201 }, &body);
-            }
-            Some(_) => answer::json(exchange, 202, &body),
+    ) -> Answered {
+        if answer::waited(exchange, decisions)? != Waited::Done {
+            return answer::json(exchange, 202, &body);
         }
+        self.forget(liked, exchange);
+        for (at, verdict) in decisions.verdicts() {
+            settle_row(&mut body, rows[at], verdict);
+        }
+        body.results.sort_by_key(|row| row.index);
+        // As if each row was refused at the door.
+        answer::json(exchange, if body.accepted == 0 { 400 } else { 201 }, &body)
     }
 }
 
@@ -279,7 +274,6 @@ fn rejected_row(index: usize, rejection: Rejection) -> RowResult {
     RowResult { index, event_id: None, status: "rejected", error: tag, message }
 }
 
-/// A body that is one event by its looks, and small enough to be one.
 fn single(bytes: &[u8]) -> Option<WireEvent<'_>> {
     if bytes.len() > EVENT_BYTES_MAX || bytes.trim_ascii_start().first() != Some(&b'{') {
         return None;

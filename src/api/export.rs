@@ -4,56 +4,30 @@
 //! next one is read once it has gone. So an export holds one page, and no connection of the store while it waits. What
 //! cannot be completed is cut without its end: a short file never looks whole.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use super::answer::{Answered, Failure, finish};
 use super::export_format::Format;
 use super::query::Query;
+use super::state::Api;
 use super::wire::Rejection;
-use super::{Api, answer};
 use crate::app::App;
 use crate::http::{Answer, Exchange, Request, Stream};
-use crate::limits::{EXPORT_PIECE_BYTES, EXPORT_TRIES_MAX, EXPORTS_MAX, READ_WAIT_MS, RETRY_MS_MIN};
+use crate::limits::{EXPORT_PIECE_BYTES, EXPORT_TRIES_MAX, READ_WAIT_MS, RETRY_MS_MIN};
 use crate::ports::{ExportCursor, ExportQuery, StoreError};
 
-/// How many exports are under way.
-#[derive(Debug, Default)]
-pub struct Exports(AtomicUsize);
-
-/// A place among the exports under way, given back when it is dropped.
-struct Place(Arc<Exports>);
-
-impl Exports {
-    fn enter(self: &Arc<Exports>) -> Option<Place> {
-        let enter = |under_way| (under_way < EXPORTS_MAX).then_some(under_way + 1);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, enter).ok()?;
-        Some(Place(self.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A page as it is sent, and where the next one begins.
 type Page = (Vec<u8>, Option<ExportCursor>);
 
 impl Api {
-    pub(super) fn export(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let (query, format, with_mark) = match asked(request.query, &self.app) {
-            Ok(asked) => asked,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
-        let Some(place) = self.exports.enter() else {
-            let message = "as many exports as may be are under way: ask again once one of them has ended";
-            return answer::error_with(exchange, 503, "too_many_exports", message, &[("Retry-After", "10")]);
-        };
+    pub(super) fn export(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let (query, format, with_mark) = asked(request.query, &self.app)?;
+        let message = "as many exports as may be are under way: ask again once one of them has ended";
+        let place = self.exports.enter().ok_or(Failure::TooMany("too_many_exports", message))?;
         // The first page comes before the head: a store that is away is an answer of its own.
-        let (lines, next) = match self.first_page(query, format, exchange) {
-            Some(Ok(page)) => page,
-            other => return answer::read_failed(exchange, other.and_then(Result::err)),
+        let (lines, next) = match query.to_ms.is_some_and(|to_ms| to_ms <= query.from_ms.unwrap_or(0)) {
+            true => (Vec::new(), None),
+            false => {
+                let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
+                finish(first, exchange)?
+            }
         };
         let body = [format.head(with_mark), lines].concat();
         let disposition = match format {
@@ -70,21 +44,7 @@ impl Api {
                 stream.abandon();
             }
         });
-    }
-}
-
-impl Api {
-    fn first_page(
-        &self,
-        query: ExportQuery,
-        format: Format,
-        exchange: &mut Exchange<'_>,
-    ) -> Option<Result<Page, StoreError>> {
-        if query.to_ms.is_some_and(|to_ms| to_ms <= query.from_ms.unwrap_or(0)) {
-            return Some(Ok((Vec::new(), None)));
-        }
-        let first = self.app.export(query, None, exchange.ticket(), move |events| format.lines(events));
-        self.finish(first, exchange)
+        Ok(())
     }
 }
 
@@ -135,14 +95,13 @@ fn read(
 
 fn asked(query: &str, app: &App) -> Result<(ExportQuery, Format, bool), Rejection> {
     let query = Query::known(query, &["from", "to", "eventType", "format", "bom"])?;
-    let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
     let format = Format::from_name(query.get("format").unwrap_or("ndjson"));
-    let format = format.ok_or_else(|| invalid("format", "must be ndjson or csv"))?;
+    let format = format.ok_or_else(|| Rejection::parameter("format", "must be ndjson or csv"))?;
     let with_mark = match (query.get("bom"), format) {
         (None | Some("false"), _) => false,
         (Some("true"), Format::Csv) => true,
-        (Some("true"), Format::Ndjson) => return Err(invalid("bom", "needs format=csv")),
-        _ => return Err(invalid("bom", "must be true or false")),
+        (Some("true"), Format::Ndjson) => return Err(Rejection::parameter("bom", "needs format=csv")),
+        _ => return Err(Rejection::parameter("bom", "must be true or false")),
     };
     let (from_ms, to_ms) = query.ends(app)?;
     Ok((ExportQuery { event_type: query.event_type()?, from_ms, to_ms }, format, with_mark))

@@ -1,19 +1,17 @@
-//! Stored events as text: NDJSON, which ingestion takes back as it is, and CSV for tables.
+//! Stored events as text: NDJSON, which ingestion accepts unchanged, and CSV for tables.
 //!
-//! NDJSON is exact. CSV is opened by spreadsheets, which run a cell that begins like a formula, and anybody on the
-//! internet may have typed a keyword: so a text that begins with one of `= + - @`, their full-width forms, a tab, a
-//! line end or an apostrophe gets an apostrophe in front. Whoever wants the text as it was takes one leading apostrophe
-//! away.
+//! One table of fields, [`FIELDS`], gives both formats their names and values.
+//! NDJSON is exact. Spreadsheets run a CSV cell that begins like a formula, and a keyword may come from any visitor.
+//! So a cell that begins with one of `= + - @`, their full-width forms, a tab, a line end or an apostrophe gets an
+//! apostrophe in front. To read the original text, remove one leading apostrophe.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use uuid::fmt::Hyphenated;
+use serde::{Serialize, Serializer};
 
 use crate::events::{Event, EventType};
 
-/// How an export is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// A JSON object a line, as it would be sent.
@@ -22,7 +20,8 @@ pub enum Format {
     Csv,
 }
 
-const CSV_COLUMNS: [&str; 14] = [
+/// The columns of CSV. Those from [`METADATA`] to the last but one are fields of `metadata` in NDJSON.
+const FIELDS: [&str; 14] = [
     "eventId",
     "eventType",
     "timestamp",
@@ -38,63 +37,78 @@ const CSV_COLUMNS: [&str; 14] = [
     "resultCount",
     "properties",
 ];
+const METADATA: usize = 6;
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 const CSV_FORMULA: [char; 12] = ['=', '+', '-', '@', '\t', '\r', '\n', '\'', '＝', '＋', '－', '＠'];
 
+enum Cell<'e> {
+    Text(Cow<'e, str>),
+    Number(i64),
+}
+
+type Cells<'e> = [Option<Cell<'e>>; FIELDS.len() - 1];
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Cell::Text(text) => serializer.serialize_str(text),
+            Cell::Number(number) => serializer.serialize_i64(*number),
+        }
+    }
+}
+
+/// The values of [`FIELDS`] without `properties`. `as_stored` includes the time of receipt, which a sender does not
+/// know.
+fn cells<'e>(event: &'e Event<'_>, as_stored: bool) -> Cells<'e> {
+    let text = |text: &'e Option<Cow<'_, str>>| text.as_deref().map(|text| Cell::Text(text.into()));
+    let owned = |text: String| Cell::Text(text.into());
+    // Only the ledger knows what a toggle did.
+    let event_type = if event.event_type == EventType::Toggle { "TOGGLE" } else { event.event_type.name() };
+    [
+        Some(owned(event.id.to_string())),
+        Some(Cell::Text(event_type.into())),
+        Some(owned(rfc3339_ms(event.event_time_ms))),
+        as_stored.then(|| owned(rfc3339_ms(event.received_at_ms))),
+        text(&event.user_id),
+        text(&event.session_id),
+        event.component_id.map(Cell::Number),
+        text(&event.element_id),
+        text(&event.keyword),
+        text(&event.post_id),
+        text(&event.url),
+        text(&event.referrer),
+        event.result_count.map(Cell::Number),
+    ]
+}
+
+/// A JSON object of fields and their values. Absent values are left out.
+struct Object<'e>(&'e [&'static str], &'e [Option<Cell<'e>>]);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(self.1).filter_map(|(name, cell)| Some((name, cell.as_ref()?))))
+    }
+}
+
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Line<'e> {
-    event_id: &'e str,
-    event_type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session_id: Option<&'e str>,
-    timestamp: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    received_at: Option<String>,
-    #[serde(skip_serializing_if = "Metadata::is_empty")]
-    metadata: Metadata<'e>,
+    #[serde(flatten)]
+    own: Object<'e>,
+    #[serde(skip_serializing_if = "Object::is_empty")]
+    metadata: Object<'e>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Metadata<'e> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    component_id: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    element_id: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    keyword: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    post_id: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    url: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    referrer: Option<&'e str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    result_count: Option<i64>,
-}
-
-impl Metadata<'_> {
+impl Object<'_> {
     fn is_empty(&self) -> bool {
-        let numbers = [self.component_id, self.result_count];
-        let texts = [self.element_id, self.keyword, self.post_id, self.url, self.referrer];
-        numbers.iter().all(Option::is_none) && texts.iter().all(Option::is_none)
+        self.1.iter().all(Option::is_none)
     }
 }
 
 impl Format {
-    /// By its name in a query.
     pub fn from_name(name: &str) -> Option<Format> {
-        match name {
-            "ndjson" => Some(Format::Ndjson),
-            "csv" => Some(Format::Csv),
-            _ => None,
-        }
+        <Format as clap::ValueEnum>::from_str(name, false).ok()
     }
 
-    /// As HTTP names it.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::Ndjson => "application/x-ndjson",
@@ -109,12 +123,11 @@ impl Format {
             Format::Ndjson => Vec::new(),
             Format::Csv => {
                 let mark = if with_mark { BYTE_ORDER_MARK } else { "" };
-                [mark.as_bytes(), &csv_lines(|csv| csv.write_record(CSV_COLUMNS))].concat()
+                [mark.as_bytes(), &csv_lines(|csv| csv.write_record(FIELDS))].concat()
             }
         }
     }
 
-    /// Events as whole lines.
     pub fn lines(self, events: &[Event<'_>]) -> Vec<u8> {
         match self {
             Format::Ndjson => {
@@ -127,30 +140,14 @@ impl Format {
     }
 }
 
-/// Appends an event as a line of NDJSON; `as_stored` says when it came in, which who sends it does not know.
+/// Appends an event as a line of NDJSON; ``as_stored`: with the time of receipt.
 pub fn put_line(out: &mut Vec<u8>, event: &Event<'_>, as_stored: bool) {
-    let mut id = [0; Hyphenated::LENGTH];
-    let line = Line {
-        event_id: event.id.hyphenated().encode_lower(&mut id),
-        // What it became only the ledger knows.
-        event_type: if event.event_type == EventType::Toggle { "TOGGLE" } else { event.event_type.name() },
-        user_id: event.user_id.as_deref(),
-        session_id: event.session_id.as_deref(),
-        timestamp: rfc3339_ms(event.event_time_ms),
-        received_at: as_stored.then(|| rfc3339_ms(event.received_at_ms)),
-        metadata: Metadata {
-            component_id: event.component_id,
-            element_id: event.element_id.as_deref(),
-            keyword: event.keyword.as_deref(),
-            post_id: event.post_id.as_deref(),
-            url: event.url.as_deref(),
-            referrer: event.referrer.as_deref(),
-            result_count: event.result_count,
-        },
-    };
+    let cells = cells(event, as_stored);
+    let (own, metadata) = cells.split_at(METADATA);
+    let line = Line { own: Object(&FIELDS, own), metadata: Object(&FIELDS[METADATA..], metadata) };
     serde_json::to_writer(&mut *out, &line).expect("plain texts and numbers into a Vec");
     if let Some(properties) = &event.properties {
-        // Behind the object's last field, as it is: parsing it again could change numbers.
+        // Appended unparsed: parsing it again could change numbers.
         out.pop();
         out.extend_from_slice(b",\"properties\":");
         out.extend_from_slice(one_line(properties).as_bytes());
@@ -169,33 +166,19 @@ fn csv_lines(write: impl FnOnce(&mut Csv) -> csv::Result<()>) -> Vec<u8> {
 }
 
 fn put_record(csv: &mut Csv, event: &Event<'_>) -> csv::Result<()> {
-    let number = |number: Option<i64>| number.map(|n| n.to_string()).unwrap_or_default();
-    let (component, results) = (number(event.component_id), number(event.result_count));
-    let properties = event.properties.as_deref().map(one_line).unwrap_or_default();
-    let cells: [Cow<'_, str>; CSV_COLUMNS.len()] = [
-        event.id.to_string().into(),
-        event.event_type.name().into(),
-        rfc3339_ms(event.event_time_ms).into(),
-        rfc3339_ms(event.received_at_ms).into(),
-        harmless(event.user_id.as_deref()),
-        harmless(event.session_id.as_deref()),
-        component.into(),
-        harmless(event.element_id.as_deref()),
-        harmless(event.keyword.as_deref()),
-        harmless(event.post_id.as_deref()),
-        harmless(event.url.as_deref()),
-        harmless(event.referrer.as_deref()),
-        results.into(),
-        properties,
-    ];
-    csv.write_record(cells.iter().map(|cell| cell.as_bytes()))
+    for cell in cells(event, true) {
+        match cell {
+            Some(Cell::Text(text)) => csv.write_field(&*harmless(&text))?,
+            Some(Cell::Number(number)) => csv.write_field(number.to_string())?,
+            None => csv.write_field("")?,
+        }
+    }
+    csv.write_field(&*event.properties.as_deref().map(one_line).unwrap_or_default())?;
+    csv.write_record(None::<&[u8]>)
 }
 
-fn harmless(text: Option<&str>) -> Cow<'_, str> {
-    match text {
-        Some(text) if text.starts_with(CSV_FORMULA) => Cow::Owned(format!("'{text}")),
-        text => Cow::Borrowed(text.unwrap_or_default()),
-    }
+fn harmless(text: &str) -> Cow<'_, str> {
+    if text.starts_with(CSV_FORMULA) { format!("'{text}").into() } else { text.into() }
 }
 
 /// JSON without its line ends: outside of strings they are white space, and inside they are escaped already.
@@ -241,9 +224,9 @@ mod tests {
         assert_eq!(
             line,
             concat!(
-                r#"{"eventId":"00000000-0000-0000-0000-000000000001","eventType":"SEARCH","sessionId":"s","#,
+                r#"{"eventId":"00000000-0000-0000-0000-000000000001","eventType":"SEARCH","#,
                 r#""timestamp":"2026-11-22T10:30:30.000Z","receivedAt":"2026-11-22T10:30:30.007Z","#,
-                r#""metadata":{"keyword":"=1+1, \"고양이\"\n","resultCount":0},"properties":{"a":   1.10}}"#,
+                r#""sessionId":"s","metadata":{"keyword":"=1+1, \"고양이\"\n","resultCount":0},"properties":{"a":   1.10}}"#,
                 "\n"
             )
         );
@@ -260,7 +243,7 @@ mod tests {
         );
         assert!(Format::Csv.head(false).starts_with(b"eventId,eventType,timestamp,receivedAt,userId,"));
         for (typed, cell) in [("'a", "''a"), ("-1", "'-1"), ("＝A1", "'＝A1"), ("a=1", "a=1"), ("", "")] {
-            assert_eq!(harmless(Some(typed)), cell);
+            assert_eq!(harmless(typed), cell);
         }
     }
 }

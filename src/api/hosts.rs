@@ -37,7 +37,6 @@ impl Hosts {
         Ok(hosts)
     }
 
-    /// `ALLOWED_HOSTS` is not set.
     pub fn is_empty(&self) -> bool {
         !self.any && self.addresses.is_empty() && self.exact.is_empty() && self.below.is_empty()
     }
@@ -70,7 +69,6 @@ fn is_localhost(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ends_with(host, ".localhost")
 }
 
-/// Whether a host is something and then this end, in any case.
 fn ends_with(host: &str, end: &str) -> bool {
     let start = host.len().checked_sub(end.len()).and_then(|at| host.split_at_checked(at));
     start.is_some_and(|(start, rest)| !start.is_empty() && rest.eq_ignore_ascii_case(end))

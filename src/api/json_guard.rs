@@ -2,7 +2,6 @@
 //!
 //! One pass over the bytes of text that is known to be UTF-8; the parser itself judges the grammar.
 
-/// What was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Depth,
@@ -49,7 +48,6 @@ pub(super) fn check_object(json: &str, depth_max: usize) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// The place of the quote that ends the string whose contents begin at `at`.
 fn string_end(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() && bytes[at] != b'"' {
         at += if bytes[at] == b'\\' { 2 } else { 1 };

@@ -4,17 +4,26 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use subtle::{Choice, ConstantTimeEq};
 
+use super::answer::{Answered, Failure};
 use super::query::decode;
-use super::{Access, Api, answer};
-use crate::http::{Exchange, Request};
+use crate::http::Request;
 use crate::limits::{KEY_BYTES_MAX, KEY_BYTES_MIN, KEYS_MAX};
 
+/// Padding may be there or not, and bits after the last byte do not matter: some clients write them.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
 /// Files of variables often quote values, and not every reader of such files removes the quotes.
 const QUOTES: [char; 3] = ['"', '\'', '`'];
 
-/// What a key is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
     /// Sending events: the only keys that a page may carry.
@@ -27,7 +36,6 @@ pub(super) enum Right {
     Admin,
 }
 
-/// The keys of every right.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {
     pub ingest: KeyList,
@@ -39,15 +47,6 @@ pub struct Keys {
 /// Keys of one right; empty: open.
 #[derive(Clone, Default)]
 pub struct KeyList(Vec<String>);
-
-/// Why a request is not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// It brings no key.
-    Missing,
-    /// It brings one that is not for this.
-    Wrong,
-}
 
 impl KeyList {
     /// Reads keys separated by commas or line ends. The error names `setting` and the number of the key, never the key.
@@ -75,7 +74,6 @@ impl KeyList {
         Ok(KeyList(keys.into_iter().map(str::to_owned).collect()))
     }
 
-    /// These and those.
     pub fn with(mut self, more: KeyList) -> KeyList {
         self.0.extend(more.0);
         self
@@ -86,23 +84,20 @@ impl KeyList {
         self.0.is_empty()
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// As [`KeyList::is_open`].
     pub fn is_empty(&self) -> bool {
         self.is_open()
     }
 
-    /// A key is in both lists.
     pub fn shares_one_with(&self, other: &KeyList) -> bool {
         self.0.iter().any(|key| other.0.contains(key))
     }
 
     /// In a time that tells nothing about the keys but their lengths: every one is compared to its end.
-    fn holds(&self, presented: &[u8]) -> bool {
+    pub(super) fn holds(&self, presented: &[u8]) -> bool {
         let found = self.0.iter().fold(Choice::from(0), |found, key| found | key.as_bytes().ct_eq(presented));
         found.into()
     }
@@ -116,13 +111,12 @@ impl fmt::Debug for KeyList {
 }
 
 impl Keys {
-    /// No right is open.
     pub fn cover_everything(&self) -> bool {
         [Right::Ingest, Right::Write, Right::Read, Right::Admin].into_iter().all(|right| !self.are_open(right))
     }
 
     /// No right has a key.
-    fn are_none(&self) -> bool {
+    pub(super) fn are_none(&self) -> bool {
         [&self.ingest, &self.write, &self.read, &self.admin].into_iter().all(KeyList::is_open)
     }
 
@@ -148,39 +142,35 @@ impl Keys {
         [own, other, &self.admin]
     }
 
-    fn admit<K: AsRef<[u8]>>(&self, right: Right, presented: impl Iterator<Item = K>) -> Result<(), Denied> {
+    pub(super) fn admit<K: AsRef<[u8]>>(&self, right: Right, presented: impl Iterator<Item = K>) -> Answered {
         if self.are_open(right) {
             return Ok(());
         }
         let lists = self.of(right);
-        let mut denied = Denied::Missing;
+        let mut denied = Failure::KeyRequired;
         for key in presented {
             // Every list is compared, for the reason that `holds` has.
             if lists.iter().fold(false, |found, list| found | list.holds(key.as_ref())) {
                 return Ok(());
             }
-            denied = Denied::Wrong;
+            denied = Failure::KeyRefused;
         }
         Err(denied)
     }
 }
 
-impl Access {
-    /// The keys that a request brings: `Authorization: Bearer …` or `Basic …` (of `key:`), and
-    /// `X-Api-Key`. Beacons cannot set headers: a request that sends events may bring `?key=`.
-    pub(super) fn presented<'h>(&self, request: &Request<'h>) -> impl Iterator<Item = Cow<'h, [u8]>> {
-        let [bearer, basic] = credentials(request.headers.get("authorization").unwrap_or_default());
-        let header = request.headers.get("x-api-key").map(<[u8]>::trim_ascii).map(Cow::Borrowed);
-        let query = request.query.split('&').find_map(|pair| pair.strip_prefix("key="));
-        let query = query.filter(|_| self.takes_events(request.path));
-        // As it is, too: few who write a URL by hand encode a plus sign.
-        let decoded = query.and_then(|key| decode(key, true).ok()).map(|key| match key {
-            Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
-            Cow::Owned(key) => Cow::Owned(key.into_bytes()),
-        });
-        let query = query.map(|key| Cow::Borrowed(key.as_bytes()));
-        [bearer, basic, header, query, decoded].into_iter().flatten().filter(|key| !key.is_empty())
-    }
+/// The keys that a request brings: `Authorization: Bearer …` or `Basic …` (of `key:`), `X-Api-Key`, and `?key=`.
+pub(super) fn presented<'h>(request: &Request<'h>, with_query: bool) -> impl Iterator<Item = Cow<'h, [u8]>> {
+    let [bearer, basic] = credentials(request.headers.get("authorization").unwrap_or_default());
+    let header = request.headers.get("x-api-key").map(<[u8]>::trim_ascii).map(Cow::Borrowed);
+    let query = request.query.split('&').find_map(|pair| pair.strip_prefix("key=")).filter(|_| with_query);
+    // As it is, too: few who write a URL by hand encode a plus sign.
+    let decoded = query.and_then(|key| decode(key, true).ok()).map(|key| match key {
+        Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
+        Cow::Owned(key) => Cow::Owned(key.into_bytes()),
+    });
+    let query = query.map(|key| Cow::Borrowed(key.as_bytes()));
+    [bearer, basic, header, query, decoded].into_iter().flatten().filter(|key| !key.is_empty())
 }
 
 /// The key of `Bearer key`, or else of `Basic` with `key:` in base64, up to the first colon.
@@ -191,67 +181,9 @@ fn credentials(authorization: &[u8]) -> [Option<Cow<'_, [u8]>>; 2] {
     if scheme.eq_ignore_ascii_case(b"bearer") {
         return [Some(Cow::Borrowed(token)), None];
     }
-    let basic = scheme.eq_ignore_ascii_case(b"basic").then(|| base64(token)).flatten();
+    let basic = scheme.eq_ignore_ascii_case(b"basic").then(|| BASE64.decode(token).ok()).flatten();
     let key = basic.map(|pair| Cow::Owned(pair.split(|byte| *byte == b':').next().unwrap_or_default().to_vec()));
     [None, key]
-}
-
-/// The bytes of base64 (RFC 4648, 4), with or without its padding.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count().min(2);
-    let text = &text[..text.len() - padding];
-    let mut bytes = Vec::with_capacity(text.len());
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text {
-        let value = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        // Only the last, incomplete byte is looked at again: older bits may fall out at the top.
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count).to_le_bytes()[0]);
-        }
-    }
-    Some(bytes)
-}
-
-impl Api {
-    /// Whether a request brings an admin key, or the server has no keys at all.
-    pub(super) fn is_admin(&self, request: &Request<'_>) -> bool {
-        let keys = &self.access.rules.keys;
-        keys.are_none() || self.access.presented(request).any(|key| keys.admin.holds(&key))
-    }
-
-    /// Whether a request has a right. Nothing is answered.
-    pub(super) fn has(&self, right: Right, request: &Request<'_>) -> bool {
-        self.access.rules.keys.admit(right, self.access.presented(request)).is_ok()
-    }
-
-    /// Whether a request brings a key of that right; what was wrong is answered.
-    pub(super) fn admits(&self, right: Right, request: &Request<'_>, exchange: &mut Exchange<'_>) -> bool {
-        let keys = &self.access.rules.keys;
-        // Before any header is looked for: most servers behind a proxy have no keys of their own.
-        if keys.are_open(right) {
-            return true;
-        }
-        match keys.admit(right, self.access.presented(request)) {
-            Ok(()) => return true,
-            Err(Denied::Missing) => {
-                let message = "send a key: Authorization: Bearer …, or X-Api-Key";
-                let headers = [("WWW-Authenticate", "Bearer")];
-                answer::error_with(exchange, 401, "key_required", message, &headers);
-            }
-            Err(Denied::Wrong) => answer::error(exchange, 403, "key_refused", "this key is not for this request"),
-        }
-        false
-    }
 }
 
 #[cfg(test)]
@@ -265,26 +197,14 @@ mod tests {
         let keys = Keys { admin: KeyList::parse("ADMIN_KEYS", KEYS).unwrap(), ..Keys::default() };
         assert_eq!(keys.admin.len(), 2);
         let admit = |presented: &[&str]| keys.admit(Right::Admin, presented.iter());
-        assert_eq!(admit(&["0123456789abcdef"]), Ok(()));
-        assert_eq!(admit(&["fedcba9876543210"]), Ok(()));
-        assert_eq!(admit(&["of another system", "fedcba9876543210"]), Ok(()));
+        assert!(admit(&["0123456789abcdef"]).is_ok());
+        assert!(admit(&["fedcba9876543210"]).is_ok());
+        assert!(admit(&["of another system", "fedcba9876543210"]).is_ok());
         for wrong in ["0123456789abcde", "0123456789abcdef0", "0123456789abcdeF", "0123456789abcdef,", ""] {
-            assert_eq!(admit(&[wrong]), Err(Denied::Wrong), "{wrong}");
+            assert!(matches!(admit(&[wrong]), Err(Failure::KeyRefused)), "{wrong}");
         }
-        assert_eq!(admit(&[]), Err(Denied::Missing));
-        assert_eq!(Keys::default().admit(Right::Admin, [""; 0].iter()), Ok(()));
-    }
-
-    #[test]
-    fn base64_is_decoded_as_the_standard_does() {
-        for (text, bytes) in
-            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg", "foob"), ("Pz8+", "??>")]
-        {
-            assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes.as_bytes()), "{text}");
-        }
-        for wrong in ["Zg==Zg", "Z g=", "Zm-_", "===="] {
-            assert_eq!(base64(wrong.as_bytes()), None, "{wrong}");
-        }
+        assert!(matches!(admit(&[]), Err(Failure::KeyRequired)));
+        assert!(Keys::default().admit(Right::Admin, [""; 0].iter()).is_ok());
     }
 
     #[test]

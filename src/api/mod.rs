@@ -4,6 +4,7 @@
 
 mod access;
 mod answer;
+mod board;
 mod cacheable;
 mod cached;
 mod client;
@@ -17,11 +18,13 @@ mod hosts;
 mod json_guard;
 mod keys;
 mod likes;
+mod lists;
 mod moments;
 mod names;
 mod operations;
+mod places;
 mod posts;
-#[doc(hidden)]
+#[cfg(feature = "test-hooks")]
 pub mod probe;
 mod query;
 mod rankings;
@@ -29,150 +32,154 @@ mod rates;
 mod recent;
 mod rows;
 mod search;
+mod state;
 mod statistics;
-mod statistics_stream;
+mod stream;
 mod timeseries;
 mod users;
 mod wire;
 
-use crate::app::App;
 use crate::http::{Answer, Exchange, METHODS, Method, Request};
+use answer::{Answered, Failure};
 use keys::Right;
-use std::sync::Arc;
 
 pub use access::{Access, AccessRules, events_alias};
 pub use answer::{not_durable, rfc3339};
+pub use board::Streams;
 pub use client::Proxies;
 pub use cors::Origins;
-pub use export::Exports;
 pub use export_format::{Format, put_line};
 pub use hosts::Hosts;
 pub use keys::{KeyList, Keys};
 pub use moments::{End, MOMENT_FORMS, moment};
 pub use operations::starting;
+pub use places::Exports;
 pub use query::TIME_MS_MAX;
-pub use statistics_stream::Streams;
+pub use state::Api;
 pub use wire::judge_event;
 
-/// What the handlers share.
-pub struct Api {
-    pub app: Arc<App>,
-    pub metrics: crate::metrics::Metrics,
-    pub access: Access,
-    pub exports: Arc<Exports>,
-    pub streams: Arc<Streams>,
+/// A handler, given the id in its path, still encoded.
+type Handler = fn(&Api, &str, &Request<'_>, &mut Exchange<'_>) -> Answered;
+/// What a method does under a path, and the right that it takes. GET is for HEAD, too.
+type Route = (Method, Option<Right>, Handler);
+
+/// What is under a path: the id that the path names, if it names one, and its methods.
+fn routes<'p>(access: &Access, path: &'p str) -> Option<(&'p str, &'static [Route])> {
+    use Method::{Delete, Get, Post};
+    use Right::{Admin, Ingest, Read, Write};
+    if access.takes_events(path) {
+        return Some(("", &[(Post, Some(Ingest), Api::post_events)]));
+    }
+    let routes: &'static [Route] = match path {
+        "/api/posts" => &[(Post, Some(Write), Api::post_post)],
+        "/api/statistics" => &[(Get, Some(Read), Api::count)],
+        "/api/search" => &[(Get, Some(Read), Api::search)],
+        "/api/statistics/timeseries" => &[(Get, Some(Read), Api::timeseries)],
+        "/api/statistics/users" => &[(Get, Some(Read), Api::users)],
+        "/api/statistics/stream" => &[(Get, Some(Read), Api::stream)],
+        "/api/export" => &[(Get, Some(Admin), Api::export)],
+        "/healthz/live" => &[(Get, None, Api::live)],
+        "/healthz/ready" => &[(Get, None, Api::ready)],
+        "/healthz/deps" => &[(Get, None, Api::deps)],
+        "/metrics" => &[(Get, Some(Read), Api::metrics_text)],
+        // A post may itself be called `like`: only POST means the action.
+        "/api/posts/like" => {
+            let routes: &[Route] = &[
+                (Get, Some(Read), Api::get_post),
+                (Post, Some(Write), Api::post_like),
+                (Delete, Some(Write), Api::delete_post),
+            ];
+            return Some(("like", routes));
+        }
+        _ => return routes_with_id(path),
+    };
+    Some(("", routes))
 }
 
-type Handler = fn(&Api, &Request<'_>, &mut Exchange<'_>);
+/// Paths that end with an id, or with one and `/like`. An id is one segment, in which a slash of its own is `%2F`.
+fn routes_with_id(path: &str) -> Option<(&str, &'static [Route])> {
+    use Method::{Delete, Get, Put};
+    use Right::{Admin, Read, Write};
+    let (id, routes): (&str, &'static [Route]) = if let Some(list) = path.strip_prefix("/api/statistics/popular/") {
+        (known_list(list)?, &[(Get, Some(Read), Api::popular)])
+    } else if let Some(list) = path.strip_prefix("/api/statistics/rankings/") {
+        (known_list(list)?, &[(Get, Some(Read), Api::ranking)])
+    } else if let Some(user) = path.strip_prefix("/api/search/recent/") {
+        (user, &[(Get, Some(Read), Api::get_recent), (Delete, Some(Write), Api::delete_recent)])
+    } else if let Some(user) = path.strip_prefix("/api/users/") {
+        (user, &[(Delete, Some(Admin), Api::delete_user)])
+    } else {
+        let post = path.strip_prefix("/api/posts/").filter(|post| !post.is_empty())?;
+        match post.strip_suffix("/like") {
+            Some("") => return None,
+            Some(post) => (
+                post,
+                &[
+                    (Get, Some(Read), Api::get_like),
+                    (Put, Some(Write), Api::set_like),
+                    (Delete, Some(Write), Api::set_like),
+                ],
+            ),
+            None => (post, &[(Get, Some(Read), Api::get_post), (Delete, Some(Write), Api::delete_post)]),
+        }
+    };
+    (!id.contains('/')).then_some((id, routes))
+}
 
 impl Api {
-    /// Answers one request: the routing table.
     pub fn handle(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        use Method::Post;
-        let method = request.method;
         // Before the rules of access, which look at the path: a slash at its end means nothing.
         let request = &Request { path: without_slash(request.path), ..*request };
-        if !self.lets_in(request, exchange) {
+        if !self.access.lets_in(request, exchange) {
             return;
         }
-        if method != Post {
+        if request.method != Method::Post {
             // All others may wait: their deadline must not decide about the answers before them.
             exchange.settle();
         }
-        match request.path {
-            path if self.access.takes_events(path) => match method {
-                Post if self.admits(Right::Ingest, request, exchange) => self.post_events(request, exchange),
-                Post => {}
-                _ => self.not_here(request, "POST", exchange),
-            },
-            "/api/posts" => match method {
-                Post if self.admits(Right::Write, request, exchange) => self.post_post(request, exchange),
-                Post => {}
-                _ => self.not_here(request, "POST", exchange),
-            },
-            path if path.starts_with("/api/posts/") => {
-                self.under_posts(&path["/api/posts/".len()..], request, exchange);
-            }
-            "*" => self.not_here(request, METHODS, exchange),
-            path => self.route_other(path, request, exchange),
+        if let Err(failure) = self.answer(request, exchange) {
+            failure.answer(exchange);
         }
     }
 
-    /// Paths that end with an id, and those that are only read.
-    fn route_other(&self, path: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        use Method::{Delete, Get, Head};
-        let method = request.method;
-        if let Some(user) = id_below("/api/search/recent/", path) {
-            return match method {
-                Get | Head if self.admits(Right::Read, request, exchange) => self.get_recent(user, request, exchange),
-                Delete if self.admits(Right::Write, request, exchange) => self.delete_recent(user, request, exchange),
-                Get | Head | Delete => {}
-                _ => self.not_here(request, "GET, HEAD, DELETE", exchange),
-            };
+    fn answer(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        if request.path == "*" {
+            return self.not_here(request, METHODS, exchange);
         }
-        if let Some(user) = id_below("/api/users/", path) {
-            return match method {
-                Delete if self.admits(Right::Admin, request, exchange) => self.delete_user(user, request, exchange),
-                Delete => {}
-                _ => self.not_here(request, "DELETE", exchange),
-            };
-        }
-        match self.reads(path) {
-            Some((route, right)) if matches!(method, Get | Head) => {
-                if right.is_none_or(|right| self.admits(right, request, exchange)) {
-                    route(self, request, exchange);
+        let found = routes(&self.access, request.path);
+        let (id, routes) = found.ok_or(Failure::NotFound("there is nothing under this path"))?;
+        let method = if request.method == Method::Head { Method::Get } else { request.method };
+        match routes.iter().find(|(of, ..)| *of == method) {
+            Some((_, right, handle)) => {
+                if let Some(right) = right {
+                    self.access.admit(*right, request)?;
                 }
+                handle(self, id, request, exchange)
             }
-            Some(_) => self.not_here(request, "GET, HEAD", exchange),
-            None => answer::error(exchange, 404, "not_found", "there is nothing under this path"),
+            None => {
+                let names = routes.iter().map(|(of, ..)| if *of == Method::Get { "GET, HEAD" } else { of.name() });
+                self.not_here(request, &names.collect::<Vec<_>>().join(", "), exchange)
+            }
         }
     }
 
-    /// What is read under a path, and the right that it takes.
-    fn reads(&self, path: &str) -> Option<(Handler, Option<Right>)> {
-        let read = Some(Right::Read);
-        Some(match path {
-            "/api/statistics" => (Api::count, read),
-            "/api/statistics/popular/keywords" => (Api::popular_keywords, read),
-            "/api/statistics/popular/posts" => (Api::popular_posts, read),
-            "/api/statistics/popular/pages" => (Api::popular_pages, read),
-            "/api/statistics/popular/components" => (Api::popular_components, read),
-            "/api/search" => (Api::search, read),
-            "/api/statistics/rankings/keywords" => (Api::ranked_keywords, read),
-            "/api/statistics/rankings/posts" => (Api::ranked_posts, read),
-            "/api/statistics/rankings/pages" => (Api::ranked_pages, read),
-            "/api/statistics/rankings/components" => (Api::ranked_components, read),
-            "/api/statistics/timeseries" => (Api::timeseries, read),
-            "/api/statistics/users" => (Api::users, read),
-            "/api/statistics/stream" => (Api::statistics_stream, read),
-            "/api/export" => (Api::export, Some(Right::Admin)),
-            "/healthz/live" => (Api::live, None),
-            "/healthz/ready" => (Api::ready, None),
-            "/healthz/deps" => (Api::deps, None),
-            "/metrics" => (Api::metrics_text, read),
-            _ => return None,
-        })
-    }
-
-    fn not_here(&self, request: &Request<'_>, allow: &'static str, exchange: &mut Exchange<'_>) {
-        if request.method == Method::Options {
-            if !self.access.preflight(request, allow, exchange) {
-                let headers = [("Allow", allow)];
-                exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
-            }
-            return;
+    fn not_here(&self, request: &Request<'_>, allow: &str, exchange: &mut Exchange<'_>) -> Answered {
+        let headers = [("Allow", allow)];
+        if request.method != Method::Options {
+            let message = format!("this path takes {allow}");
+            answer::error_with(exchange, 405, "method_not_allowed", &message, &headers);
+        } else if !self.access.preflight(request, allow, exchange) {
+            exchange.respond(Answer { status: 204, content_type: "", headers: &headers, body: b"" });
         }
-        let message = format!("this path takes {allow}");
-        answer::error_with(exchange, 405, "method_not_allowed", &message, &[("Allow", allow)]);
+        Ok(())
     }
+}
+
+fn known_list(list: &str) -> Option<&str> {
+    lists::Named::of(list).map(|_| list)
 }
 
 /// A path without the slash at its end; the root is one.
 fn without_slash(path: &str) -> &str {
     path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path)
-}
-
-/// The id below a path, still encoded: one segment, in which a slash of its own is `%2F`.
-fn id_below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
-    path.strip_prefix(prefix).filter(|id| !id.contains('/'))
 }

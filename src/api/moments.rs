@@ -47,7 +47,6 @@ pub(super) fn epoch_ms(number: &str) -> Result<i64, &'static str> {
     }
 }
 
-/// Which end of a range a moment is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     From,
@@ -75,7 +74,6 @@ fn integer(text: &str) -> Option<i64> {
     Some(text.parse().unwrap_or(if text.starts_with('-') { i64::MIN } else { i64::MAX }))
 }
 
-/// Days since 1970 of `2026-11-01`.
 fn day_of(text: &str) -> Option<i64> {
     let date: Date = Some(text).filter(|text| text.len() == 10)?.parse().ok()?;
     Some(date.duration_since(jiff::civil::date(1970, 1, 1)).as_hours() / 24)

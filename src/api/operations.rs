@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::answer::{self, Answered, Failure};
 use super::keys::Right;
-use super::{Api, answer};
+use super::state::Api;
 use crate::http::{Answer, Exchange, Method, Request, Waited};
 use crate::limits::READ_WAIT_MS;
 use crate::metrics::Format;
@@ -18,56 +19,56 @@ struct Status {
     reason: Option<String>,
 }
 
+fn answer_status(exchange: &mut Exchange<'_>, status: &'static str, reason: Option<String>) -> Answered {
+    let (code, headers): (u16, &[(&str, &str)]) = match status {
+        "ok" => (200, &[]),
+        _ => (503, &[("Retry-After", "1")]),
+    };
+    answer::json_with(exchange, code, headers, &Status { status, reason })
+}
+
 /// Answers while the stores are opened: the process lives, is not ready, and does nothing else yet.
 pub fn starting(request: &Request<'_>, exchange: &mut Exchange<'_>) {
     let is_read = matches!(request.method, Method::Get | Method::Head);
-    let retry = [("Retry-After", "1")];
-    match request.path.trim_end_matches('/') {
-        "/healthz/live" if is_read => answer::json(exchange, 200, &Status { status: "ok", reason: None }),
-        "/healthz/ready" if is_read => {
-            answer::json_with(exchange, 503, &retry, &Status { status: "starting", reason: None });
+    let answered = match request.path.trim_end_matches('/') {
+        "/healthz/live" if is_read => answer_status(exchange, "ok", None),
+        "/healthz/ready" if is_read => answer_status(exchange, "starting", None),
+        _ => {
+            let message = "the server is starting: send it again";
+            answer::error_with(exchange, 503, "starting", message, &[("Retry-After", "1")]);
+            Ok(())
         }
-        _ => answer::error_with(exchange, 503, "starting", "the server is starting: send it again", &retry),
+    };
+    if let Err(failure) = answered {
+        failure.answer(exchange);
     }
 }
 
 impl Api {
     /// Live: every worker runs. A stuck one cannot answer for itself, so the others tell.
-    pub(super) fn live(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn live(&self, _: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
         let stuck = stuck_workers();
-        if stuck > 0 {
-            let reason = Some(format!("{stuck} of {} workers stand still", worker_count()));
-            return answer::json_with(exchange, 503, &[("Retry-After", "1")], &Status { status: "stuck", reason });
-        }
-        let body = br#"{"status":"ok"}"#;
-        exchange.respond(Answer { status: 200, content_type: "application/json", headers: &[], body });
+        let reason = (stuck > 0).then(|| format!("{stuck} of {} workers stand still", worker_count()));
+        answer_status(exchange, if stuck > 0 { "stuck" } else { "ok" }, reason)
     }
 
     /// Ready: the journal takes events, no stop is under way, and the ledger follows or waits for its store. An
     /// unreachable store does not make it unready; a stopped ledger does, as only a person can start it again.
-    pub(super) fn ready(&self, _: &Request<'_>, exchange: &mut Exchange<'_>) {
-        if self.app.ledger_status.state() == SinkState::Stopped {
-            let reason = Some("the ledger has stopped; the log says why".to_owned());
-            let body = Status { status: "unavailable", reason };
-            return answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
-        }
+    pub(super) fn ready(&self, _: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let stopped = self.app.ledger_status.state() == SinkState::Stopped;
         match self.app.journal.is_writable() {
-            Ok(()) if !crate::shutdown::is_under_way() => {
-                answer::json(exchange, 200, &Status { status: "ok", reason: None });
+            _ if stopped => {
+                let reason = "the ledger has stopped; the log says why".to_owned();
+                answer_status(exchange, "unavailable", Some(reason))
             }
-            Ok(()) => {
-                let body = Status { status: "stopping", reason: None };
-                answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
-            }
-            Err(why) => {
-                let body = Status { status: "unavailable", reason: Some(why.to_string()) };
-                answer::json_with(exchange, 503, &[("Retry-After", "1")], &body);
-            }
+            Err(why) => answer_status(exchange, "unavailable", Some(why.to_string())),
+            Ok(()) if crate::shutdown::is_under_way() => answer_status(exchange, "stopping", None),
+            Ok(()) => answer_status(exchange, "ok", None),
         }
     }
 
     /// Each store and its sink; 503 if one is unreachable or its sink does not follow.
-    pub(super) fn deps(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn deps(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
         let app = &self.app;
         app.ask_stores(exchange.ticket());
         let in_vain = exchange.wait(READ_WAIT_MS) == Waited::Late;
@@ -77,7 +78,7 @@ impl Api {
         let mut all_well = app.journal.is_writable().is_ok();
         let mut sinks = Map::new();
         // What a store says may name its servers and roles.
-        let tells_errors = self.has(Right::Read, request);
+        let tells_errors = self.access.admit(Right::Read, request).is_ok();
         for (status, answer) in [(&app.ledger_status, ledger), (&app.live_status, live)] {
             let failure = answer.unwrap_or_else(|| Err("no answer in time".to_owned())).err();
             all_well &= failure.is_none() && status.state() == SinkState::Following;
@@ -103,7 +104,7 @@ impl Api {
             },
             "sinks": sinks,
         });
-        answer::json(exchange, if all_well { 200 } else { 503 }, &body);
+        answer::json(exchange, if all_well { 200 } else { 503 }, &body)
     }
 
     fn sink(&self, status: &SinkStatus, is_up: bool) -> Value {
@@ -116,16 +117,11 @@ impl Api {
         })
     }
 
-    pub(super) fn metrics_text(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn metrics_text(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
         let format = Format::preferred(request.headers.get("accept"));
-        match self.metrics.encode(format) {
-            Ok(text) => exchange.respond(Answer {
-                status: 200,
-                content_type: format.content_type(),
-                headers: &[("Vary", "Accept")],
-                body: text.as_bytes(),
-            }),
-            Err(_) => answer::error(exchange, 500, "internal", "the metrics could not be written; please report this"),
-        }
+        let text = self.metrics.encode(format).map_err(|_| Failure::Unwritable)?;
+        let (content_type, headers) = (format.content_type(), &[("Vary", "Accept")]);
+        exchange.respond(Answer { status: 200, content_type, headers, body: text.as_bytes() });
+        Ok(())
     }
 }

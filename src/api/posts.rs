@@ -1,4 +1,4 @@
-//! `/api/posts`: made, replaced, read and deleted; and the routes below it.
+//! `/api/posts`: made, replaced, read and deleted.
 //!
 //! A given `postId` that is taken replaces that post. Its time stays, unless `createdAt` says another; its likes stay.
 //! Deleting removes the post and its likes, and is a success where there is nothing (left) to delete. Events that name
@@ -10,35 +10,32 @@ use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::keys::Right;
-use super::likes::{post_of_path, required};
-use super::search::search_keys;
+use super::answer::{self, Answered, Decided, Failure, decided, finish};
+use super::content;
+use super::likes::required;
+use super::query::id_of_path;
+use super::state::Api;
 use super::wire::{Rejection, Scalar, id, moment, text};
-use super::{Api, answer, content};
 use crate::app::ingest::Decisions;
-use crate::app::likes_key;
-use crate::events::{PostPut, fold_hashtag};
-use crate::http::{Answer, Exchange, Method, Request, Waited};
+use crate::app::{likes_key, search_keys};
+use crate::events::{PostDelete, PostPut, fold_hashtag};
+use crate::http::{Exchange, Request};
 use crate::limits::{
-    EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, LEDGER_WAIT_MS, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX,
-    POST_IMAGES_MAX, POST_LIST_ITEMS_MAX, URL_BYTES_MAX,
+    EVENT_FUTURE_MS_MAX, HASHTAG_BYTES_MAX, POST_BYTES_MAX, POST_CONTENT_BYTES_MAX, POST_HASHTAGS_MAX, POST_IMAGES_MAX,
+    POST_LIST_ITEMS_MAX, URL_BYTES_MAX,
 };
 use crate::ports::{Post, PostOutcome, Verdict};
+use crate::sinks::Until;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, expecting = "an object")]
 struct WirePost<'a> {
     #[serde(borrow)]
     post_id: Scalar<'a>,
-    #[serde(borrow)]
     user_id: Scalar<'a>,
-    #[serde(borrow)]
     content: Scalar<'a>,
-    #[serde(borrow)]
     hashtags: Option<&'a RawValue>,
-    #[serde(borrow)]
     image_urls: Option<&'a RawValue>,
-    #[serde(borrow)]
     created_at: Scalar<'a>,
 }
 
@@ -75,61 +72,19 @@ struct Queued<'a> {
     status: &'static str,
 }
 
-/// A handler of a path that names a post.
-type PostHandler = fn(&Api, &str, &Request<'_>, &mut Exchange<'_>);
-
 impl Api {
-    /// What is below `/api/posts/`: `like`, `{postId}`, `{postId}/like`. A post may itself be called `like`: only
-    /// POST means the action.
-    pub(super) fn under_posts(&self, rest: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        use Method::{Delete, Get, Head, Post, Put};
-        let (post, of_like) = match rest.strip_suffix("/like") {
-            Some(post) => (post, true),
-            None => (rest, false),
-        };
-        if post.is_empty() || post.contains('/') {
-            return answer::error(exchange, 404, "not_found", "there is nothing under this path");
-        }
-        let route: Option<(Right, PostHandler)> = match (of_like, request.method) {
-            (true, Get | Head) => Some((Right::Read, Api::get_like)),
-            (true, Put | Delete) => Some((Right::Write, Api::set_like)),
-            (false, Post) if post == "like" => {
-                Some((Right::Write, |api, _, request, exchange| api.post_like(request, exchange)))
-            }
-            (false, Get | Head) => Some((Right::Read, Api::get_post)),
-            (false, Delete) => Some((Right::Write, Api::delete_post)),
-            _ => None,
-        };
-        match (route, of_like) {
-            (Some((right, handle)), _) => {
-                if self.admits(right, request, exchange) {
-                    handle(self, post, request, exchange);
-                }
-            }
-            (None, true) => self.not_here(request, "GET, HEAD, PUT, DELETE", exchange),
-            (None, false) if post == "like" => self.not_here(request, "GET, HEAD, POST, DELETE", exchange),
-            (None, false) => self.not_here(request, "GET, HEAD, DELETE", exchange),
-        }
-    }
-
-    pub(super) fn post_post(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
+    pub(super) fn post_post(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
         exchange.settle();
-        let put = content::read(request, POST_BYTES_MAX, exchange).and_then(|body| self.parse_post(body.text()?));
-        let (put, given) = match put {
-            Ok(put) => put,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
+        let body = content::read(request, POST_BYTES_MAX, exchange)?;
+        let (put, given) = self.parse_post(body.text()?)?;
         // Before the write: the hashtags of the post that it replaces.
         let before = self.cached_under(&put.post_id, given, exchange);
-        let decisions = match self.app.put_post(&put, exchange.ticket()) {
-            Err(why) => return answer::refused(exchange, why),
-            Ok(decisions) => decisions,
-        };
-        let settled = settled(&decisions, exchange);
+        let decisions = self.app.decide(Until::Ledger, exchange.ticket(), |bytes| put.encode(bytes))?;
+        let outcome = outcome(&decisions, exchange)?;
         let now = put.hashtags.iter().flat_map(|hashtag| search_keys(hashtag));
         let keys: Vec<Box<str>> = before.into_iter().chain(now).collect();
-        self.post_changed(&keys, &settled, exchange);
-        answer_put(&put, &settled, exchange);
+        self.forget(&keys, exchange);
+        answer_put(&put, outcome, exchange)
     }
 
     /// The keys under which a post that is there already is kept.
@@ -137,53 +92,33 @@ impl Api {
         if !may_be_there {
             return Vec::new();
         }
-        let read = self.app.post(post_id.to_owned(), exchange.ticket());
+        let id = post_id.to_owned();
+        let read = self.app.ask_ledger(exchange.ticket(), move |ledger| ledger.post(&id));
         // A ledger that does not answer cannot show the old one either, but for what is cached already.
-        let Some(Ok(Some(post))) = self.finish(read, exchange) else { return vec![likes_key(post_id)] };
+        let Ok(Some(post)) = finish(read, exchange) else { return vec![likes_key(post_id)] };
         post.hashtags.iter().flat_map(|hashtag| search_keys(hashtag)).chain([likes_key(post_id)]).collect()
     }
 
-    fn post_changed(&self, keys: &[Box<str>], settled: &Settled, exchange: &mut Exchange<'_>) {
-        if !matches!(settled, Settled::Answered) {
-            self.forget(keys, exchange);
-        }
+    pub(super) fn get_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let id = id_of_path("postId", post)?.into_owned();
+        let read = self.app.ask_ledger(exchange.ticket(), move |ledger| ledger.post(&id));
+        let post = finish(read, exchange)?.ok_or(Failure::NotFound("there is no post with this id"))?;
+        answer::json(exchange, 200, &PostBody::of(&post))
     }
 
-    fn get_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let post = match post_of_path(post) {
-            Ok(post) => post,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
-        let read = self.app.post(post, exchange.ticket());
-        match self.finish(read, exchange) {
-            Some(Ok(Some(post))) => {
-                answer::json(exchange, 200, &PostBody::of(&post));
-            }
-            Some(Ok(None)) => answer::error(exchange, 404, "not_found", "there is no post with this id"),
-            other => answer::read_failed(exchange, other.and_then(Result::err)),
-        }
-    }
-
-    fn delete_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let post = match post_of_path(post) {
-            Ok(post) => post,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
+    pub(super) fn delete_post(&self, post: &str, _: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let post = id_of_path("postId", post)?.into_owned();
         let before = self.cached_under(&post, true, exchange);
-        let decisions = match self.app.delete_post(&post, exchange.ticket()) {
-            Ok(decisions) => decisions,
-            Err(why) => return answer::refused(exchange, why),
-        };
-        let settled = settled(&decisions, exchange);
-        self.post_changed(&before, &settled, exchange);
-        match settled {
-            Settled::Answered => {}
-            Settled::As(_) => exchange.respond(Answer { status: 204, content_type: "", headers: &[], body: b"" }),
-            Settled::Later => queued(&post, exchange),
+        let delete = PostDelete { post_id: (&*post).into(), at_ms: self.app.clock.now_ms() };
+        let decisions = self.app.decide(Until::Ledger, exchange.ticket(), |bytes| delete.encode(bytes))?;
+        let outcome = outcome(&decisions, exchange)?;
+        self.forget(&before, exchange);
+        match outcome {
+            Some(_) => answer::empty(exchange, 204),
+            None => queued(&post, exchange),
         }
     }
 
-    /// The post, and whether its id was given.
     fn parse_post(&self, body: &str) -> Result<(PostPut<'static>, bool), Rejection> {
         let wire: WirePost<'_> = content::object(body)?;
         let now_ms = self.app.clock.now_ms();
@@ -205,55 +140,32 @@ impl Api {
     }
 }
 
-/// How a wait for the ledger's decision on a post ended.
-enum Settled {
-    /// With an error that was answered.
-    Answered,
-    As(PostOutcome),
-    /// It is in the journal and will be applied in order.
-    Later,
+/// What the ledger made of a post; `None`: it is in the journal and will be applied in order.
+fn outcome(decisions: &Decisions, exchange: &mut Exchange<'_>) -> Result<Option<PostOutcome>, Failure> {
+    Ok(match decided(exchange, decisions)? {
+        Decided::Now(Some(Verdict::Post(outcome))) => Some(outcome),
+        _ => None,
+    })
 }
 
-fn settled(decisions: &Decisions, exchange: &mut Exchange<'_>) -> Settled {
-    match answer::waited(exchange, LEDGER_WAIT_MS, decisions) {
-        None => Settled::Answered,
-        Some(Waited::Done) => match decisions.verdict() {
-            Some(Verdict::Post(outcome)) => Settled::As(outcome),
-            Some(Verdict::Dead) => {
-                answer::dead(exchange);
-                Settled::Answered
-            }
-            Some(Verdict::Erased) => {
-                answer::erased(exchange);
-                Settled::Answered
-            }
-            _ => Settled::Later,
-        },
-        Some(_) => Settled::Later,
-    }
+fn answer_put(put: &PostPut<'_>, outcome: Option<PostOutcome>, exchange: &mut Exchange<'_>) -> Answered {
+    let Some(PostOutcome::Put { replaced, created_at_ms, like_count, .. }) = outcome else {
+        return queued(&put.post_id, exchange);
+    };
+    let body = PostBody {
+        post_id: &put.post_id,
+        user_id: &put.user_id,
+        content: &put.content,
+        hashtags: &put.hashtags,
+        image_urls: &put.image_urls,
+        created_at: answer::rfc3339(created_at_ms),
+        like_count,
+    };
+    answer::json(exchange, if replaced { 200 } else { 201 }, &body)
 }
 
-fn answer_put(put: &PostPut<'_>, settled: &Settled, exchange: &mut Exchange<'_>) {
-    match *settled {
-        Settled::Answered => {}
-        Settled::As(PostOutcome::Put { replaced, created_at_ms, like_count }) => {
-            let body = PostBody {
-                post_id: &put.post_id,
-                user_id: &put.user_id,
-                content: &put.content,
-                hashtags: &put.hashtags,
-                image_urls: &put.image_urls,
-                created_at: answer::rfc3339(created_at_ms),
-                like_count,
-            };
-            answer::json(exchange, if replaced { 200 } else { 201 }, &body);
-        }
-        Settled::As(PostOutcome::Deleted { .. }) | Settled::Later => queued(&put.post_id, exchange),
-    }
-}
-
-fn queued(post_id: &str, exchange: &mut Exchange<'_>) {
-    answer::json(exchange, 202, &Queued { post_id, status: "queued" });
+fn queued(post_id: &str, exchange: &mut Exchange<'_>) -> Answered {
+    answer::json(exchange, 202, &Queued { post_id, status: "queued" })
 }
 
 /// The first items of a list, one more than it may have; the rest is only parsed.
@@ -290,9 +202,9 @@ fn list(
     items_max: usize,
     keep: impl Fn(&str, &[Cow<'static, str>]) -> Result<Option<String>, Rejection>,
 ) -> Result<Vec<Cow<'static, str>>, Rejection> {
-    let not_a_list = || Rejection::of_field("invalid_field", field, "must be an array of strings");
+    let not_a_list = || Rejection::value(field, "must be an array of strings");
     let Some(value) = value.map(RawValue::get).filter(|value| *value != "null") else { return Ok(Vec::new()) };
-    let too_many = |max: usize| Rejection::of_field("invalid_field", field, format!("must have at most {max} items"));
+    let too_many = |max: usize| Rejection::value(field, format!("must have at most {max} items"));
     let FirstItems(items) = serde_json::from_str(value).map_err(|_| not_a_list())?;
     if items.len() > POST_LIST_ITEMS_MAX {
         return Err(too_many(POST_LIST_ITEMS_MAX));
@@ -303,7 +215,7 @@ fn list(
             Scalar::Absent => continue,
             Scalar::Text(item) if item.len() > URL_BYTES_MAX => {
                 let reason = format!("must have at most {URL_BYTES_MAX} bytes each");
-                return Err(Rejection::of_field("invalid_field", field, reason));
+                return Err(Rejection::value(field, reason));
             }
             Scalar::Text(item) => keep(&item, &kept)?,
             _ => return Err(not_a_list()),
@@ -336,7 +248,7 @@ fn created_at(value: &Scalar<'_>, now_ms: i64) -> Result<Option<i64>, Rejection>
     let at_ms = moment("createdAt", value)?;
     match at_ms {
         Some(at_ms) if !(0..=now_ms + EVENT_FUTURE_MS_MAX).contains(&at_ms) => {
-            Err(Rejection::of_field("invalid_field", "createdAt", "must be between 1970 and now"))
+            Err(Rejection::value("createdAt", "must be between 1970 and now"))
         }
         _ => Ok(at_ms),
     }

@@ -1,5 +1,5 @@
-//! The pure parts of the API, text in and verdict out, for tests and fuzzing that hold them against models. Nothing that
-//! serves uses it.
+//! Entrances to the pure parts of the API for tests and fuzzing, which compare them with models.
+//! Built with the feature `test-hooks` only.
 
 use std::sync::atomic::AtomicU64;
 
@@ -32,8 +32,7 @@ pub fn object_fault(json: &str, depth_max: usize) -> Option<String> {
 
 /// The event in an object of a request, with the id 7 where it names none, or the tag of its refusal.
 pub fn event(text: &str, now_ms: i64, retention_ms: i64) -> Result<Event<'_>, &'static str> {
-    let age = AgeMax { ms: retention_ms, is_of_strangers: false };
-    let receipt = Receipt { now_ms, age, sent_at_ms: None, truncated: &AtomicU64::new(0) };
+    let receipt = Receipt { now_ms, age: AgeMax::of(retention_ms), sent_at_ms: None, truncated: &AtomicU64::new(0) };
     let judged = wire::event(text, receipt, || Uuid::from_u128(7));
     judged.map_err(|rejection| rejection.tag)
 }

@@ -3,8 +3,13 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::moments::{End, MOMENT_FORMS, moment};
-use super::wire::{Rejection, normal_keyword};
+use super::wire::{Rejection, id_fault, normal_keyword};
 use crate::app::App;
 use crate::events::EventType;
 use crate::limits::{KEYWORD_BYTES_MAX, PARAMETER_SHOWN_BYTES_MAX};
@@ -38,13 +43,13 @@ impl<'a> Query<'a> {
                 let name = name[..name.floor_char_boundary(PARAMETER_SHOWN_BYTES_MAX)].to_owned();
                 let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
                 let reason = format!("is not a parameter of this request; it takes: {names}");
-                Err(Rejection::of_field("invalid_parameter", name, reason))
+                Err(Rejection::parameter(name, reason))
             }
             None => Ok(query),
         }
     }
 
-    /// All of them, in their order.
+    #[cfg(feature = "test-hooks")]
     pub(super) fn into_pairs(self) -> Vec<(String, String)> {
         self.0.into_iter().map(|(name, value)| (name.into_owned(), value.into_owned())).collect()
     }
@@ -63,7 +68,7 @@ impl<'a> Query<'a> {
     pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Rejection> {
         let Some(text) = self.get("limit") else { return Ok(default) };
         let limit = text.parse().ok().filter(|n| (1..=max).contains(n));
-        limit.ok_or_else(|| Rejection::of_field("invalid_parameter", "limit", format!("must be 1 to {max}")))
+        limit.ok_or_else(|| Rejection::parameter("limit", format!("must be 1 to {max}")))
     }
 
     /// A text of a filter, within the limit of its value.
@@ -72,28 +77,34 @@ impl<'a> Query<'a> {
         match text {
             Some(text) if text.len() > bytes_max => {
                 let reason = format!("must have at most {bytes_max} bytes");
-                Err(Rejection::of_field("invalid_parameter", name, reason))
+                Err(Rejection::parameter(name, reason))
             }
             _ => Ok(text),
         }
     }
 
-    /// A keyword, trimmed and in NFC.
     pub(super) fn keyword(&self, name: &'static str) -> Result<Option<Cow<'_, str>>, Rejection> {
         let Some(keyword) = self.get(name).map(|typed| normal_keyword(Cow::Borrowed(typed))) else { return Ok(None) };
         if !(1..=KEYWORD_BYTES_MAX).contains(&keyword.len()) {
             let reason = format!("must have 1 to {KEYWORD_BYTES_MAX} bytes after trimming");
-            return Err(Rejection::of_field("invalid_parameter", name, reason));
+            return Err(Rejection::parameter(name, reason));
         }
         Ok(Some(keyword))
     }
 
-    /// `eventType`, in any case.
+    pub(super) fn user(&self) -> Result<Option<&str>, Rejection> {
+        let user = self.get("userId");
+        match user.and_then(id_fault) {
+            Some(fault) => Err(Rejection::parameter("userId", fault)),
+            None => Ok(user),
+        }
+    }
+
     pub(super) fn event_type(&self) -> Result<Option<EventType>, Rejection> {
         let Some(name) = self.get("eventType") else { return Ok(None) };
         let reason = "must be one of CLICK, PAGE_VIEW, SEARCH, LIKE, UNLIKE";
         let known = EventType::from_name(name).map(Some);
-        known.ok_or_else(|| Rejection::of_field("invalid_parameter", "eventType", reason))
+        known.ok_or_else(|| Rejection::parameter("eventType", reason))
     }
 
     /// `from` and `to` in milliseconds, as they are given, clamped to what can be stored.
@@ -115,7 +126,7 @@ impl<'a> Query<'a> {
     fn moments(&self, app: &App) -> Result<(Option<i64>, Option<i64>), Rejection> {
         let (from, to) = (self.moment("from", End::From, app)?, self.moment("to", End::To, app)?);
         if from.zip(to).is_some_and(|(from, to)| from > to) {
-            return Err(Rejection::of_field("invalid_parameter", "from", "must not be later than to"));
+            return Err(Rejection::parameter("from", "must not be later than to"));
         }
         Ok((from, to))
     }
@@ -123,7 +134,7 @@ impl<'a> Query<'a> {
     fn moment(&self, name: &'static str, end: End, app: &App) -> Result<Option<i64>, Rejection> {
         let Some(text) = self.get(name) else { return Ok(None) };
         let at = moment(text, end, |day| app.day_start_ms(day));
-        at.map(Some).ok_or_else(|| Rejection::of_field("invalid_parameter", name, MOMENT_FORMS))
+        at.map(Some).ok_or_else(|| Rejection::parameter(name, MOMENT_FORMS))
     }
 }
 
@@ -155,15 +166,23 @@ pub(super) fn decode(text: &str, plus_is_space: bool) -> Result<Cow<'_, str>, Re
     String::from_utf8(out).map(Cow::Owned).map_err(|_| bad_encoding("is not UTF-8 behind its percent signs"))
 }
 
-/// What an opaque cursor is made of.
-pub(super) fn to_hex(text: &str) -> String {
-    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+pub(super) fn write_cursor(place: &impl Serialize) -> Option<String> {
+    Some(URL_SAFE_NO_PAD.encode(serde_json::to_vec(place).ok()?))
 }
 
-/// The text of a cursor; `None`: it is none of ours.
-pub(super) fn from_hex(hex: &str) -> Option<String> {
-    let bytes = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    String::from_utf8(bytes.collect::<Option<Vec<u8>>>()?).ok()
+/// The place in a cursor; `None`: it is not exactly what [`write_cursor`] makes of a place.
+pub(super) fn read_cursor<T: Serialize + DeserializeOwned>(cursor: &str) -> Option<T> {
+    let place = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    (write_cursor(&place)? == cursor).then_some(place)
+}
+
+/// The id in a segment of a path, under the same rules as an id in a body.
+pub(super) fn id_of_path<'a>(name: &'static str, segment: &'a str) -> Result<Cow<'a, str>, Rejection> {
+    let id = decode(segment, false)?;
+    match id_fault(&id) {
+        Some(fault) => Err(Rejection::parameter(name, fault)),
+        None => Ok(id),
+    }
 }
 
 fn bad_encoding(why: &str) -> Rejection {

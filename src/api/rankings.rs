@@ -6,14 +6,15 @@
 
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::answer::{self, Answered, Failure};
 use super::cached::{from_ledger, keep, read_failed, unwritable};
-use super::query::{Query, TIME_MS_MAX, from_hex, to_hex};
-use super::statistics::{Item, Named, Parts, component_parts, keyword_parts, list_key, page_parts, post_parts};
+use super::lists::{Item, Named, list_key};
+use super::query::{Query, TIME_MS_MAX, read_cursor, write_cursor};
+use super::state::Api;
 use super::wire::Rejection;
-use super::{Api, answer};
 use crate::app::App;
 use crate::app::reads::Source;
 use crate::cache::{Fill, FillError, Filled};
@@ -37,9 +38,9 @@ struct Ranking<'a> {
     next: Option<&'a str>,
 }
 
-/// Where a page begins.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Cursor {
+    version: u8,
     /// What is summed: a cursor of one list is none of another.
     list: String,
     from_ms: i64,
@@ -50,27 +51,9 @@ struct Cursor {
 }
 
 impl Api {
-    pub(super) fn ranked_keywords(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Keyword, request, exchange, keyword_parts);
-    }
-
-    pub(super) fn ranked_posts(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Post, request, exchange, post_parts);
-    }
-
-    pub(super) fn ranked_pages(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Page, request, exchange, page_parts);
-    }
-
-    pub(super) fn ranked_components(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        self.ranking(Named::Component, request, exchange, component_parts);
-    }
-
-    fn ranking(&self, named: Named, request: &Request<'_>, exchange: &mut Exchange<'_>, parts: Parts) {
-        let mut query = match asked(named, request.query, parts, &self.app) {
-            Ok(asked) => asked,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
+    pub(super) fn ranking(&self, list: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let named = Named::of(list).ok_or(Failure::NotFound("there is no such list"))?;
+        let mut query = asked(named, request.query, &self.app)?;
         let limit = query.limit;
         // One more tells whether there is a next page.
         query.limit += 1;
@@ -82,13 +65,10 @@ impl Api {
             let (app, query) = (self.app.clone(), query.clone());
             Fill(vec![from_ledger(move || ranked(&app, named, &query, limit))])
         };
-        if let Some(shown) = self.cached(&key, &self.app.caching.classes.rankings, fill, exchange) {
-            self.answer_shown(&shown, request, exchange);
-        }
+        self.answer_cached(&key, &self.app.caching.classes.rankings, fill, request, exchange)
     }
 }
 
-/// A page, read and rendered.
 fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
     let (from_ms, to_ms) = (app.tellable(query.from_ms), app.tellable(query.to_ms));
@@ -115,19 +95,14 @@ fn ranked(app: &App, named: Named, query: &RankingQuery, limit: usize) -> Result
 fn next_page(query: &RankingQuery, limit: usize, rows: &Ranked) -> Option<String> {
     let (name, count) = rows.get(limit).and_then(|_| rows.get(limit - 1))?;
     let (from_ms, to_ms, rank) = (query.from_ms, query.to_ms, query.before + limit);
-    Some(Cursor { list: list_of(&query.parts), from_ms, to_ms, rank, count: *count, name: name.clone() }.write())
+    let (list, name) = (list_of(&query.parts), name.clone());
+    write_cursor(&Cursor { version: 1, list, from_ms, to_ms, rank, count: *count, name })
 }
 
-fn asked(named: Named, query: &str, parts: Parts, app: &App) -> Result<RankingQuery, Rejection> {
+fn asked(named: Named, query: &str, app: &App) -> Result<RankingQuery, Rejection> {
     let query = Query::known(query, &[named.parameters(), &["from", "to", "limit", "cursor"]].concat())?;
-    match (named, query.get("mode").unwrap_or("count")) {
-        (_, "count") | (Named::Keyword, "zero-result") => {}
-        (Named::Keyword, _) => {
-            return Err(Rejection::of_field("invalid_parameter", "mode", "must be count or zero-result"));
-        }
-        _ => return Err(Rejection::of_field("invalid_parameter", "mode", "must be count")),
-    }
-    let parts = parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, i64::from(weight))).collect();
+    named.mode(&query, &["count", "zero-result"])?;
+    let parts = named.parts(&query)?.into_iter().map(|(dimension, weight)| (dimension, i64::from(weight))).collect();
     let limit = query.limit(10, LIST_ROWS_MAX)?;
     let Some(text) = query.get("cursor") else {
         let Range { start: from_ms, end: to_ms } = query.range(app, DEFAULT_MS)?;
@@ -135,7 +110,7 @@ fn asked(named: Named, query: &str, parts: Parts, app: &App) -> Result<RankingQu
     };
     let invalid = |reason| Rejection::of_field("invalid_cursor", "cursor", reason);
     let cursor = Cursor::read(text).ok_or_else(|| invalid("is not one of ours: pass `next` of the page before"))?;
-    let Cursor { list, from_ms, to_ms, rank, count, name } = cursor;
+    let Cursor { list, from_ms, to_ms, rank, count, name, .. } = cursor;
     let is_same = |given: Option<i64>, known| given.is_none_or(|given| given == known);
     let (from, to) = query.ends(app)?;
     if list != list_of(&parts) || !is_same(from, from_ms) || !is_same(to, to_ms) {
@@ -154,61 +129,53 @@ fn list_of(parts: &[(Dimension, i64)]) -> String {
 }
 
 impl Cursor {
-    fn write(&self) -> String {
-        let Cursor { list, from_ms, to_ms, rank, count, name } = self;
-        to_hex(&format!("1 {list} {from_ms} {to_ms} {rank} {count} {name}"))
-    }
-
     fn read(text: &str) -> Option<Cursor> {
-        let text = from_hex(text)?;
-        let mut words = text.splitn(7, ' ');
-        words.next().filter(|version| *version == "1")?;
-        let cursor = Cursor {
-            list: words.next()?.to_owned(),
-            from_ms: words.next()?.parse().ok()?,
-            to_ms: words.next()?.parse().ok()?,
-            rank: words.next()?.parse().ok()?,
-            count: words.next()?.parse().ok()?,
-            name: words.next()?.to_owned(),
-        };
+        let cursor: Cursor = read_cursor(text)?;
         // A range turned round or of no time that can be stored, a count that no row has, and U+0000, which PostgreSQL
         // cannot take, are none of ours.
         let is_range = 0 <= cursor.from_ms && cursor.from_ms <= cursor.to_ms && cursor.to_ms <= TIME_MS_MAX;
-        let is_ours = is_range && cursor.count > 0 && cursor.rank <= u32::MAX as usize;
-        (is_ours && !cursor.name.contains('\0')).then_some(cursor)
+        let is_row = cursor.count > 0 && cursor.rank <= u32::MAX as usize && !cursor.name.contains('\0');
+        (cursor.version == 1 && is_range && is_row).then_some(cursor)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
 
     #[test]
     fn a_cursor_is_read_as_it_was_written_and_nothing_else_is() {
-        let cursor = Cursor {
-            list: "4x1+5x3".to_owned(),
-            from_ms: 1,
-            to_ms: 2,
-            rank: 10,
-            count: 7,
-            name: "고양이 and a space".to_owned(),
+        let cursor = |list: &str, from_ms, to_ms, rank, count, name: &str| Cursor {
+            version: 1,
+            list: list.to_owned(),
+            from_ms,
+            to_ms,
+            rank,
+            count,
+            name: name.to_owned(),
         };
-        let text = cursor.write();
-        assert_eq!(Cursor::read(&text), Some(cursor));
+        let ours = cursor("4x1+5x3", 1, 2, 10, 7, "고양이 and a space");
+        let text = write_cursor(&ours).unwrap();
         for bad in ["", "1", "zz", "+1", "é", &text[1..], &text[..40], &format!("{text}0"), &format!("{text}00")] {
             assert_eq!(Cursor::read(bad), None, "{bad}");
         }
-        for text in [
-            "1 2x1 -9000000000000000000 2 10 7 x",
-            "1 2x1 1 9000000000000000000 10 7 x",
-            "2 2x1 1 2 10 7 x",
-            "1 2x1 2 1 10 7 x",
-            "1 2x1 1 2 10 0 x",
-            "1 2x1 1 2 10 7",
-            "1 2x1 1 2 -1 7 x",
+        for other in [
+            cursor("2x1", -9_000_000_000_000_000_000, 2, 10, 7, "x"),
+            cursor("2x1", 1, 9_000_000_000_000_000_000, 10, 7, "x"),
+            Cursor { version: 2, ..cursor("2x1", 1, 2, 10, 7, "x") },
+            cursor("2x1", 2, 1, 10, 7, "x"),
+            cursor("2x1", 1, 2, 10, 0, "x"),
+            cursor("2x1", 1, 2, usize::MAX, 7, "x"),
+            cursor("2x1", 1, 2, 10, 7, "\0"),
         ] {
-            let text: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-            assert_eq!(Cursor::read(&text), None, "{text}");
+            assert_eq!(Cursor::read(&write_cursor(&other).unwrap()), None, "{other:?}");
         }
+        for other in [r#"[1,"2x1",1,2,10,7]"#, r#"{"version":1}"#, r#"[1,"2x1",1,2,-1,7,"x"]"#] {
+            assert_eq!(Cursor::read(&URL_SAFE_NO_PAD.encode(other)), None, "{other}");
+        }
+        assert_eq!(Cursor::read(&text), Some(ours));
     }
 }

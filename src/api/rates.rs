@@ -3,6 +3,9 @@
 //! The generic cell rate algorithm (ATM Forum TM 4.0, as "virtual scheduling"): one number an address, the time at which
 //! it would have used up what it was allowed; a second's worth may come at once. Addresses are kept in shards with a
 //! bound: an attacker with many addresses costs memory that is known, and at the worst is not limited.
+//!
+//! Not the `governor` crate: it adds seven crates to the build, and its map of keys has no bound. The arithmetic that it
+//! would replace has ten lines.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +17,6 @@ use crate::limits::{RATE_ADDRESSES_MAX, RATE_SHARDS};
 
 const SECOND_US: u64 = 1_000_000;
 
-/// Whether a request may pass, and what its client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     pub(super) passes: bool,
@@ -44,7 +46,6 @@ impl Rates {
         self.per_second
     }
 
-    /// Counts a request of `address` at `now_us`, if it passes.
     pub(super) fn ask(&self, address: IpAddr, now_us: u64) -> Allowance {
         let address = network_of(address);
         let shard = &self.shards[self.hasher.hash_one(address) as usize % self.shards.len()];

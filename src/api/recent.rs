@@ -3,11 +3,15 @@
 use serde::Serialize;
 use std::borrow::Cow;
 
-use super::query::{Query, decode};
-use super::wire::{Rejection, id_fault, normal_keyword};
-use super::{Api, answer};
-use crate::http::{Answer, Exchange, Request, Waited};
+use super::answer::{self, Answered, finish};
+use super::query::{Query, id_of_path};
+use super::state::Api;
+use super::wire::{Rejection, normal_keyword};
+use crate::app::reads::Source;
+use crate::events::Forget;
+use crate::http::{Exchange, Request, Waited};
 use crate::limits::{KEYWORD_BYTES_MAX, LEDGER_WAIT_MS, READ_WAIT_MS, RECENT_SEARCHES_MAX};
+use crate::sinks::Until;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,44 +24,31 @@ struct Recent<'a> {
 }
 
 impl Api {
-    pub(super) fn get_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let (user, limit) = match recent_parameters(user, request.query) {
-            Ok(parameters) => parameters,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
+    pub(super) fn get_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let (user, limit) = recent_parameters(user, request.query)?;
         let (as_of, stale) = answer::live_as_of(&self.app);
-        let live = self.app.recent_live(user.clone().into_owned(), exchange.ticket());
-        let (mut keywords, source) = match self.finish(live, exchange) {
-            Some(Ok(keywords)) => (keywords, "live"),
-            _ => match self.finish(self.app.recent_ledger(user.clone().into_owned(), exchange.ticket()), exchange) {
-                Some(Ok(keywords)) => (keywords, "ledger"),
-                other => return answer::read_failed(exchange, other.and_then(Result::err)),
-            },
+        let live = self.app.recent(Source::Live, user.clone().into_owned(), exchange.ticket());
+        let (mut keywords, source) = match finish(live, exchange) {
+            Ok(keywords) => (keywords, "live"),
+            Err(_) => {
+                let ledger = self.app.recent(Source::Ledger, user.clone().into_owned(), exchange.ticket());
+                (finish(ledger, exchange)?, "ledger")
+            }
         };
         keywords.truncate(limit);
         let stale = stale || source == "ledger";
         let recent = Recent { user_id: &user, keywords, as_of, source, stale };
-        answer::json_with(exchange, 200, &[answer::PRIVATE], &recent);
+        answer::json_with(exchange, 200, &[answer::PRIVATE], &recent)
     }
 
-    pub(super) fn delete_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let parsed = recent_parameters(user, request.query)
-            .and_then(|(user, _)| Ok((user, keyword_to_forget(&Query::parse(request.query)?)?)));
-        let (user, keyword) = match parsed {
-            Ok(parsed) => parsed,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
-        let decisions = match self.app.forget_recent(&user, keyword.as_deref(), exchange.ticket()) {
-            Ok(decisions) => decisions,
-            Err(why) => return answer::refused(exchange, why),
-        };
+    pub(super) fn delete_recent(&self, user: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let (user, _) = recent_parameters(user, request.query)?;
+        let keyword = keyword_to_forget(&Query::parse(request.query)?)?;
+        let forget = Forget { user_id: user, keyword: keyword.map(Into::into), at_ms: self.app.clock.now_ms() };
+        let decisions = self.app.decide(Until::Live, exchange.ticket(), |bytes| forget.encode(bytes))?;
         // Who deletes and reads sees it gone. Without the stores it is in the journal and will be: no less a success.
-        let status = match answer::waited(exchange, LEDGER_WAIT_MS, &decisions) {
-            Some(Waited::Done) => 204,
-            Some(_) => 202,
-            None => return,
-        };
-        exchange.respond(Answer { status, content_type: "", headers: &[], body: b"" });
+        let is_done = answer::waited(exchange, &decisions)? == Waited::Done;
+        answer::empty(exchange, if is_done { 204 } else { 202 })
     }
 }
 
@@ -67,16 +58,13 @@ fn keyword_to_forget(query: &Query<'_>) -> Result<Option<String>, Rejection> {
     let keyword = normal_keyword(Cow::Borrowed(typed)).into_owned();
     if keyword.is_empty() || keyword.len() > KEYWORD_BYTES_MAX {
         let reason = format!("must have 1 to {KEYWORD_BYTES_MAX} bytes; without it all are forgotten");
-        return Err(Rejection::of_field("invalid_parameter", "keyword", reason));
+        return Err(Rejection::parameter("keyword", reason));
     }
     Ok(Some(keyword))
 }
 
 fn recent_parameters<'a>(user: &'a str, query: &str) -> Result<(Cow<'a, str>, usize), Rejection> {
-    let user = decode(user, false)?;
-    if let Some(fault) = id_fault(&user) {
-        return Err(Rejection::of_field("invalid_parameter", "userId", fault));
-    }
+    let user = id_of_path("userId", user)?;
     let limit = Query::parse(query)?.limit(RECENT_SEARCHES_MAX, RECENT_SEARCHES_MAX)?;
     Ok((user, limit))
 }

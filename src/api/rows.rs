@@ -17,7 +17,6 @@ const DEPTH_COMPARED: usize = 64;
 /// A name that matters, with every character escaped, is shorter.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The rows of a batch.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Rows {
     /// At most [`REQUEST_EVENTS_MAX`].

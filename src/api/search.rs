@@ -7,20 +7,21 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::answer::{self, Answered, Failure};
+use super::cacheable;
 use super::cached::{Kept, from_ledger, keep_written, read_failed, unwritable};
 use super::posts::PostBody;
-use super::query::{Query, TIME_MS_MAX, from_hex, to_hex};
+use super::query::{Query, TIME_MS_MAX, read_cursor, write_cursor};
+use super::state::Api;
 use super::wire::{Rejection, id_fault};
-use super::{Api, answer, cacheable};
-use crate::app::App;
 use crate::app::reads::Source;
+use crate::app::{App, search_key};
 use crate::cache::{Fill, FillError, Filled, Policy};
 use crate::events::{fold_hashtag, fold_keyword};
 use crate::http::{Exchange, Method, Request};
 use crate::limits::{ANSWER_BYTES_MAX, ANSWER_FRAME_BYTES_MAX, LIST_ROWS_MAX, SEARCH_POSTS};
 use crate::ports::{PostRank, PostSearch};
 
-/// What a request asks for: valid, and its own.
 struct Wanted {
     user: Option<String>,
     /// As typed: trimmed, NFC.
@@ -38,7 +39,6 @@ struct Found<'a> {
     has_more: bool,
 }
 
-/// A piece of what is found.
 struct Page<'a> {
     count: usize,
     /// The array without its last bracket.
@@ -106,30 +106,29 @@ struct Place<'a> {
     like_count: i64,
 }
 
-/// A cursor of one search is none of another: it holds a checksum of what is searched for.
-fn write_cursor(keyword: &str, post: &[u8]) -> Option<String> {
+/// What a cursor holds: a version, a checksum of what is searched for, so that a cursor of one search is none of another,
+/// and likes, time and id of the last post.
+type Cursor = (u8, u32, i64, i64, String);
+
+fn next_page(keyword: &str, post: &[u8]) -> Option<String> {
     let Place { post_id, created_at, like_count } = serde_json::from_slice(post).ok()?;
     let at_ms = created_at.parse::<jiff::Timestamp>().ok()?.as_millisecond();
-    Some(to_hex(&format!("1 {} {like_count} {at_ms} {post_id}", crc32c::crc32c(keyword.as_bytes()))))
+    write_cursor(&(1, crc32c::crc32c(keyword.as_bytes()), like_count, at_ms, post_id))
 }
 
-fn read_cursor(keyword: &str, text: &str) -> Option<PostRank> {
-    let text = from_hex(text)?;
-    let mut words = text.splitn(5, ' ');
-    words.next().filter(|version| *version == "1")?;
-    words.next().filter(|sum| sum.parse() == Ok(crc32c::crc32c(keyword.as_bytes())))?;
-    let like_count = words.next()?.parse().ok().filter(|count| *count >= 0)?;
-    let created_at_ms = words.next()?.parse().ok().filter(|at_ms| (0..=TIME_MS_MAX).contains(at_ms))?;
-    let post_id = words.next().filter(|id| id_fault(id).is_none())?.to_owned();
-    Some(PostRank { like_count, created_at_ms, post_id })
+fn place_in(keyword: &str, cursor: &str) -> Option<PostRank> {
+    let (version, sum, like_count, created_at_ms, post_id): Cursor = read_cursor(cursor)?;
+    let is_ours = version == 1
+        && sum == crc32c::crc32c(keyword.as_bytes())
+        && like_count >= 0
+        && (0..=TIME_MS_MAX).contains(&created_at_ms)
+        && id_fault(&post_id).is_none();
+    is_ours.then_some(PostRank { like_count, created_at_ms, post_id })
 }
 
 impl Api {
-    pub(super) fn search(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let Wanted { user, keyword, query, record } = match wanted(request.query) {
-            Ok(wanted) => wanted,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
+    pub(super) fn search(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let Wanted { user, keyword, query, record } = wanted(request.query)?;
         let is_first = query.after.is_none();
         // Of the first page one of two sizes is read and cached, so that a write knows which keys there are.
         let size = match query.limit {
@@ -143,10 +142,10 @@ impl Api {
         };
         let policy = self.app.caching.classes.search;
         let policy = if is_first { policy } else { Policy { fresh_ms: 0, ..policy } };
-        let Some(shown) = self.cached(&search_key(&query.keyword, size), &policy, fill, exchange) else { return };
+        let shown = self.cached(&search_key(&query.keyword, size), &policy, fill, exchange)?;
         let kept = Kept::of(&shown.copy.value);
-        let Some(found) = Found::read(kept.body) else { return answer::unwritable(exchange) };
-        let Some(page) = found.first(query.limit) else { return answer::unwritable(exchange) };
+        let found = Found::read(kept.body).ok_or(Failure::Unwritable)?;
+        let page = found.first(query.limit).ok_or(Failure::Unwritable)?;
         if record && request.method == Method::Get && is_first {
             self.app.record_search(user.as_deref(), &keyword, page.count, exchange.ticket());
         }
@@ -154,15 +153,14 @@ impl Api {
         // Of all posts there is a hash already.
         let says = if page.count == found.ends.len() { kept.tag.as_bytes() } else { page.posts };
         let tag = cacheable::tag_of(&(says, page.count, &keyword, source, stale));
-        let next = page.last.and_then(|post| write_cursor(&query.keyword, post));
-        let Ok(body) = render(&keyword, page.posts, next.as_deref(), shown.copy.as_of_ms, source, stale) else {
-            return answer::unwritable(exchange);
-        };
+        let next = page.last.and_then(|post| next_page(&query.keyword, post));
+        let body = render(&keyword, page.posts, next.as_deref(), shown.copy.as_of_ms, source, stale);
+        let body = body.map_err(|_| Failure::Unwritable)?;
         cacheable::tagged(exchange, request, self.access.rules.keys.read.is_open(), &shown.copy, &tag, &body);
+        Ok(())
     }
 }
 
-/// The answer around posts that are rendered.
 fn render(
     keyword: &str,
     posts: &[u8],
@@ -195,34 +193,20 @@ fn found(app: &App, query: PostSearch, size: usize) -> Result<Filled, FillError>
     Ok(keep_written(as_of_ms, &Found::write(&rows, size)?))
 }
 
-fn search_key(keyword: &str, size: usize) -> String {
-    format!("found {size} {keyword}")
-}
-
-/// Under which keys searches that find a hashtag are kept.
-pub(super) fn search_keys(hashtag: &str) -> impl Iterator<Item = Box<str>> {
-    let typed = [fold_keyword(hashtag).into_owned(), format!("#{}", fold_keyword(hashtag))];
-    typed.into_iter().flat_map(|typed| [SEARCH_POSTS, LIST_ROWS_MAX].map(|size| search_key(&typed, size).into()))
-}
-
 fn wanted(query: &str) -> Result<Wanted, Rejection> {
     let query = Query::parse(query)?;
-    let invalid = |field, reason: &str| Rejection::of_field("invalid_parameter", field, reason);
-    let keyword = query.keyword("keyword")?.ok_or_else(|| invalid("keyword", "is required"))?.into_owned();
-    let user = query.get("userId").map(str::to_owned);
-    if let Some(fault) = user.as_deref().and_then(id_fault) {
-        return Err(invalid("userId", fault));
-    }
+    let keyword = query.keyword("keyword")?.ok_or_else(|| Rejection::parameter("keyword", "is required"))?.into_owned();
+    let user = query.user()?.map(str::to_owned);
     let record = match query.get("record") {
         None | Some("true") => true,
         Some("false") => false,
-        Some(_) => return Err(invalid("record", "must be true or false")),
+        Some(_) => return Err(Rejection::parameter("record", "must be true or false")),
     };
     let limit = query.limit(SEARCH_POSTS, LIST_ROWS_MAX)?;
     let (folded, hashtag) = (fold_keyword(&keyword).into_owned(), fold_hashtag(&keyword));
     let after = query.get("cursor").map(|text| {
         let reason = "is not one of this search: pass `next` of the page before, with the same keyword";
-        read_cursor(&folded, text).ok_or_else(|| Rejection::of_field("invalid_cursor", "cursor", reason))
+        place_in(&folded, text).ok_or_else(|| Rejection::of_field("invalid_cursor", "cursor", reason))
     });
     let query = PostSearch { after: after.transpose()?, keyword: folded, hashtag, limit };
     Ok(Wanted { user, keyword, query, record })
@@ -250,8 +234,8 @@ mod tests {
             let kept = Found::write(&rows, 4).unwrap();
             for limit in 1..=4 {
                 let Page { count, posts: array, last } = Found::read(&kept).unwrap().first(limit).unwrap();
-                let next = last.map(|post| write_cursor("\"", post).unwrap());
-                let place = next.as_deref().map(|next| read_cursor("\"", next).unwrap().post_id);
+                let next = last.map(|post| next_page("\"", post).unwrap());
+                let place = next.as_deref().map(|next| place_in("\"", next).unwrap().post_id);
                 assert_eq!(place.as_deref(), (limit < n).then(|| &*posts[limit - 1].post_id));
                 let body = render("\"", array, next.as_deref(), 0, "ledger", false).unwrap();
                 let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();

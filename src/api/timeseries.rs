@@ -4,10 +4,11 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::answer::{self, Answered};
 use super::cached::{from_ledger, keep, read_failed};
 use super::query::Query;
+use super::state::Api;
 use super::wire::Rejection;
-use super::{Api, answer};
 use crate::app::App;
 use crate::app::reads::Source;
 use crate::cache::{Fill, FillError, Filled};
@@ -47,32 +48,27 @@ struct Asked {
 }
 
 impl Api {
-    pub(super) fn timeseries(&self, request: &Request<'_>, exchange: &mut Exchange<'_>) {
-        let asked = match asked(request.query, &self.app) {
-            Ok(asked) => asked,
-            Err(rejection) => return answer::rejected(exchange, rejection),
-        };
-        let Asked { interval, name, event_type, range } = asked;
+    pub(super) fn timeseries(&self, _: &str, request: &Request<'_>, exchange: &mut Exchange<'_>) -> Answered {
+        let Asked { interval, name, event_type, range } = asked(request.query, &self.app)?;
         let Some(edges_ms) = self.app.edges(interval, &range, SERIES_POINTS_MAX) else {
             let reason =
                 format!("and to hold more than {SERIES_POINTS_MAX} points: ask for less time or a longer interval");
-            return answer::rejected(exchange, Rejection::of_field("too_many_points", "from", reason));
+            return Err(Rejection::of_field("too_many_points", "from", reason).into());
         };
         let query = SeriesQuery { event_type, interval, edges_ms };
         let (first, last) = (query.edges_ms.first(), query.edges_ms.last());
-        let key = format!("series {name} {event_type:?} {first:?} {last:?}");
+        // Days of two zones may begin and end alike and differ in between.
+        let zone = if interval == Interval::Day { self.app.calendar.time_zone().iana_name() } else { None };
+        let key = format!("series {name} {zone:?} {event_type:?} {first:?} {last:?}");
         let from_ms = range.start;
         let fill = || {
             let (app, query) = (self.app.clone(), query.clone());
             Fill(vec![from_ledger(move || series(&app, &query, name, from_ms))])
         };
-        if let Some(shown) = self.cached(&key, &self.app.caching.classes.rankings, fill, exchange) {
-            self.answer_shown(&shown, request, exchange);
-        }
+        self.answer_cached(&key, &self.app.caching.classes.rankings, fill, request, exchange)
     }
 }
 
-/// A series, read and rendered.
 fn series(app: &App, query: &SeriesQuery, name: &str, from_ms: i64) -> Result<Filled, FillError> {
     let as_of_ms = app.ledger_status.as_of_ms();
     // One edge begins nothing: the range is empty.
@@ -110,7 +106,7 @@ fn asked(query: &str, app: &App) -> Result<Asked, Rejection> {
         "minute" => (Interval::Minute, "minute", HOUR_MS),
         "hour" => (Interval::Hour, "hour", 24 * HOUR_MS),
         "day" => (Interval::Day, "day", 30 * 24 * HOUR_MS),
-        _ => return Err(Rejection::of_field("invalid_parameter", "interval", "must be minute, hour or day")),
+        _ => return Err(Rejection::parameter("interval", "must be minute, hour or day")),
     };
     let range = query.range(app, default_ms)?;
     Ok(Asked { interval, name, event_type: query.event_type()?, range })

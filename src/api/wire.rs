@@ -31,7 +31,6 @@ pub(super) struct Rejection {
 }
 
 impl Rejection {
-    /// Without a field.
     pub(super) fn new(tag: &'static str, message: impl Into<String>) -> Rejection {
         Rejection { tag, message: message.into(), fields: BTreeMap::new() }
     }
@@ -46,25 +45,54 @@ impl Rejection {
         let message = format!("{field} {reason}");
         Rejection { tag, message, fields: BTreeMap::from([(field, reason)]) }
     }
+
+    pub(super) fn parameter(name: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Rejection {
+        Rejection::of_field("invalid_parameter", name, reason)
+    }
+
+    pub(super) fn value(field: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Rejection {
+        Rejection::of_field("invalid_field", field, reason)
+    }
 }
 
 /// When a request came in and what its events are judged by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Receipt<'r> {
     pub(super) now_ms: i64,
-    pub(super) age: AgeMax,
+    pub(super) age: AgeMax<'r>,
     /// `sentAt` of the envelope of a batch: it holds for every row without one of its own.
     pub(super) sent_at_ms: Option<i64>,
     /// Counts the events whose `url` or `referrer` was cut.
     pub(super) truncated: &'r AtomicU64,
 }
 
-/// How old an event may be.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AgeMax {
+#[derive(Clone, Copy)]
+pub(super) struct AgeMax<'r> {
     pub(super) ms: i64,
-    /// With an admin key it might be older.
-    pub(super) is_of_strangers: bool,
+    /// With an admin key; at least `ms`.
+    pub(super) admin_ms: i64,
+    /// Compares keys: asked only for an event that is older than `ms`.
+    pub(super) is_admin: &'r dyn Fn() -> bool,
+}
+
+impl AgeMax<'_> {
+    /// The same for everyone.
+    pub(super) fn of(ms: i64) -> AgeMax<'static> {
+        AgeMax { ms, admin_ms: ms, is_admin: &|| false }
+    }
+
+    fn refusal(&self, age_ms: i64) -> Option<String> {
+        if age_ms <= self.ms {
+            return None;
+        }
+        let days = |ms: i64| ms / 86_400_000;
+        if self.ms < self.admin_ms && !(self.is_admin)() {
+            let days = days(self.ms);
+            return Some(format!("is older than {days} days (EVENT_AGE_MAX): older events need an admin key"));
+        }
+        let is_kept = age_ms <= self.admin_ms;
+        (!is_kept).then(|| format!("is older than the {} days that are kept", days(self.admin_ms)))
+    }
 }
 
 /// Any value: strings and numbers as they are written, all others only as what they are not.
@@ -94,27 +122,19 @@ impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
     }
 }
 
-/// The fields of an event, and of the envelope `{"events":[…]}`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, expecting = "an object")]
 pub(super) struct WireEvent<'a> {
     #[serde(borrow)]
     event_type: Scalar<'a>,
-    #[serde(borrow)]
     user_id: Scalar<'a>,
-    #[serde(borrow)]
     session_id: Scalar<'a>,
-    #[serde(borrow)]
     event_id: Scalar<'a>,
-    #[serde(borrow)]
     timestamp: Scalar<'a>,
-    #[serde(borrow)]
     sent_at: Scalar<'a>,
-    #[serde(borrow, deserialize_with = "object_or_null")]
+    #[serde(deserialize_with = "object_or_null")]
     metadata: Option<WireMetadata<'a>>,
-    #[serde(borrow)]
     properties: Option<&'a RawValue>,
-    #[serde(borrow)]
     pub(super) events: Option<&'a RawValue>,
 }
 
@@ -123,17 +143,11 @@ pub(super) struct WireEvent<'a> {
 struct WireMetadata<'a> {
     #[serde(borrow)]
     component_id: Scalar<'a>,
-    #[serde(borrow)]
     element_id: Scalar<'a>,
-    #[serde(borrow)]
     keyword: Scalar<'a>,
-    #[serde(borrow)]
     post_id: Scalar<'a>,
-    #[serde(borrow)]
     url: Scalar<'a>,
-    #[serde(borrow)]
     referrer: Scalar<'a>,
-    #[serde(borrow)]
     result_count: Scalar<'a>,
 }
 
@@ -177,7 +191,6 @@ pub(super) fn too_deep(_: Refusal) -> Rejection {
     Rejection::new("nesting_too_deep", format!("JSON may be nested at most {JSON_DEPTH_MAX} levels deep"))
 }
 
-/// Parses and judges one event of a request.
 pub(super) fn event<'a>(
     text: &'a str,
     receipt: Receipt<'_>,
@@ -192,14 +205,12 @@ pub(super) fn event<'a>(
 
 /// What `POST /api/events` would say about an event at this time: the tag and the sentence of a refusal.
 pub fn judge_event(text: &str, now_ms: i64, retention_ms: i64) -> Result<(), (&'static str, String)> {
-    let age = AgeMax { ms: retention_ms, is_of_strangers: false };
-    let receipt = Receipt { now_ms, age, sent_at_ms: None, truncated: &AtomicU64::new(0) };
+    let receipt = Receipt { now_ms, age: AgeMax::of(retention_ms), sent_at_ms: None, truncated: &AtomicU64::new(0) };
     let judged = event(text, receipt, Uuid::nil);
     judged.map(|_| ()).map_err(|rejection| (rejection.tag, rejection.message))
 }
 
 impl<'a> WireEvent<'a> {
-    /// The event, or what is wrong with it.
     pub(super) fn into_event(
         self,
         receipt: Receipt<'_>,
@@ -259,9 +270,9 @@ pub(super) fn event_id(value: Scalar<'_>) -> Result<Option<Uuid>, Rejection> {
         _ => None,
     };
     match id {
-        Some(id) if id.is_nil() || id.is_max() => Err(Rejection::of_field("invalid_field", "eventId", PLACEHOLDER)),
+        Some(id) if id.is_nil() || id.is_max() => Err(Rejection::value("eventId", PLACEHOLDER)),
         Some(id) => Ok(Some(id)),
-        None => Err(Rejection::of_field("invalid_field", "eventId", "must be a UUID")),
+        None => Err(Rejection::value("eventId", "must be a UUID")),
     }
 }
 
@@ -284,10 +295,9 @@ pub(super) fn id<'a>(field: &'static str, value: Scalar<'a>) -> Result<Option<Co
         Scalar::Other => Err("must be an integer or a string"),
     };
     let text = text.and_then(|text| id_fault(&text).map_or(Ok(text), Err));
-    text.map(Some).map_err(|reason| Rejection::of_field("invalid_field", field, reason))
+    text.map(Some).map_err(|reason| Rejection::value(field, reason))
 }
 
-/// What is wrong with an id, if anything.
 pub(super) fn id_fault(text: &str) -> Option<&'static str> {
     if is_placeholder(text) {
         return Some(PLACEHOLDER);
@@ -301,7 +311,7 @@ pub(super) fn id_fault(text: &str) -> Option<&'static str> {
 fn session(value: Scalar<'_>) -> Result<Option<Cow<'_, str>>, Rejection> {
     const FIELD: &str = "sessionId";
     match &value {
-        Scalar::Text(text) if is_placeholder(text) => Err(Rejection::of_field("invalid_field", FIELD, PLACEHOLDER)),
+        Scalar::Text(text) if is_placeholder(text) => Err(Rejection::value(FIELD, PLACEHOLDER)),
         _ => text(FIELD, value, SESSION_BYTES_MAX),
     }
 }
@@ -320,7 +330,7 @@ pub(super) fn text<'a>(
         Scalar::Text(text) => return Ok(Some(text)),
         _ => "must be a string".into(),
     };
-    Err(Rejection::of_field("invalid_field", field, reason))
+    Err(Rejection::value(field, reason))
 }
 
 fn keyword(value: Scalar<'_>) -> Result<Option<Cow<'_, str>>, Rejection> {
@@ -328,11 +338,9 @@ fn keyword(value: Scalar<'_>) -> Result<Option<Cow<'_, str>>, Rejection> {
     let Scalar::Text(typed) = value else { return text(FIELD, value, KEYWORD_BYTES_MAX) };
     let normal = normal_keyword(typed);
     match normal.len() {
-        1..=KEYWORD_BYTES_MAX if normal.contains('\0') => {
-            Err(Rejection::of_field("invalid_field", FIELD, "must not contain U+0000"))
-        }
+        1..=KEYWORD_BYTES_MAX if normal.contains('\0') => Err(Rejection::value(FIELD, "must not contain U+0000")),
         1..=KEYWORD_BYTES_MAX => Ok(Some(normal)),
-        _ => Err(Rejection::of_field("invalid_field", FIELD, "must have 1 to 200 bytes after trimming")),
+        _ => Err(Rejection::value(FIELD, "must have 1 to 200 bytes after trimming")),
     }
 }
 
@@ -400,12 +408,12 @@ fn whole(literal: &str) -> Option<Cow<'_, str>> {
 }
 
 fn out_of_range(field: &'static str, min: i64) -> Rejection {
-    Rejection::of_field("invalid_field", field, format!("must be an integer, {min} or more"))
+    Rejection::value(field, format!("must be an integer, {min} or more"))
 }
 
 fn properties(value: Option<&RawValue>) -> Result<Option<Cow<'_, str>>, Rejection> {
     let Some(raw) = value.map(RawValue::get).filter(|raw| *raw != "null") else { return Ok(None) };
-    let refuse = |reason: &str| Err(Rejection::of_field("invalid_field", "properties", reason));
+    let refuse = |reason: &str| Err(Rejection::value("properties", reason));
     if !raw.starts_with('{') {
         return refuse("must be an object");
     }
@@ -429,15 +437,10 @@ fn event_time(timestamp: &Scalar<'_>, sent_at: &Scalar<'_>, receipt: Receipt<'_>
     if at > receipt.now_ms.saturating_add(EVENT_FUTURE_MS_MAX) {
         return Ok(receipt.now_ms);
     }
-    if at < receipt.now_ms.saturating_sub(receipt.age.ms) {
-        let days = receipt.age.ms / 86_400_000;
-        let reason = match receipt.age.is_of_strangers {
-            true => format!("is older than {days} days (EVENT_AGE_MAX): older events need an admin key"),
-            false => format!("is older than the {days} days that are kept"),
-        };
-        return Err(Rejection::of_field("too_old", "timestamp", reason));
+    match receipt.age.refusal(receipt.now_ms.saturating_sub(at)) {
+        Some(reason) => Err(Rejection::of_field("too_old", "timestamp", reason)),
+        None => Ok(at),
     }
-    Ok(at)
 }
 
 /// The envelope's `sentAt`, as JSON.
@@ -454,7 +457,7 @@ pub(super) fn moment(field: &'static str, value: &Scalar<'_>) -> Result<Option<i
         Scalar::Text(text) => rfc3339(text).ok_or_else(|| FORMS.to_owned()),
         Scalar::Other => Err(FORMS.to_owned()),
     };
-    at.map(Some).map_err(|reason| Rejection::of_field("invalid_field", field, reason))
+    at.map(Some).map_err(|reason| Rejection::value(field, reason))
 }
 
 #[cfg(test)]
@@ -464,7 +467,7 @@ mod tests {
     static TRUNCATED: AtomicU64 = AtomicU64::new(0);
     const RECEIPT: Receipt<'static> = Receipt {
         now_ms: 1_800_000_000_000,
-        age: AgeMax { ms: 400 * 86_400_000, is_of_strangers: false },
+        age: AgeMax { ms: 400 * 86_400_000, admin_ms: 400 * 86_400_000, is_admin: &|| false },
         sent_at_ms: None,
         truncated: &TRUNCATED,
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use clap::Args;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 
 use crate::cache::{self, Cache, Job, Policy, Surroundings};
@@ -14,33 +15,40 @@ use crate::limits::{
     CACHE_COUNTS_MS, CACHE_LANE_RETRY_MS, CACHE_LIKES_MS, CACHE_POPULAR_MS, CACHE_RANKINGS_MS, CACHE_SEARCH_MS,
 };
 use crate::ports::{Change, SharedCache};
-use crate::runtime::{Lane, Ticket, complete};
+use crate::runtime::Lane;
 
-/// What is allowed for each class of keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Args)]
 pub struct Classes {
+    /// Search results: off, or settings that differ from fresh=5000,stale=5000,cap=600000,null=5000,beta=1,deadline=1500.
+    /// A value is fresh for this long, less up to a tenth. Then it is shown while one request refreshes it (stale; as
+    /// fresh if it is not given), then if nothing better comes within 100 ms, up to the cap. null: how long "there is
+    /// none" is kept; beta: how early a busy value is refreshed, 0: not; deadline: of a request
+    #[arg(long = "cache-search", env = "CACHE_SEARCH", default_value = "", hide_default_value = true,
+        value_parser = class(Policy::fresh_for(CACHE_SEARCH_MS)), value_name = "off|NAME=MS,…")]
     pub search: Policy,
-    /// Popular lists and live users: from the live store, which every instance has at hand.
+    /// Popular lists and live users, in the same way; fresh=1000
+    // From the live store, which every instance has at hand.
+    #[arg(long = "cache-popular", env = "CACHE_POPULAR", default_value = "", hide_default_value = true,
+        value_parser = class(Policy::fresh_for(CACHE_POPULAR_MS).of_each_instance()), value_name = "off|NAME=MS,…")]
     pub popular: Policy,
-    /// Rankings, series and exact users.
+    /// Rankings, time series and exact users; fresh=5000
+    #[arg(long = "cache-rankings", env = "CACHE_RANKINGS", default_value = "", hide_default_value = true,
+        value_parser = class(Policy::fresh_for(CACHE_RANKINGS_MS)), value_name = "off|NAME=MS,…")]
     pub rankings: Policy,
+    /// Exact counts; fresh=1000
+    #[arg(long = "cache-counts", env = "CACHE_COUNTS", default_value = "", hide_default_value = true,
+        value_parser = class(Policy::fresh_for(CACHE_COUNTS_MS)), value_name = "off|NAME=MS,…")]
     pub counts: Policy,
+    /// Likes of a post; fresh=2000
+    #[arg(long = "cache-likes", env = "CACHE_LIKES", default_value = "", hide_default_value = true,
+        value_parser = class(Policy::fresh_for(CACHE_LIKES_MS)), value_name = "off|NAME=MS,…")]
     pub likes: Policy,
 }
 
-impl Default for Classes {
-    fn default() -> Classes {
-        Classes {
-            search: Policy::fresh_for(CACHE_SEARCH_MS),
-            popular: Policy::fresh_for(CACHE_POPULAR_MS).of_each_instance(),
-            rankings: Policy::fresh_for(CACHE_RANKINGS_MS),
-            counts: Policy::fresh_for(CACHE_COUNTS_MS),
-            likes: Policy::fresh_for(CACHE_LIKES_MS),
-        }
-    }
+fn class(default: Policy) -> impl Fn(&str) -> Result<Policy, String> + Clone {
+    move |text| default.with(text)
 }
 
-/// The cache and its classes.
 pub struct Caching {
     pub cache: Arc<Cache>,
     pub classes: Classes,
@@ -83,15 +91,6 @@ fn watch(cache: &Arc<Cache>, shared: &dyn SharedCache, stop: Arc<AtomicBool>) {
     };
     if let Err(error) = shared.watch(Box::new(on_change), stop) {
         tracing::warn!(%error, "no hints from other instances: their changes are seen a second later");
-    }
-}
-
-impl super::App {
-    /// What is cached under `keys` is no longer so. The ticket covers that nobody reads it from the shared cache any more.
-    pub fn wrote(&self, keys: Vec<Box<str>>, ticket: &Arc<Ticket>) {
-        ticket.add();
-        let ticket = ticket.clone();
-        self.caching.cache.wrote(keys, Box::new(move || complete([ticket], true)));
     }
 }
 

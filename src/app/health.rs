@@ -2,13 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::App;
 use crate::clock::monotonic_ms;
-use crate::limits::HEALTH_ASK_MS;
+use crate::limits::{HEALTH_ASK_MS, HEALTH_WAITERS_MAX};
 use crate::ports::StoreError;
 use crate::runtime::{Lane, Ticket, complete};
 
-/// What the stores said last.
 #[derive(Default)]
 pub struct Health {
     /// Rows of `dead_letter`; `None` if they could not be counted in time.
@@ -16,7 +14,6 @@ pub struct Health {
     pub live: Arc<Probe<()>>,
 }
 
-/// The latest question to one store.
 pub struct Probe<T>(Mutex<State<T>>);
 
 struct State<T> {
@@ -38,8 +35,9 @@ impl<T: Clone + Send + 'static> Probe<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks, unless that was done within the last second. The ticket covers a question that is under way.
-    fn refresh(
+    /// Asks, unless that was done within the last second. The ticket covers a question that is under way, unless too many
+    /// requests wait for it already: the others get the answer before it.
+    pub(super) fn refresh(
         self: &Arc<Self>,
         lane: &Lane,
         ticket: &Arc<Ticket>,
@@ -48,7 +46,7 @@ impl<T: Clone + Send + 'static> Probe<T> {
         let now_ms = monotonic_ms();
         let mut state = self.state();
         let is_due = state.asked_ms.is_none_or(|asked_ms| now_ms >= asked_ms + HEALTH_ASK_MS);
-        if !is_due && !state.is_under_way {
+        if (!is_due && !state.is_under_way) || state.waiting.len() >= HEALTH_WAITERS_MAX {
             return;
         }
         ticket.add();
@@ -92,18 +90,5 @@ impl<T: Clone + Send + 'static> Drop for Question<T> {
             std::mem::take(&mut state.waiting)
         };
         complete(waiting, true);
-    }
-}
-
-impl App {
-    /// Sees to it that what the stores said is at most a second old. The ticket covers both questions.
-    pub fn ask_stores(&self, ticket: &Arc<Ticket>) {
-        let (ledger, live) = (self.ledger.clone(), self.live.clone());
-        self.health.ledger.refresh(&self.ledger_lane, ticket, move || match ledger.dead_letters() {
-            Ok(rows) => Ok(Some(rows)),
-            Err(StoreError::Cancelled(_)) => Ok(None),
-            Err(error) => Err(error),
-        });
-        self.health.live.refresh(&self.live_lane, ticket, move || live.ping());
     }
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Ack, App};
-use crate::events::{Event, Forget, encode_event, encode_forget};
-use crate::journal::{AppendError, Decision, Until, Wait};
+use crate::events::{Event, encode_event};
+use crate::journal::{AppendError, Wait};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::ports::Verdict;
 use crate::runtime::Ticket;
+use crate::sinks::{Decision, Until};
 
-/// What the caller has to wait for.
 pub enum Taken {
     /// Nothing.
     Now,
@@ -20,7 +20,6 @@ pub enum Taken {
     Decided(Decisions),
 }
 
-/// The ledger's decisions on the events of one request.
 pub struct Decisions(Vec<(u32, Arc<Decision>)>);
 
 impl Decisions {
@@ -29,7 +28,6 @@ impl Decisions {
         self.0.iter().all(|(_, decision)| decision.is_durable())
     }
 
-    /// Nobody waits for them any more.
     pub fn abandon(&self) {
         self.0.iter().for_each(|(_, decision)| decision.abandon());
     }
@@ -60,6 +58,13 @@ impl App {
         let (wait, taken) = self.wait_for(ticket, wait_for_ledger);
         self.append_event(event, ticket.worker(), wait)?;
         Ok(taken)
+    }
+
+    /// Takes a like, unlike or toggle, whatever `ACK` says: the ticket covers the ledger's decision.
+    pub fn take_like(&self, event: &Event<'_>, ticket: &Arc<Ticket>) -> Result<Decisions, AppendError> {
+        let (wait, decisions) = self.wait_for_follower(Until::Ledger, ticket);
+        self.append_event(event, ticket.worker(), wait)?;
+        Ok(decisions)
     }
 
     /// One event into the journal, counted by its type and by what became of it.
@@ -107,26 +112,14 @@ impl App {
         Ok(if decisions.is_empty() { last } else { Taken::Decided(Decisions(decisions)) })
     }
 
-    /// Forgets a user's recent searches, one or all; the ticket covers the live store's part.
-    pub fn forget_recent(
-        &self,
-        user_id: &str,
-        keyword: Option<&str>,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Decisions, AppendError> {
-        let at_ms = self.clock.now_ms();
-        let forget = Forget { user_id: user_id.into(), keyword: keyword.map(Into::into), at_ms };
-        self.append_decided(Until::Live, ticket, |bytes| encode_forget(&forget, bytes))
-    }
-
     /// One record into the journal; the ticket covers the follower's part.
-    pub(super) fn append_decided(
+    pub fn decide(
         &self,
         until: Until,
         ticket: &Arc<Ticket>,
         encode: impl FnOnce(&mut Vec<u8>),
     ) -> Result<Decisions, AppendError> {
-        let (wait, decisions) = wait_for_follower(until, ticket);
+        let (wait, decisions) = self.wait_for_follower(until, ticket);
         self.journal.append(ticket.worker(), 1, wait, encode)?;
         Ok(decisions)
     }
@@ -136,7 +129,7 @@ impl App {
             Ack::Memory if !wait_for_ledger => (Wait::Nothing, Taken::Now),
             Ack::Journal if !wait_for_ledger => (Wait::Durable(ticket.clone()), Taken::Durable),
             _ => {
-                let (wait, decisions) = wait_for_follower(Until::Ledger, ticket);
+                let (wait, decisions) = self.wait_for_follower(Until::Ledger, ticket);
                 (wait, Taken::Decided(decisions))
             }
         }
@@ -151,10 +144,10 @@ impl App {
     fn count_refused(&self, events: u64) {
         self.counters.refused.fetch_add(events, Ordering::Relaxed);
     }
-}
 
-/// A wait for one append's records, and what it will tell.
-pub(super) fn wait_for_follower(until: Until, ticket: &Arc<Ticket>) -> (Wait, Decisions) {
-    let decision = Decision::new(ticket.clone());
-    (Wait::Follower(until, decision.clone()), Decisions(vec![(0, decision)]))
+    /// A wait for one append's records, and what it will tell.
+    fn wait_for_follower(&self, until: Until, ticket: &Arc<Ticket>) -> (Wait, Decisions) {
+        let decision = self.waiting.decide(until, ticket.clone());
+        (decision.wait(), Decisions(vec![(0, decision)]))
+    }
 }

@@ -7,14 +7,12 @@ mod caching;
 mod erase;
 mod health;
 pub mod ingest;
-mod likes;
-mod posts;
 pub mod reads;
 mod search;
 
 pub use caching::{Caching, Classes};
 pub use health::Health;
-pub use likes::likes_key;
+pub use search::{likes_key, search_key, search_keys};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -25,11 +23,10 @@ use crate::clock::Clock;
 use crate::journal::Journal;
 use crate::limits::LIVE_STALE_AFTER_MS;
 use crate::live::Calendar;
-use crate::ports::{Ledger, LiveStore};
-use crate::runtime::{Lane, Pending};
-use crate::sinks::{SinkState, SinkStatus};
+use crate::ports::{Ledger, LiveStore, StoreError};
+use crate::runtime::{Lane, Pending, Ticket, complete};
+use crate::sinks::{SinkState, SinkStatus, Waiting};
 
-/// When an event is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Ack {
     /// Once it is synced in the journal.
@@ -40,7 +37,6 @@ pub enum Ack {
     Memory,
 }
 
-/// Counts of what came in, by outcome.
 #[derive(Debug, Default)]
 pub struct Counters {
     pub accepted: AtomicU64,
@@ -51,9 +47,10 @@ pub struct Counters {
     pub truncated: AtomicU64,
 }
 
-/// Everything that a request may need.
 pub struct App {
     pub journal: Arc<Journal>,
+    /// Requests that wait for the followers.
+    pub waiting: Arc<Waiting>,
     pub ledger: Arc<dyn Ledger>,
     pub live: Arc<dyn LiveStore>,
     pub ledger_lane: Lane,
@@ -92,5 +89,24 @@ impl App {
     /// Records that are in the journal and not yet in the sink's store.
     pub fn lag_events(&self, status: &SinkStatus) -> u64 {
         self.journal.end_position().saturating_sub(status.position())
+    }
+
+    /// Deletes the entries of `keys` after a write. The ticket completes once no instance can read them from the
+    /// shared cache.
+    pub fn wrote(&self, keys: Vec<Box<str>>, ticket: &Arc<Ticket>) {
+        ticket.add();
+        let ticket = ticket.clone();
+        self.caching.cache.wrote(keys, Box::new(move || complete([ticket], true)));
+    }
+
+    /// Sees to it that what the stores said is at most a second old. The ticket covers both questions.
+    pub fn ask_stores(&self, ticket: &Arc<Ticket>) {
+        let (ledger, live) = (self.ledger.clone(), self.live.clone());
+        self.health.ledger.refresh(&self.ledger_lane, ticket, move || match ledger.dead_letters() {
+            Ok(rows) => Ok(Some(rows)),
+            Err(StoreError::Cancelled(_)) => Ok(None),
+            Err(error) => Err(error),
+        });
+        self.health.live.refresh(&self.live_lane, ticket, move || live.ping());
     }
 }

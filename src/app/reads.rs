@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{App, Pending};
-use crate::events::{Dimension, Event};
+use crate::events::Event;
 use crate::limits::READ_WAIT_MS;
 use crate::live::window_minutes;
-use crate::ports::{ExportCursor, ExportQuery, Interval, LiveTop, StoreError, TopQuery, Window};
+use crate::ports::{ExportCursor, ExportQuery, Interval, Ledger, LiveTop, StoreError, TopQuery, Window};
 use crate::runtime::LaneFull;
 use crate::runtime::Ticket;
 
-/// Where an answer was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     Live,
@@ -20,7 +19,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// As answers name it.
     pub fn name(self) -> &'static str {
         match self {
             Source::Live => "live",
@@ -35,38 +33,47 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(READ_WAIT_MS);
 pub type Read<T> = Result<Pending<Result<T, StoreError>>, LaneFull>;
 
 impl App {
-    /// The highest counts of a window, from the live store. Blocks.
-    pub fn top_live(&self, query: &TopQuery) -> Result<LiveTop, StoreError> {
-        self.live.top(query, self.clock.now_ms())
+    /// Reads from the ledger, on its lane.
+    pub fn ask_ledger<T: Send + 'static>(
+        &self,
+        ticket: &Arc<Ticket>,
+        read: impl FnOnce(&dyn Ledger) -> Result<T, StoreError> + Send + 'static,
+    ) -> Read<T> {
+        let ledger = self.ledger.clone();
+        self.ledger_lane.submit(ticket, PATIENCE, move || read(&*ledger))
     }
 
-    /// The same from the ledger's rollups.
-    pub fn top_ledger(&self, query: &TopQuery) -> Result<LiveTop, StoreError> {
-        let items = self.ledger.top(query, self.clock.now_ms(), self.calendar.time_zone())?;
-        Ok(LiveTop { items, approximate: false })
+    /// The highest counts of a window. Blocks.
+    pub fn top(&self, source: Source, query: &TopQuery) -> Result<LiveTop, StoreError> {
+        let now_ms = self.clock.now_ms();
+        match source {
+            Source::Live => self.live.top(query, now_ms),
+            Source::Ledger => self
+                .ledger
+                .top(query, now_ms, self.calendar.time_zone())
+                .map(|items| LiveTop { items, approximate: false }),
+        }
     }
 
-    /// A user's recent searches, from the live store.
-    pub fn recent_live(&self, user_id: String, ticket: &Arc<Ticket>) -> Read<Vec<String>> {
+    /// How many distinct users a window has: about as many in the live store, exact in the ledger. Blocks.
+    pub fn users(&self, source: Source, window: Window) -> Result<Option<u64>, StoreError> {
+        let now_ms = self.clock.now_ms();
+        match source {
+            Source::Live => self.live.users(window, now_ms).map(Some),
+            Source::Ledger => {
+                let range = window_minutes(window, now_ms, &self.calendar);
+                self.ledger.users(range.start * 60_000, range.end * 60_000)
+            }
+        }
+    }
+
+    /// A user's recent searches.
+    pub fn recent(&self, source: Source, user_id: String, ticket: &Arc<Ticket>) -> Read<Vec<String>> {
         let (live, now_ms) = (self.live.clone(), self.clock.now_ms());
-        self.live_lane.submit(ticket, PATIENCE, move || live.recent(&user_id, now_ms))
-    }
-
-    /// The same from the ledger.
-    pub fn recent_ledger(&self, user_id: String, ticket: &Arc<Ticket>) -> Read<Vec<String>> {
-        let (ledger, now_ms) = (self.ledger.clone(), self.clock.now_ms());
-        self.ledger_lane.submit(ticket, PATIENCE, move || ledger.recent(&user_id, now_ms))
-    }
-
-    /// About how many distinct users a window has, from the live store. Blocks.
-    pub fn users_live(&self, window: Window) -> Result<u64, StoreError> {
-        self.live.users(window, self.clock.now_ms())
-    }
-
-    /// The same, exact, from the ledger.
-    pub fn users_ledger(&self, window: Window) -> Result<Option<u64>, StoreError> {
-        let range = window_minutes(window, self.clock.now_ms(), &self.calendar);
-        self.ledger.users(range.start * 60_000, range.end * 60_000)
+        match source {
+            Source::Live => self.live_lane.submit(ticket, PATIENCE, move || live.recent(&user_id, now_ms)),
+            Source::Ledger => self.ask_ledger(ticket, move |ledger| ledger.recent(&user_id, now_ms)),
+        }
     }
 
     /// Rows of this time may be gone: days, hours and points are kept, what only rows tell is not.
@@ -121,14 +128,6 @@ impl App {
         ticket: &Arc<Ticket>,
         write: impl FnOnce(&[Event<'_>]) -> T + Send + 'static,
     ) -> Read<(T, Option<ExportCursor>)> {
-        let ledger = self.ledger.clone();
-        self.ledger_lane
-            .submit(ticket, PATIENCE, move || ledger.export(&query, after).map(|page| (write(&page.events), page.next)))
-    }
-
-    /// The live store's totals: what rows and rollups of the ledger must agree with.
-    pub fn live_totals(&self, ticket: &Arc<Ticket>) -> Read<Vec<(Dimension, String, i64)>> {
-        let live = self.live.clone();
-        self.live_lane.submit(ticket, PATIENCE, move || live.totals())
+        self.ask_ledger(ticket, move |ledger| ledger.export(&query, after).map(|page| (write(&page.events), page.next)))
     }
 }

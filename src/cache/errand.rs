@@ -4,184 +4,21 @@
 //! Whatever happens to a step (a panic, a lane without room), dropping the errand lands its flight and gives its lock
 //! back: nobody hangs, and no lock outlives its lease.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::flight::Flight;
+use super::breaker::Breaker;
+use super::fill::{FillError, Filled, Stage};
+use super::hit::{Hit, How, Outcome};
+use super::local::Copy;
 use super::policy::Stand;
-use super::{Cache, Copy, Hit, How, Job, Lane, Outcome, Policy, lock};
+use super::state::{Brought, Cache, Errand, lock};
+use super::stats::count;
+use super::surroundings::{Job, Lane};
 use crate::limits::{
     CACHE_ENTRY_BYTES_MAX, CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX,
-    CACHE_POLL_MS_MIN, CACHE_THROTTLE_MS,
+    CACHE_THROTTLE_MS,
 };
-use crate::ports::{Acquired, CacheEntry, CacheRead, LockToken, NewEntry, StoreError};
-
-/// What a fill came to.
-#[derive(Clone, Debug)]
-pub struct Filled {
-    pub value: Arc<[u8]>,
-    /// The state of the store that it shows, milliseconds since the epoch.
-    pub as_of_ms: i64,
-    /// "There is none": remembered for a moment only. An empty list is a value.
-    pub is_null: bool,
-}
-
-/// Why there is no value; shared by all who wait, and for a moment by all who ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FillError {
-    /// The store did not answer. Only this counts against its breaker.
-    Away,
-    /// A range holds more than could be read in time.
-    TooLarge,
-    /// A search finds more than could be read in time.
-    TooBroad,
-    /// Too much waits, or the store had no time for a read that is small.
-    Busy,
-    /// A fault of ours, such as a wrong statement.
-    Internal,
-}
-
-const NAMES: [(FillError, &str); 5] = [
-    (FillError::Away, "away"),
-    (FillError::TooLarge, "too_large"),
-    (FillError::TooBroad, "too_broad"),
-    (FillError::Busy, "busy"),
-    (FillError::Internal, "internal"),
-];
-
-impl FillError {
-    fn name(self) -> &'static str {
-        NAMES.iter().find(|(error, _)| *error == self).map_or("away", |(_, name)| name)
-    }
-
-    fn of_name(name: &[u8]) -> FillError {
-        NAMES.iter().find(|(_, known)| known.as_bytes() == name).map_or(FillError::Away, |(error, _)| *error)
-    }
-}
-
-/// One way to fill: blocks, on its lane.
-pub struct Stage {
-    pub lane: Lane,
-    pub run: Box<dyn FnOnce() -> Result<Filled, FillError> + Send>,
-}
-
-/// How a key is filled: the first stage that answers. Never empty.
-pub struct Fill(pub Vec<Stage>);
-
-/// What a fill brought, until its flight has landed.
-struct Brought {
-    filled: Filled,
-    fill_ms: u32,
-    ttl_ms: u32,
-}
-
-/// Fills that wait for another instance's.
-#[derive(Default)]
-pub(super) struct Parked {
-    errands: HashMap<u64, Errand>,
-    parked: u64,
-}
-
-impl Parked {
-    /// Under a number of its own, so that the end of an earlier pause is nothing to a later one.
-    fn park(&mut self, errand: Errand) -> u64 {
-        self.parked += 1;
-        self.errands.insert(self.parked, errand);
-        self.parked
-    }
-}
-
-pub(super) struct Errand {
-    key: Box<str>,
-    policy: Policy,
-    fill: std::vec::IntoIter<Stage>,
-    flight: Arc<Flight<Outcome>>,
-    /// The entry that is known already.
-    seen: Option<u64>,
-    is_early: bool,
-    is_cached: bool,
-    began_ms: u64,
-    pause_ms: u64,
-    token: LockToken,
-    /// The lock is ours.
-    fence: Option<u64>,
-    brought: Option<Brought>,
-    /// Set once it is under way; empty again once it has landed.
-    cache: Option<Arc<Cache>>,
-}
-
-impl Errand {
-    pub(super) fn new(
-        key: &str,
-        policy: Policy,
-        fill: Fill,
-        flight: Arc<Flight<Outcome>>,
-        seen: Option<u64>,
-        is_early: bool,
-    ) -> Errand {
-        let fill = fill.0.into_iter();
-        let (began_ms, pause_ms, token) = (0, CACHE_POLL_MS_MIN, 0);
-        let is_cached = true;
-        let (fence, brought, cache) = (None, None, None);
-        Errand {
-            key: key.into(),
-            policy,
-            fill,
-            flight,
-            seen,
-            is_early,
-            is_cached,
-            began_ms,
-            pause_ms,
-            token,
-            fence,
-            brought,
-            cache,
-        }
-    }
-
-    /// For a request that wants neither to share nor to keep.
-    pub(super) fn uncached(key: &str, policy: Policy, fill: Fill, flight: Arc<Flight<Outcome>>) -> Errand {
-        let mut errand = Errand::new(key, policy, fill, flight, None, false);
-        errand.is_cached = false;
-        errand
-    }
-
-    fn land(&mut self, outcome: Outcome) {
-        if let Some(cache) = self.cache.take() {
-            cache.flights.land(&self.key, &self.flight, outcome);
-        }
-    }
-}
-
-impl Drop for Errand {
-    fn drop(&mut self) {
-        let Some(cache) = self.cache.clone() else { return };
-        if self.fence.is_some() {
-            cache.give_back(&self.key, self.token);
-        }
-        if std::thread::panicking() {
-            return self.land(Outcome::Died);
-        }
-        // A lane had no room for its next step.
-        cache.stats.shed();
-        match self.brought.take() {
-            // That was the way to the shared cache: who asked has the value all the same.
-            Some(brought) => {
-                let now_ms = cache.around.now_ms();
-                self.land(Outcome::Hit(Hit::of(Arc::new(brought.copy(0, now_ms)), How::Direct, now_ms)));
-            }
-            None => self.land(Outcome::Failed(FillError::Busy)),
-        }
-    }
-}
-
-impl Brought {
-    fn copy(self, fence: u64, now_ms: u64) -> Copy {
-        let Brought { filled, fill_ms, ttl_ms } = self;
-        Copy::of_fill(filled.value, fence, filled.as_of_ms, fill_ms, ttl_ms, now_ms)
-    }
-}
+use crate::ports::{Acquired, CacheEntry, CacheRead, NewEntry, StoreError};
 
 impl Cache {
     pub(super) fn set_out(self: &Arc<Cache>, mut errand: Errand) {
@@ -200,7 +37,6 @@ impl Cache {
         self.around.run(Lane::Shared, step);
     }
 
-    /// The shared entry, as it is.
     fn look(self: &Arc<Cache>, mut errand: Errand) {
         if !self.may_ask_shared() {
             return self.fill(errand);
@@ -216,7 +52,7 @@ impl Cache {
                 let now_ms = self.around.now_ms();
                 match policy.stand(copy.left_ms(now_ms), 0) {
                     Stand::Fresh | Stand::Look | Stand::Lapsed => {
-                        self.stats.shared_hit();
+                        count(&self.stats.hits_shared);
                         errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     Stand::Revalidate => {
@@ -243,7 +79,7 @@ impl Cache {
                     return self.fill(errand);
                 }
                 Some(Acquired::Owned { fence }) => {
-                    self.stats.lock_owned();
+                    count(&self.stats.lock_owned);
                     errand.fence = Some(fence);
                     self.hold(&errand.key, errand.token);
                     // The lock is given only where the known entry is the latest.
@@ -260,7 +96,7 @@ impl Cache {
                     let copy = self.adopt(&errand, entry);
                     let now_ms = self.around.now_ms();
                     if copy.left_ms(now_ms) > 0 {
-                        self.stats.shared_hit();
+                        count(&self.stats.hits_shared);
                         return errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
                     }
                     errand.seen = Some(copy.fence);
@@ -273,14 +109,14 @@ impl Cache {
     /// Somebody else fills. Who has something to show leaves it at that; else the flight looks again, or asks the store
     /// itself once it has waited long enough.
     fn wait_for_holder(self: &Arc<Cache>, mut errand: Errand) {
-        self.stats.lock_busy();
+        count(&self.stats.lock_busy);
         let now_ms = self.around.now_ms();
         if let Some(copy) = self.local.get(&errand.key) {
             copy.looked(now_ms);
             copy.rest(now_ms, CACHE_POLL_MS_MAX);
         }
         if !errand.flight.is_wanted() {
-            self.stats.ducked();
+            count(&self.stats.ducked);
             return errand.land(Outcome::Ducked);
         }
         if now_ms - errand.began_ms >= CACHE_LOCK_WAIT_MS {
@@ -330,7 +166,7 @@ impl Cache {
         if self.around.now_ms().saturating_sub(began_ms) >= u64::from(errand.policy.deadline_ms) {
             // It stood in line until nobody waited for it any more: the store is not asked what nobody wants to know.
             errand.fill = Vec::new().into_iter();
-            self.stats.shed();
+            count(&self.stats.shed);
             return self.failed(errand, FillError::Busy);
         }
         let breaker = self.breaker_of(stage.lane);
@@ -375,7 +211,6 @@ impl Cache {
         }
     }
 
-    /// Writes the result back and gives the lock up with it.
     fn store(self: &Arc<Cache>, mut errand: Errand, fence: u64) {
         let Some(Brought { filled, fill_ms, ttl_ms }) = &errand.brought else { return };
         let (value, as_of_ms, fresh_ttl_ms) = (&*filled.value, filled.as_of_ms, *ttl_ms);
@@ -387,7 +222,7 @@ impl Cache {
         match stored {
             Some(stored) => {
                 if !stored {
-                    self.stats.lock_lost();
+                    count(&self.stats.lock_lost);
                 }
                 // Not stored: the key was written, or another fill overtook this one. Who waited has its value; nobody else.
                 self.arrived(errand, fence, stored);
@@ -413,7 +248,7 @@ impl Cache {
 
     /// The fill came to nothing: nobody tries again for a moment.
     fn failed(self: &Arc<Cache>, mut errand: Errand, error: FillError) {
-        self.stats.failed();
+        count(&self.stats.failures);
         let ms = CACHE_THROTTLE_MS + (2.0 * f64::from(CACHE_THROTTLE_MS) * self.around.random()) as u32;
         if errand.is_cached {
             self.throttle(&errand.key, error, u64::from(ms));
@@ -471,7 +306,7 @@ impl Cache {
         }
     }
 
-    fn breaker_of(&self, lane: Lane) -> &super::Breaker {
+    fn breaker_of(&self, lane: Lane) -> &Breaker {
         match lane {
             Lane::Shared | Lane::Live => &self.live_breaker,
             Lane::Ledger => &self.ledger_breaker,

@@ -1,25 +1,21 @@
-//! Flights: at most one fill of a key at a time in this process, joined by whoever wants its result.
+//! Flights (singleflight): at most one fill of a key at a time in this process, joined by every request for the key.
 //!
-//! The map is lock-free (crossbeam-skiplist 0.1.3, of which two faults are known: what `remove` returns and an `insert`
-//! over a key that is there cannot be trusted). So a leader is who finds its own flight behind `get_or_insert_with`, and a
-//! flight leaves through an entry that holds it.
+//! The map is lock-free and holds weak references: it frees what it has removed in batches, later, and the value of a
+//! flight must not wait for that. The leader of a flight holds it until it is completed.
 
-use crossbeam_skiplist::SkipMap;
+use papaya::HashMap;
 
-// By way of the parent: tests/flight.rs puts the primitives of a model checker there.
-use super::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
+// By way of the parent: tests/units/flight.rs puts the primitives of a model checker there.
+use super::sync::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, PoisonError, Weak};
 
 /// Called once when there is something to take; must not block.
 pub type Waker = Box<dyn FnOnce() + Send>;
 
-/// One fill under way. `T` is what it comes to.
 pub struct Flight<T> {
     // Somebody has nothing else to show: the flight must not give up for want of the lock.
     wanted: AtomicBool,
     // What it is filling was written meanwhile: its result is for those who asked before that, and for nobody else.
     spoiled: AtomicBool,
-    // It cannot be found any more. Said by whoever takes it out first, since what the map says of that cannot be trusted.
-    left: AtomicBool,
     state: Mutex<State<T>>,
 }
 
@@ -33,8 +29,7 @@ struct State<T> {
 impl<T: Clone> Flight<T> {
     fn new(wanted: bool) -> Flight<T> {
         let state = State { shown: None, landed: false, waiters: Vec::new() };
-        let [spoiled, left] = [AtomicBool::new(false), AtomicBool::new(false)];
-        Flight { wanted: AtomicBool::new(wanted), spoiled, left, state: Mutex::new(state) }
+        Flight { wanted: AtomicBool::new(wanted), spoiled: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
@@ -52,12 +47,10 @@ impl<T: Clone> Flight<T> {
         state.shown.clone()
     }
 
-    /// What there is to show now.
     pub fn shown(&self) -> Option<T> {
         self.state().shown.clone()
     }
 
-    /// Somebody waits for it.
     pub fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Acquire)
     }
@@ -94,34 +87,33 @@ impl<T: Clone> Flight<T> {
     }
 }
 
-/// The flights under way, by key.
-pub struct Flights<T: Send + Sync + 'static> {
-    by_key: SkipMap<Box<str>, Arc<Flight<T>>>,
-    count: AtomicUsize,
+pub struct Flights<T> {
+    by_key: HashMap<Box<str>, Weak<Flight<T>>>,
 }
 
-impl<T: Clone + Send + Sync + 'static> Default for Flights<T> {
+impl<T> Default for Flights<T> {
     fn default() -> Self {
-        Flights { by_key: SkipMap::new(), count: AtomicUsize::new(0) }
+        Flights { by_key: HashMap::new() }
     }
 }
 
-impl<T: Clone + Send + Sync + 'static> Flights<T> {
+impl<T: Clone> Flights<T> {
     /// The flight of a key, and whether the caller has just begun it and must see to its end. `insists`: of one that is
     /// begun here, as in [`Flight::join`], which would come too late for a leader that is quick.
     pub fn board(&self, key: &str, insists: bool) -> (Arc<Flight<T>>, bool) {
-        if let Some(entry) = self.by_key.get(key) {
-            return (entry.value().clone(), false);
+        if let Some(flight) = self.find(key) {
+            return (flight, false);
         }
         let mine = Arc::new(Flight::new(insists));
-        // Before it can be found, and so before it can leave.
-        self.count.fetch_add(1, Ordering::AcqRel);
-        let entry = self.by_key.get_or_insert_with(key.into(), || mine.clone());
-        let is_leader = Arc::ptr_eq(entry.value(), &mine);
-        if !is_leader {
-            self.count.fetch_sub(1, Ordering::AcqRel);
+        loop {
+            let found = self.by_key.pin().get_or_insert_with(key.into(), || Arc::downgrade(&mine)).clone();
+            if let Some(flight) = found.upgrade() {
+                let is_leader = Arc::ptr_eq(&flight, &mine);
+                return (flight, is_leader);
+            }
+            // Its leader has dropped it; it is leaving, or was never completed.
+            self.leave(key, &found);
         }
-        (entry.value().clone(), is_leader)
     }
 
     /// A flight that nobody else can find, and whose leader insists.
@@ -132,31 +124,28 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// Ends a flight: first nobody finds it any more, then those who joined have its result. Called by its leader, once;
     /// a second end changes nothing.
     pub fn land(&self, key: &str, flight: &Arc<Flight<T>>, value: T) {
-        self.leave(key, flight);
+        self.leave(key, &Arc::downgrade(flight));
         flight.land(value);
     }
 
     /// The key was written: whoever asks from now on must not join what began before that.
     pub fn spoil(&self, key: &str) {
-        let Some(flight) = self.by_key.get(key).map(|entry| entry.value().clone()) else { return };
+        let Some(flight) = self.find(key) else { return };
         flight.spoiled.store(true, Ordering::Release);
-        self.leave(key, &flight);
+        self.leave(key, &Arc::downgrade(&flight));
     }
 
-    /// Flights that can be found.
     pub fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.by_key.len()
     }
 
-    fn leave(&self, key: &str, flight: &Arc<Flight<T>>) {
-        // The entry that holds this flight, and no other: the key may belong to a successor already.
-        if let Some(entry) = self.by_key.get(key)
-            && Arc::ptr_eq(entry.value(), flight)
-        {
-            entry.remove();
-            if !flight.left.swap(true, Ordering::AcqRel) {
-                self.count.fetch_sub(1, Ordering::AcqRel);
-            }
-        }
+    fn find(&self, key: &str) -> Option<Arc<Flight<T>>> {
+        let found = self.by_key.pin().get(key).cloned();
+        found?.upgrade()
+    }
+
+    fn leave(&self, key: &str, flight: &Weak<Flight<T>>) {
+        // This flight and no other: the key may belong to a successor already.
+        let _ = self.by_key.pin().remove_if(key, |_, known| Weak::ptr_eq(known, flight));
     }
 }

@@ -3,32 +3,12 @@
 
 use std::sync::Arc;
 
-use super::{Cache, Lane, lock};
+use super::state::{Cache, HeldLock, lock};
+use super::surroundings::Lane;
 use crate::limits::{CACHE_HOLD_MS_MAX, CACHE_LEASE_MS, CACHE_RENEW_MS};
 use crate::ports::LockToken;
 
-/// The locks of this process.
-#[derive(Default)]
-pub(super) struct Held {
-    locks: Vec<HeldLock>,
-    /// A round of renewals is due: there is never more than one.
-    is_kept: bool,
-}
-
-struct HeldLock {
-    key: Box<str>,
-    token: LockToken,
-    since_ms: u64,
-}
-
-impl Held {
-    pub(super) fn len(&self) -> usize {
-        self.locks.len()
-    }
-}
-
 impl Cache {
-    /// A lock is ours from now on.
     pub(super) fn hold(self: &Arc<Cache>, key: &str, token: LockToken) {
         let is_kept = {
             let mut held = lock(&self.held);

@@ -1,7 +1,7 @@
 //! An instance's own copies, shown without asking anybody for about a second, and kept for when nobody can be asked.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,9 +17,7 @@ pub struct Copy {
     pub as_of_ms: i64,
     pub fill_ms: u32,
     pub ttl_ms: u32,
-    /// When it expires.
     pub until_ms: u64,
-    /// When it came here.
     pub since_ms: u64,
     // Before the clock's beginning where a young process has outdated it.
     looked_at_ms: AtomicI64,
@@ -38,21 +36,17 @@ struct Packed {
 }
 
 impl Copy {
-    /// Of a shared entry, read now.
     pub fn of_entry(entry: CacheEntry, now_ms: u64) -> Copy {
         let until_ms = now_ms.saturating_add_signed(entry.fresh_left_ms);
         let CacheEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms: ttl_ms, .. } = entry;
         Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, now_ms)
     }
 
-    /// Of a value that was filled here.
     pub fn of_fill(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, now_ms: u64) -> Copy {
         Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, now_ms + u64::from(ttl_ms), now_ms)
     }
 
     fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
-        let (looked_at_ms, not_before_ms) = (AtomicI64::new(now_ms.cast_signed()), AtomicU64::new(0));
-        let (reads, packed) = (AtomicU32::new(0), Mutex::default());
         Copy {
             value,
             fence,
@@ -61,10 +55,10 @@ impl Copy {
             ttl_ms,
             until_ms,
             since_ms: now_ms,
-            looked_at_ms,
-            not_before_ms,
-            reads,
-            packed,
+            looked_at_ms: AtomicI64::new(now_ms.cast_signed()),
+            not_before_ms: AtomicU64::default(),
+            reads: AtomicU32::default(),
+            packed: Mutex::default(),
         }
     }
 
@@ -124,7 +118,6 @@ impl Copy {
         self.not_before_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Whether somebody may set out for a refresh.
     pub fn may_refresh(&self, now_ms: u64) -> bool {
         now_ms >= self.not_before_ms.load(Ordering::Relaxed)
     }
@@ -149,30 +142,10 @@ pub(super) struct Local {
     shard_bytes_max: usize,
 }
 
-/// Copies with their keys, by a keyed hash of the key, which is computed once a reading. Two keys of one hash, which nobody
-/// can make, take turns.
 #[derive(Default)]
 struct Shard {
-    copies: HashMap<u64, (Box<str>, Arc<Copy>), BuildHasherDefault<Hashed>>,
+    copies: HashMap<Box<str>, Arc<Copy>>,
     bytes: usize,
-}
-
-/// Of what is a hash already.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
-    }
 }
 
 /// Answers of a copy that are remembered packed: lists of a few lengths, names typed in a few ways.
@@ -181,29 +154,26 @@ const PACKED_MAX: usize = 8;
 const OVERHEAD_BYTES: usize = 240;
 
 impl Local {
-    /// An empty one of at most `bytes_max`.
     pub(super) fn new(bytes_max: usize) -> Local {
         let shards = (0..CACHE_LOCAL_SHARDS).map(|_| Mutex::default()).collect();
         Local { shards, hasher: RandomState::new(), shard_bytes_max: bytes_max / CACHE_LOCAL_SHARDS }
     }
 
-    /// The copy of a key.
     pub(super) fn get(&self, key: &str) -> Option<Arc<Copy>> {
-        let (hash, shard) = self.shard(key);
-        shard.get(hash, key).cloned()
+        self.shard(key).copies.get(key).cloned()
     }
 
     /// Keeps a copy, unless there is the same or one of a higher fence; returns the one that is kept. A copy that
     /// `is_spoiled` is returned and not kept: asked here, under the lock that a removal takes, so that what a removal
     /// has taken away does not come back behind it.
     pub(super) fn put(&self, key: &str, copy: Copy, now_ms: u64, is_spoiled: impl FnOnce() -> bool) -> Arc<Copy> {
-        let (hash, mut shard) = self.shard(key);
+        let mut shard = self.shard(key);
         if is_spoiled() {
             return Arc::new(copy);
         }
         // Fences alone order copies: instances need not agree on the time. What was filled without one is now. Past its
         // time a copy keeps nothing out: a store that has lost its fences and its clock begins lower.
-        if let Some(kept) = shard.get(hash, key)
+        if let Some(kept) = shard.copies.get(key)
             && copy.fence > 0
             && (kept.fence == copy.fence || kept.fence > copy.fence && kept.left_ms(now_ms) > 0)
         {
@@ -211,27 +181,21 @@ impl Local {
             return kept.clone();
         }
         let copy = Arc::new(copy);
-        shard.keep(hash, key, copy.clone(), self.shard_bytes_max);
+        shard.keep(key, copy.clone(), self.shard_bytes_max);
         copy
     }
 
-    /// Forgets a key.
     pub(super) fn remove(&self, key: &str) {
-        let (hash, mut shard) = self.shard(key);
-        if shard.get(hash, key).is_some() {
-            shard.remove(hash);
-        }
+        self.shard(key).remove(key);
     }
 
-    /// Does something to every copy.
     pub(super) fn each(&self, mut act: impl FnMut(&Copy)) {
         for shard in &self.shards {
-            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().map(|(_, copy)| copy.clone()).collect();
+            let copies: Vec<Arc<Copy>> = lock(shard).copies.values().cloned().collect();
             copies.iter().for_each(|copy| act(copy));
         }
     }
 
-    /// Copies, and their bytes.
     pub(super) fn size(&self) -> (usize, usize) {
         self.shards
             .iter()
@@ -239,10 +203,8 @@ impl Local {
             .fold((0, 0), |(copies, bytes), shard| (copies + shard.copies.len(), bytes + shard.bytes))
     }
 
-    fn shard(&self, key: &str) -> (u64, MutexGuard<'_, Shard>) {
-        let hash = self.hasher.hash_one(key);
-        // The map below goes by the lowest and the highest bits.
-        (hash, lock(&self.shards[(hash >> 32) as usize % CACHE_LOCAL_SHARDS]))
+    fn shard(&self, key: &str) -> MutexGuard<'_, Shard> {
+        lock(&self.shards[self.hasher.hash_one(key) as usize % CACHE_LOCAL_SHARDS])
     }
 }
 
@@ -251,32 +213,28 @@ fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
 }
 
 impl Shard {
-    fn get(&self, hash: u64, key: &str) -> Option<&Arc<Copy>> {
-        self.copies.get(&hash).filter(|(kept, _)| **kept == *key).map(|(_, copy)| copy)
-    }
-
-    fn keep(&mut self, hash: u64, key: &str, copy: Arc<Copy>, bytes_max: usize) {
-        self.remove(hash);
+    fn keep(&mut self, key: &str, copy: Arc<Copy>, bytes_max: usize) {
+        self.remove(key);
         let bytes = bytes_of(key, &copy);
         if bytes > bytes_max {
             return;
         }
         self.bytes += bytes;
-        self.copies.insert(hash, (key.into(), copy));
+        self.copies.insert(key.into(), copy);
         while self.copies.len() > CACHE_LOCAL_ENTRIES_MAX / CACHE_LOCAL_SHARDS || self.bytes > bytes_max {
-            let Some(oldest) = self.oldest(hash) else { return };
-            self.remove(oldest);
+            let Some(oldest) = self.oldest(key) else { return };
+            self.remove(&oldest);
         }
     }
 
     /// The one that was looked after longest ago: a key that nobody reads is not looked after. A shard holds few.
-    fn oldest(&self, but: u64) -> Option<u64> {
-        let others = self.copies.iter().filter(|(hash, _)| **hash != but);
-        others.min_by_key(|(_, (_, copy))| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(hash, _)| *hash)
+    fn oldest(&self, but: &str) -> Option<Box<str>> {
+        let others = self.copies.iter().filter(|(key, _)| ***key != *but);
+        others.min_by_key(|(_, copy)| copy.looked_at_ms.load(Ordering::Relaxed)).map(|(key, _)| key.clone())
     }
 
-    fn remove(&mut self, hash: u64) {
-        if let Some((key, copy)) = self.copies.remove(&hash) {
+    fn remove(&mut self, key: &str) {
+        if let Some((key, copy)) = self.copies.remove_entry(key) {
             self.bytes -= bytes_of(&key, &copy);
         }
     }

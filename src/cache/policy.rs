@@ -24,7 +24,7 @@ pub struct Policy {
     pub is_shared: bool,
     /// An instance's own copy is good for this long without a look at the shared one.
     pub local_ms: u32,
-    /// Requests of an instance join one fill. False for comparison only: what it costs to leave it out.
+    /// Requests of an instance join one fill. False only in `perf/cache`, which measures what that saves.
     pub is_joined: bool,
 }
 
@@ -56,7 +56,7 @@ impl Policy {
         }
         let mut stale = None;
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let known = "fresh, stale, cap, null, beta, deadline, lock, flight";
+            let known = "fresh, stale, cap, null, beta, deadline";
             let (name, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not name=value ({known})"))?;
             let ms = || value.trim().parse::<u32>().ok().filter(|ms| *ms <= 86_400_000);
             let ms = || ms().ok_or_else(|| format!("`{part}`: milliseconds, at most a day"));
@@ -65,8 +65,8 @@ impl Policy {
                 "stale" => stale = Some(ms()?),
                 "cap" => self.cap_ms = ms()?,
                 "null" => self.null_ms = ms()?,
-                "lock" => self.is_shared = ms()? != 0,
-                "flight" => self.is_joined = ms()? != 0,
+                "lock" if cfg!(feature = "bench") => self.is_shared = ms()? != 0,
+                "flight" if cfg!(feature = "bench") => self.is_joined = ms()? != 0,
                 "deadline" => self.deadline_ms = ms()?.max(1),
                 "beta" => {
                     let beta = value.trim().parse::<f64>().ok().filter(|beta| (0.0..=100.0).contains(beta));
@@ -110,10 +110,8 @@ impl Policy {
     }
 }
 
-/// What may be done with a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stand {
-    /// Shown.
     Fresh,
     /// Shown; the shared one is looked at behind.
     Look,
@@ -161,6 +159,9 @@ mod tests {
         assert_eq!(policy.with("stale=900000").unwrap().cap_ms, 900_000, "what is shown at once is within the cap");
         for bad in ["fresh", "fresh=-1", "fresh=x", "beta=-1", "beta=NaN", "ttl=5"] {
             assert!(policy.with(bad).is_err(), "{bad}");
+        }
+        for switch in ["lock=0", "flight=0"] {
+            assert_eq!(policy.with(switch).is_ok(), cfg!(feature = "bench"), "{switch}");
         }
     }
 }

@@ -2,12 +2,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Hit;
+use super::hit::{Hit, How};
 
 /// Bounds of the histogram of waits, milliseconds; one more bucket is for what lies beyond.
 pub const WAIT_BOUNDS_MS: [u64; 8] = [1, 5, 20, 50, 100, 300, 700, 1_500];
 
-/// Counters, each read by its name in `/metrics`.
 #[derive(Debug, Default)]
 pub struct CacheStats {
     pub fills: AtomicU64,
@@ -30,6 +29,10 @@ pub struct CacheStats {
     pub waits_ms: AtomicU64,
 }
 
+pub(super) fn count(counter: &AtomicU64) {
+    add(counter, 1);
+}
+
 fn add(counter: &AtomicU64, by: u64) {
     counter.fetch_add(by, Ordering::Relaxed);
 }
@@ -38,64 +41,28 @@ impl CacheStats {
     /// A request waited so long for a flight.
     pub fn waited(&self, ms: u64) {
         let bucket = WAIT_BOUNDS_MS.iter().position(|bound| ms <= *bound).unwrap_or(WAIT_BOUNDS_MS.len());
-        add(&self.waits[bucket], 1);
+        count(&self.waits[bucket]);
         add(&self.waits_ms, ms);
     }
 
     pub(super) fn local(&self, hit: Hit) -> Hit {
-        add(&self.hits_local, 1);
+        count(&self.hits_local);
         hit
-    }
-
-    pub(super) fn shared_hit(&self) {
-        add(&self.hits_shared, 1);
     }
 
     /// An expired value is shown while a refresh runs behind.
     pub fn revalidated(&self, hit: Hit) -> Hit {
-        add(&self.stale_revalidated, 1);
+        count(&self.stale_revalidated);
         hit
     }
 
     pub(super) fn late(&self, hit: Hit) -> Hit {
-        add(if hit.how == super::How::Stale { &self.stale_late } else { &self.hits_local }, 1);
+        count(if hit.how == How::Stale { &self.stale_late } else { &self.hits_local });
         hit
     }
 
-    pub(super) fn set_out(&self, is_early: bool) {
-        add(if is_early { &self.early } else { &self.refreshes }, 1);
-    }
-
-    pub(super) fn joined(&self) {
-        add(&self.joined, 1);
-    }
-
-    pub(super) fn ducked(&self) {
-        add(&self.ducked, 1);
-    }
-
-    pub(super) fn shed(&self) {
-        add(&self.shed, 1);
-    }
-
-    pub(super) fn failed(&self) {
-        add(&self.failures, 1);
-    }
-
     pub(super) fn filled(&self, is_shared: bool, ms: u32) {
-        add(if is_shared { &self.fills } else { &self.fills_direct }, 1);
+        count(if is_shared { &self.fills } else { &self.fills_direct });
         add(&self.fill_ms, u64::from(ms));
-    }
-
-    pub(super) fn lock_owned(&self) {
-        add(&self.lock_owned, 1);
-    }
-
-    pub(super) fn lock_busy(&self) {
-        add(&self.lock_busy, 1);
-    }
-
-    pub(super) fn lock_lost(&self) {
-        add(&self.lock_lost, 1);
     }
 }

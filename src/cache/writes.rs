@@ -2,36 +2,12 @@
 //!
 //! Deletions of many writes travel together: while one call is under way, the next ones gather.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::flight::Waker;
-use super::{Cache, Lane, lock, short};
+use super::state::{Cache, lock, short};
+use super::surroundings::Lane;
 use crate::limits::{CACHE_INVALIDATE_KEYS_MAX, CACHE_KEYS_REMEMBERED_MAX};
-
-fn short_all(keys: Vec<Box<str>>) -> Vec<Box<str>> {
-    keys.into_iter().map(|key| short(&key).into()).collect()
-}
-
-#[derive(Default)]
-pub(super) struct Writes {
-    pending: Mutex<Pending>,
-    owed: Mutex<Owed>,
-}
-
-/// Keys whose deletion did not get through, each with the number of its write; the shared cache is not read before it has.
-#[derive(Default)]
-struct Owed {
-    keys: HashMap<Box<str>, u64>,
-    writes: u64,
-}
-
-#[derive(Default)]
-struct Pending {
-    keys: Vec<Box<str>>,
-    wakers: Vec<Waker>,
-    is_running: bool,
-}
 
 impl Cache {
     /// The state behind `keys` was written. `waker` is called once no instance can read the old one from the shared cache,
@@ -144,4 +120,8 @@ impl Cache {
         }
         true
     }
+}
+
+fn short_all(keys: Vec<Box<str>>) -> Vec<Box<str>> {
+    keys.into_iter().map(|key| short(&key).into()).collect()
 }

@@ -62,11 +62,6 @@ pub(super) fn owner(path: &Path) -> String {
     format!("{}; we are {}", about.unwrap_or_else(|error| error.to_string()), unsafe { libc::geteuid() })
 }
 
-/// A path for a system call.
-pub(super) fn c_path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
-}
-
 fn mode(about: &Metadata) -> u32 {
     about.mode() & 0o7777
 }
@@ -90,7 +85,7 @@ fn is_usable(directory: &Path) -> Result<(), String> {
     if !directory.is_dir() {
         return Err(format!("{} is no directory: move it away", directory.display()));
     }
-    let path = c_path(directory);
+    let path = CString::new(directory.as_os_str().as_bytes()).unwrap_or_default();
     // SAFETY: the path ends with a zero byte and outlives the call.
     let refused = unsafe {
         libc::faccessat(libc::AT_FDCWD, path.as_ptr(), libc::R_OK | libc::W_OK | libc::X_OK, libc::AT_EACCESS) != 0

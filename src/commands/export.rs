@@ -1,17 +1,18 @@
 //! `export`: the rows of the ledger into a file or to standard output, straight from the store; no server is needed.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::Args;
+use jiff::tz::TimeZone;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::{Output, Progress};
 use super::stores::existing_ledger;
 use crate::api::{End, Format, MOMENT_FORMS, TIME_MS_MAX, moment};
+use crate::clock::Backoff;
 use crate::config::{RawLedger, time_zone};
 use crate::events::EventType;
-use crate::limits::{EXPORT_TRIES_MAX, RETRY_MS_MIN};
+use crate::limits::{EXPORT_TRIES_MAX, RETRY_MS_MAX, RETRY_MS_MIN};
 use crate::live::Calendar;
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, Ledger, StoreError};
 
@@ -21,8 +22,8 @@ pub(super) struct Options {
     #[command(flatten)]
     ledger: RawLedger,
     /// Whose days --from and --to mean if they are dates
-    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
-    time_zone: String,
+    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
+    time_zone: TimeZone,
     /// Events from this time on: RFC 3339, milliseconds since 1970, or a date (the start of that day)
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
@@ -69,7 +70,7 @@ impl Options {
 }
 
 pub(super) fn run(options: &Options) -> Result<(), Failure> {
-    let calendar = Calendar::new(time_zone(&options.time_zone).map_err(Failure::Usage)?);
+    let calendar = Calendar::new(options.time_zone.clone());
     let query = options.query(&calendar).map_err(Failure::Usage)?;
     if options.bom && options.format != Format::Csv {
         return Err(Failure::Usage("--bom needs --format csv".to_owned()));
@@ -78,7 +79,7 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     let ledger = existing_ledger(&stores)?;
     let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("{}: {error}", options.output.display()));
     let mut output = Output::open(&options.output).map_err(|error| failed(&error))?;
-    let mut progress = Progress::start();
+    let progress = Progress::start();
     output.write(&options.format.head(options.bom)).map_err(|error| failed(&error))?;
     let mut after = None;
     loop {
@@ -95,16 +96,14 @@ pub(super) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A page, after a few tries where the ledger is away: the cursor says exactly where it was.
+/// Reads a page, with a few tries if the ledger does not answer: the cursor names the exact place.
 fn patiently(ledger: &dyn Ledger, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
-    let mut failures = 0;
-    loop {
+    let mut backoff = Backoff::new(RETRY_MS_MIN, RETRY_MS_MAX);
+    for _ in 1..EXPORT_TRIES_MAX {
         match ledger.export(query, after) {
-            Err(StoreError::Retry(_) | StoreError::Cancelled(_)) if failures + 1 < EXPORT_TRIES_MAX => {
-                failures += 1;
-                std::thread::sleep(Duration::from_millis(RETRY_MS_MIN << failures));
-            }
+            Err(StoreError::Retry(_) | StoreError::Cancelled(_)) => std::thread::sleep(backoff.pause()),
             other => return other,
         }
     }
+    ledger.export(query, after)
 }

@@ -1,4 +1,5 @@
-//! `import`: what was asked for on the command line, checked; the import itself is a client of the server's API.
+//! `import`: what was asked for on the command line, checked; the import itself is a client of the
+//! server's API.
 
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -9,16 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use jiff::tz::TimeZone;
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::INTERRUPTED;
-use crate::adapters::postgres;
-use crate::config::{retention_ms, without_password};
-use crate::import::{
-    Ended, Format, Judge, Packing, Predecessor, PredecessorTable, Refusal, Server, Settings, Stop, import_files,
-    import_predecessor,
-};
+use crate::config::{retention_ms, time_zone};
+use crate::import::{Ended, Format, Judge, Refusal, Server, Settings, Stop, import_files};
 use crate::limits::{
     IMPORT_CONNECTIONS, IMPORT_CONNECTIONS_MAX, IMPORT_GIVE_UP_SECS, IMPORT_GIVE_UP_SECS_MAX, IMPORT_SAVE_MS,
     REQUEST_EVENTS_MAX, RETENTION_DAYS,
@@ -26,8 +24,7 @@ use crate::limits::{
 use crate::{api, clock, shutdown};
 
 const ABOUT: &str = "\
-Send files of events to a server: NDJSON or CSV, plain, gzip or zstd, from files or standard input; or take over the \
-tables of the Kotlin event tracker.
+Send files of events to a server: NDJSON or CSV, plain, gzip or zstd, from files or standard input.
 
 Every row is sent with an eventId, its own or one made for it, and sent again with the same one until it is answered: \
 whatever breaks, it counts once. The server remembers ids for 24 h.";
@@ -38,7 +35,6 @@ Examples:
   zcat *.ndjson.gz | event-tracker import --resume-file all.import-state -
   event-tracker import --dry-run clicks.ndjson
   API_KEY=… event-tracker import --url https://events.example.org clicks.ndjson.zst
-  FROM_EVENT_TRACKER=postgres://user:secret@db/old event-tracker import --tables post_like,statistics
 
 CSV: the header names the API's fields: eventType, userId, sessionId, timestamp, eventId, componentId, elementId, \
 keyword, postId, url, referrer, resultCount (or metadata.componentId …), properties as JSON text. An empty field is none. \
@@ -61,47 +57,47 @@ The key is taken from the environment alone: API_KEY. A server with keys takes e
 Exit code: 0 every row was accepted; 1 failed; 2 wrong usage; 3 finished, but some rows were refused (see --rejects); \
 130 interrupted.";
 
-const PREDECESSOR: &str = "Tables of the Kotlin event tracker";
-
 /// What is imported, and how.
 #[derive(Debug, Args)]
-#[command(about = "Send files of events, or the tables of the Kotlin event tracker, to a server", long_about = ABOUT, after_help = AFTER)]
+#[command(about = "Send files of events to a server", long_about = ABOUT, after_help = AFTER)]
 pub(super) struct Arguments {
     /// Files; - or none for standard input
-    #[arg(value_name = "FILE", conflicts_with = "from_event_tracker")]
+    #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// The server. A proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used, but not for this machine or NO_PROXY
+    /// The server. A proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is used, but not for
+    /// this machine or NO_PROXY
     #[arg(long, env = "TRACKER_URL", default_value = "http://127.0.0.1:8080", value_name = "URL")]
     url: String,
-    /// What is in the files; else told by their names (.csv, .ndjson, .jsonl, .json), else by the first byte
+    /// What is in the files; else told by their names (.csv, .ndjson, .jsonl, .json), else by the
+    /// first byte
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
     /// Requests at the same time
-    #[arg(long, default_value_t = IMPORT_CONNECTIONS, value_name = "NUMBER")]
+    #[arg(long, default_value_t = IMPORT_CONNECTIONS, value_name = "NUMBER", value_parser = up_to(IMPORT_CONNECTIONS_MAX))]
     connections: usize,
     /// Rows of a request, at most
-    #[arg(long, default_value_t = REQUEST_EVENTS_MAX, value_name = "ROWS")]
+    #[arg(long, default_value_t = REQUEST_EVENTS_MAX, value_name = "ROWS", value_parser = up_to(REQUEST_EVENTS_MAX))]
     batch: usize,
-    /// How requests are packed
-    #[arg(long, value_enum, default_value = "auto", value_name = "PACKING")]
-    packing: Packing,
     /// Give up after this long without any progress
-    #[arg(long, default_value_t = IMPORT_GIVE_UP_SECS, value_name = "SECONDS")]
+    #[arg(long, default_value_t = IMPORT_GIVE_UP_SECS, value_name = "SECONDS",
+        value_parser = clap::value_parser!(u64).range(1..=IMPORT_GIVE_UP_SECS_MAX))]
     give_up_after: u64,
-    /// What was confirmed, by one server [default: FILE.import-state, with the name of the server in it if that is about
-    /// another one; none for standard input, which cannot be resumed then]
+    /// What was confirmed, by one server [default: FILE.import-state, with the name of the server
+    /// in it if that is about another one; none for standard input, which cannot be resumed then]
     #[arg(long, value_name = "FILE")]
     resume_file: Option<PathBuf>,
-    /// Where refused rows and reasons are listed, as NDJSON of file, line, error, message, input [default: FILE.rejects.ndjson]
+    /// Where refused rows and reasons are listed, as NDJSON of file, line, error, message, input
+    /// [default: FILE.rejects.ndjson]
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
-    /// Import it again, also if the resume file says that it is imported already: it then counts twice
+    /// Import it again, also if the resume file says that it is imported already: it then counts
+    /// twice
     #[arg(long)]
     again: bool,
-    /// The time zone of times that name none, such as `2026-11-01 12:34:56` [default: none for files, which refuses such
-    /// times; UTC for the tables of the Kotlin event tracker]
-    #[arg(long, value_name = "NAME")]
-    source_time_zone: Option<String>,
+    /// The time zone of times that name none, such as `2026-11-01 12:34:56`; without it such times
+    /// are refused
+    #[arg(long, value_name = "NAME", value_parser = time_zone)]
+    source_time_zone: Option<TimeZone>,
     /// Judge each row as the server would, and send none
     #[arg(long)]
     dry_run: bool,
@@ -111,30 +107,14 @@ pub(super) struct Arguments {
     /// No progress, only the last line
     #[arg(long)]
     quiet: bool,
-    /// Take over post, post_like and statistics of the Kotlin event tracker from this database (postgres://…)
-    #[arg(long, env = "FROM_EVENT_TRACKER", help_heading = PREDECESSOR, hide_env_values = true, value_name = "URL")]
-    from_event_tracker: Option<String>,
-    /// Which tables
-    #[arg(long, help_heading = PREDECESSOR, value_enum, value_delimiter = ',', value_name = "TABLES", default_value = "post,post_like,statistics")]
-    tables: Vec<PredecessorTable>,
-    /// When the events of statistics happened, which kept no times [default: now]
-    #[arg(long, help_heading = PREDECESSOR, value_name = "RFC3339")]
-    statistics_at: Option<jiff::Timestamp>,
 }
 
-/// Imports. The end is told by the exit code.
 pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let settings = arguments.settings().map_err(Failure::Usage)?;
     let stop = stop_on_signals()?;
-    let ended = match &arguments.from_event_tracker {
-        Some(url) => {
-            let predecessor = arguments.predecessor(url)?;
-            import_predecessor(predecessor, &settings, &stop)
-        }
-        None if arguments.files.is_empty() => import_files(&["-".into()], arguments.format, &settings, &stop),
-        None => import_files(&arguments.files, arguments.format, &settings, &stop),
-    };
-    match ended.map_err(Failure::Failed)? {
+    let standard_input = ["-".into()];
+    let files = if arguments.files.is_empty() { &standard_input[..] } else { &arguments.files[..] };
+    match import_files(files, arguments.format, &settings, &stop).map_err(Failure::Failed)? {
         Ended::Accepted => Ok(ExitCode::SUCCESS),
         Ended::WithRefusals => Ok(ExitCode::from(3)),
         Ended::Interrupted => Ok(ExitCode::from(INTERRUPTED as u8)),
@@ -143,18 +123,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 impl Arguments {
     fn settings(&self) -> Result<Settings, String> {
-        if self.from_event_tracker.is_none() && self.files.is_empty() && std::io::stdin().is_terminal() {
+        if self.files.is_empty() && std::io::stdin().is_terminal() {
             return Err("give a FILE, or - to type events".to_owned());
         }
-        let inputs = if self.from_event_tracker.is_some() { self.tables.len() } else { self.files.len() };
-        if self.resume_file.is_some() && inputs > 1 {
-            return Err("--resume-file is about one input: give one file, or one of --tables".to_owned());
+        if self.resume_file.is_some() && self.files.len() > 1 {
+            return Err("--resume-file is about one input: give one file".to_owned());
         }
-        within("--connections", self.connections, IMPORT_CONNECTIONS_MAX)?;
-        within("--batch", self.batch, REQUEST_EVENTS_MAX)?;
-        within("--give-up-after", self.give_up_after as usize, IMPORT_GIVE_UP_SECS_MAX as usize)?;
         let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
-        let server = Server { url: self.url.trim_end_matches('/').to_owned(), key, packing: self.packing };
+        let server = Server { url: self.url.trim_end_matches('/').to_owned(), key };
         server.check()?;
         self.check_files()?;
         Ok(Settings {
@@ -166,13 +142,13 @@ impl Arguments {
             rejects: self.rejects.clone(),
             again: self.again,
             quiet: self.quiet,
-            time_zone: self.time_zone()?,
+            time_zone: self.source_time_zone.clone(),
             dry_run: self.dry_run,
             judge: judge(retention_ms(self.retention_days)?),
         })
     }
 
-    /// What is written must not be what is read, nor the same file twice.
+    /// An output must not be an input, nor the same file as the other output.
     fn check_files(&self) -> Result<(), String> {
         let written = [("--resume-file", &self.resume_file), ("--rejects", &self.rejects)];
         for (name, path) in written {
@@ -189,26 +165,6 @@ impl Arguments {
             _ => Ok(()),
         }
     }
-
-    /// For files. PostgreSQL reads the name itself, and may know others.
-    fn time_zone(&self) -> Result<Option<TimeZone>, String> {
-        let name = self.source_time_zone.as_deref().filter(|_| self.from_event_tracker.is_none());
-        let wrong = |name| format!("--source-time-zone `{name}` is not known here (an IANA name such as Asia/Seoul)");
-        name.map(|name| TimeZone::get(name).map_err(|_| wrong(name))).transpose()
-    }
-
-    fn predecessor(&self, url: &str) -> Result<Predecessor, Failure> {
-        let shown = without_password(url);
-        let client = postgres::connect(url).map_err(|e| Failure::Failed(format!("{shown}: {e}")))?;
-        let name = shown.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Predecessor {
-            client,
-            name,
-            tables: self.tables.clone(),
-            statistics_at_ms: self.statistics_at.map(jiff::Timestamp::as_millisecond),
-            time_zone: self.source_time_zone.clone().unwrap_or_else(|| "UTC".to_owned()),
-        })
-    }
 }
 
 fn is_same_file(one: &Path, other: &Path) -> bool {
@@ -219,11 +175,10 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
     }
 }
 
-fn within(name: &str, value: usize, max: usize) -> Result<(), String> {
-    if (1..=max).contains(&value) { Ok(()) } else { Err(format!("{name} must be 1 to {max}, not {value}")) }
+fn up_to(max: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=max as u64)
 }
 
-/// The server's own judgement.
 fn judge(retention_ms: i64) -> Judge {
     Arc::new(move |event| {
         let now_ms = clock::Clock::System.now_ms();
@@ -231,8 +186,8 @@ fn judge(retention_ms: i64) -> Judge {
     })
 }
 
-/// The first signal lets batches under way come to their end, the second ends at once. If no row is under way (it
-/// waits for input, or for a database), the first one ends it soon.
+/// The first signal lets batches under way come to their end, the second ends at once. If no row is
+/// under way (it waits for input, or for a database), the first one ends it soon.
 fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
     let stop = Arc::new(Stop::default());
     let asked = stop.clone();

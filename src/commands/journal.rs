@@ -2,7 +2,7 @@
 //!
 //! `inspect` and `verify` only read, also while a server runs. `salvage` changes the journal and needs its lock.
 
-mod records;
+pub(super) mod records;
 
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::ops::RangeInclusive;
@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::Failure;
+use super::failure::Failure;
 use super::output::counted;
 use crate::api::rfc3339;
 use crate::clock::Clock;
-use crate::journal::{Directory, FrameRecords, Lock, Range, Salvage, Salvaged, Survey, salvage, survey};
-use crate::ports::Position;
+use crate::journal::{Directory, Lock, Position, Range, Salvage, Salvaged, Survey, Visit, salvage, survey};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -97,7 +96,6 @@ pub(super) fn salvage_at_start(directory: &Path, allow_tmpfs: bool) -> Result<()
     Ok(())
 }
 
-/// Why a command ended early.
 enum Error {
     Io(io::Error),
     Journal(String),
@@ -137,7 +135,7 @@ impl Place {
     }
 
     /// The survey, and whether a server runs on it.
-    fn survey(&self, visit: &mut dyn FnMut(&FrameRecords<'_>)) -> Result<(Survey, bool), Error> {
+    fn survey(&self, visit: &mut Visit<'_>) -> Result<(Survey, bool), Error> {
         let directory = self.journal();
         let failed = |error: io::Error| Error::Journal(format!("journal: {error} ({})", directory.display()));
         let storage = Directory::look(&directory).map_err(failed)?;
@@ -152,7 +150,7 @@ impl Inspect {
         if let Some(positions) = &self.records {
             return print_records(&self.place, positions, out);
         }
-        let (found, is_live) = self.place.survey(&mut |_| {})?;
+        let (found, is_live) = self.place.survey(&mut records::check)?;
         if self.json {
             writeln!(out, "{}", as_json(&found, is_live))?;
         } else {
@@ -168,6 +166,7 @@ fn print_records(place: &Place, positions: &RangeInclusive<Position>, out: &mut 
         if written.is_ok() {
             written = records::print(frame, positions, out);
         }
+        Ok(())
     })?;
     Ok(written?)
 }
@@ -236,7 +235,7 @@ fn as_json(found: &Survey, is_live: bool) -> Value {
 }
 
 fn verify(place: &Place, out: &mut dyn Write) -> Result<(), Error> {
-    let (found, is_live) = place.survey(&mut |_| {})?;
+    let (found, is_live) = place.survey(&mut records::check)?;
     for finding in &found.findings {
         writeln!(out, "{finding}")?;
     }

@@ -9,14 +9,12 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::config::without_password;
 use crate::logging::{Directives, LogFormat, last_words, start};
 
-/// A setting that both a flag and a variable hold.
 struct Setting {
     flag: String,
     variable: String,
     is_url: bool,
 }
 
-/// All settings of a command line, its subcommands included.
 pub(super) struct Settings(Vec<Setting>);
 
 impl Settings {

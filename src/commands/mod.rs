@@ -4,6 +4,7 @@
 mod check;
 mod data_dir;
 mod export;
+mod failure;
 mod import;
 mod journal;
 mod mistake;
@@ -12,12 +13,14 @@ mod seed;
 mod serve;
 mod stores;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{Log, Raw};
 use crate::{logging, process, shutdown};
+use failure::Failure;
 
 const ABOUT: &str = "\
 A user-event tracker: clicks, searches, page views and likes over HTTP, safe in a local journal before they are \
@@ -38,11 +41,14 @@ Examples:
   event-tracker export --from 2026-11-01T00:00:00Z --event-type SEARCH --output searches.ndjson.zst
   event-tracker seed --events 100000               synthetic events for a server that runs on 127.0.0.1:8080
 
-Every setting is a flag and an environment variable; a flag wins. Keys are no flags: the environment variables \
+Every setting is a flag and an environment variable; a flag wins. --help --all also shows the limits of the HTTP \
+server. Keys are no flags: the environment variables \
 INGEST_KEYS, WRITE_KEYS, READ_KEYS and ADMIN_KEYS hold them (commas in between, at least 16 characters each), or the \
 files that INGEST_KEYS_FILE and so on name.
 Health: /healthz/live, /healthz/ready, /healthz/deps. Metrics: /metrics.
 A wrong setting is one line and exit code 2; a start that fails is one line and exit code 1.";
+
+const ALL: &str = "--help --all also shows the limits of the HTTP server.";
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -57,35 +63,20 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Take events and answer questions over HTTP (the default)
+    #[command(after_help = ALL)]
     Serve(Box<Raw>),
     /// Check the configuration and the environment (read-only)
+    #[command(after_help = ALL)]
     Check(Box<check::Options>),
     /// Write the ledger's events to a file or to standard output
     Export(Box<export::Options>),
-    /// Make synthetic events: to a server, to a file, or straight into the ledger
+    /// Make synthetic events: to a server or to a file
     Seed(Box<seed::Options>),
     Import(Box<import::Arguments>),
     /// Look at the journal, check it, or salvage a damaged one
     Journal(journal::Arguments),
 }
 
-/// How a command ended, if not well.
-enum Failure {
-    /// A setting is wrong, in one line: exit code 2.
-    Usage(String),
-    /// The parser refuses the command line: exit code 2, or 0 for help.
-    Parser(clap::Error),
-    /// It was tried and went wrong, in one line: exit code 1.
-    Failed(String),
-}
-
-impl From<String> for Failure {
-    fn from(line: String) -> Failure {
-        Failure::Failed(line)
-    }
-}
-
-/// Parses the process's arguments and does what they say.
 pub fn run() -> ExitCode {
     shutdown::hold();
     shutdown::hold_hangups();
@@ -94,9 +85,9 @@ pub fn run() -> ExitCode {
     let _flush = logging::FlushAtEnd;
     let settings = mistake::Settings::of(&CommandLine::command());
     settings.tidy_environment();
-    // A negative number is the value of a flag, so that its error names the flag.
-    let parser = with_negative_numbers(CommandLine::command());
-    let parsed = parser.try_get_matches().and_then(|matches| CommandLine::from_arg_matches(&matches));
+    let (arguments, shows_all) = without_all(std::env::args_os());
+    let parser = adapted(CommandLine::command(), shows_all);
+    let parsed = parser.try_get_matches_from(arguments).and_then(|matches| CommandLine::from_arg_matches(&matches));
     let done = match parsed {
         Ok(command_line) => command_line.run(),
         Err(error) => Err(Failure::Parser(error)),
@@ -114,12 +105,24 @@ pub fn run() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn with_negative_numbers(command: clap::Command) -> clap::Command {
-    let command = command.mut_args(|argument| match argument.get_action().takes_values() {
-        true => argument.allow_negative_numbers(true),
-        false => argument,
+/// The arguments without the `--all` of a help, and whether it was there.
+fn without_all(arguments: impl Iterator<Item = OsString>) -> (Vec<OsString>, bool) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
+    let shows_all = has("--all") && (has("--help") || has("-h"));
+    (arguments.into_iter().filter(|argument| !shows_all || argument != "--all").collect(), shows_all)
+}
+
+/// Rarely used settings are hidden from both forms of help, unless all are asked for. A negative
+/// number is the value of a flag, so that its error names the flag.
+fn adapted(command: clap::Command, shows_all: bool) -> clap::Command {
+    let command = command.mut_args(|argument| {
+        let is_hidden = argument.is_hide_short_help_set() && !shows_all;
+        let argument = argument.hide_short_help(is_hidden).hide_long_help(is_hidden);
+        let takes_values = argument.get_action().takes_values();
+        argument.allow_negative_numbers(takes_values)
     });
-    command.mut_subcommands(with_negative_numbers)
+    command.mut_subcommands(|command| adapted(command, shows_all))
 }
 
 impl CommandLine {
@@ -140,7 +143,7 @@ impl CommandLine {
             }
             Command::Check(options) => check::run(*options).map(|()| ExitCode::SUCCESS),
             Command::Export(options) => export::run(&options).map(|()| ExitCode::SUCCESS),
-            Command::Seed(options) => seed::run(*options).map(|()| ExitCode::SUCCESS),
+            Command::Seed(options) => seed::run(&options).map(|()| ExitCode::SUCCESS),
             Command::Import(arguments) => import::run(&arguments),
             Command::Journal(arguments) => journal::run(arguments).map(|()| ExitCode::SUCCESS),
         }

@@ -1,32 +1,24 @@
-//! `seed`: synthetic events into a server, into a file, or straight into the ledger; and posts into a server.
+//! `seed`: synthetic events for a server or a file, and posts for a server.
 
-mod posts;
-
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use uuid::Uuid;
+use serde_json::json;
 
-use super::Failure;
-use super::output::{Output, Progress, end_on_signal};
-use super::stores::examine_ledger;
+use super::failure::Failure;
+use super::output::{Output, Progress, counted, end_on_signal};
 use crate::api::{End, MOMENT_FORMS, moment, put_line};
-use crate::clock::Clock;
-use crate::config::{LedgerKind, RawLedger, Stores};
-use crate::events::{Event, Record};
+use crate::clock::{Backoff, Clock};
 use crate::import::agent;
-use crate::limits::{
-    REQUEST_EVENTS_MAX, RETRY_MS_MAX, RETRY_MS_MIN, SEED_BATCH_EVENTS, SEED_CONNECTIONS, SEED_PATIENCE_MS,
-};
-use crate::ports::{Batch, Ledger, LedgerWriter, StoreError, Watermark};
-use crate::seed::{Events, Mix, Plan};
+use crate::limits::{REQUEST_EVENTS_MAX, RETRY_MS_MAX, RETRY_MS_MIN};
+use crate::seed::{Events, Mix, Plan, post};
 
 const DAY_MS: i64 = 86_400_000;
-const PATIENCE: Duration = Duration::from_millis(SEED_PATIENCE_MS);
+/// A server that accepts nothing for this long is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+const CONNECTIONS: usize = 4;
 /// One request: more than the server's own time for a body.
 const REQUEST_WAIT: Duration = Duration::from_secs(35);
 
@@ -54,7 +46,8 @@ pub(super) struct Options {
     /// Days that the events are spread over
     #[arg(long, default_value_t = 7, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3_650))]
     days: u32,
-    /// When the days end: RFC 3339, milliseconds since 1970, or the end of a UTC date; now if it is left out
+    /// When the days end: RFC 3339, milliseconds since 1970, or the end of a UTC date; now if it is
+    /// left out
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// The same seed makes the same events (with --until, to the millisecond)
@@ -63,24 +56,32 @@ pub(super) struct Options {
     /// Shares of the types
     #[arg(long, default_value = "click=40,page_view=35,search=20,like=5", value_name = "TYPE=SHARE,…")]
     types: String,
-    /// Send them to a server; its key is in the environment variable API_KEY (an admin key, if days are older than its EVENT_AGE_MAX)
+    /// Send them to a server; its key is in the environment variable API_KEY (an admin key, if days
+    /// are older than its EVENT_AGE_MAX)
     #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL", group = "target")]
     url: String,
-    /// Write them straight into the ledger (DATABASE_URL, or SQLite in DATA_DIR), rollups included
-    #[arg(long, group = "target")]
-    direct: bool,
-    /// Write them to a file as NDJSON (compressed if its name ends with .gz or .zst), or - for standard output
+    /// Write them to a file as NDJSON (compressed if its name ends with .gz or .zst), or - for
+    /// standard output
     #[arg(long, short, value_name = "FILE", group = "target")]
     output: Option<PathBuf>,
-    #[command(flatten, next_help_heading = "With --direct")]
-    ledger: RawLedger,
 }
 
-/// What is not events.
+/// Data other than events.
 #[derive(Clone, Debug, Subcommand)]
 enum Other {
     /// Make the posts that the predecessor's load likes and searches, on a server
-    Posts(posts::Options),
+    Posts(Posts),
+}
+
+/// How many posts, and where.
+#[derive(Clone, Debug, Args)]
+struct Posts {
+    /// How many posts: ids 1 to this; a post that exists is replaced by the same one
+    #[arg(long, default_value_t = 1_000, value_name = "NUMBER")]
+    count: u64,
+    /// The server; its key is in the environment variable API_KEY
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    url: String,
 }
 
 impl Options {
@@ -104,27 +105,24 @@ impl Options {
     }
 }
 
-pub(super) fn run(options: Options) -> Result<(), Failure> {
+pub(super) fn run(options: &Options) -> Result<(), Failure> {
     if let Some(Other::Posts(posts)) = &options.other {
-        return posts::run(posts).map_err(Failure::Failed);
+        return make_posts(posts).map_err(Failure::Failed);
     }
     let events = options.plan().and_then(Plan::start).map_err(Failure::Usage)?;
-    if options.output.is_none() {
-        end_on_signal(None).map_err(|e| format!("cannot catch signals: {e}"))?;
-    }
     match &options.output {
-        Some(path) => Ok(write_file(path, events).map_err(|error| format!("{}: {error}", path.display()))?),
-        None if options.direct => {
-            let stores = options.ledger.check().map_err(Failure::Usage)?;
-            write_ledger(&stores, events)
+        Some(path) => write_file(path, events).map_err(|error| format!("{}: {error}", path.display()))?,
+        None => {
+            end_on_signal(None).map_err(|e| format!("cannot catch signals: {e}"))?;
+            send_events(&options.url, events)?;
         }
-        None => Ok(send(options.url.trim_end_matches('/'), events)?),
     }
+    Ok(())
 }
 
-fn write_file(path: &std::path::Path, events: Events) -> std::io::Result<()> {
+fn write_file(path: &Path, events: Events) -> std::io::Result<()> {
     let mut output = Output::open(path)?;
-    let mut progress = Progress::start();
+    let progress = Progress::start();
     let mut line = Vec::new();
     for event in events {
         line.clear();
@@ -137,178 +135,105 @@ fn write_file(path: &std::path::Path, events: Events) -> std::io::Result<()> {
     Ok(())
 }
 
-// ---- into a server ----
-
-type Bodies = Arc<Mutex<Receiver<(Vec<u8>, usize)>>>;
-
-/// Over a few connections, each with one request under way. Ids make a request that is sent again count once.
-fn send(url: &str, events: Events) -> Result<(), String> {
-    let progress = Mutex::new(Progress::start());
-    let (bodies, waiting) = sync_channel(SEED_CONNECTIONS);
-    let waiting: Bodies = Arc::new(Mutex::new(waiting));
-    let target = format!("{url}/api/events");
-    let sent = std::thread::scope(|scope| {
-        let senders: Vec<_> = (0..SEED_CONNECTIONS)
-            .map(|_| {
-                let waiting = waiting.clone();
-                let (target, progress) = (&target, &progress);
-                scope.spawn(move || send_bodies(target, &waiting, progress))
-            })
-            .collect();
-        drop(waiting);
-        make_bodies(events, &bodies);
-        drop(bodies);
-        senders.into_iter().try_for_each(|sender| sender.join().unwrap_or_else(|_| Err("a sender panicked".into())))
+fn send_events(url: &str, mut events: Events) -> Result<(), String> {
+    let bodies = std::iter::from_fn(|| {
+        let (mut body, mut count) = (Vec::new(), 0);
+        for event in events.by_ref().take(REQUEST_EVENTS_MAX) {
+            put_line(&mut body, &event, false);
+            count += 1;
+        }
+        (count > 0).then_some(Body { bytes: body, events: count })
     });
-    sent?;
-    progress.into_inner().unwrap_or_else(PoisonError::into_inner).end("sent");
+    let target = Target { url: endpoint(url, "events"), content_type: "application/x-ndjson" };
+    let progress = Progress::start();
+    target.send_all(bodies, |events| progress.add(events))?;
+    progress.end("sent");
     Ok(())
 }
 
-fn make_bodies(events: Events, bodies: &SyncSender<(Vec<u8>, usize)>) {
-    let mut body = Vec::new();
-    let mut count = 0;
-    let mut events = events.peekable();
-    while let Some(event) = events.next() {
-        put_line(&mut body, &event, false);
-        count += 1;
-        if count == REQUEST_EVENTS_MAX || events.peek().is_none() {
-            // All senders are gone: the first of them says why.
-            if bodies.send((std::mem::take(&mut body), std::mem::take(&mut count))).is_err() {
-                return;
+fn make_posts(options: &Posts) -> Result<(), String> {
+    let begun = Instant::now();
+    let bodies = (1..=options.count).map(|number| {
+        let put = post(number, Clock::System.now_ms());
+        let body = json!({"postId":put.post_id,"userId":put.user_id,"content":put.content,"hashtags":put.hashtags});
+        Body { bytes: body.to_string().into_bytes(), events: 0 }
+    });
+    let target = Target { url: endpoint(&options.url, "posts"), content_type: "application/json" };
+    target.send_all(bodies, |_| {})?;
+    eprintln!("made {} in {:.1} s", counted(options.count, "post"), begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn endpoint(url: &str, name: &str) -> String {
+    format!("{}/api/{name}", url.trim_end_matches('/'))
+}
+
+/// A request body; `events` is 0 for a post.
+struct Body {
+    bytes: Vec<u8>,
+    events: usize,
+}
+
+struct Target {
+    url: String,
+    content_type: &'static str,
+}
+
+impl Target {
+    /// Sends over a few connections, one request at a time on each. For posts, whose answers wait
+    /// for the ledger, the server then commits several per transaction.
+    fn send_all(&self, bodies: impl Iterator<Item = Body> + Send, sent: impl Fn(usize) + Sync) -> Result<(), String> {
+        let bodies = Mutex::new(bodies);
+        let connection = || {
+            let agent = agent(&self.url, REQUEST_WAIT);
+            loop {
+                let next = bodies.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some(body) = next else { return Ok(()) };
+                self.send(&agent, &body)?;
+                sent(body.events);
             }
+        };
+        std::thread::scope(|scope| {
+            let connections: Vec<_> = (0..CONNECTIONS).map(|_| scope.spawn(connection)).collect();
+            let panicked = |_| Err("a connection's thread has panicked".to_owned());
+            connections.into_iter().try_for_each(|connection| connection.join().unwrap_or_else(panicked))
+        })
+    }
+
+    /// Sends a body until the server accepts or refuses it. Ids make a repeated body count once.
+    fn send(&self, agent: &ureq::Agent, body: &Body) -> Result<(), String> {
+        let url = &self.url;
+        let begun = Instant::now();
+        let mut backoff = Backoff::new(RETRY_MS_MIN, RETRY_MS_MAX);
+        loop {
+            let why = match self.try_once(agent, body) {
+                // A 202 for a post: it is in the journal, and the ledger will have it.
+                Ok((200..300, text)) if body.events == 0 || accepted(&text) == Some(body.events) => return Ok(()),
+                Ok((status @ 200..300, text)) => return Err(format!("{url} did not take all of it: {status} {text}")),
+                Ok((status @ (429 | 503), text)) => format!("{status} {text}"),
+                Ok((status, text)) => return Err(format!("{url} answers {status}: {text}")),
+                Err(error) => error.to_string(),
+            };
+            if begun.elapsed() > PATIENCE {
+                return Err(format!("{url}: {why}"));
+            }
+            std::thread::sleep(backoff.pause());
         }
     }
-}
 
-fn send_bodies(target: &str, waiting: &Bodies, progress: &Mutex<Progress>) -> Result<(), String> {
-    let agent = agent(target, REQUEST_WAIT);
-    loop {
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((body, count)) = next else { return Ok(()) };
-        until_taken(&agent, target, "application/x-ndjson", &body, |status, text| {
-            matches!(status, 201 | 202) && accepted(text) == Some(count)
-        })?;
-        progress.lock().unwrap_or_else(PoisonError::into_inner).add(count);
-    }
-}
-
-/// Sends until it is taken; `is_whole` judges a success. What the server refuses for good ends the run.
-fn until_taken(
-    agent: &ureq::Agent,
-    target: &str,
-    content_type: &str,
-    body: &[u8],
-    is_whole: impl Fn(u16, &str) -> bool,
-) -> Result<(), String> {
-    // As for `import`: from the environment alone.
-    let key = std::env::var("API_KEY").ok().filter(|key| !key.is_empty());
-    let begun = Instant::now();
-    let mut pause_ms = RETRY_MS_MIN;
-    loop {
-        let mut request = agent.post(target).content_type(content_type);
-        if let Some(key) = &key {
+    fn try_once(&self, agent: &ureq::Agent, body: &Body) -> Result<(u16, String), ureq::Error> {
+        let mut request = agent.post(&self.url).content_type(self.content_type);
+        // As for `import`: from the environment alone.
+        if let Some(key) = std::env::var("API_KEY").ok().filter(|key| !key.is_empty()) {
             request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let answer = request.send(body);
-        let why = match answer {
-            Ok(mut answer) => {
-                let status = answer.status().as_u16();
-                let text = answer.body_mut().read_to_string().unwrap_or_default();
-                match status {
-                    200..300 if is_whole(status, &text) => return Ok(()),
-                    200..300 => return Err(format!("{target} did not take all of it: {status} {text}")),
-                    429 | 503 => format!("{status} {text}"),
-                    _ => return Err(format!("{target} answers {status}: {text}")),
-                }
-            }
-            Err(error) => error.to_string(),
-        };
-        if begun.elapsed() > PATIENCE {
-            return Err(format!("{target}: {why}"));
-        }
-        std::thread::sleep(Duration::from_millis(pause_ms));
-        pause_ms = (pause_ms * 2).min(RETRY_MS_MAX);
+        let mut answer = request.send(&body.bytes)?;
+        let text = answer.body_mut().read_to_string().unwrap_or_default();
+        Ok((answer.status().as_u16(), text))
     }
 }
 
 fn accepted(text: &str) -> Option<usize> {
     let answer: serde_json::Value = serde_json::from_str(text).ok()?;
     usize::try_from(answer["accepted"].as_u64()?).ok()
-}
-
-// ---- into the ledger ----
-
-/// In batches of a stream of its own, as a server's journal would hand them on: rollups, likes and the watermark hold.
-fn write_ledger(stores: &Stores, mut events: Events) -> Result<(), Failure> {
-    if stores.ledger == LedgerKind::Sqlite {
-        std::fs::create_dir_all(&stores.data_dir).map_err(|error| format!("{}: {error}", stores.data_dir.display()))?;
-    }
-    let ledger = examine_ledger(stores)?.open()?;
-    let mut feed = Feed::start(&*ledger).map_err(|error| format!("ledger: {error}"))?;
-    let mut progress = Progress::start();
-    loop {
-        let now_ms = Clock::System.now_ms();
-        // No client chose these ids: nobody sends them again, and they need not be remembered.
-        let of_now = |event| Record::Event(Event { id_from_client: false, received_at_ms: now_ms, ..event });
-        let records: Vec<Record<'static>> = events.by_ref().take(SEED_BATCH_EVENTS).map(of_now).collect();
-        if records.is_empty() {
-            break;
-        }
-        let count = records.len();
-        feed.apply(records).map_err(|error| format!("ledger: {error}"))?;
-        progress.add(count);
-    }
-    feed.writer.prepare(Clock::System.now_ms()).map_err(|error| format!("ledger: {error}"))?;
-    progress.end("stored");
-    eprintln!(
-        "They came by stream {} of the table watermark. A running server that keeps its live statistics in memory does \
-         not know them: restart it. With Redis: DEL 'et:{{t0}}:2:<TIME_ZONE>:gen' makes it \
-         build them again from the ledger.",
-        feed.stream
-    );
-    Ok(())
-}
-
-/// The seed's own side of the ledger.
-struct Feed<'l> {
-    ledger: &'l dyn Ledger,
-    writer: Box<dyn LedgerWriter>,
-    stream: Uuid,
-    at: Watermark,
-}
-
-impl<'l> Feed<'l> {
-    fn start(ledger: &'l dyn Ledger) -> Result<Feed<'l>, StoreError> {
-        let stream = Uuid::new_v4();
-        let mut writer = ledger.open_writer()?;
-        writer.register(stream)?;
-        Ok(Feed { ledger, writer, stream, at: Watermark::default() })
-    }
-
-    /// Once, through an outage too: the watermark tells whether a try whose reply was lost had its effect.
-    fn apply(&mut self, records: Vec<Record<'static>>) -> Result<(), StoreError> {
-        // There are no frames to have a checksum of.
-        let to = Watermark { position: self.at.position + records.len() as u64, crc: 0 };
-        let batch = Batch { stream: self.stream, from: self.at, to, records };
-        let begun = Instant::now();
-        let mut pause_ms = RETRY_MS_MIN;
-        loop {
-            match self.writer.apply(&batch, &BTreeMap::new()) {
-                Ok(_) => break,
-                Err(StoreError::Fenced { found: Some(found) }) if found == to => break,
-                Err(StoreError::Retry(why)) if begun.elapsed() > PATIENCE => return Err(StoreError::Retry(why)),
-                Err(StoreError::Retry(_)) => {
-                    std::thread::sleep(Duration::from_millis(pause_ms));
-                    pause_ms = (pause_ms * 2).min(RETRY_MS_MAX);
-                    if let Ok(writer) = self.ledger.open_writer() {
-                        self.writer = writer;
-                    }
-                }
-                Err(other) => return Err(other),
-            }
-        }
-        self.at = to;
-        Ok(())
-    }
 }

@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::data_dir;
+use super::failure::Failure;
 use super::stores::{check_urls, examine_ledger, open_live};
-use super::{Failure, data_dir};
 use crate::api::{Access, Api, not_durable, starting};
 use crate::app::{App, Caching};
 use crate::clock::Clock;
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 use crate::ports::{Ledger, LiveStore, SharedCache};
 use crate::runtime::Lane;
 use crate::shutdown::Stop;
-use crate::sinks::{Handover, LedgerSink, LiveSink, SinkStatus};
+use crate::sinks::{Handover, Housekeeping, LedgerSink, LiveSink, SinkStatus};
 use crate::{process, runtime, shutdown};
 
 /// How long sinks may take for the batch at hand once the server has stopped; the rest waits in the journal.
@@ -32,7 +33,6 @@ const OTHER_THREADS: usize = 12;
 
 /// How a start ended early.
 enum Ended {
-    /// A stop was asked for meanwhile.
     Stopped,
     Failed(Failure),
 }
@@ -92,7 +92,7 @@ pub(super) fn run(settings: &Settings, stop: Stop) -> Result<(), Failure> {
         Err(Ended::Stopped) => None,
         Err(Ended::Failed(why)) => return Err(why),
     };
-    if !running.stop(Duration::from_millis(settings.shutdown_ms)) {
+    if !running.stop(Duration::from_millis(settings.http.shutdown_ms)) {
         tracing::warn!("some connections were cut: they did not end in time");
     }
     let Some((app, sinks)) = started else {
@@ -193,8 +193,10 @@ fn start_sinks(
     live: Arc<dyn LiveStore>,
     cache: &Arc<dyn SharedCache>,
 ) -> (Arc<App>, Vec<JoinHandle<()>>) {
+    let handover = Arc::new(Handover::default());
     let app = Arc::new(App {
         journal: Arc::new(journal),
+        waiting: handover.waiting.clone(),
         ledger_lane: Lane::start("ledger", settings.stores.pg_pool as usize),
         live_lane: Lane::start("live", settings.stores.redis_pool),
         // Half of the ledger's pool: reads that are not cached keep the other half.
@@ -216,9 +218,8 @@ fn start_sinks(
         event_age_ms: settings.event_age_ms,
         counters: Default::default(),
     });
-    let handover = Arc::new(Handover::default());
     let follower = Arc::new(AtomicU64::new(0));
-    let ledger_sink = LedgerSink {
+    let ledger_sink = Arc::new(LedgerSink {
         journal: app.journal.clone(),
         ledger: app.ledger.clone(),
         handover: handover.clone(),
@@ -228,8 +229,8 @@ fn start_sinks(
         retention_days: settings.retention_ms / 86_400_000,
         follower: follower.clone(),
         records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
-    };
-    let live_sink = LiveSink {
+    });
+    let live_sink = Arc::new(LiveSink {
         journal: app.journal.clone(),
         ledger: app.ledger.clone(),
         live: app.live.clone(),
@@ -237,8 +238,8 @@ fn start_sinks(
         status: app.live_status.clone(),
         clock: app.clock.clone(),
         follower,
-    };
-    (app, vec![ledger_sink.spawn(), live_sink.spawn()])
+    });
+    (app, vec![Housekeeping::spawn(ledger_sink.clone()), ledger_sink.spawn(), live_sink.spawn()])
 }
 
 fn stop_sinks(app: &App, sinks: Vec<JoinHandle<()>>) {

@@ -1,9 +1,9 @@
 //! From settings to stores: which ledger and which live store, opened and ready.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Failure;
+use super::failure::Failure;
 use crate::adapters::memory::MemoryLive;
 use crate::adapters::memory_cache::MemoryCache;
 use crate::adapters::postgres::{self, Owner, PostgresLedger, PrepareError};
@@ -64,9 +64,7 @@ impl Examined {
     pub(super) fn open(self) -> Result<Arc<dyn Ledger>, Failure> {
         Ok(match self {
             Examined::Postgres(ledger) => Arc::new(ledger),
-            Examined::Sqlite(path) => {
-                Arc::new(SqliteLedger::open(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?)
-            }
+            Examined::Sqlite(path) => open_sqlite(&path)?,
         })
     }
 }
@@ -91,15 +89,18 @@ pub(super) fn existing_ledger(settings: &Stores) -> Result<Arc<dyn Ledger>, Fail
                 let why = format!("there is no ledger at {} (DATA_DIR, or DATABASE_URL)", path.display());
                 return Err(why.into());
             }
-            let ledger = SqliteLedger::open(&path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
-            Ok(Arc::new(ledger))
+            open_sqlite(&path)
         }
     }
 }
 
+fn open_sqlite(path: &Path) -> Result<Arc<dyn Ledger>, Failure> {
+    let ledger = SqliteLedger::open(path).map_err(|e| format!("ledger: {e} ({})", path.display()))?;
+    Ok(Arc::new(ledger))
+}
+
 type LiveAndCache = (Arc<dyn LiveStore>, Arc<dyn SharedCache>);
 
-/// The live store, whose warnings are logged, and the cache that is shared with whoever shares it.
 pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, Failure> {
     let (live, cache): LiveAndCache = match &settings.live {
         LiveKind::Redis(url) => {

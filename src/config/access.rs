@@ -46,7 +46,6 @@ pub struct RawAccess {
     insecure_open: bool,
 }
 
-/// Checked.
 #[derive(Clone, Debug)]
 pub struct AccessSettings {
     pub rules: AccessRules,
@@ -59,21 +58,17 @@ pub struct AccessSettings {
 impl RawAccess {
     /// As [`super::Raw::check`].
     pub(super) fn check(self) -> Result<AccessSettings, String> {
-        let files = [
-            ("INGEST_KEYS_FILE", &self.ingest_keys_file),
-            ("WRITE_KEYS_FILE", &self.write_keys_file),
-            ("READ_KEYS_FILE", &self.read_keys_file),
-            ("ADMIN_KEYS_FILE", &self.admin_keys_file),
-        ];
+        let mut warnings = Vec::new();
+        let mut keys = |name: &str, file: Option<PathBuf>| keys(name, file.as_deref(), &mut warnings);
         let keys = Keys {
-            ingest: keys("INGEST_KEYS", self.ingest_keys_file.as_deref())?,
-            write: keys("WRITE_KEYS", self.write_keys_file.as_deref())?,
-            read: keys("READ_KEYS", self.read_keys_file.as_deref())?,
-            admin: keys("ADMIN_KEYS", self.admin_keys_file.as_deref())?,
+            ingest: keys("INGEST_KEYS", self.ingest_keys_file)?,
+            write: keys("WRITE_KEYS", self.write_keys_file)?,
+            read: keys("READ_KEYS", self.read_keys_file)?,
+            admin: keys("ADMIN_KEYS", self.admin_keys_file)?,
         };
-        let readable = files.into_iter().filter_map(|(setting, file)| warning(setting, file.as_deref()?));
+        warnings.extend(shared_keys(&keys));
         Ok(AccessSettings {
-            warnings: readable.chain(shared_keys(&keys)).collect(),
+            warnings,
             rules: AccessRules {
                 keys,
                 origins: Origins::parse(&self.allowed_origins)?,
@@ -100,11 +95,6 @@ pub(super) fn listen(text: &str, access: &AccessSettings) -> Result<SocketAddr, 
     Ok(address)
 }
 
-fn warning(setting: &str, file: &Path) -> Option<String> {
-    let is_open = process::others_read(file);
-    is_open.then(|| format!("{setting} {} can be read by every user of this machine: chmod 600", file.display()))
-}
-
 /// Pages show their keys to everybody: such a key must give no other right.
 fn shared_keys(keys: &Keys) -> Option<String> {
     let lists = [("WRITE_KEYS", &keys.write), ("READ_KEYS", &keys.read), ("ADMIN_KEYS", &keys.admin)];
@@ -112,8 +102,9 @@ fn shared_keys(keys: &Keys) -> Option<String> {
     Some(format!("a key of INGEST_KEYS is in {other}, too: anyone who reads it in a page has both rights"))
 }
 
-/// Keys of a right: those of the environment variable, which no flag shows to others on the machine, and of the file.
-fn keys(name: &str, file: Option<&Path>) -> Result<KeyList, String> {
+/// Keys of a right: those of the environment variable, which no flag shows to others on the machine,
+/// and those of the file. Warns about a file that others can read.
+fn keys(name: &str, file: Option<&Path>, warnings: &mut Vec<String>) -> Result<KeyList, String> {
     let from_environment = match std::env::var(name) {
         Ok(text) => KeyList::parse(name, &text)?,
         Err(std::env::VarError::NotPresent) => KeyList::default(),
@@ -125,6 +116,9 @@ fn keys(name: &str, file: Option<&Path>) -> Result<KeyList, String> {
     let from_file = KeyList::parse(&setting, &text)?;
     if from_file.is_open() {
         return Err(format!("{setting} holds no key"));
+    }
+    if process::others_read(path) {
+        warnings.push(format!("{setting} can be read by every user of this machine: chmod 600"));
     }
     Ok(from_environment.with(from_file))
 }

@@ -1,7 +1,6 @@
 //! Settings: flags and environment variables of the same names, checked once into what the program is built from.
 
 mod access;
-mod cache;
 mod tls;
 
 pub use access::{AccessSettings, RawAccess};
@@ -28,8 +27,8 @@ pub struct Raw {
     #[command(flatten)]
     stores: RawStores,
     /// Threads that serve connections: a number, or auto for one a core
-    #[arg(long, env = "WORKERS", default_value = "auto", value_name = "NUMBER|auto")]
-    workers: String,
+    #[arg(long, env = "WORKERS", default_value = "auto", value_parser = number(cores(), 128), value_name = "NUMBER|auto")]
+    workers: usize,
     /// Pin each worker to a core
     #[arg(long, env = "PIN_WORKERS", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pin_workers: bool,
@@ -37,15 +36,20 @@ pub struct Raw {
     #[arg(long, env = "ACK", default_value = "journal", value_enum)]
     ack: Ack,
     #[command(flatten)]
-    log: RawLog,
+    log: Log,
     /// Older events are refused, and older rows are deleted
     #[arg(long, env = "RETENTION_DAYS", default_value_t = limits::RETENTION_DAYS, value_name = "DAYS")]
     retention_days: u32,
     /// Older events are refused without an admin key, unless the server has no keys at all
-    #[arg(long, env = "EVENT_AGE_MAX", default_value_t = limits::EVENT_AGE_DAYS, value_name = "DAYS")]
+    #[arg(long, env = "EVENT_AGE_MAX", default_value_t = limits::EVENT_AGE_DAYS, value_name = "DAYS",
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::RETENTION_DAYS_MAX)))]
     event_age_max: u32,
-    #[command(flatten)]
-    pages: RawPages,
+    /// Count /a/ for the page /a. Events that were counted before keep their page
+    #[arg(long, env = "PAGE_TRIM_SLASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    page_trim_slash: bool,
+    /// Count a fragment that begins with #/ as a part of the page. Events that were counted before keep their page
+    #[arg(long, env = "PAGE_HASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    page_hash: bool,
     /// All journal segments together; past it events are refused (503) until the stores have caught up
     #[arg(long, env = "JOURNAL_MAX_BYTES", default_value_t = limits::JOURNAL_BYTES_MAX, value_name = "BYTES")]
     journal_max_bytes: u64,
@@ -63,20 +67,9 @@ pub struct Raw {
     #[command(flatten)]
     access: access::RawAccess,
     #[command(flatten)]
-    cache: cache::RawCache,
+    cache: Classes,
     #[command(flatten)]
-    http: http::RawLimits,
-}
-
-/// What names a page, as given.
-#[derive(Clone, Copy, Debug, Args)]
-struct RawPages {
-    /// Count /a/ for the page /a. Events that were counted before keep their page
-    #[arg(long, env = "PAGE_TRIM_SLASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    page_trim_slash: bool,
-    /// Count a fragment that begins with #/ as a part of the page. Events that were counted before keep their page
-    #[arg(long, env = "PAGE_HASH", value_name = "BOOL", num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
-    page_hash: bool,
+    http: http::Config,
 }
 
 /// Where everything is kept, as given.
@@ -88,14 +81,15 @@ pub struct RawStores {
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
     redis_url: Option<String>,
     /// Connections to PostgreSQL for reads: a number, or auto
-    #[arg(long, env = "PG_POOL", default_value = "auto", value_name = "NUMBER|auto")]
-    pg_pool: String,
+    // Two cores keep about four blocking clients busy; more only queue in the store.
+    #[arg(long, env = "PG_POOL", default_value = "auto", value_parser = number((cores() * 2).clamp(2, 16), 256), value_name = "NUMBER|auto")]
+    pg_pool: usize,
     /// Connections to Redis for reads: a number, or auto
-    #[arg(long, env = "REDIS_POOL", default_value = "auto", value_name = "NUMBER|auto")]
-    redis_pool: String,
+    #[arg(long, env = "REDIS_POOL", default_value = "auto", value_parser = number(cores().clamp(2, 8), 256), value_name = "NUMBER|auto")]
+    redis_pool: usize,
     /// Whose days the 7-day lists mean
-    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_name = "NAME")]
-    time_zone: String,
+    #[arg(long, env = "TIME_ZONE", default_value = "UTC", value_parser = time_zone, value_name = "NAME")]
+    time_zone: TimeZone,
 }
 
 /// Where the ledger is, as given: all that `export` and `seed` want of the stores.
@@ -109,18 +103,17 @@ pub struct RawLedger {
     data_dir: PathBuf,
 }
 
-/// What is logged, as given.
+/// What is logged.
 #[derive(Clone, Debug, Args)]
-pub struct RawLog {
+pub struct Log {
     /// What is logged: off, error, warn, info, debug, trace, or a list such as info,event_tracker::journal=debug
-    #[arg(long, env = "LOG", default_value = "info", value_name = "LEVEL")]
-    log: String,
+    #[arg(long = "log", env = "LOG", default_value = "info", value_name = "LEVEL")]
+    pub directives: Directives,
     /// How it is logged
-    #[arg(long, env = "LOG_FORMAT", default_value = "text", value_enum)]
-    log_format: LogFormat,
+    #[arg(long = "log-format", env = "LOG_FORMAT", default_value = "text", value_enum)]
+    pub format: LogFormat,
 }
 
-/// Which ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LedgerKind {
     Postgres(String),
@@ -128,14 +121,12 @@ pub enum LedgerKind {
     Sqlite,
 }
 
-/// Which live store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LiveKind {
     Redis(String),
     Memory,
 }
 
-/// Where everything is kept, checked.
 #[derive(Clone, Debug)]
 pub struct Stores {
     pub ledger: LedgerKind,
@@ -146,14 +137,6 @@ pub struct Stores {
     pub time_zone: TimeZone,
 }
 
-/// What is logged, checked.
-#[derive(Clone, Debug)]
-pub struct Log {
-    pub directives: Directives,
-    pub format: LogFormat,
-}
-
-/// Settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub stores: Stores,
@@ -167,8 +150,6 @@ pub struct Settings {
     pub pages: PageRules,
     /// Its `connections_max` is 0 for "as many as the system allows".
     pub http: http::Config,
-    /// How long a graceful stop waits for what is under way.
-    pub shutdown_ms: u64,
     pub journal: crate::journal::Settings,
     pub allow_tmpfs: bool,
     pub access: AccessSettings,
@@ -181,16 +162,13 @@ impl Raw {
     pub fn check(self) -> Result<Settings, String> {
         let access = self.access.check()?;
         let proxies = access.rules.proxies.clone();
-        let cores = cores();
         let retention_ms = retention_ms(self.retention_days)?;
-        http::within("EVENT_AGE_MAX", self.event_age_max, 1, limits::RETENTION_DAYS_MAX)?;
         let settings = Settings {
             stores: self.stores.check()?,
-            workers: number("WORKERS", &self.workers, cores, 128)?,
+            workers: self.workers,
             retention_ms,
             event_age_ms: (i64::from(self.event_age_max) * DAY_MS).min(retention_ms),
-            pages: PageRules { trim_slash: self.pages.page_trim_slash, keep_hash: self.pages.page_hash },
-            shutdown_ms: self.http.shutdown_ms,
+            pages: PageRules { trim_slash: self.page_trim_slash, keep_hash: self.page_hash },
             journal: crate::journal::Settings {
                 bytes_max: self.journal_max_bytes,
                 free_bytes_min: self.journal_min_free,
@@ -198,16 +176,16 @@ impl Raw {
             },
             pin_workers: self.pin_workers,
             ack: self.ack,
-            log: self.log.check()?,
+            log: self.log,
             allow_tmpfs: self.allow_tmpfs,
             http: http::Config {
+                listen: access::listen(&self.listen, &access)?,
+                is_trusted: Arc::new(move |address| proxies.trusts(address)),
                 tls: self.tls.check()?.map(Arc::new),
-                ..self
-                    .http
-                    .check(access::listen(&self.listen, &access)?, Arc::new(move |address| proxies.trusts(address)))?
+                ..self.http.check()?
             },
             access,
-            cache: self.cache.check()?,
+            cache: self.cache,
             salvage: self.salvage,
         };
         if settings.journal.bytes_max < 4 * settings.journal.segment_bytes {
@@ -224,35 +202,27 @@ impl RawStores {
             ledger: ledger_kind(self.ledger.database_url)?,
             live: live_kind(self.redis_url)?,
             data_dir: self.ledger.data_dir,
-            // Two cores keep about four blocking clients busy; more only queue in the store.
-            pg_pool: number("PG_POOL", &self.pg_pool, (cores() * 2).clamp(2, 16), 256)? as u32,
-            redis_pool: number("REDIS_POOL", &self.redis_pool, cores().clamp(2, 8), 256)?,
-            time_zone: time_zone(&self.time_zone)?,
+            pg_pool: self.pg_pool as u32,
+            redis_pool: self.redis_pool,
+            time_zone: self.time_zone,
         })
     }
 }
 
 impl RawLedger {
-    /// As [`Raw::check`]; a setting that is not given has its default.
+    /// As [`Raw::check`], for a command that reads in one thread and needs no live store.
     pub fn check(self) -> Result<Stores, String> {
-        let auto = "auto".to_owned();
-        let (pg_pool, redis_pool, time_zone) = (auto.clone(), auto, "UTC".to_owned());
-        RawStores { ledger: self, redis_url: None, pg_pool, redis_pool, time_zone }.check()
-    }
-}
-
-impl RawLog {
-    /// As [`Raw::check`].
-    pub fn check(self) -> Result<Log, String> {
-        let directives = self.log.parse().map_err(|why| format!("LOG: {why}"))?;
-        Ok(Log { directives, format: self.log_format })
+        RawStores { ledger: self, redis_url: None, pg_pool: 2, redis_pool: 1, time_zone: TimeZone::UTC }.check()
     }
 }
 
 /// How long events are taken, from days.
 pub fn retention_ms(days: u32) -> Result<i64, String> {
-    http::within("RETENTION_DAYS", days, limits::RETENTION_DAYS_MIN, limits::RETENTION_DAYS_MAX)?;
-    Ok(i64::from(days) * 86_400_000)
+    let (min, max) = (limits::RETENTION_DAYS_MIN, limits::RETENTION_DAYS_MAX);
+    match (min..=max).contains(&days) {
+        true => Ok(i64::from(days) * DAY_MS),
+        false => Err(format!("RETENTION_DAYS must be {min} to {max}, not {days}")),
+    }
 }
 
 fn cores() -> usize {
@@ -288,22 +258,22 @@ fn live_kind(url: Option<String>) -> Result<LiveKind, String> {
     }
 }
 
-fn number(name: &str, text: &str, auto: usize, max: usize) -> Result<usize, String> {
-    if text.eq_ignore_ascii_case("auto") {
-        return Ok(auto);
+/// Parses a number from 1 to `max`, or `auto`.
+fn number(auto: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
+    move |text| {
+        if text.eq_ignore_ascii_case("auto") {
+            return Ok(auto);
+        }
+        let number = text.parse().ok().filter(|number| (1..=max).contains(number));
+        number.ok_or_else(|| format!("it must be auto or 1 to {max}"))
     }
-    text.parse()
-        .ok()
-        .filter(|n| (1..=max).contains(n))
-        .ok_or_else(|| format!("{name} must be auto or 1 to {max}, not `{text}`"))
 }
 
-/// The zone of an IANA name.
 pub fn time_zone(name: &str) -> Result<TimeZone, String> {
     if name.eq_ignore_ascii_case("UTC") {
         return Ok(TimeZone::UTC);
     }
-    TimeZone::get(name).map_err(|_| format!("TIME_ZONE `{name}` is not known here (an IANA name such as Asia/Seoul)"))
+    TimeZone::get(name).map_err(|_| format!("`{name}` is not known here (an IANA name such as Asia/Seoul)"))
 }
 
 /// A store's URL without what is secret in it: scheme, hosts and path. A password that was not percent-encoded makes
@@ -378,7 +348,8 @@ mod tests {
             (["--request-line-bytes-max", "20000"], "REQUEST_LINE_BYTES_MAX"),
         ] {
             let error = settings(&arguments).unwrap_err();
-            assert!(error.contains(name) && !error.contains('\n'), "{error}");
+            // Errors of the parser name the flag, and several lines become one in `commands`.
+            assert!(error.contains(name) || error.contains(&format!("'{} <", arguments[0])), "{error}");
         }
     }
 

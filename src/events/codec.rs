@@ -93,227 +93,195 @@ pub struct Erase<'a> {
 #[error("a journal record cannot be read: {0}")]
 pub struct Corrupt(pub &'static str);
 
-/// Appends an event, encoded, to `out`.
+/// A value as bytes, within the body of a record.
+trait Part<'a>: Sized {
+    fn put(&self, out: &mut Vec<u8>);
+    /// Takes it off `bytes`, from which it borrows.
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt>;
+}
+
+macro_rules! numbers {
+    ($($number:ident)*) => {$(
+        impl Part<'_> for $number {
+            fn put(&self, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+            fn take(bytes: &mut &[u8]) -> Result<Self, Corrupt> {
+                take(bytes, size_of::<Self>()).map(|b| Self::from_le_bytes(b.try_into().expect("as many bytes")))
+            }
+        }
+    )*};
+}
+
+numbers!(u8 u16 u32 i64);
+
+impl<'a> Part<'a> for Cow<'a, str> {
+    fn put(&self, out: &mut Vec<u8>) {
+        u32::try_from(self.len()).expect("a string is bounded by the contract").put(out);
+        out.extend_from_slice(self.as_bytes());
+    }
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
+        let length = u32::take(bytes)? as usize;
+        let string = std::str::from_utf8(take(bytes, length)?).map_err(|_| Corrupt("a string is not UTF-8"))?;
+        Ok(Cow::Borrowed(string))
+    }
+}
+
+impl<'a, T: Part<'a>> Part<'a> for Option<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        u8::from(self.is_some()).put(out);
+        self.iter().for_each(|value| value.put(out));
+    }
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
+        if u8::take(bytes)? != 0 { T::take(bytes).map(Some) } else { Ok(None) }
+    }
+}
+
+impl<'a, T: Part<'a>> Part<'a> for Vec<T> {
+    fn put(&self, out: &mut Vec<u8>) {
+        u32::try_from(self.len()).expect("a list is bounded by the contract").put(out);
+        self.iter().for_each(|item| item.put(out));
+    }
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
+        let count = u32::take(bytes)?;
+        // Grows with what is there, not with what the count says.
+        let mut items = Vec::new();
+        for _ in 0..count {
+            items.push(T::take(bytes)?);
+        }
+        Ok(items)
+    }
+}
+
+impl<'a> Part<'a> for Event<'a> {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(self.event_type as u8);
+        out.push(u8::from(self.id_from_client));
+        out.extend_from_slice(self.id.as_bytes());
+        self.event_time_ms.put(out);
+        self.received_at_ms.put(out);
+        let (texts, numbers) = (self.texts(), [self.component_id, self.result_count]);
+        let present = texts.iter().map(|text| text.is_some()).chain(numbers.iter().map(Option::is_some));
+        present.enumerate().fold(0, |mask, (bit, is_present)| mask | u16::from(is_present) << bit).put(out);
+        texts.into_iter().flatten().for_each(|text| text.put(out));
+        numbers.into_iter().flatten().for_each(|number| number.put(out));
+    }
+    fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
+        let event_type = EventType::from_code(u8::take(bytes)?).ok_or(Corrupt("unknown type of event"))?;
+        let id_from_client = u8::take(bytes)? != 0;
+        let id = Uuid::from_slice(take(bytes, 16)?).map_err(|_| Corrupt("id"))?;
+        let (event_time_ms, received_at_ms) = (i64::take(bytes)?, i64::take(bytes)?);
+        let mask = u16::take(bytes)?;
+        if mask >> 10 != 0 {
+            return Err(Corrupt("unknown field of an event"));
+        }
+        Ok(Event {
+            id,
+            id_from_client,
+            event_type,
+            event_time_ms,
+            received_at_ms,
+            user_id: if_set(mask, 0, bytes)?,
+            session_id: if_set(mask, 1, bytes)?,
+            element_id: if_set(mask, 2, bytes)?,
+            keyword: if_set(mask, 3, bytes)?,
+            post_id: if_set(mask, 4, bytes)?,
+            url: if_set(mask, 5, bytes)?,
+            referrer: if_set(mask, 6, bytes)?,
+            properties: if_set(mask, 7, bytes)?,
+            component_id: if_set(mask, 8, bytes)?,
+            result_count: if_set(mask, 9, bytes)?,
+        })
+    }
+}
+
+fn if_set<'a, T: Part<'a>>(mask: u16, bit: u32, bytes: &mut &'a [u8]) -> Result<Option<T>, Corrupt> {
+    if mask >> bit & 1 == 1 { T::take(bytes).map(Some) } else { Ok(None) }
+}
+
+/// A record whose body is these fields, in this order: never to be changed.
+macro_rules! body {
+    ($kind:ident $record:ident { $($field:ident),* }) => {
+        impl<'a> Part<'a> for $record<'a> {
+            fn put(&self, out: &mut Vec<u8>) {
+                $(self.$field.put(out);)*
+            }
+            fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
+                $(let $field = Part::take(bytes)?;)*
+                Ok($record { $($field),* })
+            }
+        }
+
+        impl $record<'_> {
+            /// Appends it, encoded, to `out`.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                put_record($kind, self, out);
+            }
+        }
+    };
+}
+
+body!(KIND_FORGET Forget { at_ms, user_id, keyword });
+body!(KIND_POST_PUT PostPut { at_ms, created_at_ms, post_id, user_id, content, hashtags, image_urls });
+body!(KIND_POST_DELETE PostDelete { at_ms, post_id });
+body!(KIND_ERASE Erase { at_ms, user_id });
+
+fn put_record<'a>(kind: u8, body: &impl Part<'a>, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind]);
+    body.put(out);
+    let length = u32::try_from(out.len() - start - 4).expect("a record is bounded by RECORD_BYTES_MAX");
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+}
+
 pub fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
-    let start = begin(KIND_EVENT, out);
-    out.push(event.event_type as u8);
-    out.push(u8::from(event.id_from_client));
-    out.extend_from_slice(event.id.as_bytes());
-    out.extend_from_slice(&event.event_time_ms.to_le_bytes());
-    out.extend_from_slice(&event.received_at_ms.to_le_bytes());
-    let strings = event.texts();
-    let numbers = [event.component_id, event.result_count];
-    let mut mask = 0u16;
-    for (bit, present) in strings.iter().map(|s| s.is_some()).chain(numbers.iter().map(|n| n.is_some())).enumerate() {
-        mask |= u16::from(present) << bit;
-    }
-    out.extend_from_slice(&mask.to_le_bytes());
-    for string in strings.into_iter().flatten() {
-        put_string(string, out);
-    }
-    for number in numbers.into_iter().flatten() {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    finish(start, out);
+    put_record(KIND_EVENT, event, out);
 }
 
-/// Appends the removal of recent searches, encoded, to `out`.
-pub fn encode_forget(forget: &Forget<'_>, out: &mut Vec<u8>) {
-    let start = begin(KIND_FORGET, out);
-    out.extend_from_slice(&forget.at_ms.to_le_bytes());
-    put_string(&forget.user_id, out);
-    out.push(u8::from(forget.keyword.is_some()));
-    if let Some(keyword) = &forget.keyword {
-        put_string(keyword, out);
-    }
-    finish(start, out);
-}
-
-/// Appends a post, encoded, to `out`.
-pub fn encode_post_put(put: &PostPut<'_>, out: &mut Vec<u8>) {
-    let start = begin(KIND_POST_PUT, out);
-    out.extend_from_slice(&put.at_ms.to_le_bytes());
-    out.push(u8::from(put.created_at_ms.is_some()));
-    if let Some(created_at_ms) = put.created_at_ms {
-        out.extend_from_slice(&created_at_ms.to_le_bytes());
-    }
-    put_string(&put.post_id, out);
-    put_string(&put.user_id, out);
-    put_string(&put.content, out);
-    put_strings(&put.hashtags, out);
-    put_strings(&put.image_urls, out);
-    finish(start, out);
-}
-
-/// Appends the removal of a post, encoded, to `out`.
-pub fn encode_post_delete(delete: &PostDelete<'_>, out: &mut Vec<u8>) {
-    let start = begin(KIND_POST_DELETE, out);
-    out.extend_from_slice(&delete.at_ms.to_le_bytes());
-    put_string(&delete.post_id, out);
-    finish(start, out);
-}
-
-/// Appends the erasure of a person, encoded, to `out`.
-pub fn encode_erase(erase: &Erase<'_>, out: &mut Vec<u8>) {
-    let start = begin(KIND_ERASE, out);
-    out.extend_from_slice(&erase.at_ms.to_le_bytes());
-    put_string(&erase.user_id, out);
-    finish(start, out);
-}
-
-/// Appends any record, encoded, to `out`.
 pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
     match record {
         Record::Event(event) => encode_event(event, out),
-        Record::Forget(forget) => encode_forget(forget, out),
-        Record::PostPut(put) => encode_post_put(put, out),
-        Record::PostDelete(delete) => encode_post_delete(delete, out),
-        Record::Erase(erase) => encode_erase(erase, out),
+        Record::Forget(forget) => forget.encode(out),
+        Record::PostPut(put) => put.encode(out),
+        Record::PostDelete(delete) => delete.encode(out),
+        Record::Erase(erase) => erase.encode(out),
         Record::Lost => out.extend_from_slice(&LOST_RECORD),
     }
 }
 
-/// A lost record, encoded: all are the same bytes.
-pub const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
+/// A lost record, encoded: the bytes that the journal writes for one (`journal::LOST_RECORD`).
+const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
+
+/// The records of `bytes`, which hold exactly `count`; they borrow from the bytes.
+pub fn decode_records(bytes: &[u8], count: usize) -> Result<Vec<Record<'_>>, Corrupt> {
+    let mut rest = bytes;
+    let mut records = Vec::with_capacity(count);
+    while !rest.is_empty() {
+        records.push(decode_record(&mut rest)?);
+    }
+    if records.len() == count { Ok(records) } else { Err(Corrupt("a frame holds other records than it says")) }
+}
 
 /// Takes the first record off `bytes`; it borrows from them.
 pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
-    let length = take_u32(bytes)? as usize;
+    let length = u32::take(bytes)? as usize;
     let mut body = take(bytes, length)?;
-    let record = match take(&mut body, 1)?[0] {
-        KIND_EVENT => Record::Event(decode_event(&mut body)?),
-        KIND_FORGET => Record::Forget(decode_forget(&mut body)?),
-        KIND_POST_PUT => Record::PostPut(decode_post_put(&mut body)?),
-        KIND_POST_DELETE => Record::PostDelete(decode_post_delete(&mut body)?),
-        KIND_ERASE => Record::Erase(decode_erase(&mut body)?),
+    let record = match u8::take(&mut body)? {
+        KIND_EVENT => Record::Event(Part::take(&mut body)?),
+        KIND_FORGET => Record::Forget(Part::take(&mut body)?),
+        KIND_POST_PUT => Record::PostPut(Part::take(&mut body)?),
+        KIND_POST_DELETE => Record::PostDelete(Part::take(&mut body)?),
+        KIND_ERASE => Record::Erase(Part::take(&mut body)?),
         KIND_LOST => Record::Lost,
         _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
     };
     if body.is_empty() { Ok(record) } else { Err(Corrupt("a record is longer than its fields")) }
 }
 
-fn decode_event<'a>(body: &mut &'a [u8]) -> Result<Event<'a>, Corrupt> {
-    let event_type = EventType::from_code(take(body, 1)?[0]).ok_or(Corrupt("unknown type of event"))?;
-    let id_from_client = take(body, 1)?[0] != 0;
-    let id = Uuid::from_slice(take(body, 16)?).map_err(|_| Corrupt("id"))?;
-    let event_time_ms = take_i64(body)?;
-    let received_at_ms = take_i64(body)?;
-    let mask = u16::from_le_bytes(take_array(body)?);
-    if mask >> 10 != 0 {
-        return Err(Corrupt("unknown field of an event"));
-    }
-    let mut bit = 0;
-    let mut present = || {
-        bit += 1;
-        mask >> (bit - 1) & 1 == 1
-    };
-    let mut string = |body: &mut &'a [u8]| if present() { take_string(body).map(Some) } else { Ok(None) };
-    Ok(Event {
-        id,
-        id_from_client,
-        event_type,
-        event_time_ms,
-        received_at_ms,
-        user_id: string(body)?,
-        session_id: string(body)?,
-        element_id: string(body)?,
-        keyword: string(body)?,
-        post_id: string(body)?,
-        url: string(body)?,
-        referrer: string(body)?,
-        properties: string(body)?,
-        component_id: if mask >> 8 & 1 == 1 { Some(take_i64(body)?) } else { None },
-        result_count: if mask >> 9 & 1 == 1 { Some(take_i64(body)?) } else { None },
-    })
-}
-
-fn decode_forget<'a>(body: &mut &'a [u8]) -> Result<Forget<'a>, Corrupt> {
-    let at_ms = take_i64(body)?;
-    let user_id = take_string(body)?;
-    let keyword = if take(body, 1)?[0] != 0 { Some(take_string(body)?) } else { None };
-    Ok(Forget { user_id, keyword, at_ms })
-}
-
-fn decode_post_put<'a>(body: &mut &'a [u8]) -> Result<PostPut<'a>, Corrupt> {
-    let at_ms = take_i64(body)?;
-    let created_at_ms = if take(body, 1)?[0] != 0 { Some(take_i64(body)?) } else { None };
-    Ok(PostPut {
-        post_id: take_string(body)?,
-        user_id: take_string(body)?,
-        content: take_string(body)?,
-        hashtags: take_strings(body)?,
-        image_urls: take_strings(body)?,
-        created_at_ms,
-        at_ms,
-    })
-}
-
-fn decode_post_delete<'a>(body: &mut &'a [u8]) -> Result<PostDelete<'a>, Corrupt> {
-    let at_ms = take_i64(body)?;
-    Ok(PostDelete { post_id: take_string(body)?, at_ms })
-}
-
-fn decode_erase<'a>(body: &mut &'a [u8]) -> Result<Erase<'a>, Corrupt> {
-    let at_ms = take_i64(body)?;
-    Ok(Erase { user_id: take_string(body)?, at_ms })
-}
-
-fn begin(kind: u8, out: &mut Vec<u8>) -> usize {
-    let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.push(kind);
-    start
-}
-
-fn finish(start: usize, out: &mut [u8]) {
-    let length = u32::try_from(out.len() - start - 4).expect("a record is bounded by RECORD_BYTES_MAX");
-    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
-}
-
-fn put_string(string: &str, out: &mut Vec<u8>) {
-    let length = u32::try_from(string.len()).expect("a string is bounded by the contract");
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(string.as_bytes());
-}
-
-fn put_strings(strings: &[Cow<'_, str>], out: &mut Vec<u8>) {
-    let count = u32::try_from(strings.len()).expect("a list is bounded by the contract");
-    out.extend_from_slice(&count.to_le_bytes());
-    strings.iter().for_each(|string| put_string(string, out));
-}
-
 fn take<'a>(bytes: &mut &'a [u8], n: usize) -> Result<&'a [u8], Corrupt> {
     let (head, rest) = bytes.split_at_checked(n).ok_or(Corrupt("a record ends early"))?;
     *bytes = rest;
     Ok(head)
-}
-
-fn take_array<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], Corrupt> {
-    take(bytes, N).map(|b| b.try_into().expect("take gives N bytes"))
-}
-
-fn take_u32(bytes: &mut &[u8]) -> Result<u32, Corrupt> {
-    take_array(bytes).map(u32::from_le_bytes)
-}
-
-fn take_i64(bytes: &mut &[u8]) -> Result<i64, Corrupt> {
-    take_array(bytes).map(i64::from_le_bytes)
-}
-
-fn take_string<'a>(bytes: &mut &'a [u8]) -> Result<Cow<'a, str>, Corrupt> {
-    let length = take_u32(bytes)? as usize;
-    let string = std::str::from_utf8(take(bytes, length)?).map_err(|_| Corrupt("a string is not UTF-8"))?;
-    Ok(Cow::Borrowed(string))
-}
-
-/// Grows with what is there, not with what the count says.
-fn take_strings<'a>(bytes: &mut &'a [u8]) -> Result<Vec<Cow<'a, str>>, Corrupt> {
-    let count = take_u32(bytes)?;
-    let mut strings = Vec::new();
-    for _ in 0..count {
-        strings.push(take_string(bytes)?);
-    }
-    Ok(strings)
 }
 
 #[cfg(test)]
@@ -343,7 +311,7 @@ mod tests {
             let mut bytes = Vec::new();
             encode_event(&event, &mut bytes);
             let forget = Forget { user_id: "u".into(), keyword: event.keyword.clone(), at_ms: event_time_ms };
-            encode_forget(&forget, &mut bytes);
+            forget.encode(&mut bytes);
             let put = PostPut {
                 post_id: "p".into(), user_id: "u".into(), content: event.keyword.clone().unwrap_or_default(),
                 hashtags: event.url.iter().chain(&event.referrer).cloned().collect(), image_urls: vec![],

@@ -11,15 +11,16 @@ mod page;
 mod page_view;
 mod search;
 mod sketch;
+mod strategies;
 mod tally;
 
 pub use codec::{
-    Corrupt, Erase, Forget, LOST_RECORD, PostDelete, PostPut, Record, decode_record, encode_erase, encode_event,
-    encode_forget, encode_post_delete, encode_post_put, encode_record,
+    Corrupt, Erase, Forget, PostDelete, PostPut, Record, decode_record, decode_records, encode_event, encode_record,
 };
 pub use keyword::{fold_hashtag, fold_keyword};
 pub use page::{PageRules, page_key, set_page_rules};
 pub use sketch::Sketch;
+pub use strategies::STRATEGIES;
 pub use tally::{Tally, TallyKey, mention_key, tally_event, tally_like, tally_stored, tally_unliked};
 
 use std::borrow::Cow;
@@ -39,45 +40,14 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// By the number that the journal stores.
-    pub fn from_code(code: u8) -> Option<EventType> {
-        STRATEGIES.iter().map(|s| s.event_type()).chain([EventType::Toggle]).find(|t| *t as u8 == code)
-    }
-
-    /// By the name that a client sends, in any case.
-    pub fn from_name(name: &str) -> Option<EventType> {
-        STRATEGIES.iter().find(|s| s.name().eq_ignore_ascii_case(name)).map(|s| s.event_type())
-    }
-
-    /// The name that clients and the ledger use. A toggle that the ledger has not resolved has none of its own.
-    pub fn name(self) -> &'static str {
-        self.strategy().name()
-    }
-
-    /// What this kind of event needs and counts.
-    pub fn strategy(self) -> &'static dyn EventStrategy {
-        match self {
-            EventType::Click => &click::Click,
-            EventType::PageView => &page_view::PageView,
-            EventType::Search => &search::Search,
-            EventType::Like | EventType::Toggle => &like::Like,
-            EventType::Unlike => &like::Unlike,
-        }
-    }
-
     /// LIKE, UNLIKE and toggles change a post's state; their effect is known only to the ledger.
     pub fn is_like(self) -> bool {
         matches!(self, EventType::Like | EventType::Unlike | EventType::Toggle)
     }
 }
 
-/// Every kind of event that a client may send.
-pub static STRATEGIES: [&dyn EventStrategy; 5] =
-    [&click::Click, &page_view::PageView, &search::Search, &like::Like, &like::Unlike];
-
 /// One kind of event: what it needs and what it counts towards.
 pub trait EventStrategy: Sync {
-    /// Its type.
     fn event_type(&self) -> EventType;
     /// Its name in the contract, upper case.
     fn name(&self) -> &'static str;
@@ -116,13 +86,6 @@ pub enum Dimension {
     MentionedComponent = 11,
     /// Events by folded keyword, likewise.
     MentionedKeyword = 12,
-    /// What lists leave out of [`Dimension::PostViews`]: the views of a post from before it was deleted, negative. The
-    /// counts themselves stay what they are.
-    GoneViews = 14,
-    /// The same of its clicks.
-    GoneClicks = 15,
-    /// The same of its likes.
-    GoneLikes = 16,
 }
 
 impl Dimension {
@@ -138,19 +101,9 @@ impl Dimension {
         Dimension::Component,
     ];
 
-    /// What lists leave out of this one, for those that name posts.
-    pub fn gone(self) -> Option<Dimension> {
-        match self {
-            Dimension::PostViews => Some(Dimension::GoneViews),
-            Dimension::PostClicks => Some(Dimension::GoneClicks),
-            Dimension::PostLikes => Some(Dimension::GoneLikes),
-            _ => None,
-        }
-    }
-
-    /// Under which lists a row of the ledger's rollups counts, if it does, by the row's number.
-    pub fn listed(code: i64) -> Option<Dimension> {
-        Self::ALL.into_iter().find(|d| *d as i64 == code || d.gone().is_some_and(|gone| gone as i64 == code))
+    /// Are its names posts, which lists skip once they are deleted?
+    pub fn names_posts(self) -> bool {
+        matches!(self, Dimension::PostViews | Dimension::PostClicks | Dimension::PostLikes)
     }
 
     /// A ranked one by its number.
@@ -187,6 +140,27 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// An event of nobody and nothing yet, with an id of the server's, that happens and comes in at `at_ms`.
+    pub fn new(id: Uuid, event_type: EventType, at_ms: i64) -> Event<'a> {
+        Event {
+            id,
+            id_from_client: false,
+            event_type,
+            user_id: None,
+            session_id: None,
+            component_id: None,
+            element_id: None,
+            keyword: None,
+            post_id: None,
+            url: None,
+            referrer: None,
+            result_count: None,
+            properties: None,
+            event_time_ms: at_ms,
+            received_at_ms: at_ms,
+        }
+    }
+
     /// Every text that it has, in the order in which records hold them: never to be changed.
     pub fn texts(&self) -> [&Option<Cow<'a, str>>; 8] {
         [
@@ -228,18 +202,3 @@ pub fn component_key(component_id: Option<i64>, element_id: Option<&str>) -> Opt
 
 /// Begins the name of an element among the names of components, which are digits.
 pub const ELEMENT_SIGN: char = '#';
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_type_is_found_by_its_name_and_its_code() {
-        for strategy in STRATEGIES {
-            let t = strategy.event_type();
-            assert_eq!(EventType::from_name(&t.name().to_lowercase()), Some(t));
-            assert_eq!(EventType::from_code(t as u8), Some(t));
-        }
-        assert_eq!(EventType::from_name("TOGGLE"), None);
-    }
-}

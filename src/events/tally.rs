@@ -21,7 +21,6 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds `delta` to one count.
     pub fn add(&mut self, dimension: Dimension, minute: i64, key: &str, delta: i64) {
         let keys = self.counts.entry((dimension, minute)).or_default();
         match keys.get_mut(key) {
@@ -52,7 +51,6 @@ impl Tally {
         all
     }
 
-    /// Nothing counted.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }

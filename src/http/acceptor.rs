@@ -10,25 +10,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::Config;
+use super::connection::{self, Service};
 use super::refusal::Refusal;
 use super::registry::network_of;
-use super::server::Shared;
-use super::{Config, connection};
+use super::shared::Shared;
 use crate::limits::{CONNECTIONS_BEYOND_MAX, SOCKET_UNSENT_BYTES_MAX};
 use crate::runtime::{spawn_on, worker_of};
 
 /// First and longest pause when the process has no descriptor or memory left.
 const PAUSE_MS: (u64, u64) = (5, 320);
 
-/// Accepts until the server stops.
-pub(super) fn run(shared: &Arc<Shared>, listener: &TcpListener) {
+pub(super) fn run(service: &Arc<Service>, listener: &TcpListener) {
+    let shared = &service.shared;
     let mut pause_ms = PAUSE_MS.0;
     while !shared.is_stopping() {
         match listener.accept() {
             Ok((stream, peer)) => {
                 pause_ms = PAUSE_MS.0;
                 if !shared.is_stopping() {
-                    take_in(shared, stream, peer);
+                    take_in(service, stream, peer);
                 }
             }
             Err(error) => {
@@ -65,7 +66,8 @@ fn is_one_connections(error: &io::Error) -> bool {
     )
 }
 
-fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
+fn take_in(service: &Arc<Service>, stream: TcpStream, peer: SocketAddr) {
+    let shared = &service.shared;
     let (stats, config) = (&shared.stats, &shared.config);
     stats.connections_accepted.fetch_add(1, Ordering::Relaxed);
     // A socket that refuses this is about to end anyway.
@@ -73,7 +75,7 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
     bound_unsent(&stream);
     let counted = counted_as(peer.ip(), config);
     if counted.is_some_and(|(client, max)| !shared.registry.count_address(client, max)) {
-        return refuse(shared, stream, peer, Refusal::AddressFull);
+        return refuse(service, stream, peer, Refusal::AddressFull);
     }
     let worker = worker_of(stream.as_raw_fd());
     let open = stats.connections_open.fetch_add(1, Ordering::Relaxed);
@@ -83,19 +85,20 @@ fn take_in(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr) {
         open < config.connections_max || (open < config.connections_max + CONNECTIONS_BEYOND_MAX && shed(shared));
     if !has_room {
         drop(presence);
-        return refuse(shared, stream, peer, Refusal::ConnectionsFull);
+        return refuse(service, stream, peer, Refusal::ConnectionsFull);
     }
+    let service = service.clone();
     spawn_on(worker, move || {
-        let presence = presence;
-        connection::serve(&presence.shared, worker, stream, peer);
+        let _presence = presence;
+        connection::serve(&service, worker, stream, peer);
     });
 }
 
 /// The client that a connection counts for, and how many it may have. `None`: it is not counted.
 fn counted_as(address: IpAddr, config: &Config) -> Option<(IpAddr, usize)> {
-    let max = config.connections_per_address_max?;
+    let max = config.connections_per_address_max;
     let address = address.to_canonical();
-    let is_free = address.is_loopback() || (config.is_trusted)(address);
+    let is_free = max == 0 || address.is_loopback() || (config.is_trusted)(address);
     (!is_free).then(|| (network_of(address), max))
 }
 
@@ -117,18 +120,18 @@ fn shed(shared: &Shared) -> bool {
     has_shed
 }
 
-fn refuse(shared: &Arc<Shared>, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+fn refuse(service: &Arc<Service>, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
     static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
-    shared.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
+    service.shared.stats.connections_refused.fetch_add(1, Ordering::Relaxed);
     if UNDER_WAY.load(Ordering::Relaxed) >= CONNECTIONS_BEYOND_MAX {
         // Too many to be polite to: a close without a word.
         return;
     }
     UNDER_WAY.fetch_add(1, Ordering::Relaxed);
-    let shared = shared.clone();
+    let service = service.clone();
     let worker = worker_of(stream.as_raw_fd());
     spawn_on(worker, move || {
-        connection::turn_away(&shared, worker, stream, peer, refusal);
+        connection::turn_away(&service, worker, stream, peer, refusal);
         UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
     });
 }
@@ -160,7 +163,7 @@ mod tests {
     fn a_client_of_ipv6_is_its_network_and_loopback_and_proxies_are_not_counted() {
         let proxy: IpAddr = "2001:db8:0:9::1".parse().unwrap();
         let config = Config {
-            connections_per_address_max: Some(3),
+            connections_per_address_max: 3,
             is_trusted: Arc::new(move |address| address == proxy || address == IpAddr::from([192, 0, 2, 9])),
             ..Config::default()
         };

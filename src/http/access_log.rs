@@ -1,22 +1,24 @@
-//! The access log, one line a request where it is asked for, and the ids by which a request is found in it.
+//! The access log, one line a request where it is asked for, and the ids by which a request is
+//! found in it.
 //!
-//! A line begins with its request, learns its status with the answer and is told once the answer is sent. It holds no
-//! query at all, so no key and no word that was searched for, and of a private path only what comes before the person.
-//! While the log is off nothing here is called but the making of an id for an error of ours.
+//! A line begins with its request, learns its status with the answer and is told once the answer is
+//! sent. It holds no query at all, so no key and no word that was searched for, and of a private
+//! path only what comes before the person. While the log is off nothing here is called but the
+//! making of an id for an error of ours.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
-use super::Method;
-use super::server::Config;
+use super::{Config, Method};
 use crate::limits::ACCESS_LOG_PATH_BYTES_MAX;
 
 /// Lines that wait for their answers to be sent. Holds no memory while the log is off.
 #[derive(Default)]
 pub(super) struct Lines(Vec<Line>);
 
+#[derive(Default)]
 struct Line {
     is_sampled: bool,
     method: Option<Method>,
@@ -47,7 +49,8 @@ impl Lines {
         self.0.len()
     }
 
-    /// For a request that goes to the handler: the id that it has now, if any. One that is told anyway gets one.
+    /// For a request that goes to the handler: the id that it has now, if any. One that is told
+    /// anyway gets one.
     pub(super) fn begin(
         &mut self,
         (config, sampling): (&Config, &Sampling),
@@ -57,7 +60,7 @@ impl Lines {
         let is_sampled = sampling.takes(config.access_log);
         let request_id = request_id.map(str::to_owned).or_else(|| is_sampled.then(new_id));
         let line =
-            Line { is_sampled, method: Some(method), path: shown(path, config.private_paths), ..Line::of_refusal() };
+            Line { is_sampled, method: Some(method), path: shown(path, config.private_paths), ..Line::default() };
         self.0.push(Line { request_id: request_id.clone().unwrap_or_default(), ..line });
         request_id
     }
@@ -65,7 +68,7 @@ impl Lines {
     /// For a request that no handler saw, perhaps because it could not be read.
     pub(super) fn refused(&mut self, tag: &'static str, request: Option<(Method, &str)>, config: &Config) {
         let path = request.map_or_else(|| "-".to_owned(), |(_, path)| shown(path, config.private_paths));
-        self.0.push(Line { method: request.map(|(method, _)| method), path, refusal: tag, ..Line::of_refusal() });
+        self.0.push(Line { method: request.map(|(method, _)| method), path, refusal: tag, ..Line::default() });
     }
 
     /// What the answer to a request has become, in place of an earlier one.
@@ -78,7 +81,6 @@ impl Lines {
         }
     }
 
-    /// The id under which it is found.
     pub(super) fn named(&mut self, index: usize, request_id: &str) {
         if let Some(line) = self.0.get_mut(index) {
             request_id.clone_into(&mut line.request_id);
@@ -102,18 +104,6 @@ impl Lines {
 }
 
 impl Line {
-    fn of_refusal() -> Line {
-        Line {
-            is_sampled: false,
-            method: None,
-            path: String::new(),
-            status: 0,
-            bytes: 0,
-            request_id: String::new(),
-            refusal: "",
-        }
-    }
-
     fn tell(&self, peer: SocketAddr, us: u64) {
         let Line { path, status, bytes, request_id, refusal, .. } = self;
         let (peer, method) = (peer.ip().to_canonical(), self.method.map_or("-", Method::name));
@@ -122,7 +112,6 @@ impl Line {
     }
 }
 
-/// A path as it is shown.
 fn shown(path: &str, private_paths: &[&str]) -> String {
     let private = private_paths.iter().find(|prefix| path.len() > prefix.len() && path.starts_with(**prefix));
     match private {

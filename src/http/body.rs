@@ -9,7 +9,6 @@ use super::Config;
 use super::head::{Framing, is_token_byte, line_end};
 use super::refusal::Refusal;
 
-/// What came of looking at the bytes that have arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Advance {
     /// More must come; the request's first `kept` bytes are all that is still needed.
@@ -18,7 +17,6 @@ pub(super) enum Advance {
     Whole { consumed: usize },
 }
 
-/// A body that is being received.
 pub(super) struct Body {
     start: usize,
     filled: usize,
@@ -116,6 +114,7 @@ impl Body {
             self.chunks.part = part;
             raw += length;
         }
+        assert!(self.filled <= raw && raw <= bytes.len(), "data moves down within what has come");
         bytes.copy_within(raw.., self.filled);
         Ok(Advance::More { kept: self.filled + bytes.len() - raw })
     }

@@ -13,41 +13,58 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::body::{Advance, Body};
-use super::exchange::{Exchange, Outlet, REQUEST_ID, Watch};
+use super::exchange::{Exchange, Next};
 use super::head::{Framing, Head, Search};
 use super::input::Input;
+use super::outlet::{Outlet, REQUEST_ID};
 use super::refusal::Refusal;
 use super::registry::Entry;
 use super::response::Shape;
-use super::server::{Request, Shared};
-use super::socket::{Got, Socket};
+use super::shared::Shared;
+use super::socket::Socket;
 use super::stream::{Producer, Stream};
+use super::watch::Watch;
+use super::wire::Got;
+use super::{Method, Request};
 use crate::clock::monotonic_us;
 use crate::limits::READS_IN_A_ROW_MAX;
 use crate::runtime::{Fired, StackTop};
 
+pub(super) type Handler = Box<dyn Fn(&Request<'_>, &mut Exchange<'_>) + Send + Sync>;
+
+pub(super) struct Service {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handler: Handler,
+}
+
 /// Serves a connection until it ends. Runs as a coroutine on the worker of its socket.
-pub(super) fn serve(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr) {
-    match Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) {
-        Ok(socket) => Connection::new(shared, worker, socket, peer).run(),
+pub(super) fn serve(service: &Arc<Service>, worker: usize, stream: TcpStream, peer: SocketAddr) {
+    match service.socket(stream) {
+        Ok(socket) => Connection::new(service, worker, socket, peer).run(),
         Err(error) => tracing::warn!(%error, "a socket could not be watched"),
     }
 }
 
 /// Answers with a refusal and nothing else. With TLS the handshake comes first, in a time that is as short as the
 /// goodbye's: without it nobody would hear the refusal.
-pub(super) fn turn_away(shared: &Arc<Shared>, worker: usize, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
-    let Ok(socket) = Socket::new(stream, shared.config.tls.as_ref().map(|tls| tls.current())) else { return };
-    let mut connection = Connection::new(shared, worker, socket, peer);
+pub(super) fn turn_away(service: &Arc<Service>, worker: usize, stream: TcpStream, peer: SocketAddr, refusal: Refusal) {
+    let Ok(socket) = service.socket(stream) else { return };
+    let mut connection = Connection::new(service, worker, socket, peer);
     if connection.socket.has_session() {
         connection.phase = Phase::FirstByte;
-        connection.outlet.watch.arm(Fired::Both, shared.config.linger_close_ms);
+        connection.outlet.watch.arm(Fired::Both, service.shared.config.linger_close_ms);
         match connection.receive() {
             Received::Bytes | Received::NotTls => {}
             Received::End => return,
         }
     }
     connection.refuse_and_end(refusal);
+}
+
+impl Service {
+    fn socket(&self, stream: TcpStream) -> io::Result<Socket> {
+        Socket::new(stream, self.shared.config.tls.as_ref().map(|tls| tls.current()))
+    }
 }
 
 /// Its place in the registry, given up before the socket closes.
@@ -90,19 +107,6 @@ enum Stage {
     Body(Body),
 }
 
-/// What came of looking for a head.
-enum Taken {
-    /// It is not whole.
-    Nothing,
-    Head,
-    /// All of a request: the lengths of its head and of the whole.
-    Request {
-        head: usize,
-        end: usize,
-    },
-}
-
-/// What the armed deadline is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Busy,
@@ -112,7 +116,6 @@ enum Phase {
     Body,
 }
 
-/// What came of waiting for bytes.
 enum Received {
     Bytes,
     /// There will be none.
@@ -131,8 +134,8 @@ enum Turn {
     Close,
     /// The end is ours: the client may still be sending.
     Linger,
-    /// An answer that is written as it comes, and then the end.
-    Stream,
+    /// A response that is written as it comes, and then the end.
+    Stream(Producer),
 }
 
 struct Connection {
@@ -144,9 +147,11 @@ struct Connection {
     head: Head,
     stage: Stage,
     phase: Phase,
+    service: Arc<Service>,
     shared: Arc<Shared>,
     peer: SocketAddr,
     stack: StackTop,
+    is_streaming: bool,
     reads_in_a_row: usize,
     /// When the first byte of the earliest request came that is not answered.
     begun_us: u64,
@@ -155,7 +160,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(shared: &Arc<Shared>, worker: usize, socket: Socket, peer: SocketAddr) -> Connection {
+    fn new(service: &Arc<Service>, worker: usize, socket: Socket, peer: SocketAddr) -> Connection {
+        let shared = &service.shared;
         let entry = shared.registry.enter(worker, socket.number());
         let now_us = monotonic_us();
         Connection {
@@ -166,9 +172,11 @@ impl Connection {
             head: Head::new(),
             stage: Stage::Head(Search::default()),
             phase: Phase::Busy,
+            service: service.clone(),
             shared: shared.clone(),
             peer,
             stack: StackTop::here(),
+            is_streaming: false,
             reads_in_a_row: 0,
             begun_us: now_us,
             now_us,
@@ -198,7 +206,7 @@ impl Connection {
                 Turn::Read | Turn::More => {}
                 Turn::Close if self.input.is_empty() => return,
                 Turn::Close | Turn::Linger => return self.linger(),
-                Turn::Stream => return self.stream(),
+                Turn::Stream(producer) => return self.stream(producer),
             }
         }
     }
@@ -254,7 +262,6 @@ impl Connection {
         }
     }
 
-    /// Other connections of the worker run.
     fn go_round(&mut self) {
         self.socket.go_round(self.seat.worker);
         self.outlet.begin_slice(monotonic_us());
@@ -303,15 +310,15 @@ impl Connection {
         for _ in 0..self.shared.config.pipeline_requests_max {
             match self.next_body() {
                 Ok(None) => return Turn::Read,
-                Ok(Some((body, consumed))) => {
-                    if !self.dispatch(body, consumed) {
-                        return match self.head.close {
-                            _ if self.outlet.has_stream() => Turn::Stream,
-                            true => Turn::Close,
-                            false => Turn::Linger,
-                        };
+                Ok(Some((body, consumed))) => match self.dispatch(body, consumed) {
+                    Next::Request => {}
+                    Next::End if self.head.close => return Turn::Close,
+                    Next::End => return Turn::Linger,
+                    Next::Stream(producer) => {
+                        self.is_streaming = true;
+                        return Turn::Stream(producer);
                     }
-                }
+                },
                 Err(refusal) => {
                     self.refuse(refusal);
                     return Turn::Linger;
@@ -327,12 +334,8 @@ impl Connection {
 
     /// The next request, once all of it is here: its body and where the one after it starts.
     fn next_body(&mut self) -> Result<Option<(Range<usize>, usize)>, Refusal> {
-        if matches!(self.stage, Stage::Head(_)) {
-            match self.take_head()? {
-                Taken::Nothing => return Ok(None),
-                Taken::Head => {}
-                Taken::Request { head, end } => return Ok(Some((head..end, end))),
-            }
+        if matches!(self.stage, Stage::Head(_)) && !self.take_head()? {
+            return Ok(None);
         }
         let Stage::Body(body) = &mut self.stage else { return Ok(None) };
         match body.advance(self.input.bytes_mut(), &self.shared.config)? {
@@ -349,12 +352,12 @@ impl Connection {
         }
     }
 
-    /// Takes the next head, if it is whole; what its body lacks is the next stage's business.
-    fn take_head(&mut self) -> Result<Taken, Refusal> {
+    /// Takes the next head; false: it is not whole.
+    fn take_head(&mut self) -> Result<bool, Refusal> {
         let config = &self.shared.config;
-        let Stage::Head(search) = &mut self.stage else { return Ok(Taken::Head) };
+        let Stage::Head(search) = &mut self.stage else { return Ok(true) };
         if search.is_fresh() && self.input.skip_line_end() {
-            return Ok(Taken::Nothing);
+            return Ok(false);
         }
         let (bytes, head) = (self.input.bytes_mut(), &mut self.head);
         let Some(length) = head.read(search, bytes, config)? else {
@@ -363,24 +366,16 @@ impl Connection {
                 self.outlet.watch.arm(Fired::Read, config.head_ms);
             }
             self.input.make_room(config.head_bytes_max, &self.shared)?;
-            return Ok(Taken::Nothing);
+            return Ok(false);
         };
-        // Nearly every body came with its head.
-        if let Framing::Length(body) = head.framing
-            && body <= config.body_bytes_max
-            && length + body <= bytes.len()
-        {
-            *search = Search::default();
-            return Ok(Taken::Request { head: length, end: length + body });
-        }
         self.stage = Stage::Body(Body::new(length, head.framing));
         if matches!(head.framing, Framing::Length(body) if body > config.body_bytes_max) {
             return Err(Refusal::BodyTooLarge);
         }
-        if head.expects_continue && bytes.len() == length {
+        if head.expects_continue && bytes.len() == length && head.framing != Framing::Length(0) {
             self.outlet.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        Ok(Taken::Head)
+        Ok(true)
     }
 
     /// Room and time for the rest of a body. The time moves with what has come: the whole has its bound, and after a
@@ -398,8 +393,7 @@ impl Connection {
         self.input.make_room(wanted, &self.shared)
     }
 
-    /// Hands one request to the handler. False: it is the connection's last.
-    fn dispatch(&mut self, body: Range<usize>, consumed: usize) -> bool {
+    fn dispatch(&mut self, body: Range<usize>, consumed: usize) -> Next {
         let head = &self.head;
         if self.phase != Phase::Busy {
             self.phase = Phase::Busy;
@@ -417,7 +411,7 @@ impl Connection {
             }
         };
         let shape = Shape {
-            head_only: head.method == super::Method::Head,
+            head_only: head.method == Method::Head,
             close: is_last,
             is_old: head.is_old,
             has_id: request_id.is_some(),
@@ -436,10 +430,10 @@ impl Connection {
         if let Some(id) = &request_id {
             exchange.carry(&[(REQUEST_ID, id)]);
         }
-        let handled = catch_unwind(AssertUnwindSafe(|| (self.shared.handler)(&request, &mut exchange)));
-        let goes_on = exchange.finish(handled.is_err(), request_id.as_deref());
+        let handled = catch_unwind(AssertUnwindSafe(|| (self.service.handler)(&request, &mut exchange)));
+        let next = exchange.finish(handled.is_err(), request_id.as_deref());
         self.input.consume(consumed, &self.shared);
-        goes_on
+        next
     }
 
     /// Sends the answers, once what they promise has happened.
@@ -451,17 +445,22 @@ impl Connection {
         }
         let mut has_stalled = false;
         let mut unsent = Unsent { shared: &self.shared, bytes: None };
+        let mut is_refused = false;
         let sent = self.socket.write_all(output, || {
             has_stalled = true;
-            let has_room = unsent.count(output.len());
-            watch.arm(Fired::Both, if has_room { self.shared.config.write_stall_ms } else { 0 });
+            if !unsent.count(output.len()) {
+                is_refused = true;
+                return Err(ErrorKind::QuotaExceeded.into());
+            }
+            watch.arm(Fired::Both, self.shared.config.write_stall_ms);
+            Ok(())
         });
         drop(unsent);
         self.shared.stats.of(self.seat.worker).went(output.len());
         output.clear();
         self.count_durations();
         if has_stalled {
-            self.after_stall();
+            self.after_stall(is_refused);
         }
         sent
     }
@@ -475,15 +474,14 @@ impl Connection {
             self.shared.stats.of(self.seat.worker).took(now_us - self.begun_us, answers);
         }
         if !self.outlet.log.is_empty() {
-            let is_open = self.outlet.has_stream();
-            self.outlet.log.tell(self.peer, now_us - self.begun_us, is_open);
+            self.outlet.log.tell(self.peer, now_us - self.begun_us, self.is_streaming);
         }
         self.begun_us = now_us;
     }
 
     /// Runs the producer of a stream and closes.
-    fn stream(&mut self) {
-        let Some(Producer { run, is_chunked }) = self.outlet.take_stream() else { return };
+    fn stream(&mut self, Producer { run, is_chunked }: Producer) {
+        self.is_streaming = false;
         let mut stream = Stream::new(&mut self.socket, &mut self.outlet, is_chunked);
         let ran = catch_unwind(AssertUnwindSafe(|| run(&mut stream)));
         let has_ended = stream.finish(ran.is_err());
@@ -495,8 +493,9 @@ impl Connection {
     }
 
     /// The one deadline was taken for the write: a request that is half here gets a new one.
-    fn after_stall(&mut self) {
-        if self.outlet.watch.fired() == Fired::Both {
+    /// `is_refused`: too many bytes wait for other clients, so this one was not waited for.
+    fn after_stall(&mut self, is_refused: bool) {
+        if is_refused || self.outlet.watch.fired() == Fired::Both {
             self.shared.stats.timeouts.fetch_add(1, Ordering::Relaxed);
             self.socket.reset_on_close();
         }

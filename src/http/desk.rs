@@ -4,10 +4,10 @@
 //! desk of its own, in its thread: a connection never leaves its worker, and nothing here parks, so there is no lock.
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::exchange::Held;
-use super::response::{DateLine, Dated};
+use super::response::{DateLine, Shape};
 use crate::limits::{LENT_BUFFERS_KEPT, READ_BUFFER_BYTES};
 
 /// An output buffer that grew beyond this is not kept.
@@ -21,12 +21,21 @@ pub(super) struct Lent {
     pub(super) held: Vec<Held>,
 }
 
-/// Of no second yet: never sent.
-pub(super) const UNDATED: Dated = Dated::new(&[b' '; 37]);
+/// An answer in the output that must not leave as it is before its ticket is done.
+pub(super) struct Held {
+    pub(super) range: Range<usize>,
+    pub(super) lines: Vec<u8>,
+    pub(super) shape: Shape,
+    /// Its line in the access log, if that is on.
+    pub(super) logged: usize,
+}
+
+/// Placeholder; replaced before the first response.
+pub(super) const UNDATED: DateLine = [b' '; 37];
 
 struct Desk {
     spare: Vec<Lent>,
-    date: Dated,
+    date: DateLine,
     /// When the next second begins, in microseconds of the monotonic clock.
     date_until_us: u64,
 }
@@ -60,11 +69,11 @@ pub(super) fn give_back(lent: Lent) {
 
 /// How answers of this second start, and until when it is that of `now_us` on the monotonic clock. The wall clock is looked
 /// at once a second: one that was set shows in the next.
-pub(super) fn date(now_us: u64) -> (Dated, u64) {
+pub(super) fn date(now_us: u64) -> (DateLine, u64) {
     DESK.with_borrow_mut(|desk| {
         if now_us >= desk.date_until_us {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            desk.date = Dated::new(&date_line(since.as_secs()));
+            desk.date = date_line(since.as_secs());
             desk.date_until_us = now_us + 1_000_000 - u64::from(since.subsec_micros());
         }
         (desk.date, desk.date_until_us)

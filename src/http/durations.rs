@@ -1,13 +1,13 @@
 //! How long requests take, as a histogram that any worker adds to and anybody reads.
 //!
-//! From the first byte of the turn's earliest request to the end of the write that carries its answer: what the client
-//! sees, less the network. All requests of a turn count with the turn's time, which for pipelined ones is an upper bound.
+//! From the first byte of the turn's earliest request to the end of the write that carries its
+//! answer: what the client sees, less the network. All requests of a turn count with the turn's
+//! time, which for pipelined ones is an upper bound.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::stats::add;
-
-/// Upper bounds of the buckets in microseconds, half to a third apart: a quantile read from them is at most that far off.
+/// Upper bounds of the buckets in microseconds, half to a third apart: a quantile read from them is
+/// at most that far off.
 pub const DURATION_BOUNDS_US: [u64; 22] = [
     250, 500, 1_000, 2_000, 3_000, 4_000, 5_000, 7_500, 10_000, 15_000, 20_000, 30_000, 50_000, 75_000, 100_000,
     150_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
@@ -24,7 +24,6 @@ pub(super) struct Durations {
     counts: [AtomicU64; BUCKETS],
 }
 
-/// What a histogram holds at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spread {
     /// Requests by bucket, in the order of [`DURATION_BOUNDS_US`], then those that took longer.
@@ -39,7 +38,6 @@ impl Default for Spread {
 }
 
 impl Durations {
-    /// Adds `count` requests that took `us` microseconds.
     pub(super) fn add(&self, us: u64, count: u64) {
         // Nearly all are within the first bound.
         let is_first = us <= DURATION_BOUNDS_US[0];
@@ -55,6 +53,11 @@ impl Durations {
         }
         spread.sum_us += self.sum_us.load(Ordering::Relaxed);
     }
+}
+
+/// A read and a write: for a number that one thread alone writes.
+pub(super) fn add(number: &AtomicU64, more: u64) {
+    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 #[cfg(test)]

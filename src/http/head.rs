@@ -1,22 +1,18 @@
 //! The head of a request: where it ends, what it says, and everything that makes it unacceptable.
 //!
-//! `httparse` splits and checks characters; the rules on top are ours, and stricter where two readers of the same bytes
-//! could disagree about where a request ends. A head that came in one piece is parsed at once. Of one that did not, the end
-//! is searched for, from where the search stopped the last time, so that a byte at a time costs its length, and it is
-//! parsed again when it is whole. What was found is kept as offsets: they stay true when the buffer moves or grows under
-//! a body. A head that is the connection's last one again, byte for byte, says the same and is not parsed at all.
+//! `httparse` splits and checks characters. The rules on top are ours, and stricter where two
+//! readers of the same bytes could disagree about where a request ends. The search for the end of a
+//! head continues where the last search stopped, so that a head that comes byte by byte costs its
+//! length. A whole head is parsed once. The parsed parts are kept as offsets, which stay true if the
+//! buffer moves or grows under a body.
 
 use std::mem::MaybeUninit;
 
 use super::Config;
 use super::method::Method;
 use super::refusal::Refusal;
-use crate::limits::{HEAD_BYTES_REMEMBERED_MAX, HEADERS_MAX, METHOD_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{HEADERS_MAX, METHOD_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 
-/// Browsers send up to twenty. Room for all that may come would put a page of unused stack between two used ones.
-const HEADERS_USUAL: usize = 32;
-
-/// How long the body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
     Length(usize),
@@ -35,9 +31,10 @@ impl Span {
             // One that was left out lies anywhere.
             return Span::default();
         }
-        // All others lie within the head, which is shorter than 64 KiB.
         let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-        Span { start: u16::try_from(start).unwrap_or(0), length: u16::try_from(part.len()).unwrap_or(0) }
+        assert!(start < whole.len() && part.len() <= whole.len() - start, "a part of a head lies within it");
+        let offset = |at: usize| u16::try_from(at).expect("a head is shorter than 64 KiB");
+        Span { start: offset(start), length: offset(part.len()) }
     }
 
     fn text(self, whole: &[u8]) -> &[u8] {
@@ -69,10 +66,6 @@ pub(super) struct Head {
     request_id: Span,
     fields: [Field; HEADERS_MAX],
     field_count: usize,
-    /// The bytes of the head that all of this is of; empty where it is none, or too long to be remembered.
-    said: Vec<u8>,
-    /// The value of its `Host`.
-    host: Span,
 }
 
 impl Head {
@@ -89,8 +82,6 @@ impl Head {
             request_id: Span::default(),
             fields: [Field::default(); HEADERS_MAX],
             field_count: 0,
-            said: Vec::new(),
-            host: Span::default(),
         }
     }
 
@@ -102,14 +93,6 @@ impl Head {
         bytes: &[u8],
         config: &Config,
     ) -> Result<Option<usize>, Refusal> {
-        if search.is_fresh() {
-            if !self.said.is_empty() && bytes.starts_with(&self.said) {
-                return Ok(Some(self.said.len()));
-            }
-            if let Some(length) = parse_at_once(self, bytes, config)? {
-                return Ok(Some(length));
-            }
-        }
         let Some(length) = search.advance(bytes, config)? else { return Ok(None) };
         parse(self, &bytes[..length], config)?;
         Ok(Some(length))
@@ -143,11 +126,8 @@ impl Head {
     }
 }
 
-/// A part of the target.
 fn ascii(part: &[u8]) -> &str {
-    debug_assert!(part.is_ascii());
-    // SAFETY: `split_target` lets nothing but visible ASCII through, and only what lies behind the head is ever moved.
-    unsafe { std::str::from_utf8_unchecked(part) }
+    std::str::from_utf8(part).expect("`split_target` lets nothing but visible ASCII through")
 }
 
 /// The headers of a request, in their order.
@@ -170,7 +150,17 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// How far the search for the end of a head has come.
+/// The highest weight (`q`) that a field such as `Accept` gives to one that `matches`; `None`: it names none.
+pub fn weight(field: &str, matches: impl Fn(&str) -> bool) -> Option<f32> {
+    let weights = field.split(',').filter_map(|one| {
+        let mut parts = one.split(';').map(str::trim);
+        let is_it = matches(parts.next()?);
+        let q = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        is_it.then(|| q.map_or(1.0, |q| q.parse().unwrap_or(0.0)))
+    });
+    weights.reduce(f32::max)
+}
+
 #[derive(Default)]
 pub(super) struct Search {
     scanned: usize,
@@ -229,42 +219,8 @@ fn within_line(length: usize, config: &Config) -> Result<(), Refusal> {
     if length > config.request_line_bytes_max { Err(Refusal::LineTooLong) } else { Ok(()) }
 }
 
-/// The position after the next line feed.
 pub(super) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
     memchr::memchr(b'\n', &bytes[from..]).map(|at| from + at + 1)
-}
-
-/// A head that came in one piece, as nearly all do: parsed without a search for its end first. None: the search has to
-/// look, because it is not whole, or to say what is wrong.
-fn parse_at_once(head: &mut Head, bytes: &[u8], config: &Config) -> Result<Option<usize>, Refusal> {
-    if matches!(bytes.first(), Some(b'\r' | b'\n')) {
-        return Ok(None);
-    }
-    parsed::<_, HEADERS_USUAL>(bytes, config, |length, parsed| {
-        let Ok(httparse::Status::Complete(length)) = length else { return Ok(None) };
-        let bytes = &bytes[..length];
-        if length > config.head_bytes_max || !has_strict_lines(parsed, bytes, config) {
-            return Ok(None);
-        }
-        take(head, parsed, bytes)?;
-        Ok(Some(length))
-    })
-}
-
-/// Each line of a parsed head ends with CR LF, where the parser would take a line feed alone, and the first one is
-/// within its bound.
-fn has_strict_lines(parsed: &httparse::Request<'_, '_>, bytes: &[u8], config: &Config) -> bool {
-    const VERSION: &str = " HTTP/1.1";
-    let offset = |part: &str| (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-    // The parser saw a line feed before each start of a line; what stands before that is left to look at.
-    let ends_strictly = |start: usize| start >= 2 && bytes.get(start - 2) == Some(&b'\r');
-    let target = parsed.path.unwrap_or_default();
-    let line = offset(target).wrapping_add(target.len() + VERSION.len());
-    line <= config.request_line_bytes_max
-        && bytes.get(line) == Some(&b'\r')
-        && parsed.headers.iter().skip(1).all(|header| ends_strictly(offset(header.name)))
-        && ends_strictly(bytes.len())
-        && ends_strictly(bytes.len() - 2)
 }
 
 /// A whole head: the connection's own from here on, if it breaks no rule.
@@ -272,26 +228,16 @@ fn parse(head: &mut Head, bytes: &[u8], config: &Config) -> Result<(), Refusal> 
     if matches!(bytes.first(), Some(b'\r' | b'\n')) {
         return Err(Refusal::RequestLine);
     }
-    parsed::<_, HEADERS_MAX>(bytes, config, |length, parsed| match length {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => take(head, parsed, bytes),
+    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(bytes, &mut room[..config.headers_max]) {
+        Ok(httparse::Status::Complete(length)) if length == bytes.len() => take(head, &parsed, bytes),
         Ok(_) => Err(Refusal::LineEnding),
         Err(httparse::Error::Version) => Err(wrong_version(bytes)),
         Err(httparse::Error::TooManyHeaders) => Err(Refusal::HeadTooLarge),
         Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => Err(Refusal::Field),
         Err(_) => Err(Refusal::RequestLine),
-    })
-}
-
-/// What `httparse` makes of the bytes and at most `ROOM` headers, for as long as `then` looks at it.
-fn parsed<'b, T, const ROOM: usize>(
-    bytes: &'b [u8],
-    config: &Config,
-    then: impl FnOnce(httparse::Result<usize>, &httparse::Request<'_, 'b>) -> T,
-) -> T {
-    let mut room = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; ROOM];
-    let mut request = httparse::Request::new(&mut []);
-    let length = request.parse_with_uninit_headers(bytes, &mut room[..config.headers_max.min(ROOM)]);
-    then(length, &request)
+    }
 }
 
 /// What was parsed becomes the connection's head, if it breaks no rule.
@@ -304,9 +250,7 @@ fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Re
     head.query = Span::of(bytes, query.as_bytes());
     head.is_old = parsed.version == Some(0);
     head.field_count = parsed.headers.len();
-    // Nothing is remembered of one that breaks a rule.
-    let mut said = std::mem::take(&mut head.said);
-    let mut rules = Rules { known_host: std::mem::take(&mut head.host).text(&said), ..Rules::default() };
+    let mut rules = Rules::default();
     for (field, header) in head.fields.iter_mut().zip(parsed.headers.iter()) {
         *field = Field { name: Span::of(bytes, header.name.as_bytes()), value: Span::of(bytes, header.value) };
         rules.see(header.name, header.value.trim_ascii())?;
@@ -315,13 +259,6 @@ fn take(head: &mut Head, parsed: &httparse::Request<'_, '_>, bytes: &[u8]) -> Re
     head.framing = rules.framing(head.is_old)?;
     head.expects_continue = rules.expects_continue && !head.is_old;
     head.close = rules.close || (head.is_old && !rules.keep_alive);
-    let host = Span::of(bytes, rules.host);
-    said.clear();
-    if bytes.len() <= HEAD_BYTES_REMEMBERED_MAX {
-        said.extend_from_slice(bytes);
-        head.said = said;
-        head.host = host;
-    }
     Ok(())
 }
 
@@ -341,11 +278,9 @@ fn wrong_version(bytes: &[u8]) -> Refusal {
 
 /// Authority, path and query of a target in any of its forms; only the absolute one has an authority.
 fn split_target(method: Method, target: &str) -> Result<(&str, &str, &str), Refusal> {
-    let (is_clean, has_query) = look_over(target.as_bytes());
-    if !is_clean {
+    if target.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
         return Err(Refusal::Target);
     }
-    let query = if has_query { target.find('?') } else { None };
     let (authority, local) = if target.starts_with('/') || (method == Method::Options && target == "*") {
         ("", target)
     } else {
@@ -359,46 +294,14 @@ fn split_target(method: Method, target: &str) -> Result<(&str, &str, &str), Refu
         }
         (authority, local)
     };
-    // No authority has a question mark, so the first one is the path's end whatever was left out before it.
-    let Some(query) = query.map(|at| at - (target.len() - local.len())) else { return Ok((authority, local, "")) };
-    Ok((authority, &local[..query], &local[query + 1..]))
-}
-
-/// Whether a target is visible ASCII without a fragment, and whether it has a query: eight bytes at a time.
-fn look_over(target: &[u8]) -> (bool, bool) {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
-    // Of bytes below 128: the high bit where one is zero, or was less than what is taken away.
-    let below = |word: u64, least: u8| !((word | HIGHS) - ONES * u64::from(least)) & HIGHS;
-    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    let (mut odd, mut query) = (0, 0);
-    let mut look = |bytes: [u8; 8]| {
-        let word = u64::from_ne_bytes(bytes);
-        odd |= word & HIGHS | below(word, 0x21) | is(word, 0x7f) | is(word, b'#');
-        query |= is(word, b'?');
-    };
-    match target.last_chunk() {
-        Some(last) => {
-            target.as_chunks().0.iter().for_each(|bytes| look(*bytes));
-            // It has some bytes of the one before again.
-            look(*last);
-        }
-        None => {
-            let mut all = [b'/'; 8];
-            all[..target.len()].copy_from_slice(target);
-            look(all);
-        }
-    }
-    (odd == 0, query != 0)
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    Ok((authority, path, query))
 }
 
 /// What the headers that frame a message said.
 #[derive(Default)]
-struct Rules<'h, 'k> {
+struct Rules<'h> {
     request_id: &'h [u8],
-    host: &'h [u8],
-    /// A host that was seen to be one.
-    known_host: &'k [u8],
     hosts: usize,
     length: Option<usize>,
     is_chunked: bool,
@@ -407,17 +310,15 @@ struct Rules<'h, 'k> {
     keep_alive: bool,
 }
 
-impl<'h> Rules<'h, '_> {
+impl<'h> Rules<'h> {
     fn see(&mut self, name: &str, value: &'h [u8]) -> Result<(), Refusal> {
         // The length first: most headers are none of these.
         match name.len() {
             4 if name.eq_ignore_ascii_case("host") => {
                 self.hosts += 1;
-                let is_known = !value.is_empty() && value == self.known_host;
-                if self.hosts > 1 || !(is_known || is_host(value)) {
+                if self.hosts > 1 || !is_host(value) {
                     return Err(Refusal::Host);
                 }
-                self.host = value;
             }
             6 if name.eq_ignore_ascii_case("expect") => {
                 if !value.eq_ignore_ascii_case(b"100-continue") {
@@ -502,7 +403,7 @@ fn is_host(value: &[u8]) -> bool {
             &literal[end + 1..]
         }
         None => {
-            let end = value.iter().position(|&byte| !IS_OF_NAME[usize::from(byte)]).unwrap_or(value.len());
+            let end = value.iter().position(|&byte| !is_name_byte(byte)).unwrap_or(value.len());
             if end == 0 {
                 return false;
             }
@@ -517,39 +418,6 @@ fn is_host(value: &[u8]) -> bool {
 }
 
 /// The bytes of a registered name: unreserved, sub-delims and the percent sign.
-const IS_OF_NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        table[byte] = (byte as u8).is_ascii_alphanumeric();
-        byte += 1;
-    }
-    let marks = b".-_~%!$&'()*+,;=";
-    let mut mark = 0;
-    while mark < marks.len() {
-        table[marks[mark] as usize] = true;
-        mark += 1;
-    }
-    table
-};
-
-#[cfg(test)]
-mod tests {
-    use super::look_over;
-
-    #[test]
-    fn a_look_at_eight_bytes_sees_what_a_look_at_each_sees() {
-        for length in 1..=17 {
-            for at in 0..length {
-                for byte in 0..=255 {
-                    let mut target = vec![b'a'; length];
-                    target[at] = byte;
-                    let is_clean = (0x21..0x7f).contains(&byte) && byte != b'#';
-                    let (seen_clean, seen_query) = look_over(&target);
-                    assert_eq!(seen_clean, is_clean, "{target:?}");
-                    assert!(!is_clean || seen_query == (byte == b'?'), "{target:?}");
-                }
-            }
-        }
-    }
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b".-_~%!$&'()*+,;=".contains(&byte)
 }

@@ -1,9 +1,11 @@
-//! The bytes that came and were not consumed yet, in a buffer that is lent, grows under a large body and shrinks after.
+//! The bytes that came and were not consumed yet, in a buffer that is lent, grows under a large
+//! body and shrinks after.
 //!
-//! What it has beyond a lent buffer counts as body bytes in memory, which are bounded over all connections.
+//! What it has beyond a lent buffer counts as body bytes in memory, which are bounded over all
+//! connections.
 
 use super::refusal::Refusal;
-use super::server::Shared;
+use super::shared::Shared;
 use crate::limits::READ_BUFFER_BYTES;
 
 #[derive(Default)]
@@ -43,10 +45,12 @@ impl Input {
 
     pub(super) fn came(&mut self, length: usize) {
         self.end += length;
+        assert!(self.end <= self.buffer.len(), "a read of more than its room");
     }
 
     /// Only the request's first `length` bytes are still needed.
     pub(super) fn keep(&mut self, length: usize) {
+        assert!(length <= self.end - self.start, "more bytes are kept than there are");
         self.end = self.start + length;
     }
 
@@ -74,8 +78,9 @@ impl Input {
         self.start = 0;
     }
 
-    /// Sees to it that a read has room, for a request of which no more than `wanted` bytes are needed. Grows by
-    /// doubling with what has come, never ahead for a length that was only declared.
+    /// Sees to it that a read has room, for a request of which no more than `wanted` bytes are
+    /// needed. Grows by doubling with what has come, never ahead for a length that was only
+    /// declared.
     pub(super) fn make_room(&mut self, wanted: usize, shared: &Shared) -> Result<(), Refusal> {
         let fits = wanted <= self.buffer.len() - self.start;
         if self.start > 0 && (!fits || self.end == self.buffer.len()) {
@@ -95,6 +100,7 @@ impl Input {
 
     /// The request at hand is done: its bytes go, and the memory that only they needed.
     pub(super) fn consume(&mut self, length: usize, shared: &Shared) {
+        assert!(length <= self.end - self.start, "more bytes are consumed than there are");
         self.start += length;
         self.skipped_line_end = false;
         if self.start == self.end {

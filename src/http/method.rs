@@ -8,21 +8,13 @@ pub const METHODS: &str = "GET, HEAD, POST, PUT, DELETE, OPTIONS";
 /// A method that HTTP defines and a handler sees. CONNECT is refused before: this is no proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
-    /// Reads.
     Get,
-    /// Reads without the body.
     Head,
-    /// Hands something in.
     Post,
-    /// Puts something in its place.
     Put,
-    /// Takes something away.
     Delete,
-    /// Asks what is possible.
     Options,
-    /// Changes a part.
     Patch,
-    /// Echoes.
     Trace,
 }
 
@@ -42,7 +34,6 @@ impl Method {
         })
     }
 
-    /// As it is sent.
     pub fn name(self) -> &'static str {
         match self {
             Method::Get => "GET",

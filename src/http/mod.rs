@@ -6,9 +6,10 @@
 //!                          └── socket ◀── one write a turn ◀── response ◀─────┘
 //! ```
 //!
-//! One coroutine a connection, on the worker of its socket for good. A turn is one read, every whole request of it, one
-//! write. Read in this order: `server` (settings, start, stop), `acceptor`, `connection` (the turn, the deadlines),
-//! `head` and `body` (what is acceptable), `exchange` (answers that wait), then the small ones.
+//! One coroutine per connection, on the worker of its socket for good. A turn is one read, every whole
+//! request of it, one write. Read in this order: `config` (the limits), `server` (start, stop),
+//! `acceptor`, `connection` (the turn, the deadlines), `head` and `body` (which requests are valid),
+//! `exchange` and `outlet` (responses that wait), then the small ones.
 //!
 //! Invariants: answers leave in the order of their requests; a broken request never reaches the handler, and nothing
 //! after it is read as a request; every wait has a deadline or a ticket; every buffer has a bound.
@@ -16,6 +17,7 @@
 mod acceptor;
 mod access_log;
 mod body;
+mod config;
 mod connection;
 mod desk;
 mod durations;
@@ -23,26 +25,32 @@ mod exchange;
 mod head;
 mod input;
 mod method;
-#[doc(hidden)]
+mod outlet;
+#[cfg(feature = "test-hooks")]
 pub mod probe;
 mod refusal;
 mod registry;
+mod request;
 mod response;
 mod server;
-mod settings;
+mod shared;
 mod socket;
 mod stats;
 mod stream;
 mod tls;
+mod watch;
+mod wire;
 
+pub use config::{Config, Trusted};
 pub use durations::{DURATION_BOUNDS_US, Spread};
 pub use exchange::{Exchange, Waited};
-pub use head::Headers;
+pub use head::{Headers, weight};
 pub use method::{METHODS, Method};
 pub use registry::network_of;
+pub use request::Request;
 pub use response::Answer;
-pub use server::{BodyBytes, Config, Request, Running, Server, Trusted};
-pub use settings::{RawLimits, within};
+pub use server::{Running, Server};
+pub use shared::BodyBytes;
 pub use stats::Stats;
 pub use stream::Stream;
 pub use tls::Tls;

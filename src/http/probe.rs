@@ -1,5 +1,5 @@
-//! The pure parts of the server, bytes in and verdict out, for tests and fuzzing that hold them against models. Nothing
-//! that serves uses it.
+//! Entrances to the parsers for tests and fuzzing, which compare them with models. Built with the
+//! feature `test-hooks` only.
 
 use super::Config;
 use super::body::{Advance, Body};
@@ -10,7 +10,6 @@ use super::refusal::Refusal;
 /// Status and tag of a refusal.
 pub type Refused = (u16, &'static str);
 
-/// What a head said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenHead {
     /// Bytes of the head, its empty line included.
@@ -29,13 +28,10 @@ pub struct SeenHead {
 /// A decoded body and how many bytes it took, framing included.
 pub type SeenBody = (Vec<u8>, usize);
 
-/// The head at the start of `bytes`, which come in pieces that end at `cuts` and at the end, on a connection on which a whole
-/// one came before (nothing: it is the first). `None`: not whole.
-pub fn read_head(before: &[u8], bytes: &[u8], cuts: &[usize], config: &Config) -> Result<Option<SeenHead>, Refused> {
+/// The head at the start of `bytes`, which come in pieces that end at `cuts` and at the end. `None`:
+/// not whole.
+pub fn read_head(bytes: &[u8], cuts: &[usize], config: &Config) -> Result<Option<SeenHead>, Refused> {
     let (mut search, mut head) = (Search::default(), Head::new());
-    if !before.is_empty() {
-        head.read(&mut Search::default(), before, config).map_err(told)?;
-    }
     for end in ends(bytes, cuts) {
         if let Some(length) = head.read(&mut search, &bytes[..end], config).map_err(told)? {
             return Ok(Some(seen(&head, &bytes[..length])));

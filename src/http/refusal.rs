@@ -2,7 +2,6 @@
 //!
 //! Every refusal closes the connection: after a broken frame nobody knows where the next request starts.
 
-/// A rule of the protocol that a request broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     RequestLine,
@@ -32,34 +31,6 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    pub(super) const ALL: [Refusal; 24] = [
-        Refusal::RequestLine,
-        Refusal::Field,
-        Refusal::LineEnding,
-        Refusal::Target,
-        Refusal::Host,
-        Refusal::ContentLength,
-        Refusal::TransferEncoding,
-        Refusal::AmbiguousLength,
-        Refusal::Chunk,
-        Refusal::Trailer,
-        Refusal::HeadTimeout,
-        Refusal::BodyTimeout,
-        Refusal::BodyTooLarge,
-        Refusal::LineTooLong,
-        Refusal::Expectation,
-        Refusal::HeadTooLarge,
-        Refusal::Method,
-        Refusal::TransferCoding,
-        Refusal::Version,
-        Refusal::BodiesFull,
-        Refusal::ConnectionsFull,
-        Refusal::AddressFull,
-        Refusal::PlainHttp,
-        Refusal::Connect,
-    ];
-
-    /// Status, tag and what to do about it.
     pub(super) fn parts(self) -> (u16, &'static str, &'static str) {
         match self {
             Refusal::RequestLine => (400, "bad_request_line", "send METHOD SP target SP HTTP/1.1 CRLF"),

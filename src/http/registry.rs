@@ -15,7 +15,6 @@ use crate::limits::CLIENT_IPV6_PREFIX_BITS;
 /// Not idle.
 const BUSY: u64 = u64::MAX;
 
-/// An open connection as others see it.
 pub(super) struct Entry {
     socket: RawFd,
     idle_since_ms: AtomicU64,
@@ -69,7 +68,8 @@ impl Registry {
     pub(super) fn leave(&self, worker: usize, entry: &Entry) {
         let mut list = lock(&self.lists[worker]);
         let slot = entry.slot.load(Ordering::Relaxed);
-        list.swap_remove(slot);
+        let left = list.swap_remove(slot);
+        assert!(std::ptr::eq(&*left, entry), "a connection leaves its own place");
         if let Some(moved) = list.get(slot) {
             moved.slot.store(slot, Ordering::Relaxed);
         }
@@ -97,7 +97,6 @@ impl Registry {
         true
     }
 
-    /// Ends every idle connection.
     pub(super) fn dismiss_idle(&self) {
         for list in &self.lists {
             for entry in lock(list).iter().filter(|entry| entry.idle_since_ms.load(Ordering::SeqCst) != BUSY) {
@@ -106,7 +105,6 @@ impl Registry {
         }
     }
 
-    /// Ends every connection, whatever it is doing.
     pub(super) fn cut_all(&self) {
         for list in &self.lists {
             for entry in lock(list).iter() {

@@ -7,7 +7,6 @@ use std::io::Write;
 use super::method::METHODS;
 use super::refusal::Refusal;
 
-/// What a handler answers.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
     /// 200 to 599.
@@ -31,40 +30,11 @@ impl Answer<'_> {
 /// `Date: ` and its value and the end of its line.
 pub(super) type DateLine = [u8; 37];
 
-const OK_LINE: &[u8; 17] = b"HTTP/1.1 200 OK\r\n";
 const JSON: &str = "application/json";
-/// Every answer has it: no browser may take a body for another type than the one that it says.
-const NOSNIFF_LINE: &[u8] = b"X-Content-Type-Options: nosniff\r\n";
-const JSON_LINES: &[u8; 81] = b"X-Content-Type-Options: nosniff\r\nContent-Type: application/json\r\nContent-Length: ";
-const DATE_AT: usize = OK_LINE.len();
-const USUAL_BYTES: usize = DATE_AT + size_of::<DateLine>() + JSON_LINES.len();
 
-/// The start of an answer of this second, as it is for most: 200 with JSON, up to its length.
-#[derive(Clone, Copy)]
-pub(super) struct Dated([u8; USUAL_BYTES]);
-
-impl Dated {
-    pub(super) const fn new(date: &DateLine) -> Dated {
-        let mut usual = [0; USUAL_BYTES];
-        let (start, rest) = usual.split_at_mut(DATE_AT);
-        let (middle, end) = rest.split_at_mut(date.len());
-        start.copy_from_slice(OK_LINE);
-        middle.copy_from_slice(date);
-        end.copy_from_slice(JSON_LINES);
-        Dated(usual)
-    }
-
-    fn line(&self) -> &[u8] {
-        &self.0[DATE_AT..USUAL_BYTES - JSON_LINES.len()]
-    }
-}
-
-/// How the answer to one request differs from others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    /// The answer to HEAD: everything but the body.
     pub(super) head_only: bool,
-    /// The connection ends after it.
     pub(super) close: bool,
     /// HTTP/1.0, which has to be told that the connection stays.
     pub(super) is_old: bool,
@@ -73,20 +43,12 @@ pub(super) struct Shape {
 }
 
 /// Appends an answer; `lines` are header lines that its request gets whatever the answer.
-pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &Dated) {
+pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &DateLine) {
     let bodiless = matches!(answer.status, 204 | 304 | 100..=199);
-    if answer.status == 200 && answer.content_type == JSON {
-        output.extend_from_slice(&date.0);
-    } else {
-        start(output, answer, bodiless, date);
-        if !bodiless {
-            output.extend_from_slice(b"Content-Length: ");
-        }
-    }
+    start(output, answer, bodiless, date);
     let newline: &[u8] = if answer.lacks_newline() { b"\n" } else { b"" };
     if !bodiless {
-        number(output, answer.body.len() + newline.len());
-        output.extend_from_slice(b"\r\n");
+        put(output, format_args!("Content-Length: {}\r\n", answer.body.len() + newline.len()));
     }
     output.extend_from_slice(lines);
     end(output, answer, shape);
@@ -97,7 +59,7 @@ pub(super) fn render(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], sh
 }
 
 /// Appends the start of an answer whose body is written as it comes: in chunks, or in HTTP/1.0 up to the close.
-pub(super) fn render_stream(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &Dated) {
+pub(super) fn render_stream(output: &mut Vec<u8>, answer: &Answer<'_>, lines: &[u8], shape: Shape, date: &DateLine) {
     start(output, answer, false, date);
     if !shape.is_old {
         line(output, "Transfer-Encoding", "chunked");
@@ -117,16 +79,17 @@ pub(super) fn chunk(output: &mut Vec<u8>, bytes: &[u8], is_chunked: bool) {
     if !is_chunked {
         return output.extend_from_slice(bytes);
     }
-    // A write into a Vec does not fail.
-    let _ = write!(output, "{:x}\r\n", bytes.len());
+    put(output, format_args!("{:x}\r\n", bytes.len()));
     output.extend_from_slice(bytes);
     output.extend_from_slice(b"\r\n");
 }
 
-fn start(output: &mut Vec<u8>, answer: &Answer<'_>, bodiless: bool, date: &Dated) {
-    status_line(output, answer.status);
-    output.extend_from_slice(date.line());
-    output.extend_from_slice(NOSNIFF_LINE);
+fn start(output: &mut Vec<u8>, answer: &Answer<'_>, bodiless: bool, date: &DateLine) {
+    assert!((200..=599).contains(&answer.status), "{} is no status of a final response", answer.status);
+    put(output, format_args!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status)));
+    output.extend_from_slice(date);
+    // No browser may take a body for another type than the one that it says.
+    line(output, "X-Content-Type-Options", "nosniff");
     if !answer.content_type.is_empty() && !bodiless {
         line(output, "Content-Type", answer.content_type);
     }
@@ -142,7 +105,6 @@ fn end(output: &mut Vec<u8>, answer: &Answer<'_>, shape: Shape) {
     output.extend_from_slice(b"\r\n");
 }
 
-/// Appends headers, each a line.
 pub(super) fn header_lines(output: &mut Vec<u8>, headers: &[(&str, &str)]) {
     for (name, value) in headers {
         // What a handler echoes must never start a line of its own.
@@ -158,7 +120,7 @@ fn has_control(text: &str) -> bool {
 }
 
 /// Appends the answer to a request that broke a rule; the connection ends after it.
-pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, lines: &[u8], date: &Dated) {
+pub(super) fn render_refusal(output: &mut Vec<u8>, refusal: Refusal, lines: &[u8], date: &DateLine) {
     let (status, tag, message) = refusal.parts();
     let body = error_body(status, tag, message);
     let headers: &[(&str, &str)] = match refusal {
@@ -193,56 +155,26 @@ fn line(output: &mut Vec<u8>, name: &str, value: &str) {
     output.extend_from_slice(b"\r\n");
 }
 
-fn number(output: &mut Vec<u8>, mut value: usize) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    output.extend_from_slice(&digits[at..]);
+fn put(output: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    output.write_fmt(text).expect("a write into a Vec does not fail");
 }
 
-fn status_line(output: &mut Vec<u8>, status: u16) {
-    let line: &[u8] = match status {
-        200 => OK_LINE,
-        201 => b"HTTP/1.1 201 Created\r\n",
-        202 => b"HTTP/1.1 202 Accepted\r\n",
-        204 => b"HTTP/1.1 204 No Content\r\n",
-        304 => b"HTTP/1.1 304 Not Modified\r\n",
-        400 => b"HTTP/1.1 400 Bad Request\r\n",
-        404 => b"HTTP/1.1 404 Not Found\r\n",
-        503 => b"HTTP/1.1 503 Service Unavailable\r\n",
-        other => {
-            // A write into a Vec does not fail.
-            let _ = write!(output, "HTTP/1.1 {other} {}\r\n", reason(other));
-            return;
-        }
-    };
-    output.extend_from_slice(line);
-}
-
+/// Of the statuses that this server and its API use; a client needs none (RFC 9112, 4).
 fn reason(status: u16) -> &'static str {
     match status {
-        206 => "Partial Content",
-        301 => "Moved Permanently",
-        302 => "Found",
-        303 => "See Other",
-        307 => "Temporary Redirect",
-        308 => "Permanent Redirect",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        204 => "No Content",
+        304 => "Not Modified",
+        400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
+        404 => "Not Found",
         405 => "Method Not Allowed",
-        406 => "Not Acceptable",
         408 => "Request Timeout",
-        409 => "Conflict",
         410 => "Gone",
         411 => "Length Required",
-        412 => "Precondition Failed",
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
@@ -253,10 +185,8 @@ fn reason(status: u16) -> &'static str {
         431 => "Request Header Fields Too Large",
         500 => "Internal Server Error",
         501 => "Not Implemented",
-        502 => "Bad Gateway",
-        504 => "Gateway Timeout",
+        503 => "Service Unavailable",
         505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
         _ => "Status",
     }
 }

@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam::utils::CachePadded;
 
-use super::durations::{Durations, Spread};
-use super::refusal::Refusal;
+use super::durations::{Durations, Spread, add};
 
 /// What one worker counts: it alone adds, anybody reads.
 #[derive(Default)]
@@ -23,12 +22,10 @@ pub(super) struct Shard {
 }
 
 impl Shard {
-    /// One more request reached the handler.
     pub(super) fn request(&self) {
         add(&self.requests, 1);
     }
 
-    /// One more answer of that status.
     pub(super) fn response(&self, status: u16) {
         add(&self.responses[usize::from(status / 100).min(5)], 1);
     }
@@ -47,14 +44,8 @@ impl Shard {
     }
 }
 
-/// A read and a write: for a number that one thread alone writes.
-pub(super) fn add(number: &AtomicU64, more: u64) {
-    number.store(number.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
-}
-
-/// The counts of one server.
+#[derive(Default)]
 pub struct Stats {
-    /// Connections that are open now.
     pub connections_open: AtomicUsize,
     /// Connections taken since the start, those turned away included.
     pub connections_accepted: AtomicU64,
@@ -71,32 +62,19 @@ pub struct Stats {
     /// Unsent bytes of connections that wait for their clients.
     pub unsent_bytes: AtomicUsize,
     shards: Box<[CachePadded<Shard>]>,
-    /// Requests that broke a rule of the protocol, in the order of [`Stats::refusal_tags`].
-    pub refusals: Vec<AtomicU64>,
     /// Connections ended by a deadline: silent first, idle, head, body, write.
     pub timeouts: AtomicU64,
     /// TLS that was broken off: no handshake in common, or records that are none.
     pub tls_failures: AtomicU64,
-    /// Panics of the handler.
     pub handler_panics: AtomicU64,
 }
 
 impl Stats {
     pub(super) fn new(workers: usize) -> Stats {
         Stats {
-            connections_open: AtomicUsize::new(0),
-            connections_accepted: AtomicU64::new(0),
-            connections_refused: AtomicU64::new(0),
-            connections_shed: AtomicU64::new(0),
-            accept_pauses: AtomicU64::new(0),
             connections_of_worker: (0..workers).map(|_| AtomicUsize::new(0)).collect(),
-            bodies_bytes: AtomicUsize::new(0),
-            unsent_bytes: AtomicUsize::new(0),
             shards: (0..workers.max(1)).map(|_| CachePadded::default()).collect(),
-            refusals: Refusal::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
-            timeouts: AtomicU64::new(0),
-            tls_failures: AtomicU64::new(0),
-            handler_panics: AtomicU64::new(0),
+            ..Stats::default()
         }
     }
 
@@ -115,17 +93,14 @@ impl Stats {
         self.sum(|shard| &shard.responses[class])
     }
 
-    /// Bytes read from clients.
     pub fn bytes_in(&self) -> u64 {
         self.sum(|shard| &shard.bytes_in)
     }
 
-    /// Bytes written to clients.
     pub fn bytes_out(&self) -> u64 {
         self.sum(|shard| &shard.bytes_out)
     }
 
-    /// How long requests took.
     pub fn durations(&self) -> Spread {
         let mut spread = Spread::default();
         self.shards.iter().for_each(|shard| shard.durations.add_to(&mut spread));
@@ -134,14 +109,5 @@ impl Stats {
 
     fn sum(&self, number: impl Fn(&Shard) -> &AtomicU64) -> u64 {
         self.shards.iter().map(|shard| number(shard).load(Ordering::Relaxed)).sum()
-    }
-
-    /// The tag of each number in `refusals`.
-    pub fn refusal_tags() -> impl Iterator<Item = &'static str> {
-        Refusal::ALL.iter().map(|refusal| refusal.parts().1)
-    }
-
-    pub(super) fn count_refusal(&self, refusal: Refusal) {
-        self.refusals[refusal as usize].fetch_add(1, Ordering::Relaxed);
     }
 }

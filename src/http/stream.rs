@@ -1,26 +1,24 @@
 //! An answer that is written as it comes: exports, server-sent events.
 //!
-//! The producer runs in the connection's coroutine, after everything before it was sent, and the connection ends with
-//! it. Two ways to write, for two kinds of readers: one that needs every byte is waited for, one that only wants the
-//! latest is dropped when it falls behind.
+//! The producer runs in the connection's coroutine, after everything before it was sent, and the
+//! connection ends with it. Two ways to write, for two kinds of readers: one that needs every byte
+//! is waited for, one that only wants the latest is dropped when it falls behind.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::exchange::Outlet;
+use super::outlet::Outlet;
 use super::response::chunk;
 use super::socket::Socket;
 use crate::limits::STREAM_BEHIND_BYTES_MAX;
 use crate::runtime::{Fired, Ticket};
 
-/// What runs once the head of a stream is sent.
 pub(super) struct Producer {
     pub(super) run: Box<dyn FnOnce(&mut Stream<'_>) + Send>,
     pub(super) is_chunked: bool,
 }
 
-/// The body of an answer that is being written.
 pub struct Stream<'c> {
     socket: &'c mut Socket,
     outlet: &'c mut Outlet,
@@ -44,7 +42,8 @@ impl<'c> Stream<'c> {
         self.send_all()
     }
 
-    /// Writes a piece without waiting. An error when the reader has fallen behind by too much, or is gone.
+    /// Writes a piece without waiting. An error when the reader has fallen behind by too much, or
+    /// is gone.
     pub fn offer(&mut self, bytes: &[u8]) -> io::Result<()> {
         chunk(&mut self.outlet.output, bytes, self.is_chunked);
         let written = self.socket.write_some(&self.outlet.output).inspect_err(|_| self.is_broken = true)?;
@@ -66,20 +65,20 @@ impl<'c> Stream<'c> {
         self.outlet.watch.wait(ms)
     }
 
-    /// Sleeps for `ms`.
     pub fn pause(&mut self, ms: u64) {
         // Something that never ends: the deadline does, and the ticket with it.
         self.ticket().add();
         self.wait(ms);
     }
 
-    /// The body will not be whole: the connection is cut without its end, so that the reader can tell.
+    /// The body will not be whole: the connection is cut without its end, so that the reader can
+    /// tell.
     pub fn abandon(&mut self) {
         self.is_broken = true;
     }
 
-    /// After the producer: the last chunk. False: there is nobody to tell, or the body is not whole and must not
-    /// look as if it were.
+    /// After the producer: the last chunk. False: the client has left, or the body is not whole
+    /// and must not look as if it were.
     pub(super) fn finish(mut self, panicked: bool) -> bool {
         if panicked {
             tracing::error!("the producer of a stream panicked");
@@ -100,7 +99,10 @@ impl<'c> Stream<'c> {
             return Err(ErrorKind::BrokenPipe.into());
         }
         let (watch, stall_ms) = (&self.outlet.watch, self.outlet.shared.config.write_stall_ms);
-        let sent = self.socket.write_all(&self.outlet.output, || watch.arm(Fired::Both, stall_ms));
+        let sent = self.socket.write_all(&self.outlet.output, || {
+            watch.arm(Fired::Both, stall_ms);
+            Ok(())
+        });
         watch.disarm();
         self.is_broken = sent.is_err();
         self.sent(self.outlet.output.len());

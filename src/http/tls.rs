@@ -11,7 +11,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
-use super::socket::{Got, Wire};
+use super::wire::{Got, Wire, written};
 use crate::limits::TLS_READ_BYTES_MAX;
 use crate::process;
 
@@ -75,7 +75,6 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, String> {
     Ok(config)
 }
 
-/// One connection's session.
 pub(super) struct Session {
     connection: ServerConnection,
     /// Nothing came yet: what the client speaks is open.
@@ -145,8 +144,7 @@ impl Session {
     /// Writes what is encrypted already, as far as it goes without waiting.
     pub(super) fn push(&mut self, wire: &mut Wire) -> io::Result<()> {
         while self.connection.wants_write() {
-            match self.connection.write_tls(wire) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            match self.connection.write_tls(wire).and_then(written) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
@@ -155,27 +153,15 @@ impl Session {
         Ok(())
     }
 
-    /// As `Socket::write_all`; what was left of earlier writes goes first.
-    pub(super) fn write_all(&mut self, wire: &mut Wire, mut bytes: &[u8], mut stalled: impl FnMut()) -> io::Result<()> {
-        let mut has_stalled = false;
-        while !bytes.is_empty() || self.connection.wants_write() {
-            // As much as the session's own bound lets in.
-            let taken = self.connection.writer().write(bytes)?;
-            bytes = &bytes[taken..];
-            match self.connection.write_tls(wire) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(_) => has_stalled = false,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !has_stalled {
-                        stalled();
-                        has_stalled = true;
-                    }
-                    wire.wait();
-                }
-                Err(error) => return Err(error),
-            }
+    /// Takes in as much as the session's own bound allows, and writes once; what was left of earlier writes goes first.
+    /// False: nothing was left to write.
+    pub(super) fn write_step(&mut self, wire: &mut Wire, bytes: &mut &[u8]) -> io::Result<bool> {
+        if bytes.is_empty() && !self.connection.wants_write() {
+            return Ok(false);
         }
-        Ok(())
+        *bytes = &bytes[self.connection.writer().write(bytes)?..];
+        written(self.connection.write_tls(wire)?)?;
+        Ok(true)
     }
 
     /// As `Socket::write_some`. Nothing more is taken in while something encrypted waits, so that a reader who falls

@@ -1,38 +1,40 @@
-//! What came of the rows so far, shared by the connections: confirmed, accepted, refused; and why it must end.
+//! What the connections of an import share: confirmed rows, counts, and why it must end.
+//!
+//! It also writes the resume file: first the list of refused rows, synced, then the state that
+//! says how much of that list is valid.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
 use super::batch::Batch;
-use super::rejects::Rejects;
-use super::state::{Confirmed, State};
+use super::rejects::{self, Rejects};
+use super::row::Refusal;
+use super::state::{self, Confirmed, State, now_ms};
 
-/// Asks an import to come to an end: batches under way are finished, nothing new is begun.
+/// Asks an import to end: batches under way are finished, no new one is begun.
 #[derive(Debug, Default)]
 pub struct Stop {
     is_asked: AtomicBool,
     is_sending: AtomicBool,
     lock: Mutex<()>,
     asked: Condvar,
-    /// What the terminal shows. It is here so that a stop clears it before anything else is printed.
+    /// What the terminal shows. It is here so that a stop clears it before anything else is
+    /// printed.
     pub(super) bar: Mutex<Option<ProgressBar>>,
 }
 
 impl Stop {
-    /// From now on.
     pub fn ask(&self) {
         self.is_asked.store(true, Ordering::SeqCst);
         let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.asked.notify_all();
     }
 
-    /// Was it asked for?
     pub fn is_asked(&self) -> bool {
         self.is_asked.load(Ordering::SeqCst)
     }
@@ -46,104 +48,112 @@ impl Stop {
         self.is_sending.store(is_sending, Ordering::SeqCst);
     }
 
-    /// Takes the progress bar off the terminal, for good.
+    /// Removes the progress bar from the terminal, for good.
     pub fn clear_bar(&self) {
         if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
     }
 
-    /// Sleeps, or until it is asked for.
+    /// Sleeps until the pause is over or a stop is asked for.
     pub(super) fn sleep(&self, pause: Duration) {
         let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = self.asked.wait_timeout_while(guard, pause, |()| !self.is_asked());
-        drop(result);
+        drop(self.asked.wait_timeout_while(guard, pause, |()| !self.is_asked()));
     }
 }
 
-/// What came of an input's rows.
-pub(super) struct Account {
-    pub(super) stop: Arc<Stop>,
-    inner: Mutex<Inner>,
-    /// Batches sent again.
-    pub(super) sent_again: AtomicU64,
-    /// Batches that may or may not have been taken.
-    unknown: AtomicU64,
-}
-
-struct Inner {
-    confirmed: Confirmed,
-    accepted: u64,
-    refused: u64,
-    refused_by: BTreeMap<String, u64>,
-    rejects: Rejects,
-    failure: Option<String>,
-    /// What stands in the way right now.
-    trouble: Option<String>,
-    progress_at: Instant,
-}
-
-/// The figures of an import at a moment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Figures {
-    /// Rows answered, in all runs.
-    pub(super) done: u64,
+    /// In all runs.
     pub(super) accepted: u64,
     pub(super) refused: u64,
     /// Refused rows of this run by their error.
     pub(super) refused_by: BTreeMap<String, u64>,
+    /// Batches sent again.
     pub(super) sent_again: u64,
+    /// Why the last request has to be repeated.
     pub(super) trouble: Option<String>,
+}
+
+impl Figures {
+    /// Rows answered, in all runs.
+    pub(super) fn done(&self) -> u64 {
+        self.accepted + self.refused
+    }
+
+    pub(super) fn refuse(&mut self, refusal: &Refusal) {
+        self.refused += 1;
+        *self.refused_by.entry(refusal.error.to_string()).or_default() += 1;
+    }
+}
+
+/// The account of an input.
+pub(super) struct Account {
+    pub(super) stop: Arc<Stop>,
+    resume_file: Option<PathBuf>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// Its counts are those of the last time that it was saved.
+    state: State,
+    figures: Figures,
+    rejects: Rejects,
+    failure: Option<String>,
+    progress_at: Instant,
+    /// A batch was given up after it was sent, so its rows may have been accepted.
+    has_unknown: bool,
 }
 
 impl Account {
     /// Goes on from what `state` says.
-    pub(super) fn new(state: &State, rejects: Rejects, stop: Arc<Stop>) -> Account {
-        let inner = Inner {
-            confirmed: state.confirmed.clone(),
-            accepted: state.accepted,
-            refused: state.refused,
-            refused_by: BTreeMap::new(),
-            rejects,
-            failure: None,
-            trouble: None,
-            progress_at: Instant::now(),
-        };
-        Account { stop, inner: Mutex::new(inner), sent_again: AtomicU64::new(0), unknown: AtomicU64::new(0) }
+    pub(super) fn new(state: State, rejects: Rejects, resume_file: Option<PathBuf>, stop: &Arc<Stop>) -> Account {
+        let figures = Figures { accepted: state.accepted, refused: state.refused, ..Figures::default() };
+        let inner = Inner { state, figures, rejects, failure: None, progress_at: Instant::now(), has_unknown: false };
+        Account { stop: stop.clone(), resume_file, inner: Mutex::new(inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A batch was answered whole: its rows are confirmed, those refused are listed.
+    pub(super) fn figures(&self) -> Figures {
+        self.inner().figures.clone()
+    }
+
+    pub(super) fn confirmed(&self) -> Confirmed {
+        self.inner().state.confirmed.clone()
+    }
+
+    /// Every row of the batch was answered: they are confirmed, the refused ones are listed.
     pub(super) fn confirm(&self, mut batch: Batch) {
         batch.refused.sort_by_key(|refused| refused.line);
         let mut inner = self.inner();
         for refused in &batch.refused {
-            if let Err(error) = inner.rejects.add(refused) {
-                let path = inner.rejects.path().display().to_string();
+            if let Err(why) = inner.rejects.add(refused) {
                 drop(inner);
-                return self.fail(format!("cannot write the list of refused lines {path}: {error}"));
+                return self.fail(why);
             }
-            *inner.refused_by.entry(refused.refusal.error.to_string()).or_default() += 1;
+            inner.figures.refuse(&refused.refusal);
         }
-        let refused = batch.refused.len() as u64;
-        inner.refused += refused;
-        inner.accepted += batch.end.row - batch.from - refused;
-        inner.confirmed.add(batch.from, batch.end);
+        inner.figures.accepted += batch.end.row - batch.from - batch.refused.len() as u64;
+        inner.figures.trouble = None;
+        inner.state.confirmed.add(batch.from, batch.end);
         inner.progress_at = Instant::now();
-        inner.trouble = None;
     }
 
     /// A batch was given up after it was sent at least once.
     pub(super) fn abandon(&self) {
-        self.unknown.fetch_add(1, Ordering::SeqCst);
+        self.inner().has_unknown = true;
     }
 
-    /// Something stands in the way.
+    /// A request has to be repeated.
     pub(super) fn report(&self, trouble: String) {
-        self.inner().trouble = Some(trouble);
+        self.inner().figures.trouble = Some(trouble);
+    }
+
+    pub(super) fn count_repeat(&self) {
+        self.inner().figures.sent_again += 1;
     }
 
     /// How long nothing was confirmed, counted from `since` at the earliest.
@@ -157,34 +167,38 @@ impl Account {
         self.stop.ask();
     }
 
-    /// Why it cannot go on.
-    pub(super) fn failure(&self) -> Option<String> {
-        self.inner().failure.clone()
-    }
-
-    pub(super) fn figures(&self) -> Figures {
-        let inner = self.inner();
-        Figures {
-            done: inner.accepted + inner.refused,
-            accepted: inner.accepted,
-            refused: inner.refused,
-            refused_by: inner.refused_by.clone(),
-            sent_again: self.sent_again.load(Ordering::Relaxed),
-            trouble: inner.trouble.clone(),
-        }
-    }
-
-    /// Puts what is confirmed into `state`. The list of refused rows has to be synced, by the handle, before that is
-    /// written. `is_at_rest`: no connection works any more.
-    pub(super) fn put_into(&self, state: &mut State, is_at_rest: bool) -> io::Result<Option<File>> {
-        let mut inner = self.inner();
-        let to_sync = inner.rejects.flush()?;
-        state.confirmed.clone_from(&inner.confirmed);
-        (state.accepted, state.refused) = (inner.accepted, inner.refused);
-        state.rejects = inner.rejects.path().to_owned();
-        state.rejects_bytes = inner.rejects.bytes();
-        let is_settled = is_at_rest && state.was_settled && self.unknown.load(Ordering::SeqCst) == 0;
+    /// Writes the resume file. `is_at_rest`: no connection works any more.
+    pub(super) fn save(&self, is_at_rest: bool) -> Result<(), String> {
+        let mut guard = self.inner();
+        let Inner { state, figures, rejects: listed, has_unknown, .. } = &mut *guard;
+        let list = listed.flush()?;
+        (state.accepted, state.refused) = (figures.accepted, figures.refused);
+        (state.rejects, state.rejects_bytes) = (listed.path().to_owned(), listed.bytes());
+        let is_settled = is_at_rest && state.was_settled && !*has_unknown;
         state.unsettled_since_ms = (!is_settled).then(|| state.unsettled_since_ms.unwrap_or(state.saved_at_ms));
-        Ok(to_sync)
+        state.saved_at_ms = now_ms();
+        let state = state.clone();
+        // Connections confirm batches while this thread waits for the disk.
+        drop(guard);
+        list.map_or(Ok(()), |file| file.sync_data()).map_err(|e| rejects::failed(&state.rejects, &e))?;
+        self.resume_file.as_ref().map_or(Ok(()), |path| state::write(path, &state))
+    }
+
+    /// Saves the end of the import, if `rows` of the input were read. Nothing is kept of an import
+    /// that has confirmed nothing: its input may change. Returns why it failed, if it did.
+    pub(super) fn end(&self, rows: Result<Option<u64>, String>) -> (State, Option<String>) {
+        {
+            let mut inner = self.inner();
+            let all = inner.state.confirmed.all_before.row;
+            inner.state.is_finished = inner.failure.is_none() && rows == Ok(Some(all));
+        }
+        let saved = self.save(true);
+        let state = self.inner().state.clone();
+        let removed = match &self.resume_file {
+            Some(path) if state.is_blank() => state::remove(path),
+            _ => Ok(()),
+        };
+        let failure = self.inner().failure.take();
+        (state, failure.or(rows.err()).or(saved.err()).or(removed.err()))
     }
 }

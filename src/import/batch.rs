@@ -1,18 +1,10 @@
-//! Rows that go into one request, or a few: bounded by their number and by the server's bound for a body.
+//! Rows that go into one request, or a few: bounded by their number and by the server's bound for a
+//! body.
 
 use std::ops::Range;
 
 use super::row::{Place, Refusal, Row};
 use crate::limits::{BODY_BYTES_MAX, REQUEST_EVENTS_MAX};
-
-/// What rows are sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// `POST /api/events`, many a request.
-    Events,
-    /// `POST /api/posts`, one a request.
-    Posts,
-}
 
 /// Rows between two places, each sent or refused.
 #[derive(Debug, Default)]
@@ -34,7 +26,6 @@ struct Sent {
     input: Range<usize>,
 }
 
-/// A row that is not taken.
 #[derive(Debug)]
 pub(super) struct Refused {
     pub(super) line: u64,
@@ -73,7 +64,6 @@ impl Batch {
         self.is_empty() || count < events_max && bytes <= BODY_BYTES_MAX && inputs <= BODY_BYTES_MAX
     }
 
-    /// Rows that are sent.
     pub(super) fn len(&self) -> usize {
         self.rows.len()
     }

@@ -1,6 +1,7 @@
 //! One connection to the server: a body goes out, an answer comes back and is judged.
 //!
-//! Only an answer that an event-tracker gives counts as one: a page of a proxy that says 200 confirms nothing.
+//! Only an answer that an event-tracker gives counts as one: a page of a proxy that says 200
+//! confirms nothing.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -12,28 +13,15 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
-use super::batch::Target;
 use super::row::Refusal;
 use crate::limits::{IMPORT_ANSWER_BYTES_MAX, IMPORT_CONNECT_MS_MAX, IMPORT_REQUEST_MS_MAX, IMPORT_RETRY_AFTER_MS_MAX};
-
-/// How bodies are packed on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Packing {
-    /// None to a server on this machine, zstd to another
-    Auto,
-    None,
-    Gzip,
-    Zstd,
-}
 
 /// Where to send to, and as whom.
 #[derive(Clone)]
 pub struct Server {
-    /// `http://host:port`, with a path where the server has one in front.
     pub url: String,
     /// Sent as a bearer token.
     pub key: Option<String>,
-    pub packing: Packing,
 }
 
 /// What came of one try.
@@ -41,22 +29,21 @@ pub struct Server {
 pub(super) enum Attempt {
     /// All rows were judged: these, by their index, are refused.
     Judged(Vec<(usize, Refusal)>),
-    /// Nothing is known of it, or it is not its turn: send it again, after a pause at least this long.
+    /// Nothing is known of it, or it is not its turn: send it again, after a pause at least this
+    /// long.
     Again { why: String, after: Option<Duration> },
     /// The whole is refused: its halves may not be; of a single row, this is why.
     Refused(Refusal),
-    /// No use in going on; perhaps the rows were taken.
-    Hopeless(String),
-    /// No use in going on, and none of the rows was taken.
-    Unwelcome(String),
+    /// Trying again is useless. `is_unknown`: the rows may have been accepted.
+    Hopeless { why: String, is_unknown: bool },
 }
 
 /// A connection that is kept alive between requests.
 pub(super) struct Client {
     agent: Agent,
     server: Server,
-    packing: Packing,
-    bearer: Option<String>,
+    /// Is it another machine, to which bodies are sent with zstd?
+    is_remote: bool,
 }
 
 impl Server {
@@ -94,8 +81,8 @@ fn is_on_this_machine(url: &str) -> bool {
     host == "localhost" || host.ends_with(".localhost") || host.parse().is_ok_and(is_near)
 }
 
-/// A client of our own API. It uses the proxy that the environment names, but never to reach this machine: there a
-/// proxy would look for the server on its own machine.
+/// A client of our own API. It uses the proxy that the environment names, but never to reach this
+/// machine: there a proxy would look for the server on its own machine.
 pub fn agent(url: &str, wait: Duration) -> Agent {
     let mut config = Agent::config_builder()
         .http_status_as_error(false)
@@ -117,66 +104,37 @@ pub fn agent(url: &str, wait: Duration) -> Agent {
 
 impl Client {
     pub(super) fn new(server: &Server) -> Client {
-        let packing = match server.packing {
-            Packing::Auto if is_on_this_machine(&server.url) => Packing::None,
-            Packing::Auto => Packing::Zstd,
-            chosen => chosen,
-        };
-        let bearer = server.key.as_ref().map(|key| format!("Bearer {key}"));
-        Client {
-            agent: agent(&server.url, Duration::from_millis(IMPORT_REQUEST_MS_MAX)),
-            server: server.clone(),
-            packing,
-            bearer,
-        }
+        let agent = agent(&server.url, Duration::from_millis(IMPORT_REQUEST_MS_MAX));
+        Client { agent, server: server.clone(), is_remote: !is_on_this_machine(&server.url) }
     }
 
     /// Sends `count` rows once.
-    pub(super) fn send(&self, target: Target, body: &[u8], count: usize) -> Attempt {
-        let (path, content_type) = match target {
-            Target::Events => ("/api/events", "application/x-ndjson"),
-            Target::Posts => ("/api/posts", "application/json"),
-        };
-        let url = format!("{}{path}", self.server.url.trim_end_matches('/'));
-        let mut request = self.agent.post(&url).header("Content-Type", content_type);
-        if let Some(bearer) = &self.bearer {
-            request = request.header("Authorization", bearer);
+    pub(super) fn send(&self, body: &[u8], count: usize) -> Attempt {
+        let url = format!("{}/api/events", self.server.url.trim_end_matches('/'));
+        let mut request = self.agent.post(&url).header("Content-Type", "application/x-ndjson");
+        if let Some(key) = &self.server.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
         }
-        let (body, coding) = self.packed(body);
-        if let Some(coding) = coding {
-            request = request.header("Content-Encoding", coding);
+        let packed = if self.is_remote { zstd::bulk::compress(body, 1).ok() } else { None };
+        if packed.is_some() {
+            request = request.header("Content-Encoding", "zstd");
         }
-        let answer = request.send(&*body).and_then(|mut answer| {
+        let answer = request.send(packed.as_deref().unwrap_or(body)).and_then(|mut answer| {
             let text = answer.body_mut().with_config().limit(IMPORT_ANSWER_BYTES_MAX).read_to_vec()?;
             Ok((answer.status().as_u16(), answer.headers().clone(), text))
         });
         match answer {
-            Ok((status, headers, text)) => match judge(target, status, &headers, &text, count) {
-                Attempt::Hopeless(why) if (300..500).contains(&status) => Attempt::Unwelcome(why),
-                judged => judged,
-            },
+            Ok((status, headers, text)) => judge(status, &headers, &text, count),
             Err(error @ (ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::BodyExceedsLimit(_))) => {
-                Attempt::Hopeless(format!("{}: {error}", self.server.url))
+                Attempt::Hopeless { why: format!("{}: {error}", self.server.url), is_unknown: true }
             }
             Err(error) => Attempt::Again { why: error.to_string(), after: None },
         }
     }
-
-    fn packed<'a>(&self, body: &'a [u8]) -> (Cow<'a, [u8]>, Option<&'static str>) {
-        use std::io::Write;
-        let packed = match self.packing {
-            Packing::None | Packing::Auto => return (Cow::Borrowed(body), None),
-            Packing::Zstd => zstd::bulk::compress(body, 1).map(|packed| (packed, "zstd")),
-            Packing::Gzip => {
-                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-                encoder.write_all(body).and_then(|()| encoder.finish()).map(|packed| (packed, "gzip"))
-            }
-        };
-        packed.map_or((Cow::Borrowed(body), None), |(packed, coding)| (Cow::Owned(packed), Some(coding)))
-    }
 }
 
-/// The system's certificates, so that one of the house is known; those of the web where the system has none.
+/// The system's certificates, so that one of the house is known; those of the web where the system
+/// has none.
 fn tls() -> TlsConfig {
     let found = rustls_native_certs::load_native_certs().certs;
     let roots = match found.is_empty() {
@@ -210,25 +168,22 @@ struct ErrorAnswer {
     message: String,
 }
 
-fn judge(target: Target, status: u16, headers: &HeaderMap, text: &[u8], count: usize) -> Attempt {
+fn judge(status: u16, headers: &HeaderMap, text: &[u8], count: usize) -> Attempt {
+    let hopeless = |why| Attempt::Hopeless { why, is_unknown: !(300..500).contains(&status) };
     let stranger = || {
         let says = String::from_utf8_lossy(&text[..text.len().min(200)]).trim().replace(['\n', '\r'], " ");
-        Attempt::Hopeless(format!("this is no answer of an event-tracker: {status} `{says}`"))
+        hopeless(format!("this is no answer of an event-tracker: {status} `{says}`"))
     };
-    if let (Target::Events, 200..=299 | 400 | 422, Some(rows)) = (target, status, rows(text, count)) {
+    if let (200..=299 | 400 | 422, Some(rows)) = (status, rows(text, count)) {
         return Attempt::Judged(rows);
     }
     let error: Option<ErrorAnswer> = serde_json::from_slice(text).ok();
     let told = error.as_ref().map_or_else(|| status.to_string(), |e| format!("{status} {}: {}", e.error, e.message));
     match (status, error) {
-        (200..=299, _) if target == Target::Posts && is_object(text) => Attempt::Judged(Vec::new()),
         (408 | 429 | 500.., _) if status != 501 && status != 505 => {
             Attempt::Again { why: told, after: retry_after(headers) }
         }
-        (401 | 403, _) => Attempt::Hopeless(format!("the server wants a key for this (API_KEY): {told}")),
-        (404 | 405, _) if target == Target::Posts => Attempt::Hopeless(format!(
-            "this server has no posts yet ({told}); --tables post_like,statistics takes the rest over"
-        )),
+        (401 | 403, _) => hopeless(format!("the server wants a key for this (API_KEY): {told}")),
         (413, error) => Attempt::Refused(error.map_or_else(
             || Refusal::new("body_too_large", "something before the server takes no body of this size"),
             |e| Refusal::new(e.error, e.message),
@@ -236,9 +191,9 @@ fn judge(target: Target, status: u16, headers: &HeaderMap, text: &[u8], count: u
         (400 | 422, Some(e)) => Attempt::Refused(Refusal::new(e.error, e.message)),
         (300..=399, _) => {
             let to = headers.get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
-            Attempt::Hopeless(format!("the server is somewhere else ({status} to {to}): give its own address as --url"))
+            hopeless(format!("the server is somewhere else ({status} to {to}): give its own address as --url"))
         }
-        (_, Some(_)) => Attempt::Hopeless(format!("the server refuses: {told}")),
+        (_, Some(_)) => hopeless(format!("the server refuses: {told}")),
         _ => stranger(),
     }
 }
@@ -254,16 +209,12 @@ fn rows(text: &[u8], count: usize) -> Option<Vec<(usize, Refusal)>> {
     adds_up.then(|| answer.results.into_iter().map(|row| (row.index, refusal(row))).collect())
 }
 
-fn is_object(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
-}
-
 /// Seconds, or a date.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("retry-after")?.to_str().ok()?.trim();
     let wait = text.parse().map(Duration::from_secs).ok().or_else(|| {
         let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-        SystemTime::from(at).duration_since(SystemTime::now()).ok()
+        SystemTime::try_from(at).ok()?.duration_since(SystemTime::now()).ok()
     })?;
     Some(wait.min(Duration::from_millis(IMPORT_RETRY_AFTER_MS_MAX)))
 }
@@ -273,7 +224,7 @@ mod tests {
     use super::*;
 
     fn judged(status: u16, text: &str) -> Attempt {
-        judge(Target::Events, status, &HeaderMap::new(), text.as_bytes(), 2)
+        judge(status, &HeaderMap::new(), text.as_bytes(), 2)
     }
 
     #[test]
@@ -292,7 +243,7 @@ mod tests {
             (302, ""),
             (501, ""),
         ] {
-            assert!(matches!(judged(status, text), Attempt::Hopeless(_)), "{status} {text}");
+            assert!(matches!(judged(status, text), Attempt::Hopeless { .. }), "{status} {text}");
         }
     }
 
@@ -313,7 +264,7 @@ mod tests {
         for (text, expected) in [("3", Some(3)), ("86400", Some(60)), ("soon", None)] {
             headers.insert("retry-after", text.parse().unwrap());
             for status in [429, 503] {
-                let Attempt::Again { after, .. } = judge(Target::Events, status, &headers, b"", 2) else { panic!() };
+                let Attempt::Again { after, .. } = judge(status, &headers, b"", 2) else { panic!() };
                 assert_eq!(after, expected.map(Duration::from_secs), "{text}");
             }
         }
@@ -338,12 +289,12 @@ mod tests {
             ("http://notlocalhost", false),
             ("http://128.0.0.1", false),
         ] {
-            let server = Server { url: url.into(), key: None, packing: Packing::Auto };
+            let server = Server { url: url.into(), key: None };
             assert_eq!(is_on_this_machine(&server.url), expected, "{url}");
             server.check().unwrap();
         }
         for url in ["127.0.0.1:8080", "ftp://x", "http://", "nonsense", "http://x?y"] {
-            assert!(Server { url: url.into(), key: None, packing: Packing::Auto }.check().is_err(), "{url}");
+            assert!(Server { url: url.into(), key: None }.check().is_err(), "{url}");
         }
     }
 

@@ -1,23 +1,25 @@
-//! A connection's work: batches go out until each is answered, the same rows with the same ids however often.
+//! A connection's work: batches go out until each is answered, the same rows with the same ids
+//! however often.
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use super::account::Account;
-use super::batch::{Batch, Target};
+use super::batch::Batch;
 use super::client::{Attempt, Client};
 use super::row::Refusal;
-use crate::limits::{IMPORT_RETRY_MS_MAX, IMPORT_RETRY_MS_MIN, IMPORT_TICK_MS};
+use crate::clock::Backoff;
+use crate::limits::IMPORT_TICK_MS;
 
-/// Sends what comes through a queue.
+/// First and longest pause before a batch is sent again.
+const RETRY_MS: (u64, u64) = (100, 10_000);
+
 pub(super) struct Delivery {
     pub(super) client: Client,
     pub(super) account: Arc<Account>,
-    pub(super) target: Target,
     /// Without progress for this long it gives up.
     pub(super) give_up_after: Duration,
 }
@@ -26,14 +28,14 @@ pub(super) struct Delivery {
 enum Outcome {
     Rows(Vec<(usize, Refusal)>),
     Whole(Refusal),
-    /// Given up, or a stop was asked for. `is_unknown`: they may have been taken.
+    /// Given up, or a stop was asked for. `is_unknown`: they may have been accepted.
     None {
         is_unknown: bool,
     },
 }
 
 impl Delivery {
-    /// Until the queue is closed and empty, or a stop is asked for: then what waits in it is left.
+    /// Until the queue is closed and empty, or a stop is asked for. A stop leaves queued batches.
     pub(super) fn run(&self, batches: &Receiver<Batch>) {
         loop {
             let next = batches.recv_timeout(Duration::from_millis(IMPORT_TICK_MS));
@@ -47,12 +49,7 @@ impl Delivery {
     }
 
     fn deliver(&self, mut batch: Batch) {
-        let rows_max = match self.target {
-            Target::Events => batch.len().max(1),
-            Target::Posts => 1,
-        };
-        let from = (0..batch.len()).step_by(rows_max).rev();
-        let mut parts: Vec<Range<usize>> = from.map(|at| at..at + rows_max).collect();
+        let mut parts: Vec<Range<usize>> = Some(0..batch.len()).filter(|rows| !rows.is_empty()).into_iter().collect();
         let mut is_begun = false;
         while let Some(rows) = parts.pop() {
             match self.send(&batch, &rows) {
@@ -79,18 +76,15 @@ impl Delivery {
     /// Sends some rows until they are judged.
     fn send(&self, batch: &Batch, rows: &Range<usize>) -> Outcome {
         let began = Instant::now();
-        let mut tries = 0;
+        let mut backoff = Backoff::new(RETRY_MS.0, RETRY_MS.1);
+        let mut is_unknown = false;
         loop {
-            match self.client.send(self.target, batch.body(rows), rows.len()) {
+            match self.client.send(batch.body(rows), rows.len()) {
                 Attempt::Judged(refused) => return Outcome::Rows(refused),
                 Attempt::Refused(refusal) => return Outcome::Whole(refusal),
-                Attempt::Hopeless(why) => {
+                Attempt::Hopeless { why, is_unknown: is_last_unknown } => {
                     self.account.fail(why);
-                    return Outcome::None { is_unknown: true };
-                }
-                Attempt::Unwelcome(why) => {
-                    self.account.fail(why);
-                    return Outcome::None { is_unknown: tries > 0 };
+                    return Outcome::None { is_unknown: is_unknown || is_last_unknown };
                 }
                 Attempt::Again { why, after } => {
                     let silent = self.account.without_progress(began);
@@ -102,21 +96,15 @@ impl Delivery {
                     }
                     self.account.report(why);
                     // The last try comes when its time is up, not long after.
-                    let pause = pause(tries).max(after.unwrap_or_default()).min(self.give_up_after - silent);
+                    let pause = backoff.pause().max(after.unwrap_or_default()).min(self.give_up_after - silent);
                     self.account.stop.sleep(pause);
                     if self.account.stop.is_asked() {
                         return Outcome::None { is_unknown: true };
                     }
-                    tries += 1;
-                    self.account.sent_again.fetch_add(1, Ordering::Relaxed);
+                    is_unknown = true;
+                    self.account.count_repeat();
                 }
             }
         }
     }
-}
-
-/// Twice as long each time, and never the same for two connections.
-fn pause(tries: u32) -> Duration {
-    let longest = IMPORT_RETRY_MS_MIN.saturating_mul(1 << tries.min(16)).min(IMPORT_RETRY_MS_MAX);
-    Duration::from_millis(rand::random_range(longest / 2..=longest))
 }

@@ -1,4 +1,5 @@
-//! Files and streams as inputs: which format, and where their resume file and their list of refused rows are.
+//! Files and streams as inputs: which format, and where their resume file and their list of refused
+//! rows are.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -6,12 +7,11 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use super::batch::Target;
 use super::job::{Files, Job, Opened};
 use super::lines::Lines;
-use super::state::{self, State};
+use super::state::{self, State, with_ending};
 use super::table::Table;
-use super::text::{self, Text};
+use super::text::{Input, Text};
 use super::{Ended, Settings, Stop};
 
 /// What the name of a resume file ends with.
@@ -26,8 +26,8 @@ pub enum Format {
     Csv,
 }
 
-/// Imports files, or standard input for `-`, one after the other; the worst end counts. The error is one line, and what
-/// comes after that file is not looked at.
+/// Imports files, or standard input for `-`, one after the other; the worst end counts. The error
+/// is one line, and what comes after that file is not looked at.
 pub fn import_files(
     files: &[PathBuf],
     format: Option<Format>,
@@ -47,23 +47,16 @@ pub fn import_files(
 
 fn import_file(path: &Path, format: Option<Format>, settings: &Settings, stop: &Arc<Stop>) -> Result<Ended, String> {
     let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-    let opened = text::Opened::open(path, settings.resume_file.is_some())?;
+    let mut input = Input::open(path, settings.resume_file.is_some())?;
     let failed = |why: String| format!("{name}: {why}");
     // Held until the import of this file is over.
-    let lock = opened.lock().map_err(failed)?;
-    let (identity, size, is_file) = (opened.identity.clone(), opened.size(), opened.is_file());
-    let mut text = opened.text().map_err(|e| failed(e.to_string()))?;
-    let first = text.begin().map_err(|e| failed(format!("cannot be read: {e}")))?;
+    let lock = input.lock().map_err(failed)?;
+    let first = input.text.begin().map_err(|e| failed(format!("cannot be read: {e}")))?;
     let format = format.map_or_else(|| guess(path, first), Ok).map_err(failed)?;
-    let stem = if is_file { path } else { Path::new("stdin") };
-    let job = Job {
-        name: name.clone(),
-        identity,
-        format: format.name(),
-        size,
-        target: Target::Events,
-        files: Files::of(stem, is_file, settings),
-    };
+    let stem = if input.is_file() { path } else { Path::new("stdin") };
+    let files = Files::of(stem, input.is_file(), settings);
+    let Input { identity, text, .. } = input;
+    let job = Job { name: name.clone(), identity, format: format.name(), files };
     let ended = job.run(|state| open(&name, text, format, state, &settings.time_zone), settings, stop);
     drop(lock);
     ended
@@ -79,16 +72,17 @@ impl Format {
 }
 
 impl Files {
-    /// Those of an input with this name, as named by the user or beside it. If the resume file beside it is about another
-    /// server, both have the name of the server in theirs.
-    pub(super) fn of(stem: &Path, is_resumable: bool, settings: &Settings) -> Files {
+    /// Those of an input with this name, as named by the user or beside it. If the resume file
+    /// beside it is about another server, both have the name of the server in theirs.
+    fn of(stem: &Path, is_resumable: bool, settings: &Settings) -> Files {
         let beside = |ending: &str| with_ending(stem, ending);
-        let server: String = settings.server.normalised().chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+        let url = settings.server.normalised();
+        let server: String = url.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
         let own = |ending: &str| with_ending(stem, &format!(".{server}{ending}"));
         let is_beside = settings.resume_file.is_none() && is_resumable;
         // A file that cannot be read is reported once it is read as the own one.
         let elsewhere = if is_beside { state::read(&beside(STATE)).ok().flatten() } else { None };
-        let elsewhere = elsewhere.filter(|state| !state.is_about(&settings.server));
+        let elsewhere = elsewhere.filter(|state| !state.is_about(&url));
         let name = |ending: &str| match elsewhere.is_some() || is_beside && own(STATE).exists() {
             true => own(ending),
             false => beside(ending),
@@ -154,14 +148,8 @@ fn guess(path: &Path, first: Option<u8>) -> Result<Format, String> {
 }
 
 /// The same file wherever the next run is started.
-pub(super) fn absolute(path: PathBuf) -> PathBuf {
+fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
-}
-
-pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(ending);
-    path.with_file_name(name)
 }
 
 #[cfg(test)]

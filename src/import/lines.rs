@@ -22,12 +22,13 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Rows without an id get one of `namespace`. The text stands at `place`.
+    /// Rows without an id get one of `namespace`. The text has been read up to `place`.
     pub(super) fn new(text: Text, place: Place, namespace: Uuid, zone: Option<TimeZone>) -> Lines {
         Lines { text, place, namespace, zone }
     }
 
-    /// Reads a line without its end. `None` at the end of the text; true where it went on past its bound.
+    /// Reads a line without its end. `None` at the end of the text; true where it went on past its
+    /// bound.
     fn read_line(&mut self, line: &mut Vec<u8>) -> std::io::Result<Option<bool>> {
         let read = (&mut self.text).take(LINE_BYTES_MAX as u64).read_until(b'\n', line)?;
         if read == 0 {

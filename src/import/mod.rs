@@ -1,13 +1,13 @@
-//! A client of the API that brings in what happened elsewhere: files of events, and the tables of the predecessor.
+//! A client of the API that sends files and streams of events.
 //!
 //! ```text
-//! file, stream ─► text (unpacked) ─► lines │ table ─┐                       ┌─► delivery ─► POST /api/events
-//! tables of the predecessor ────────────────────────┴─► rows ─► batches ────┼─► … one a connection
-//!                                                                           └─► account ─► resume file, rejects
+//! file, stream ─► text (unpacked) ─► lines │ table ─► rows ─► batches ─┬─► deliveries ─► POST /api/events
+//!                                                                      └─► account ─► resume file, rejects
 //! ```
-//! The one idea: every row is sent with an id, the same however often it is sent, and an import knows durably which
-//! rows were answered. So whatever breaks (a connection, the server, this program, the power) the rest is sent again
-//! and counted once, as long as the server remembers the ids (24 h). Memory is bounded whatever is in the input.
+//! The one idea: every row is sent with an id, the same however often it is sent, and an import
+//! knows durably which rows were answered. So whatever breaks (a connection, the server, this
+//! program, the power) the rest is sent again and counted once, as long as the server remembers the
+//! ids (24 h). Memory is bounded whatever is in the input.
 
 mod account;
 mod batch;
@@ -17,7 +17,6 @@ mod dry_run;
 mod files;
 mod job;
 mod lines;
-mod predecessor;
 mod progress;
 mod records;
 mod rejects;
@@ -35,15 +34,13 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 pub use account::Stop;
-pub use client::{Packing, Server, agent};
+pub use client::{Server, agent};
 pub use files::{Format, import_files};
-pub use predecessor::{Predecessor, PredecessorTable, import_predecessor};
 pub use row::Refusal;
 
 /// What the server would say about an event: handed in, for it is the server's to know.
 pub type Judge = Arc<dyn Fn(&str) -> Result<(), Refusal> + Send + Sync>;
 
-/// How an import is done.
 #[derive(Clone)]
 pub struct Settings {
     pub server: Server,
@@ -56,7 +53,7 @@ pub struct Settings {
     pub resume_file: Option<PathBuf>,
     /// Of all inputs; beside each input where not given.
     pub rejects: Option<PathBuf>,
-    /// Begin anew, whatever the resume file says.
+    /// Ignore the resume file and begin again with new ids.
     pub again: bool,
     pub quiet: bool,
     /// That of times which name none; without it such a time is refused.

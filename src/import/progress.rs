@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 
 use super::account::{Figures, Stop};
-use crate::limits::IMPORT_REPORT_MS;
 
-/// How far an input is.
+/// Time between two lines of progress if there is no terminal for a bar.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
 pub(super) struct Progress {
     name: String,
     /// Keeps the bar, if there is one.
@@ -19,7 +20,6 @@ pub(super) struct Progress {
     with_lines: bool,
     size: Option<u64>,
     read: Arc<AtomicU64>,
-    read_before: u64,
     /// Rows that earlier runs have done.
     done_before: u64,
     began: Instant,
@@ -40,29 +40,28 @@ impl Progress {
         if is_terminal && !is_quiet && !stop.is_asked() {
             *stop.bar.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar(name, size));
         }
-        let read_before = read.load(Ordering::Relaxed);
         let (with_lines, began) = (!is_terminal && !is_quiet, Instant::now());
         let (name, stop) = (name.to_owned(), stop.clone());
-        Progress { name, stop, with_lines, size, read, read_before, done_before, began, reported_at: began }
+        Progress { name, stop, with_lines, size, read, done_before, began, reported_at: began }
     }
 
-    /// Shows how far it is.
     pub(super) fn show(&mut self, figures: &Figures) {
         // Locked while it draws: a stop that has cleared the bar finds it cleared.
         if let Some(bar) = &*self.stop.bar.lock().unwrap_or_else(PoisonError::into_inner) {
             bar.set_position(self.read.load(Ordering::Relaxed));
             bar.set_message(self.line(figures));
             bar.tick();
-        } else if self.with_lines && self.reported_at.elapsed() >= Duration::from_millis(IMPORT_REPORT_MS) {
+        } else if self.with_lines && self.reported_at.elapsed() >= REPORT_EVERY {
             self.reported_at = Instant::now();
             eprintln!("{}: {}{}", self.name, self.percent(), self.line(figures));
         }
     }
 
-    /// Clears the bar and tells what came of it.
+    /// Clears the bar and prints the result.
     pub(super) fn end(&self, how: &str, figures: &Figures) {
         self.stop.clear_bar();
-        let Figures { done, accepted, refused, sent_again, .. } = figures;
+        let Figures { accepted, refused, sent_again, .. } = figures;
+        let done = figures.done();
         let rate = self.rate(done - self.done_before);
         let before = match self.done_before {
             0 => String::new(),
@@ -71,7 +70,7 @@ impl Progress {
         eprintln!(
             "{}: {how}: {} read{before}, {} accepted, {} refused{}, {} sent again, {:.1} s, {}/s",
             self.name,
-            counted(*done, "row", "rows"),
+            counted(done, "row", "rows"),
             HumanCount(*accepted),
             HumanCount(*refused),
             by_error(figures),
@@ -82,17 +81,14 @@ impl Progress {
     }
 
     fn line(&self, figures: &Figures) -> String {
-        let rate = self.rate(figures.done - self.done_before);
+        let rate = self.rate(figures.done() - self.done_before);
         let mut line = format!(
             "{} done, {} refused, {} sent again, {}/s",
-            counted(figures.done, "row", "rows"),
+            counted(figures.done(), "row", "rows"),
             HumanCount(figures.refused),
             counted(figures.sent_again, "batch", "batches"),
             HumanCount(rate)
         );
-        if let Some(left) = self.time_left() {
-            line.push_str(&format!(", {}:{:02} min left", left / 60, left % 60));
-        }
         if let Some(trouble) = &figures.trouble {
             line.push_str(&format!("; trying again: {trouble}"));
         }
@@ -107,13 +103,6 @@ impl Progress {
         let share = |size: u64| self.read.load(Ordering::Relaxed) * 100 / size.max(1);
         self.size.map_or(String::new(), |size| format!("{} %, ", share(size)))
     }
-
-    /// Seconds, by the bytes that this run has read.
-    fn time_left(&self) -> Option<u64> {
-        let read = self.read.load(Ordering::Relaxed);
-        let (now, left) = (read.checked_sub(self.read_before)?, self.size?.saturating_sub(read));
-        (now > 0).then(|| (self.began.elapsed().as_secs_f64() * left as f64 / now as f64) as u64)
-    }
 }
 
 /// `1 row`, `2,000 rows`.
@@ -123,7 +112,7 @@ pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
 
 fn bar(name: &str, size: Option<u64>) -> ProgressBar {
     let (bar, template) = match size {
-        Some(size) => (ProgressBar::new(size), "{prefix} {wide_bar} {percent} %\n{msg}"),
+        Some(size) => (ProgressBar::new(size), "{prefix} {wide_bar} {percent} %, {eta} left\n{msg}"),
         None => (ProgressBar::no_length(), "{prefix} {spinner} {bytes}\n{msg}"),
     };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -1,8 +1,10 @@
-//! CSV records: RFC 4180, and what other programs write besides (blanks around quotes, a quote inside a bare cell).
+//! CSV records: RFC 4180, and what other programs write besides (blanks around quotes, a quote
+//! inside a bare cell).
 //!
-//! A bad quote would make a record of all lines up to the next quote, or to the end of the file. So a record that is
-//! no CSV, or longer than an event may be, costs its first line alone: reading goes on at the next one. Memory is
-//! bounded, whatever the input: a record is looked at in at most [`EVENT_BYTES_MAX`] bytes.
+//! A bad quote would make a record of all lines up to the next quote, or to the end of the file. So
+//! a record that is no CSV, or longer than an event may be, costs its first line alone: reading
+//! goes on at the next one. Memory is bounded, whatever the input: a record is looked at in at most
+//! [`EVENT_BYTES_MAX`] bytes.
 
 use std::io::{self, BufRead};
 
@@ -22,6 +24,8 @@ pub(super) struct Records {
     held: Vec<u8>,
     at: usize,
     is_over: bool,
+    /// The input cannot be read beyond the bytes held.
+    failed: Option<io::Error>,
     /// Lines before the next record.
     lines: u64,
     fields: Fields,
@@ -34,20 +38,13 @@ struct Fields {
     ends: Vec<usize>,
 }
 
-/// What the next bytes are.
-enum Found {
-    /// A record of this many bytes, its line end included.
-    Record(usize),
-    /// The beginning of one, in a quoted field or not.
-    Part {
-        is_quoted: bool,
-    },
-    Bad(&'static str),
-}
+/// Why there is no record: a bad quote, or `None` for its length.
+type Bad = Option<&'static str>;
 
 impl Records {
     pub(super) fn new(text: Text) -> Records {
-        Records { text, held: Vec::new(), at: 0, is_over: false, lines: 0, fields: Fields::default() }
+        let (held, fields) = (Vec::new(), Fields::default());
+        Records { text, held, at: 0, is_over: false, failed: None, lines: 0, fields }
     }
 
     /// Goes on to a place that an earlier run has reached.
@@ -84,35 +81,33 @@ impl Records {
         })
     }
 
-    /// Reads the next record: its bytes, its first line and why it is refused go into `row`. False at the end.
+    /// Reads the next record: its bytes, its first line and why it is refused go into `row`. False
+    /// at the end.
     pub(super) fn next(&mut self, row: &mut Row) -> io::Result<bool> {
         if !self.skip_line_ends()? {
             return Ok(false);
         }
         row.line = self.lines + 1;
-        loop {
-            let held = &self.held[self.at..];
-            let looked_at = &held[..held.len().min(RECORD_BYTES_MAX)];
-            let is_all = self.is_over && looked_at.len() == held.len();
-            match self.fields.read(looked_at, is_all) {
-                Found::Record(length) => {
-                    row.input.extend_from_slice(looked_at[..length].trim_ascii_end());
-                    self.pass(length);
-                    return Ok(true);
-                }
-                Found::Part { .. } if looked_at.len() < RECORD_BYTES_MAX => self.read_more()?,
-                Found::Part { is_quoted: true } => return self.refuse_line(row, Some("a quote is not closed")),
-                Found::Part { is_quoted: false } => return self.refuse_line(row, None),
-                Found::Bad(why) => return self.refuse_line(row, Some(why)),
+        self.fill();
+        let window = window(&self.held[self.at..]);
+        let is_all = self.is_over && self.at + window.len() == self.held.len();
+        match self.fields.read(window, is_all) {
+            Ok(length) => {
+                row.input.extend_from_slice(window[..length].trim_ascii_end());
+                self.pass(length);
+                Ok(true)
             }
+            Err(why) => self.failed.take().map_or_else(|| self.refuse_line(row, why), Err),
         }
     }
 
-    /// Refuses the line that the next record begins with; without a reason, or if it is too long, for its length.
-    fn refuse_line(&mut self, row: &mut Row, why: Option<&str>) -> io::Result<bool> {
-        let end = self.line_end()?;
-        let line = &self.held[self.at..self.at + end.unwrap_or(EVENT_BYTES_MAX)];
-        row.input.extend_from_slice(line.trim_ascii_end());
+    /// Refuses the line that the next record begins with; without a reason, or if it is too long,
+    /// for its length.
+    fn refuse_line(&mut self, row: &mut Row, why: Bad) -> io::Result<bool> {
+        let window = window(&self.held[self.at..]);
+        let is_last = window.len() < RECORD_BYTES_MAX;
+        let end = memchr2(b'\n', b'\r', window).or(is_last.then_some(window.len()));
+        row.input.extend_from_slice(window[..end.unwrap_or(EVENT_BYTES_MAX)].trim_ascii_end());
         row.refuse_cut(match (end, why) {
             (Some(_), Some(why)) => Refusal::new("invalid_csv", format!("{why}; reading goes on at the next line")),
             _ => Refusal::too_large(),
@@ -124,19 +119,8 @@ impl Records {
         Ok(true)
     }
 
-    /// The length of the next line without its end; `None` if it is longer than an event may be.
-    fn line_end(&mut self) -> io::Result<Option<usize>> {
-        loop {
-            let held = &self.held[self.at..];
-            match memchr2(b'\n', b'\r', &held[..held.len().min(RECORD_BYTES_MAX)]) {
-                None if held.len() >= RECORD_BYTES_MAX => return Ok(None),
-                None if !self.is_over => self.read_more()?,
-                end => return Ok(Some(end.unwrap_or(held.len()))),
-            }
-        }
-    }
-
-    /// Line ends before a record belong to the one before it, or to none. False at the end of the text.
+    /// Line ends before a record belong to the one before it, or to none. False at the end of the
+    /// text.
     fn skip_line_ends(&mut self) -> io::Result<bool> {
         loop {
             let length = self.held[self.at..].iter().take_while(|b| matches!(b, b'\r' | b'\n')).count();
@@ -172,7 +156,18 @@ impl Records {
         self.at += length;
     }
 
+    /// Holds as many bytes as a record may have, or all that can be read. A failure is reported
+    /// after the records before it.
+    fn fill(&mut self) {
+        while !self.is_over && self.failed.is_none() && self.held.len() - self.at < RECORD_BYTES_MAX {
+            self.failed = self.read_more().err();
+        }
+    }
+
     fn read_more(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         self.held.drain(..self.at);
         self.at = 0;
         let piece = self.text.fill_buf()?;
@@ -185,54 +180,47 @@ impl Records {
 }
 
 impl Fields {
-    /// Reads one record. `is_all`: nothing comes after these bytes.
-    fn read(&mut self, text: &[u8], is_all: bool) -> Found {
+    /// Reads one record and returns its length, its line end included. `is_all`: nothing comes after
+    /// these bytes.
+    fn read(&mut self, text: &[u8], is_all: bool) -> Result<usize, Bad> {
         self.bytes.clear();
         self.ends.clear();
         let mut at = 0;
         loop {
             let quote = at + blanks(&text[at..]);
-            let end = match text.get(quote) {
-                Some(b'"') => self.quoted(text, quote + 1, is_all),
-                None if !is_all => Err(Found::Part { is_quoted: false }),
-                _ => self.bare(text, at, is_all),
-            };
-            at = match end {
-                Ok(end) => end,
-                Err(found) => return found,
+            at = match text.get(quote) {
+                Some(b'"') => self.quoted(text, quote + 1, is_all)?,
+                _ => self.bare(text, at, is_all)?,
             };
             if self.ends.len() == IMPORT_COLUMNS_MAX {
-                return Found::Bad("the record has too many fields");
+                return Err(Some("the record has too many fields"));
             }
             self.ends.push(self.bytes.len());
             match text.get(at) {
                 Some(b',') => at += 1,
-                Some(b'\r') if text.get(at + 1) == Some(&b'\n') => return Found::Record(at + 2),
-                Some(_) => return Found::Record(at + 1),
-                None => return Found::Record(at),
+                Some(b'\r') if text.get(at + 1) == Some(&b'\n') => return Ok(at + 2),
+                Some(_) => return Ok(at + 1),
+                None => return Ok(at),
             }
         }
     }
 
     /// A field without quotes around it: where it ends.
-    fn bare(&mut self, text: &[u8], from: usize, is_all: bool) -> Result<usize, Found> {
+    fn bare(&mut self, text: &[u8], from: usize, is_all: bool) -> Result<usize, Bad> {
         let end = match memchr3(b',', b'\n', b'\r', &text[from..]) {
             Some(length) => from + length,
             None if is_all => text.len(),
-            None => return Err(Found::Part { is_quoted: false }),
+            None => return Err(None),
         };
         self.bytes.extend_from_slice(&text[from..end]);
         Ok(end)
     }
 
     /// A field whose quote has opened: where its delimiter is.
-    fn quoted(&mut self, text: &[u8], from: usize, is_all: bool) -> Result<usize, Found> {
+    fn quoted(&mut self, text: &[u8], from: usize, is_all: bool) -> Result<usize, Bad> {
         let mut at = from;
         loop {
-            let Some(length) = memchr(b'"', &text[at..]) else {
-                let open = if is_all { Found::Bad("a quote is not closed") } else { Found::Part { is_quoted: true } };
-                return Err(open);
-            };
+            let length = memchr(b'"', &text[at..]).ok_or(Some("a quote is not closed"))?;
             self.bytes.extend_from_slice(&text[at..at + length]);
             at += length + 1;
             if text.get(at) != Some(&b'"') {
@@ -244,11 +232,16 @@ impl Fields {
         at += blanks(&text[at..]);
         match text.get(at) {
             Some(b',' | b'\n' | b'\r') => Ok(at),
-            Some(_) => Err(Found::Bad("text follows a closing quote")),
+            Some(_) => Err(Some("text follows a closing quote")),
             None if is_all => Ok(at),
-            None => Err(Found::Part { is_quoted: false }),
+            None => Err(None),
         }
     }
+}
+
+/// The bytes in which the next record has to be.
+fn window(held: &[u8]) -> &[u8] {
+    &held[..held.len().min(RECORD_BYTES_MAX)]
 }
 
 fn blanks(text: &[u8]) -> usize {

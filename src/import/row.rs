@@ -1,4 +1,5 @@
-//! A row of an input: what it is sent as, or why it is not sent; and the place behind it, from where to go on.
+//! A row of an input: the event that is sent for it, or why none is; and the place after it, from
+//! which the next run goes on.
 
 use std::borrow::Cow;
 
@@ -20,12 +21,8 @@ pub(super) struct Place {
     pub(super) line: u64,
     /// Bytes before it, unpacked.
     pub(super) offset: u64,
-    /// Where rows have keys: that of the last row before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<String>,
 }
 
-/// Why a row is not taken, in the words of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// A tag that never changes its meaning.
@@ -34,7 +31,6 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Of a tag and a sentence.
     pub fn new(error: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Refusal {
         Refusal { error: error.into(), message: message.into() }
     }
@@ -54,7 +50,7 @@ impl Refusal {
 pub(super) struct Row {
     /// The line that it begins in, counted from 1.
     pub(super) line: u64,
-    /// As it stands in the input, for whoever looks into why it was refused; cut where it is over its bound.
+    /// The bytes of the input, for the list of refused rows; cut at its bound.
     pub(super) input: Vec<u8>,
     /// What is sent: JSON without a line break.
     pub(super) event: Vec<u8>,
@@ -70,7 +66,7 @@ impl Row {
         self.refusal = None;
     }
 
-    /// Takes what making the event came to; an event over its bound is refused whatever it came to.
+    /// Takes the result of making the event. An event over its bound is refused in any case.
     pub(super) fn judge(&mut self, made: Result<(), Refusal>) {
         self.refusal = match made {
             Ok(()) if self.event.len() > EVENT_BYTES_MAX => Some(Refusal::too_large()),
@@ -85,10 +81,9 @@ impl Row {
     }
 }
 
-/// Where rows come from: files of two formats and tables of the predecessor.
 pub(super) trait Source: Send {
-    /// Fills `row` with the next row; false at the end. Rows over their bound are cut, never kept whole in memory. The
-    /// error is one line and final; the rows before it are good.
+    /// Fills `row` with the next row; false at the end. Rows over their bound are cut, never kept
+    /// whole in memory. The error is one line and final; the rows before it are good.
     fn next(&mut self, row: &mut Row) -> Result<bool, String>;
 }
 
@@ -97,8 +92,9 @@ pub(super) fn row_id(namespace: &Uuid, row: u64) -> Uuid {
     Uuid::new_v5(namespace, &row.to_be_bytes())
 }
 
-/// Writes the event of a line of JSON as it is, but for two things: an `eventId` is put in if there is none, and times
-/// that only a data warehouse writes become RFC 3339. `zone`: that of times which name none.
+/// Writes the event of a line of JSON as it is, but for two things: an `eventId` is put in if there
+/// is none, and times that only a data warehouse writes become RFC 3339. `zone`: that of times
+/// which name none.
 pub(super) fn write_event(
     line: &[u8],
     zone: Option<&TimeZone>,

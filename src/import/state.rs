@@ -1,8 +1,9 @@
 //! The resume file: what of an input was confirmed, kept so that the next run goes on from there.
 //!
-//! Written whole under another name, synced and renamed: a crash leaves the old one or the new one. It is there, with
-//! the namespace that ids are made in, before the first row is sent; a finished import leaves it, so that the same
-//! input is not imported twice by accident. It is about one server: an import to another one has a file of its own.
+//! Written whole under another name, synced and renamed: a crash leaves the old one or the new one.
+//! It is there, with the namespace that ids are made in, before the first row is sent; a finished
+//! import leaves it, so that the same input is not imported twice by accident. It is about one
+//! server: an import to another one has a file of its own.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -12,8 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::client::{Server, normalised};
-use super::files::with_ending;
+use super::client::normalised;
 use super::row::Place;
 use super::text::Identity;
 use crate::limits::IMPORT_STATE_BYTES_MAX;
@@ -21,7 +21,6 @@ use crate::limits::IMPORT_STATE_BYTES_MAX;
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
 
-/// What is known of an import.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State {
@@ -33,7 +32,6 @@ pub(super) struct State {
     /// Ids of rows that bring none are UUIDv5 in it.
     pub(super) namespace: Uuid,
     pub(super) url: String,
-    pub(super) started_at_ms: i64,
     pub(super) saved_at_ms: i64,
     pub(super) confirmed: Confirmed,
     pub(super) accepted: u64,
@@ -41,8 +39,8 @@ pub(super) struct State {
     /// The list of refused rows, as far as it is about confirmed rows.
     pub(super) rejects: PathBuf,
     pub(super) rejects_bytes: u64,
-    /// Since when rows may have been sent whose answer is not in here; `None`: there are none. It outlives runs that go
-    /// on from it, since nobody knows which rows those were.
+    /// Since when there may be rows that were sent and whose answer is not in this file; `None`:
+    /// there are none. Later runs keep it, because they cannot know which rows those are.
     pub(super) unsettled_since_ms: Option<i64>,
     /// As this run found it.
     #[serde(skip)]
@@ -90,7 +88,16 @@ impl Confirmed {
     }
 }
 
-/// Reads it; `None` if there is none.
+pub(super) fn now_ms() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(ending);
+    path.with_file_name(name)
+}
+
 pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
     let unreadable = |why: String| format!("cannot read the resume file {}: {why}", path.display());
     let text = match read_file(path) {
@@ -117,7 +124,7 @@ fn check_kind(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// Replaces it, durably; behind a link, what the link names.
+/// Replaces it, durably. A link stays, and the file that it names is replaced.
 pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
     let replace = || -> io::Result<()> {
         let mut path = path.to_owned();
@@ -139,7 +146,7 @@ pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
     replace().map_err(|e| format!("cannot write the resume file {}: {e}", path.display()))
 }
 
-/// An import of which nothing is known is not remembered: its input may change.
+/// Of an import that has confirmed nothing.
 pub(super) fn remove(path: &Path) -> Result<(), String> {
     fs::canonicalize(path)
         .and_then(fs::remove_file)
@@ -147,18 +154,34 @@ pub(super) fn remove(path: &Path) -> Result<(), String> {
 }
 
 impl State {
-    /// No row was confirmed, and none can have been taken.
+    /// No row was confirmed, and none can have been accepted.
     pub(super) fn is_blank(&self) -> bool {
         self.confirmed == Confirmed::default() && self.unsettled_since_ms.is_none()
     }
 
-    /// Is it about an import to this server?
-    pub(super) fn is_about(&self, server: &Server) -> bool {
-        normalised(&self.url) == server.normalised()
+    /// Is it about an import to this server, by its normalised URL?
+    pub(super) fn is_about(&self, url: &str) -> bool {
+        normalised(&self.url) == url
+    }
+
+    pub(super) fn is_of(&self, identity: &Identity, format: &str) -> bool {
+        self.identity == *identity && self.format == format
+    }
+
+    /// What tells its input from this one.
+    pub(super) fn difference(&self, identity: &Identity, format: &str) -> String {
+        if self.format != format {
+            return format!("it was read as {}", self.format);
+        }
+        if self.identity.size != identity.size {
+            return format!("it had {} bytes", self.identity.size.unwrap_or(0));
+        }
+        let what = if self.identity.head == identity.head { "it was changed since" } else { "it begins otherwise" };
+        what.to_owned()
     }
 
     /// Of an import that begins.
-    pub(super) fn new(input: String, identity: Identity, format: &str, url: String, now_ms: i64) -> State {
+    pub(super) fn new(input: String, identity: Identity, format: &str, url: String) -> State {
         State {
             version: VERSION,
             input,
@@ -166,8 +189,7 @@ impl State {
             format: format.to_owned(),
             namespace: Uuid::new_v4(),
             url,
-            started_at_ms: now_ms,
-            saved_at_ms: now_ms,
+            saved_at_ms: now_ms(),
             confirmed: Confirmed::default(),
             accepted: 0,
             refused: 0,
@@ -187,7 +209,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn place(row: u64) -> Place {
-        Place { row, line: row, offset: row * 10, key: None }
+        Place { row, line: row, offset: row * 10 }
     }
 
     proptest! {
@@ -221,9 +243,9 @@ mod tests {
         let path = directory.path().join("x.import-state");
         assert!(read(&path).unwrap().is_none());
         let identity = Identity { size: Some(7), modified_ms: Some(8), head: Uuid::from_u128(9) };
-        let mut state = State::new("x".into(), identity, "csv", "http://localhost".into(), 1);
+        let mut state = State::new("x".into(), identity, "csv", "http://localhost".into());
         state.confirmed.add(5, place(9));
-        // Whoever goes on says it anew.
+        // The file does not hold it: the next run sets it.
         state.was_settled = false;
         write(&path, &state).unwrap();
         let found = read(&path).unwrap().unwrap();

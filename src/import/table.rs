@@ -12,8 +12,8 @@ use super::row::{Place, Refusal, Row, Source, row_id};
 use super::text::Text;
 use super::times::rfc3339;
 
-/// The API's fields, as a header may name them (in any case, with or without `_`, `-`, blanks and `metadata.`), with
-/// the place and the kind of value that they have in an event.
+/// The API's fields, as a header may name them (in any case, with or without `_`, `-`, blanks and
+/// `metadata.`), with the place and the kind of value that they have in an event.
 const FIELDS: [(&str, &str, Kind); 15] = [
     ("eventid", "eventId", Kind::Text),
     ("eventtype", "eventType", Kind::Text),
@@ -67,7 +67,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Reads the header, with which `text` begins; tells the names in it that the API does not know.
+    /// Reads the header, with which `text` begins; tells the names in it that the API does not
+    /// know.
     pub(super) fn new(text: Text, namespace: Uuid, zone: Option<TimeZone>) -> Result<(Table, Vec<String>), String> {
         let mut records = Records::new(text);
         let mut row = Row::default();
@@ -134,7 +135,7 @@ impl Source for Table {
         }
         let number = self.rows;
         self.rows += 1;
-        row.end = Place { row: self.rows, line: self.records.lines(), offset: self.records.offset(), key: None };
+        row.end = Place { row: self.rows, line: self.records.lines(), offset: self.records.offset() };
         if row.refusal.is_none() {
             let made = self.write_event(number, &mut row.event);
             row.judge(made);
@@ -190,14 +191,16 @@ fn write_field(column: Column, cell: &str, zone: Option<&TimeZone>, out: &mut Ve
         Kind::Json => {
             serde_json::from_str::<&RawValue>(cell)
                 .map_err(|e| Refusal::new("invalid_field", format!("{name} cannot be read as JSON: {e}")))?;
-            // Between tokens a line break is as good as a blank, and inside of strings there is none.
+            // Between tokens a line break is as good as a blank, and inside of strings there is
+            // none.
             write!(out, "\"{name}\":{},", cell.replace(['\n', '\r'], " "))
         }
     };
     written.map_err(|e| Refusal::new("invalid_csv", e.to_string()))
 }
 
-/// `42` of `42.0`, as pandas writes an integer if another one in its column is missing; other text as it is.
+/// `42` of `42.0`, as pandas writes an integer if another one in its column is missing; other text
+/// as it is.
 fn without_fraction(text: &str) -> &str {
     text.strip_suffix(".0").filter(|digits| is_integer(digits)).unwrap_or(text)
 }

@@ -1,10 +1,12 @@
-//! The bytes of an input, unpacked: a file or a stream, plain, gzip or zstd, by what its first bytes say.
+//! The bytes of an input, unpacked: a file or a stream, plain, gzip or zstd. Its first bytes tell
+//! which.
 //!
-//! Counts what was read and unpacked, and can go to a place that an earlier run has reached: by seeking in a plain
-//! file, by reading on in all others.
+//! Counts what was read and unpacked, and can go to a place that an earlier run has reached: by
+//! seeking in a plain file, by reading on in all others.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +15,12 @@ use std::time::UNIX_EPOCH;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::limits::{IMPORT_HEAD_BYTES, IMPORT_PEEK_BYTES_MAX, IMPORT_READ_BYTES};
+/// An input is read and unpacked in pieces of this size.
+const READ_BYTES: usize = 256 * 1024;
+/// The first bytes of an input, whose hash tells it from another.
+const HEAD_BYTES: usize = 64 * 1024;
+/// White space and byte-order mark that are read to find the format.
+const PEEK_BYTES_MAX: usize = 4 * 1024;
 
 /// What tells an input from another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,110 +42,71 @@ enum Packing {
     Zstd,
 }
 
-/// An input that was opened and not read yet.
-#[derive(Debug)]
-pub(super) struct Opened {
-    raw: Raw,
-    head: Vec<u8>,
-    packing: Packing,
+pub(super) struct Input {
     pub(super) identity: Identity,
+    pub(super) text: Text,
+    file: File,
 }
 
-#[derive(Debug)]
-enum Raw {
-    /// A regular file: it has a size, and one can seek in it.
-    File(File),
-    Stream(File),
-}
-
-impl Opened {
-    /// Opens a file, or standard input for `-`. `resumable`: a stream is to be known again by its head.
-    pub(super) fn open(path: &Path, resumable: bool) -> Result<Opened, String> {
-        let file = if path == Path::new("-") { stdin() } else { File::open(path) };
-        let open = || -> io::Result<_> {
-            let mut file = file?;
-            let about = file.metadata()?;
-            if about.is_dir() {
-                return Err(io::Error::from(io::ErrorKind::IsADirectory));
-            }
-            if !about.is_file() {
-                let head = read_head(&mut file, if resumable { IMPORT_HEAD_BYTES } else { 4 })?;
-                let identity = Identity { size: None, modified_ms: None, head: hash(&head) };
-                return Ok((Raw::Stream(file), head, identity));
-            }
-            file.seek(SeekFrom::Start(0))?;
-            let head = read_head(&mut file, IMPORT_HEAD_BYTES)?;
-            let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-            let modified_ms = u64::try_from(modified.as_millis()).unwrap_or(u64::MAX);
-            let identity = Identity { size: Some(about.len()), modified_ms: Some(modified_ms), head: hash(&head) };
-            Ok((Raw::File(file), head, identity))
-        };
-        let (raw, head, identity) = open().map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+impl Input {
+    /// Opens a file, or standard input for `-`. `resumable`: a stream is to be known again by its
+    /// head.
+    pub(super) fn open(path: &Path, resumable: bool) -> Result<Input, String> {
+        let failed = |e: io::Error| format!("cannot read {}: {e}", path.display());
+        let (file, head, identity) = identify(path, resumable).map_err(failed)?;
         let packing = packing(&head).map_err(|why| format!("{}: {why}", path.display()))?;
-        Ok(Opened { raw, head, packing, identity })
-    }
-
-    /// The size as packed, where there is one.
-    pub(super) fn size(&self) -> Option<u64> {
-        self.identity.size
+        let is_seekable = identity.size.is_some() && packing == Packing::Plain;
+        let text = Text::new(&file, head, packing, is_seekable).map_err(failed)?;
+        Ok(Input { identity, text, file })
     }
 
     /// Is it one that another run can find again by its name?
     pub(super) fn is_file(&self) -> bool {
-        matches!(self.raw, Raw::File(_))
+        self.identity.size.is_some()
     }
 
-    /// Keeps other imports from this file for as long as the handle lives. The error: one is under way.
+    /// Keeps other imports from this file for as long as the handle lives. The error: one is under
+    /// way.
     pub(super) fn lock(&self) -> Result<Option<File>, String> {
-        let Raw::File(file) = &self.raw else { return Ok(None) };
-        match file.try_lock() {
+        if !self.is_file() {
+            return Ok(None);
+        }
+        match self.file.try_lock() {
             Err(TryLockError::WouldBlock) => Err("another import of it is under way".to_owned()),
-            // A file system that cannot lock protects nobody, and stops nobody.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(file.try_clone().ok()),
+            // On a file system without locks, every import may go on.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(self.file.try_clone().ok()),
         }
     }
+}
 
-    /// Its bytes, unpacked, from the start.
-    pub(super) fn text(self) -> io::Result<Text> {
-        let read = Arc::new(AtomicU64::new(0));
-        let mut seekable = None;
-        let raw: Box<dyn Read + Send> = match self.raw {
-            Raw::File(mut file) => {
-                file.seek(SeekFrom::Start(0))?;
-                if self.packing == Packing::Plain {
-                    seekable = Some(file.try_clone()?);
-                }
-                Box::new(Counted { inner: file, count: read.clone() })
-            }
-            Raw::Stream(file) => Box::new(Counted { inner: Cursor::new(self.head).chain(file), count: read.clone() }),
-        };
-        let raw = BufReader::with_capacity(IMPORT_READ_BYTES, raw);
-        let reader: Box<dyn BufRead + Send> = match self.packing {
-            Packing::Plain => Box::new(raw),
-            Packing::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(raw)),
-            Packing::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(raw)?),
-        };
-        Ok(Text { reader, offset: 0, read, seekable })
+/// Opens it and reads its first bytes.
+fn identify(path: &Path, resumable: bool) -> io::Result<(File, Vec<u8>, Identity)> {
+    let mut file = match path == Path::new("-") {
+        true => File::from(io::stdin().as_fd().try_clone_to_owned()?),
+        false => File::open(path)?,
+    };
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
+    let is_file = about.is_file();
+    if is_file {
+        file.seek(SeekFrom::Start(0))?;
+    }
+    let mut head = Vec::new();
+    let head_bytes = if is_file || resumable { HEAD_BYTES } else { 4 };
+    (&mut file).take(head_bytes as u64).read_to_end(&mut head)?;
+    let modified = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let identity = Identity {
+        size: is_file.then_some(about.len()),
+        modified_ms: is_file.then_some(u64::try_from(modified.as_millis()).unwrap_or(u64::MAX)),
+        head: Uuid::new_v5(&Uuid::NAMESPACE_OID, &head),
+    };
+    Ok((file, head, identity))
 }
 
 fn buffered(inner: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
-    Box::new(BufReader::with_capacity(IMPORT_READ_BYTES, inner))
-}
-
-fn stdin() -> io::Result<File> {
-    use std::os::fd::AsFd;
-    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
-}
-
-fn read_head(file: &mut File, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut head = Vec::new();
-    file.take(bytes as u64).read_to_end(&mut head)?;
-    Ok(head)
-}
-
-fn hash(head: &[u8]) -> Uuid {
-    Uuid::new_v5(&Uuid::NAMESPACE_OID, head)
+    Box::new(BufReader::with_capacity(READ_BYTES, inner))
 }
 
 fn packing(head: &[u8]) -> Result<Packing, &'static str> {
@@ -167,7 +135,6 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// The unpacked bytes of an input, in order.
 pub(super) struct Text {
     reader: Box<dyn BufRead + Send>,
     offset: u64,
@@ -176,6 +143,20 @@ pub(super) struct Text {
 }
 
 impl Text {
+    /// `head` was read from the file already.
+    fn new(file: &File, head: Vec<u8>, packing: Packing, is_seekable: bool) -> io::Result<Text> {
+        let read = Arc::new(AtomicU64::new(0));
+        let raw = Counted { inner: Cursor::new(head).chain(file.try_clone()?), count: read.clone() };
+        let raw = BufReader::with_capacity(READ_BYTES, raw);
+        let reader: Box<dyn BufRead + Send> = match packing {
+            Packing::Plain => Box::new(raw),
+            Packing::Gzip => buffered(flate2::bufread::MultiGzDecoder::new(raw)),
+            Packing::Zstd => buffered(zstd::stream::read::Decoder::with_buffer(raw)?),
+        };
+        let seekable = if is_seekable { Some(file.try_clone()?) } else { None };
+        Ok(Text { reader, offset: 0, read, seekable })
+    }
+
     /// Bytes before this place, unpacked.
     pub(super) fn offset(&self) -> u64 {
         self.offset
@@ -186,16 +167,16 @@ impl Text {
         self.read.clone()
     }
 
-    /// Passes over a byte-order mark and tells the first byte behind it that is no white space.
+    /// Passes over a byte-order mark and returns the first byte after it that is no white space.
     pub(super) fn begin(&mut self) -> io::Result<Option<u8>> {
         let mut start = Vec::new();
         let mut first = None;
-        while first.is_none() && start.len() < IMPORT_PEEK_BYTES_MAX {
+        while first.is_none() && start.len() < PEEK_BYTES_MAX {
             let piece = self.reader.fill_buf()?;
             if piece.is_empty() {
                 break;
             }
-            let length = piece.len().min(IMPORT_PEEK_BYTES_MAX);
+            let length = piece.len().min(PEEK_BYTES_MAX);
             start.extend_from_slice(&piece[..length]);
             self.reader.consume(length);
             let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start);
@@ -217,13 +198,13 @@ impl Text {
             file.seek(SeekFrom::Start(offset))?;
             self.read.store(offset, Ordering::Relaxed);
             let counted = Counted { inner: file, count: self.read.clone() };
-            self.reader = Box::new(BufReader::with_capacity(IMPORT_READ_BYTES, counted));
+            self.reader = buffered(counted);
             self.offset = offset;
             return Ok(());
         }
-        let behind = offset.saturating_sub(self.offset);
-        let skipped = io::copy(&mut (&mut *self).take(behind), &mut io::sink())?;
-        if skipped < behind { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
+        let ahead = offset.saturating_sub(self.offset);
+        let skipped = io::copy(&mut (&mut *self).take(ahead), &mut io::sink())?;
+        if skipped < ahead { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
     }
 }
 

@@ -7,18 +7,17 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Sender, bounded};
 
 use super::account::Account;
-use super::batch::{Batch, Target};
+use super::batch::Batch;
 use super::client::Client;
 use super::deliver::Delivery;
 use super::row::{Row, Source};
 use super::state::Confirmed;
 use super::{Settings, Stop};
-use crate::limits::{IMPORT_POSTS_MAX, IMPORT_SAVE_MS, IMPORT_TICK_MS};
+use crate::limits::{IMPORT_SAVE_MS, IMPORT_TICK_MS};
 
 /// How reading ended: with this many rows, or before the end; or why it could not go on.
 pub(super) type Read = Result<Option<u64>, String>;
 
-/// Running.
 pub(super) struct Threads {
     reader: JoinHandle<Read>,
     connections: Vec<JoinHandle<()>>,
@@ -26,29 +25,19 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Sends the rows of `source` that are not in `confirmed`.
-    pub(super) fn start(
-        mut source: Box<dyn Source>,
-        confirmed: &Confirmed,
-        target: Target,
-        settings: &Settings,
-        account: &Arc<Account>,
-    ) -> Threads {
-        // As many wait as are under way: enough to never wait for the reader, and no more in memory.
+    /// Sends the rows of `source` that are not confirmed yet.
+    pub(super) fn start(mut source: Box<dyn Source>, settings: &Settings, account: &Arc<Account>) -> Threads {
+        // As many wait as are under way: enough to never wait for the reader, and no more in
+        // memory.
         let (batches, queue) = bounded(settings.connections);
         let connection = |_| {
             let (client, account) = (Client::new(&settings.server), account.clone());
-            let delivery = Delivery { client, account, target, give_up_after: settings.give_up_after };
+            let delivery = Delivery { client, account, give_up_after: settings.give_up_after };
             let queue = queue.clone();
             thread::spawn(move || delivery.run(&queue))
         };
         let connections = (0..settings.connections).map(connection).collect();
-        let events_max = match target {
-            Target::Events => settings.batch,
-            // Each is a request of its own: who asks for a stop does not wait for many.
-            Target::Posts => settings.batch.min(IMPORT_POSTS_MAX),
-        };
-        let (confirmed, stop) = (confirmed.clone(), account.stop.clone());
+        let (confirmed, stop, events_max) = (account.confirmed(), account.stop.clone(), settings.batch);
         let reader = thread::spawn(move || feed(&mut *source, &confirmed, &stop, events_max, &batches));
         Threads { reader, connections, stop: account.stop.clone() }
     }
@@ -58,7 +47,8 @@ impl Threads {
         self.connections.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits for those that end. The reader may sleep on an input that gives nothing: it is left to the process's end.
+    /// Waits for those that end. The reader may sleep on an input that gives nothing: it is left to
+    /// the process's end.
     pub(super) fn join(self) -> Read {
         for connection in self.connections {
             connection.join().map_err(|_| "a connection's thread has panicked; please report this".to_owned())?;

@@ -1,5 +1,6 @@
-//! Times as data warehouses write them, turned into RFC 3339: BigQuery (`2026-11-01 12:34:56.789 UTC`), Snowflake
-//! (`… -0800`, `… Z`), Go (`… +0000 UTC`), and local times, which mean the zone that the user names.
+//! Times as data warehouses write them, turned into RFC 3339: BigQuery (`2026-11-01 12:34:56.789
+//! UTC`), Snowflake (`… -0800`, `… Z`), Go (`… +0000 UTC`), and local times, which mean the zone
+//! that the user names.
 
 use std::borrow::Cow;
 
@@ -12,8 +13,8 @@ const DATE_BYTES: usize = "2026-11-01 ".len();
 /// Digits after the second that are kept.
 const FRACTION_DIGITS_MAX: usize = 9;
 
-/// A time as RFC 3339; text that is no time as it is, for the server to refuse. The error completes the sentence that
-/// the field's name begins.
+/// A time as RFC 3339; text that is no time as it is, for the server to refuse. The error completes
+/// the sentence that the field's name begins.
 pub(super) fn rfc3339<'a>(text: &'a str, zone: Option<&TimeZone>) -> Result<Cow<'a, str>, String> {
     let is_standard = text.as_bytes().get(DATE_BYTES - 1) == Some(&b'T') && text.ends_with('Z');
     let Some((local, rest)) = (if is_standard { None } else { split(text) }) else { return Ok(text.into()) };
@@ -22,7 +23,7 @@ pub(super) fn rfc3339<'a>(text: &'a str, zone: Option<&TimeZone>) -> Result<Cow<
         ("", Some(zone)) => Some(zone.clone()),
         (rest, _) => named(rest),
     };
-    let moment: Option<Timestamp> = found.and_then(|zone| local.to_zoned(zone).ok()).map(|at| at.timestamp());
+    let moment: Option<Timestamp> = found.and_then(|zone| local.to_zoned_datetime(zone).ok()).map(|at| at.timestamp());
     Ok(moment.map_or(text.into(), |at| at.to_string().into()))
 }
 
@@ -36,7 +37,8 @@ fn split(text: &str) -> Option<(DateTime, &str)> {
     Some((local.get(..fraction)?.parse().ok()?, text[end..].trim_start()))
 }
 
-/// `UTC`, `Z`, an offset (perhaps with an abbreviation after it), or a name of the time-zone database.
+/// `UTC`, `Z`, an offset (perhaps with an abbreviation after it), or a name of the time-zone
+/// database.
 fn named(text: &str) -> Option<TimeZone> {
     if ["UTC", "Z", "GMT"].iter().any(|name| text.eq_ignore_ascii_case(name)) {
         return Some(TimeZone::UTC);

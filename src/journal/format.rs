@@ -11,17 +11,23 @@ use std::io;
 
 use uuid::Uuid;
 
+use super::position::Position;
 use super::storage::SegmentFile;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, SEGMENT_BYTES};
-use crate::ports::Position;
 
 const MAGIC: &[u8; 8] = b"ETJOURNL";
 /// The format that this program writes. It reads this one and, once there is one, the one before.
 pub(super) const VERSION: u32 = 1;
+/// Stands for a record that is lost: a length of 1, and a kind without a body that nothing else has.
+pub const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, 255];
 pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
 pub(super) const FRAME_HEADER_BYTES: usize = 20;
 
 const _: () = assert!((FRAME_BYTES_MAX + FRAME_HEADER_BYTES + SEGMENT_HEADER_BYTES) < SEGMENT_BYTES as usize);
+
+pub(super) fn segment_name(first: Position) -> String {
+    format!("{first:020}.segment")
+}
 
 /// What is wrong with a segment's header.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,7 +38,6 @@ pub(super) enum HeaderError {
     Damaged(&'static str),
 }
 
-/// What the first bytes of a segment say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) stream: Uuid,
@@ -70,7 +75,6 @@ impl SegmentHeader {
     }
 }
 
-/// A frame's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameHeader {
     pub(super) payload_bytes: usize,
@@ -104,6 +108,7 @@ impl FrameHeader {
 
 /// Fills in the header of a frame whose payload stands behind `FRAME_HEADER_BYTES` free bytes; returns its checksum.
 pub(super) fn seal_frame(frame: &mut [u8], first: Position, count: u32) -> u32 {
+    assert!(first > 0 && count > 0 && frame.len() > FRAME_HEADER_BYTES, "an empty frame");
     let payload_bytes = u32::try_from(frame.len() - FRAME_HEADER_BYTES).expect("bounded by FRAME_BYTES_MAX");
     frame[..4].copy_from_slice(&payload_bytes.to_le_bytes());
     frame[8..16].copy_from_slice(&first.to_le_bytes());
@@ -113,33 +118,24 @@ pub(super) fn seal_frame(frame: &mut [u8], first: Position, count: u32) -> u32 {
     crc
 }
 
-/// What stands at an offset of a segment.
-pub(super) enum Found {
-    /// A whole frame, its payload in the buffer.
-    Frame(FrameHeader),
-    /// Zeros, or the end of the file.
-    End,
-    /// Bytes that are no frame.
-    Bad,
-}
-
-/// Reads the frame at `offset`, appending its payload to `payload`.
-pub(super) fn read_frame(file: &dyn SegmentFile, offset: u64, payload: &mut Vec<u8>) -> io::Result<Found> {
+/// Reads the frame at `offset`, appending its payload to `payload`; `None` where no whole one stands.
+pub(super) fn read_frame(
+    file: &dyn SegmentFile,
+    offset: u64,
+    payload: &mut Vec<u8>,
+) -> io::Result<Option<FrameHeader>> {
     let mut head = [0; FRAME_HEADER_BYTES];
-    let n = file.read_at(&mut head, offset)?;
-    if head[..n].iter().all(|b| *b == 0) {
-        return Ok(Found::End);
-    }
-    let Some(header) = FrameHeader::decode(&head) else { return Ok(Found::Bad) };
+    file.read_at(&mut head, offset)?;
+    let Some(header) = FrameHeader::decode(&head) else { return Ok(None) };
     let start = payload.len();
     payload.resize(start + header.payload_bytes, 0);
     let read = file.read_at(&mut payload[start..], offset + FRAME_HEADER_BYTES as u64)?;
     let crc = crc32c::crc32c_append(crc32c::crc32c(&head[8..]), &payload[start..]);
     if read < header.payload_bytes || crc != header.crc {
         payload.truncate(start);
-        return Ok(Found::Bad);
+        return Ok(None);
     }
-    Ok(Found::Frame(header))
+    Ok(Some(header))
 }
 
 /// Reads only the header of the frame at `offset`; `None` where there is none.
@@ -154,6 +150,23 @@ pub(super) fn frame_in(bytes: &[u8]) -> Option<FrameHeader> {
     let header = FrameHeader::decode(bytes.first_chunk()?)?;
     let frame = bytes.get(8..FRAME_HEADER_BYTES + header.payload_bytes)?;
     (crc32c::crc32c(frame) == header.crc).then_some(header)
+}
+
+/// Up to the last byte that is not zero; whole blocks of zeros are compared at once.
+pub(super) fn written_bytes(bytes: &[u8]) -> usize {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let blocks = bytes.chunks(ZEROS.len());
+    let Some(last) = blocks.clone().rposition(|block| *block != ZEROS[..block.len()]) else { return 0 };
+    let block = &bytes[last * ZEROS.len()..bytes.len().min((last + 1) * ZEROS.len())];
+    last * ZEROS.len() + block.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
+}
+
+/// A whole frame begins here, of positions that could follow `last` soon: numbers by chance are cheap to rule out
+/// before the checksum.
+pub(super) fn is_frame_behind(bytes: &[u8], last: Position) -> bool {
+    let Some(header) = bytes.first_chunk().and_then(FrameHeader::decode) else { return false };
+    let plausible = header.first > last && header.first - last <= 64 * FRAME_RECORDS_MAX as u64;
+    plausible && frame_in(bytes).is_some()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

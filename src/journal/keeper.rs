@@ -2,79 +2,17 @@
 //! journal is full. Everything slow about files happens here, not on the writer's path.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use super::position::Position;
 use super::recovery::Segment;
-use super::storage::{SegmentFile, Storage};
-use super::{FULL, Follower, OPEN, Shared, lock};
-use crate::ports::Position;
-use std::sync::atomic::{AtomicBool, Ordering};
+use super::shared::{FULL, Follower, OPEN, Shared, lock};
+use super::storage::Storage;
 
 const TICK: Duration = Duration::from_secs(1);
-
-/// A segment that is allocated and waits for its header and name.
-pub(super) struct Spare {
-    pub(super) name: String,
-    pub(super) file: Arc<dyn SegmentFile>,
-}
-
-#[derive(Default)]
-struct State {
-    spare: Option<Spare>,
-    // Names of spares are never reused within a process: a failed one may still be open.
-    made: u64,
-    woken: bool,
-}
-
-#[derive(Default)]
-pub(super) struct Keeper {
-    state: Mutex<State>,
-    wanted: Condvar,
-    /// A segment was removed and its removal is not known to be durable.
-    removal_unsynced: AtomicBool,
-}
-
-impl Keeper {
-    /// The spare, or one made on the spot. Errors: the disk is full or broken.
-    pub(super) fn take_spare(&self, shared: &Shared) -> io::Result<Spare> {
-        let spare = lock(&self.state).spare.take();
-        self.wake();
-        match spare {
-            Some(spare) => Ok(spare),
-            None => self.make_spare(shared),
-        }
-    }
-
-    pub(super) fn wake(&self) {
-        lock(&self.state).woken = true;
-        self.wanted.notify_one();
-    }
-
-    fn make_spare(&self, shared: &Shared) -> io::Result<Spare> {
-        let number = {
-            let mut state = lock(&self.state);
-            state.made += 1;
-            state.made
-        };
-        let name = format!("spare-{number}.tmp");
-        match shared.storage.create(&name, shared.settings.segment_bytes) {
-            Ok(file) => Ok(Spare { name, file }),
-            Err(error) => {
-                // Half a spare on a full disk would keep it full.
-                let _ = shared.storage.remove(&name);
-                Err(error)
-            }
-        }
-    }
-
-    fn sleep(&self) {
-        let state = lock(&self.state);
-        let waited = self.wanted.wait_timeout_while(state, TICK, |s| !s.woken);
-        waited.unwrap_or_else(PoisonError::into_inner).0.woken = false;
-    }
-}
 
 /// Removes what an earlier process left under temporary names. Before the first spare is made.
 pub(super) fn clean_up(storage: &dyn Storage) {
@@ -89,9 +27,9 @@ pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
     let run = move || {
         while !shared.is_closing() {
             tend(&shared);
-            shared.keeper.sleep();
+            shared.spares.sleep(TICK);
         }
-        if let Some(spare) = lock(&shared.keeper.state).spare.take() {
+        if let Some(spare) = shared.spares.take() {
             let _ = shared.storage.remove(&spare.name);
         }
     };
@@ -103,9 +41,9 @@ fn tend(shared: &Shared) {
         tracing::warn!(%error, "journal: an old segment cannot be removed");
     }
     let no_room = no_room(shared);
-    if no_room.is_none() && lock(&shared.keeper.state).spare.is_none() {
-        match shared.keeper.make_spare(shared) {
-            Ok(spare) => lock(&shared.keeper.state).spare = Some(spare),
+    if no_room.is_none() && !shared.spares.has_one() {
+        match shared.spares.make(&*shared.storage, shared.settings.segment_bytes) {
+            Ok(spare) => shared.spares.put(spare),
             Err(error) => tracing::warn!(%error, "journal: no spare segment"),
         }
     }
@@ -123,7 +61,7 @@ fn tend(shared: &Shared) {
 /// Why no further segment may be allocated, if so.
 fn no_room(shared: &Shared) -> Option<&'static str> {
     let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
-    let spares = u64::from(lock(&shared.keeper.state).spare.is_some());
+    let spares = u64::from(shared.spares.has_one());
     let settings = &shared.settings;
     if (segments + 1) * settings.segment_bytes > settings.bytes_max {
         return Some("JOURNAL_MAX_BYTES is reached");
@@ -138,7 +76,7 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
 /// segment, and a restart keeps all of them for `keep_ms` again.
 fn remove_old(shared: &Shared) -> io::Result<()> {
     let keep = Duration::from_millis(shared.settings.keep_ms);
-    if shared.keeper.removal_unsynced.load(Ordering::Relaxed) {
+    if shared.spares.removal_unsynced.load(Ordering::Relaxed) {
         sync_removal(shared)?;
     }
     loop {
@@ -164,9 +102,9 @@ fn remove_old(shared: &Shared) -> io::Result<()> {
 
 /// Until this succeeds no further segment is removed.
 fn sync_removal(shared: &Shared) -> io::Result<()> {
-    shared.keeper.removal_unsynced.store(true, Ordering::Relaxed);
+    shared.spares.removal_unsynced.store(true, Ordering::Relaxed);
     shared.storage.sync_names()?;
-    shared.keeper.removal_unsynced.store(false, Ordering::Relaxed);
+    shared.spares.removal_unsynced.store(false, Ordering::Relaxed);
     Ok(())
 }
 
@@ -193,6 +131,7 @@ fn take_first(shared: &Shared, passed: Position, removable: impl Fn(&Segment) ->
     if second.first > passed + 1 || !removable(second) {
         return None;
     }
+    assert!(segments[0].first < second.first, "segments ascend");
     let first = segments.remove(0);
     shared.segment_count.store(segments.len(), Ordering::Relaxed);
     Some(first)

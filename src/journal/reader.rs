@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::format::{Found, FrameHeader, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
+use super::format::{FrameHeader, LOST_RECORD, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
+use super::position::{Position, Watermark};
 use super::recovery::Segment;
-use super::{Shared, lock};
-use crate::events::{Corrupt, LOST_RECORD, Record, decode_record};
-use crate::ports::{Position, Watermark};
+use super::shared::{Shared, lock};
 
 /// Why a follower cannot go on; each stops it loudly.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +28,7 @@ pub enum ReadError {
     Damaged(Position),
 }
 
-/// Records of whole frames, as bytes: [`Frames::records`] decodes them in place.
+/// Records of whole frames, encoded, one after the other.
 #[derive(Debug, Default)]
 pub struct Frames {
     pub from: Watermark,
@@ -38,28 +37,12 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// How many records there are.
     pub fn count(&self) -> usize {
         usize::try_from(self.to.position - self.from.position).unwrap_or(usize::MAX)
     }
 
-    /// Encoded bytes of the records.
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// All records, borrowing from the frames.
-    pub fn records(&self) -> Result<Vec<Record<'_>>, Corrupt> {
-        let mut rest = self.bytes.as_slice();
-        let mut records = Vec::with_capacity(self.count());
-        while !rest.is_empty() {
-            records.push(decode_record(&mut rest)?);
-        }
-        if records.len() == self.count() {
-            Ok(records)
-        } else {
-            Err(Corrupt("a frame holds other records than it says"))
-        }
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -111,7 +94,7 @@ impl Reader {
     fn among_lost(mut self, header: &FrameHeader, from: Watermark) -> Result<Reader, ReadError> {
         let mut payload = Vec::new();
         let found = read_frame(&*self.segment.file, self.offset, &mut payload)?;
-        if !matches!(found, Found::Frame(_)) || !payload.chunks(LOST_RECORD.len()).all(|r| r == LOST_RECORD) {
+        if found.is_none() || !payload.chunks(LOST_RECORD.len()).all(|r| r == LOST_RECORD) {
             return Err(ReadError::Foreign(from.position));
         }
         tracing::error!(
@@ -127,12 +110,10 @@ impl Reader {
         Ok(self)
     }
 
-    /// The id of the journal that is read.
     pub fn stream(&self) -> Uuid {
         self.shared.stream
     }
 
-    /// Where the reader stands.
     pub fn at(&self) -> Watermark {
         self.at
     }
@@ -159,15 +140,16 @@ impl Reader {
             let header = read_frame_header(&*self.segment.file, self.offset)?;
             let header = header.ok_or_else(|| self.missing())?;
             let too_large = frames.count() + header.count as usize > records_max
-                || frames.bytes() + header.payload_bytes > bytes_max;
+                || frames.bytes.len() + header.payload_bytes > bytes_max;
             if header.last() > end || frames.count() > 0 && too_large {
                 break;
             }
             let before = frames.bytes.len();
             match read_frame(&*self.segment.file, self.offset, &mut frames.bytes)? {
-                Found::Frame(header) if header.first + self.passed as u64 == self.at.position + 1 => {
+                Some(header) if header.first + self.passed as u64 == self.at.position + 1 => {
                     frames.bytes.drain(before..before + self.passed * LOST_RECORD.len());
                     self.passed = 0;
+                    assert!(self.at.position < header.last() && header.last() <= end, "positions ascend to the end");
                     self.at = Watermark { position: header.last(), crc: header.crc };
                     self.offset += header.frame_bytes();
                     frames.to = self.at;

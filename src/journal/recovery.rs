@@ -1,8 +1,7 @@
 //! From the files of a directory to a journal that can be continued, or a refusal that says why.
 //!
-//! A segment ends where its successor's first position begins: what stands behind that was never acknowledged. A bad
-//! frame with nothing valid after it in the last segment is a torn tail and is overwritten with zeros. Everything else
-//! that does not fit is corruption: the journal is left as it is and the start refused.
+//! What is there is the business of `survey`. A bad frame with nothing valid after it in the last segment is a torn tail
+//! and is overwritten with zeros. Every finding is corruption: the journal is left as it is and the start refused.
 //!
 //! The last frame of the last segment may be one whose sync failed or never came: after a failed sync the kernel calls
 //! its pages clean, and a later sync of the file succeeds without writing them. So what is read back proves nothing
@@ -16,13 +15,10 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::format::{
-    FRAME_HEADER_BYTES, Found, FrameHeader, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, frame_in,
-    read_frame,
-};
-use super::storage::{SegmentFile, Storage};
-use crate::limits::FRAME_RECORDS_MAX;
-use crate::ports::{Position, Watermark};
+use super::format::{SEGMENT_HEADER_BYTES, VERSION, frame_in};
+use super::position::{Position, Watermark};
+use super::storage::{SegmentFile, Storage, read_stream, write_stream};
+use super::survey::{SegmentSurvey, survey};
 
 /// A segment as recovery found it.
 pub(super) struct Segment {
@@ -33,7 +29,6 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn SegmentFile>,
 }
 
-/// What a directory holds.
 pub(super) struct Recovered {
     pub(super) segments: Vec<Segment>,
     pub(super) end: Watermark,
@@ -50,12 +45,6 @@ pub(super) struct Resume {
     pub(super) offset: Option<u64>,
     /// Bytes behind the frame that were never acknowledged.
     pub(super) torn_bytes: u64,
-}
-
-/// Where a frame stands.
-struct Place {
-    offset: u64,
-    header: FrameHeader,
 }
 
 /// Why a journal cannot be opened.
@@ -78,51 +67,28 @@ pub enum OpenError {
     Newer { name: String, version: u32, known: u32 },
 }
 
-pub(super) fn segment_name(first: Position) -> String {
-    format!("{first:020}.segment")
-}
-
-/// Reads and checks everything. `stream` is the journal's id.
-pub(super) fn recover(storage: &dyn Storage, stream: Uuid) -> Result<Recovered, OpenError> {
-    let mut names: Vec<String> = storage.list()?.into_iter().filter(|n| n.ends_with(".segment")).collect();
-    names.sort_unstable();
-    let mut segments = Vec::with_capacity(names.len());
-    for name in names {
-        segments.push(open_segment(storage, name, stream)?);
+/// Reads and checks everything: a finding of the survey is a refusal.
+pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
+    let found = survey(storage, &mut |_| Ok(()))?;
+    if let Some(error) = found.unread {
+        return Err(error.into());
     }
-    let mut end = Watermark { position: segments.first().map_or(0, |s: &Segment| s.first - 1), crc: 0 };
-    let mut torn_bytes = 0;
-    let mut last_frame = None;
-    for (index, segment) in segments.iter().enumerate() {
-        if segment.first != end.position + 1 {
-            return Err(OpenError::Corrupt(format!(
-                "{} begins at {}, but the one before ends at {}: a segment is missing or cut short",
-                segment.name, segment.first, end.position
-            )));
-        }
-        let next_first = segments.get(index + 1).map(|s| s.first);
-        (torn_bytes, last_frame) = check_segment(segment, next_first, &mut end)?;
+    if let Some((name, version)) = found.newer {
+        return Err(OpenError::Newer { name, version, known: VERSION });
     }
-    let mut resume = resume(segments.last(), last_frame, end)?;
-    resume.torn_bytes = torn_bytes;
-    Ok(Recovered { segments, end, resume })
-}
-
-/// A last segment without a frame was begun after the frame before it was synced.
-fn resume(last: Option<&Segment>, last_frame: Option<Place>, end: Watermark) -> Result<Resume, OpenError> {
-    let offset = last.map(|_| SEGMENT_HEADER_BYTES as u64);
-    let (Some(segment), Some(place)) = (last, last_frame) else {
-        return Ok(Resume { first: end.position + 1, frame: Vec::new(), offset, torn_bytes: 0 });
-    };
-    let bytes = usize::try_from(place.header.frame_bytes()).expect("bounded by FRAME_BYTES_MAX");
-    let mut frame = vec![0; bytes];
-    segment.file.read_at(&mut frame, place.offset)?;
-    match frame_in(&frame) {
-        Some(header) if header == place.header => {
-            Ok(Resume { first: header.first, frame, offset: Some(place.offset), torn_bytes: 0 })
-        }
-        _ => Err(damaged(segment, place.offset, place.header.first - 1)),
+    if let Some(finding) = found.findings.first() {
+        return Err(OpenError::Corrupt(finding.to_string()));
     }
+    // A last segment without a frame was begun after the frame before it was synced.
+    let begins = (!found.segments.is_empty()).then_some(SEGMENT_HEADER_BYTES as u64);
+    let (offset, frame) = found.last_frame.map_or((begins, Vec::new()), |(offset, frame)| (Some(offset), frame));
+    let first = frame_in(&frame).map_or(found.end.position + 1, |header| header.first);
+    let resume = Resume { first, frame, offset, torn_bytes: found.torn_bytes };
+    let segments = found.segments.into_iter().map(|SegmentSurvey { name, first, file, .. }| {
+        file.sync()?;
+        Ok(Segment { name, first, known_since: Instant::now(), file })
+    });
+    Ok(Recovered { segments: segments.collect::<io::Result<_>>()?, end: found.end, resume })
 }
 
 /// The journal's id: read, or drawn and made durable where the storage is new.
@@ -136,111 +102,4 @@ pub(super) fn stream_id(storage: &dyn Storage) -> Result<Uuid, OpenError> {
     let stream = Uuid::new_v4();
     write_stream(storage, stream)?;
     Ok(stream)
-}
-
-/// What the file `stream` says, if it is there.
-pub(super) fn read_stream(storage: &dyn Storage) -> io::Result<Option<String>> {
-    let file = match storage.open("stream") {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = [0; 64];
-    let n = file.read_at(&mut bytes, 0)?;
-    Ok(Some(String::from_utf8_lossy(&bytes[..n]).into_owned()))
-}
-
-/// Writes the file `stream`, durably: first under a temporary name.
-pub(super) fn write_stream(storage: &dyn Storage, stream: Uuid) -> io::Result<()> {
-    let text = format!("{stream}\n");
-    let file = storage.create("stream.tmp", text.len() as u64)?;
-    file.write_at(text.as_bytes(), 0)?;
-    file.sync()?;
-    storage.rename("stream.tmp", "stream")?;
-    storage.sync_names()
-}
-
-fn open_segment(storage: &dyn Storage, name: String, stream: Uuid) -> Result<Segment, OpenError> {
-    let file = storage.open(&name)?;
-    file.sync()?;
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    file.read_at(&mut header, 0)?;
-    let header = SegmentHeader::decode(&header).map_err(|error| match error {
-        HeaderError::Newer(version) => OpenError::Newer { name: name.clone(), version, known: VERSION },
-        HeaderError::Damaged(why) => OpenError::Corrupt(format!("{name}: {why}")),
-    })?;
-    if header.stream != stream {
-        return Err(OpenError::Corrupt(format!("{name} belongs to journal {}, not to {stream}", header.stream)));
-    }
-    if segment_name(header.first) != name {
-        return Err(OpenError::Corrupt(format!("{name} says that it begins at {}", header.first)));
-    }
-    Ok(Segment { name, first: header.first, known_since: Instant::now(), file })
-}
-
-/// Walks a segment's frames, moving `end`; returns the bytes of a torn tail, and the last frame.
-fn check_segment(
-    segment: &Segment,
-    next_first: Option<Position>,
-    end: &mut Watermark,
-) -> Result<(u64, Option<Place>), OpenError> {
-    let mut offset = SEGMENT_HEADER_BYTES as u64;
-    let mut payload = Vec::new();
-    let mut last = None;
-    loop {
-        if next_first == Some(end.position + 1) {
-            return Ok((0, last));
-        }
-        payload.clear();
-        match read_frame(&*segment.file, offset, &mut payload)? {
-            Found::Frame(header) if header.first == end.position + 1 => {
-                *end = Watermark { position: header.last(), crc: header.crc };
-                last = Some(Place { offset, header });
-                offset += header.frame_bytes();
-            }
-            Found::End | Found::Bad if next_first.is_none() => {
-                return torn_tail(segment, offset, end.position).map(|torn| (torn, last));
-            }
-            _ => return Err(damaged(segment, offset, end.position)),
-        }
-    }
-}
-
-fn damaged(segment: &Segment, offset: u64, last: Position) -> OpenError {
-    OpenError::Corrupt(format!("{} is damaged at byte {offset}, behind position {last}", segment.name))
-}
-
-/// The length of the torn tail at `offset`, or corruption where a valid frame stands behind it.
-fn torn_tail(segment: &Segment, offset: u64, last: Position) -> Result<u64, OpenError> {
-    let size = segment.file.size()?;
-    let mut rest = vec![0; usize::try_from(size - offset).expect("a segment fits into memory")];
-    segment.file.read_at(&mut rest, offset)?;
-    // A segment is zeros behind its end, and no frame begins with a zero length: only what was written is looked at.
-    let written = written_bytes(&rest);
-    for at in 1..written.min(rest.len().saturating_sub(FRAME_HEADER_BYTES)) {
-        if is_frame_behind(&rest[at..], last) {
-            return Err(OpenError::Corrupt(format!(
-                "{} is damaged at byte {offset}, behind position {last}, and whole frames follow",
-                segment.name
-            )));
-        }
-    }
-    Ok(written as u64)
-}
-
-/// Up to the last byte that is not zero; whole blocks of zeros are compared at once.
-pub(super) fn written_bytes(bytes: &[u8]) -> usize {
-    const ZEROS: [u8; 4096] = [0; 4096];
-    let blocks = bytes.chunks(ZEROS.len());
-    let Some(last) = blocks.clone().rposition(|block| *block != ZEROS[..block.len()]) else { return 0 };
-    let block = &bytes[last * ZEROS.len()..bytes.len().min((last + 1) * ZEROS.len())];
-    last * ZEROS.len() + block.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
-}
-
-/// A whole frame begins here, of positions that could follow `last` soon: numbers by chance are cheap to rule out
-/// before the checksum.
-pub(super) fn is_frame_behind(bytes: &[u8], last: Position) -> bool {
-    let Some(header) = bytes.first_chunk().and_then(FrameHeader::decode) else { return false };
-    let plausible = header.first > last && header.first - last <= 64 * FRAME_RECORDS_MAX as u64;
-    plausible && frame_in(bytes).is_some()
 }

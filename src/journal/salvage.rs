@@ -3,8 +3,8 @@
 //!
 //! The rules: no position ever moves or is given to another record, because stores' watermarks refer to positions and
 //! to the checksums of the frames that end there. The stream stays, too: a new one would make the live store and every
-//! later follower lose what lies between its watermark and the ledger's. So what is lost is filled with as many
-//! [`Record::Lost`](crate::events::Record::Lost), in ordinary frames: sinks pass them, count them and say so. A store
+//! later follower lose what lies between its watermark and the ledger's. So lost positions get as many
+//! [`LOST_RECORD`]s, in ordinary frames: followers pass them, count them and say so. A store
 //! that stands before the damage applies what is left of it; one that stands behind finds its frame; one that stands
 //! within goes on behind its position (see [`Reader`](super::Reader)). Nothing is applied twice.
 //!
@@ -23,15 +23,14 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
-use super::recovery::{read_stream, recover, segment_name, write_stream};
-use super::storage::{Directory, Storage};
+use super::format::{FRAME_HEADER_BYTES, LOST_RECORD, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name};
+use super::position::Position;
+use super::recovery::recover;
+use super::storage::{Directory, Storage, read_stream, write_stream};
 use super::survey::{Finding, Survey, survey};
 use super::{Lock, OpenError};
 use crate::clock::Clock;
-use crate::events::LOST_RECORD;
 use crate::limits::{FRAME_RECORDS_MAX, JOURNAL_LOST_RECORDS_MAX};
-use crate::ports::Position;
 
 /// What a salvage is told that the journal cannot know itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,16 +42,13 @@ pub struct Salvage {
     pub allow_tmpfs: bool,
 }
 
-/// What a salvage did.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// What was wrong.
     pub findings: Vec<Finding>,
     /// Positions that hold no record any more.
     pub lost: Vec<RangeInclusive<Position>>,
     /// Where everything is as it was before; `None` where nothing had to be changed.
     pub copy: Option<PathBuf>,
-    /// Segments that were written.
     pub written: Vec<String>,
     pub end: Position,
 }
@@ -77,7 +73,7 @@ pub fn salvage_on(
     keep_copy: &mut dyn FnMut() -> io::Result<PathBuf>,
 ) -> Result<Salvaged, OpenError> {
     storage.sync_names()?;
-    let found = survey(storage, &mut |_| {})?;
+    let found = survey(storage, &mut |_| Ok(()))?;
     if found.is_empty() {
         return Ok(Salvaged { findings: Vec::new(), lost: Vec::new(), copy: None, written: Vec::new(), end: 0 });
     }
@@ -107,7 +103,7 @@ pub fn salvage_on(
         storage.remove(name)?;
     }
     storage.sync_names()?;
-    recover(storage, stream)?;
+    recover(storage)?;
     Ok(salvaged)
 }
 
@@ -216,6 +212,7 @@ impl Patch {
 }
 
 fn put_lost(range: &RangeInclusive<Position>, out: &mut Vec<u8>) {
+    assert!(!range.is_empty(), "a lost range without a position");
     let mut first = *range.start();
     while first <= *range.end() {
         let count = (range.end() - first + 1).min(FRAME_RECORDS_MAX as u64);

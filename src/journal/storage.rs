@@ -2,12 +2,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const TMPFS_MAGIC: i64 = 0x0102_1994;
+use uuid::Uuid;
+
+use crate::process::{TMPFS, file_system};
 
 /// A directory of segment files. Names are plain file names.
 ///
@@ -47,6 +48,28 @@ pub trait SegmentFile: Send + Sync {
     fn is_linked(&self) -> io::Result<bool>;
 }
 
+/// What the file `stream` says, if it is there.
+pub(super) fn read_stream(storage: &dyn Storage) -> io::Result<Option<String>> {
+    let file = match storage.open("stream") {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = [0; 64];
+    let n = file.read_at(&mut bytes, 0)?;
+    Ok(Some(String::from_utf8_lossy(&bytes[..n]).into_owned()))
+}
+
+/// Writes the file `stream`, durably: first under a temporary name.
+pub(super) fn write_stream(storage: &dyn Storage, stream: Uuid) -> io::Result<()> {
+    let text = format!("{stream}\n");
+    let file = storage.create("stream.tmp", text.len() as u64)?;
+    file.write_at(text.as_bytes(), 0)?;
+    file.sync()?;
+    storage.rename("stream.tmp", "stream")?;
+    storage.sync_names()
+}
+
 /// The shipped storage: files in a directory.
 pub struct Directory {
     path: PathBuf,
@@ -60,7 +83,7 @@ impl Directory {
     pub fn open(path: &Path, allow_tmpfs: bool) -> io::Result<Directory> {
         create_durably(path)?;
         let directory = Directory { path: path.to_owned(), handle: File::open(path)?, is_read_only: false };
-        if !allow_tmpfs && directory.is_tmpfs()? {
+        if !allow_tmpfs && file_system(&directory.handle)?.0 == TMPFS {
             return Err(io::Error::other(
                 "the directory is on tmpfs, which loses events with the power; choose another or set ALLOW_TMPFS=true",
             ));
@@ -71,17 +94,6 @@ impl Directory {
     /// A directory that is there, to be looked at: nothing is written, files are opened for reading alone.
     pub fn look(path: &Path) -> io::Result<Directory> {
         Ok(Directory { path: path.to_owned(), handle: File::open(path)?, is_read_only: true })
-    }
-
-    fn is_tmpfs(&self) -> io::Result<bool> {
-        // SAFETY: statfs is plain numbers, for which zero is a value; the call only fills it.
-        let mut about: libc::statfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and `about` outlives the call.
-        if unsafe { libc::fstatfs(self.handle.as_raw_fd(), &raw mut about) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        #[allow(clippy::unnecessary_cast, reason = "the type of f_type differs between targets")]
-        Ok(about.f_type as i64 == TMPFS_MAGIC)
     }
 }
 
@@ -137,13 +149,7 @@ impl Storage for Directory {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        // SAFETY: statvfs is plain numbers, for which zero is a value; the call only fills it.
-        let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
-        // SAFETY: the descriptor is open and `about` outlives the call.
-        if unsafe { libc::fstatvfs(self.handle.as_raw_fd(), &raw mut about) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(about.f_bavail.saturating_mul(about.f_frsize))
+        file_system(&self.handle).map(|(_, free_bytes)| free_bytes)
     }
 }
 

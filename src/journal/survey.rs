@@ -1,7 +1,8 @@
 //! A look at every byte of a journal, damaged or not: what is there, what is not, what is wrong.
 //!
-//! Where recovery stops at the first thing that does not fit, a survey goes on behind it: it looks for the next whole
-//! frame, which says itself what positions it holds. Nothing is written; the journal may be in use meanwhile.
+//! A segment ends where its successor's first position begins: what stands behind that was never acknowledged. Where
+//! something does not fit, a survey looks for the next whole frame, which says itself what positions it holds. Nothing is
+//! written; the journal may be in use meanwhile.
 
 use std::fmt;
 use std::io;
@@ -10,21 +11,20 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::format::{FRAME_HEADER_BYTES, FrameHeader, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, frame_in};
-use super::recovery::{is_frame_behind, read_stream, segment_name, written_bytes};
-use super::storage::{SegmentFile, Storage};
-use crate::events::{Corrupt, Record, decode_record};
-use crate::ports::{Position, Watermark};
+use super::format::{
+    FRAME_HEADER_BYTES, FrameHeader, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, frame_in, is_frame_behind,
+    segment_name, written_bytes,
+};
+use super::position::{Position, Watermark};
+use super::storage::{SegmentFile, Storage, read_stream};
 
 /// What a disk reads at once; what fails in it is taken for zeros.
 const BLOCK_BYTES: usize = 4096;
 
-/// A journal as it was found.
 #[derive(Default)]
 pub struct Survey {
     /// What the file `stream` says; where it says nothing, what all segments say.
     pub stream: Option<Uuid>,
-    /// By first position.
     pub segments: Vec<SegmentSurvey>,
     /// The last whole frame's end.
     pub end: Watermark,
@@ -32,9 +32,14 @@ pub struct Survey {
     pub torn_bytes: u64,
     /// All that is wrong, in the order of positions.
     pub findings: Vec<Finding>,
+    /// Of the last segment: where its last frame begins, and all bytes of that.
+    pub(super) last_frame: Option<(u64, Vec<u8>)>,
+    /// A segment of a newer program, and the version of its format.
+    pub(super) newer: Option<(String, u32)>,
+    /// The first read that failed.
+    pub(super) unread: Option<io::Error>,
 }
 
-/// One segment file.
 pub struct SegmentSurvey {
     pub name: String,
     pub first: Position,
@@ -48,7 +53,6 @@ pub struct SegmentSurvey {
     pub(super) file: Arc<dyn SegmentFile>,
 }
 
-/// Neighbouring whole frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     pub(super) offset: u64,
@@ -60,7 +64,6 @@ pub(super) struct Run {
 /// One thing that is wrong; printed, it is one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file.
     pub name: String,
     pub what: String,
     /// Positions whose records cannot be had because of it.
@@ -92,26 +95,13 @@ impl fmt::Display for Range<'_> {
     }
 }
 
-/// The records of one whole frame.
+/// The encoded records of one whole frame.
 #[derive(Debug)]
 pub struct FrameRecords<'a> {
     pub first: Position,
     pub crc: u32,
-    payload: &'a [u8],
-    count: usize,
-}
-
-impl FrameRecords<'_> {
-    /// All of them, decoded.
-    pub fn records(&self) -> Result<Vec<Record<'_>>, Corrupt> {
-        let mut rest = self.payload;
-        let mut records = Vec::with_capacity(self.count);
-        while !rest.is_empty() {
-            records.push(decode_record(&mut rest)?);
-        }
-        let as_said = records.len() == self.count;
-        if as_said { Ok(records) } else { Err(Corrupt("a frame holds other records than it says")) }
-    }
+    pub bytes: &'a [u8],
+    pub count: usize,
 }
 
 impl SegmentSurvey {
@@ -120,7 +110,6 @@ impl SegmentSurvey {
         self.runs.last().map_or(self.first - 1, |run| run.last)
     }
 
-    /// Records of its whole frames.
     pub fn records(&self) -> u64 {
         self.runs.iter().map(|run| run.last - run.first + 1).sum()
     }
@@ -154,8 +143,11 @@ impl Survey {
     }
 }
 
-/// Surveys what `storage` holds, handing each whole frame to `visit` in the journal's order.
-pub fn survey(storage: &dyn Storage, visit: &mut dyn FnMut(&FrameRecords<'_>)) -> io::Result<Survey> {
+/// Looks at one frame; an error says why its records are wrong.
+pub type Visit<'v> = dyn FnMut(&FrameRecords<'_>) -> Result<(), String> + 'v;
+
+/// Surveys the journal in `storage`, handing each whole frame to `visit` in the journal's order.
+pub fn survey(storage: &dyn Storage, visit: &mut Visit<'_>) -> io::Result<Survey> {
     let mut survey = Survey::default();
     let opened = open_all(storage, &mut survey)?;
     survey.stream = judge_stream(storage, &opened, &mut survey)?;
@@ -212,6 +204,7 @@ fn judge_header(file: &dyn SegmentFile, name: &str, survey: &mut Survey) -> Opti
     let mut bytes = [0; SEGMENT_HEADER_BYTES];
     if let Err(error) = file.read_at(&mut bytes, 0) {
         survey.find(name, format!("its header cannot be read: {error}"));
+        survey.unread.get_or_insert(error);
         return None;
     }
     match SegmentHeader::decode(&bytes) {
@@ -226,6 +219,7 @@ fn judge_header(file: &dyn SegmentFile, name: &str, survey: &mut Survey) -> Opti
         }
         Err(HeaderError::Newer(version)) => {
             survey.find(name, format!("it is of format version {version}; a newer program wrote it")).is_foreign = true;
+            survey.newer.get_or_insert((name.to_owned(), version));
             None
         }
     }
@@ -260,7 +254,7 @@ struct Walk<'a> {
     /// Where the next segment begins: what stands here from there on was never acknowledged.
     limit: Option<Position>,
     survey: &'a mut Survey,
-    visit: &'a mut dyn FnMut(&FrameRecords<'_>),
+    visit: &'a mut Visit<'a>,
 }
 
 impl Walk<'_> {
@@ -279,11 +273,14 @@ impl Walk<'_> {
         };
         self.survey.end.position = self.opened.first - 1;
         let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
+        let mut last = None;
         while self.limit != Some(self.survey.end.position + 1) {
             match self.frame_at(&bytes, at) {
                 Some(frame) if frame.first == self.survey.end.position + 1 => {
                     self.take(&bytes, at, &frame, &mut segment);
-                    at += FRAME_HEADER_BYTES + frame.payload_bytes;
+                    let end = at + FRAME_HEADER_BYTES + frame.payload_bytes;
+                    last = Some(at..end);
+                    at = end;
                 }
                 _ => match self.next_frame(&bytes, at) {
                     Some(next) => at = self.passed_over(at, next, &bytes),
@@ -293,6 +290,9 @@ impl Walk<'_> {
                     }
                 },
             }
+        }
+        if self.limit.is_none() {
+            self.survey.last_frame = last.map(|frame| (frame.start as u64, bytes[frame].to_vec()));
         }
         Ok(segment)
     }
@@ -309,6 +309,7 @@ impl Walk<'_> {
                     if let Err(error) = file.read_at(block, offset as u64) {
                         block.fill(0);
                         self.survey.find(&self.opened.name, format!("byte {offset} cannot be read: {error}"));
+                        self.survey.unread.get_or_insert(error);
                     }
                 }
             }
@@ -325,9 +326,8 @@ impl Walk<'_> {
 
     fn take(&mut self, bytes: &[u8], at: usize, frame: &FrameHeader, segment: &mut SegmentSurvey) {
         let payload = &bytes[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + frame.payload_bytes];
-        let records = FrameRecords { first: frame.first, crc: frame.crc, payload, count: frame.count as usize };
-        (self.visit)(&records);
-        if let Err(why) = records.records() {
+        let records = FrameRecords { first: frame.first, crc: frame.crc, bytes: payload, count: frame.count as usize };
+        if let Err(why) = (self.visit)(&records) {
             self.survey.find(&segment.name, format!("positions {} to {}: {why}", frame.first, frame.last()));
         }
         self.survey.end = Watermark { position: frame.last(), crc: frame.crc };
@@ -344,10 +344,10 @@ impl Walk<'_> {
         }
     }
 
-    /// The next place behind `at` where a frame of this segment stands.
+    /// The next place from `at` on where a frame of this segment stands.
     fn next_frame(&self, bytes: &[u8], at: usize) -> Option<usize> {
         let end = at + written_bytes(&bytes[at..]);
-        (at + 1..end).find(|next| {
+        (at..end).find(|next| {
             is_frame_behind(&bytes[*next..], self.survey.end.position) && self.frame_at(bytes, *next).is_some()
         })
     }
@@ -366,6 +366,9 @@ impl Walk<'_> {
     fn ended(&mut self, at: usize, bytes: &[u8]) {
         let expected = self.survey.end.position + 1;
         match self.limit {
+            None if frame_in(&bytes[at..]).is_some() => {
+                self.survey.find(&self.opened.name, format!("the frame at byte {at} repeats earlier positions"));
+            }
             None => self.survey.torn_bytes = written_bytes(&bytes[at..]) as u64,
             Some(limit) => {
                 let what = format!("damaged at byte {at}, or a segment behind it is missing");

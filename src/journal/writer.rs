@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame};
-use super::keeper::Spare;
-use super::recovery::{Resume, Segment, segment_name};
-use super::{Chunk, Due, FAILED, NEVER, NOW, Shared, Wait, lock};
+use super::core_buffer::{Chunk, Due, NEVER, NOW, Wait};
+use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name};
+use super::position::{Position, Watermark};
+use super::recovery::{Resume, Segment};
+use super::shared::{FAILED, Shared, lock};
+use super::spares::Spare;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
-use crate::ports::{Position, Watermark};
 use crate::runtime::complete;
 
 const PROBE_PAUSE: Duration = Duration::from_secs(1);
@@ -59,7 +60,7 @@ impl Writer {
                 if !chunks.is_empty() {
                     self.commit(chunks);
                 } else if is_closing {
-                    return self.close_lanes();
+                    return self.close_buffers();
                 }
             } else if self.current.is_none() {
                 self.probe();
@@ -69,18 +70,17 @@ impl Writer {
         }
     }
 
-    /// Appends that passed the look at the state before it changed are told here; later ones find the lane closed.
-    fn close_lanes(&self) {
-        for lane in &self.shared.lanes {
-            let mut lane = lock(lane);
-            lane.is_closed = true;
-            refuse(lane.chunks.drain(..).collect());
+    /// Appends that passed the look at the state before it changed are told here; later ones find the buffer closed.
+    fn close_buffers(&self) {
+        for buffer in &self.shared.buffers {
+            let mut buffer = lock(buffer);
+            buffer.is_closed = true;
+            refuse(buffer.chunks.drain(..).collect());
         }
     }
 
-    /// When the next frame must be written.
     fn due(&self) -> Due {
-        self.shared.lanes.iter().map(|lane| lock(lane).due).min().unwrap_or(NEVER)
+        self.shared.buffers.iter().map(|buffer| lock(buffer).due).min().unwrap_or(NEVER)
     }
 
     /// Sleeps until the next frame is due, or an append that is due before, or the end. The time is set before the last look,
@@ -104,23 +104,24 @@ impl Writer {
     fn take_chunks(&mut self) -> Vec<Chunk> {
         let mut taken = Vec::new();
         let (mut bytes, mut records) = (0, 0);
-        let lanes = self.shared.lanes.len();
-        self.turn = (self.turn + 1) % lanes;
-        for lane in (0..lanes).map(|i| &self.shared.lanes[(self.turn + i) % lanes]) {
-            let mut lane = lock(lane);
-            while let Some(chunk) = lane.chunks.front() {
+        let cores = self.shared.buffers.len();
+        self.turn = (self.turn + 1) % cores;
+        for buffer in (0..cores).map(|i| &self.shared.buffers[(self.turn + i) % cores]) {
+            let mut buffer = lock(buffer);
+            while let Some(chunk) = buffer.chunks.front() {
                 bytes += chunk.bytes.len();
                 records += chunk.count as usize;
                 if !taken.is_empty() && (bytes > FRAME_BYTES_MAX || records > FRAME_RECORDS_MAX) {
                     // What does not fit has waited long enough.
-                    lane.due = NOW;
+                    buffer.due = NOW;
                     return taken;
                 }
-                let chunk = lane.chunks.pop_front().expect("just seen");
-                lane.pending_bytes -= chunk.bytes.len();
+                let chunk = buffer.chunks.pop_front().expect("just seen");
+                assert!(buffer.pending_bytes >= chunk.bytes.len(), "more bytes are taken than are pending");
+                buffer.pending_bytes -= chunk.bytes.len();
                 taken.push(chunk);
             }
-            lane.due = NEVER;
+            buffer.due = NEVER;
         }
         taken
     }
@@ -133,6 +134,8 @@ impl Writer {
         for chunk in &chunks {
             self.frame.extend_from_slice(&chunk.bytes);
         }
+        assert!((1..=FRAME_RECORDS_MAX).contains(&(count as usize)), "a frame of {count} records");
+        assert!(self.frame.len() <= FRAME_HEADER_BYTES + FRAME_BYTES_MAX, "a frame of {} bytes", self.frame.len());
         let crc = seal_frame(&mut self.frame, self.next, count);
         let written = self.write_frame().or_else(|error| {
             self.fail(&error);
@@ -228,9 +231,7 @@ impl Writer {
                 match wait {
                     Wait::Nothing | Wait::Leisure => {}
                     Wait::Durable(ticket) => durable.push(ticket),
-                    Wait::Follower(until, decision) => {
-                        self.shared.waiting.push(until, first + u64::from(at), n, decision);
-                    }
+                    Wait::Applied { pending, .. } => pending.durable(first + u64::from(at), n),
                 }
             }
             first += u64::from(chunk.count);
@@ -251,7 +252,7 @@ impl Writer {
     fn begin_segment_with(&mut self, first: Position, frame: &[u8]) -> io::Result<()> {
         self.current = None;
         let header = SegmentHeader { stream: self.shared.stream, first, created_ms: self.shared.clock.now_ms() };
-        let spare = self.shared.keeper.take_spare(&self.shared)?;
+        let spare = self.shared.spares.take_or_make(&*self.shared.storage, self.shared.settings.segment_bytes)?;
         let name = segment_name(first);
         let begun = self.name_segment(&spare, &[&header.encode(), frame].concat(), &name);
         // What is left of a spare that failed would fill the disk, one each probe.
@@ -260,6 +261,7 @@ impl Writer {
         let mut segments = lock(&self.shared.segments);
         // A segment in which nothing was ever published has the same first position, and now the same name.
         segments.retain(|s| s.first != first);
+        assert!(segments.last().is_none_or(|last| last.first < first), "segments ascend");
         segments.push(segment.clone());
         self.shared.segment_count.store(segments.len(), Ordering::Relaxed);
         drop(segments);
@@ -292,7 +294,7 @@ fn refuse(chunks: Vec<Chunk>) {
     let tickets = waits.filter_map(|(_, _, wait)| match wait {
         Wait::Nothing | Wait::Leisure => None,
         Wait::Durable(ticket) => Some(ticket),
-        Wait::Follower(_, decision) => Some(decision.ticket().clone()),
+        Wait::Applied { pending, .. } => Some(pending.ticket().clone()),
     });
     complete(tickets, false);
 }

@@ -4,13 +4,13 @@
 //! |---|---|
 //! | none, or a type | the rollup of types |
 //! | one of component, element, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
-//! | several of them | lists of events (`postings`), raw rows where there are none |
+//! | several of them | rows, which on PostgreSQL an index of each closed day finds |
 //!
 //! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
 
 use std::ops::Range;
 
-use crate::events::{Dimension, EventType, STRATEGIES, component_key, fold_keyword, mention_key, page_key};
+use crate::events::{Dimension, EventType, STRATEGIES, component_key, mention_key};
 use crate::ports::CountFilter;
 
 /// An hour, in milliseconds.
@@ -41,37 +41,24 @@ pub struct RawCount {
     pub to_ms: Option<i64>,
 }
 
-/// What raw rows must match; keyword and page are compared in Rust, folded as the rollups fold them.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RawMatch<'a> {
-    pub event_type: Option<EventType>,
-    pub component_id: Option<i64>,
-    /// Of rows without a component.
-    pub element_id: Option<&'a str>,
-    pub post_id: Option<&'a str>,
-    pub keyword: Option<&'a str>,
-    pub page: Option<&'a str>,
+/// What a row of `events` must have in a column.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Named<'a> {
+    Number(i64),
+    Text(&'a str),
 }
 
-impl<'a> RawMatch<'a> {
-    /// What the rows of a filter must match.
-    pub fn of(filter: &'a CountFilter) -> RawMatch<'a> {
-        RawMatch {
-            event_type: filter.event_type,
-            component_id: filter.component_id,
-            element_id: filter.element_id.as_deref(),
-            post_id: filter.post_id.as_deref(),
-            keyword: filter.keyword.as_deref(),
-            page: filter.page.as_deref(),
-        }
-    }
-
-    /// Whether a row with this keyword and url matches.
-    pub fn matches(&self, keyword: Option<&str>, url: Option<&str>) -> bool {
-        let by_keyword = self.keyword.is_none_or(|wanted| keyword.is_some_and(|k| fold_keyword(k) == wanted));
-        let by_page = self.page.is_none_or(|wanted| url.is_some_and(|u| page_key(u) == wanted));
-        by_keyword && by_page
-    }
+/// The conditions of a filter but for its time, each to be followed by a parameter.
+pub fn named_values(filter: &CountFilter) -> Vec<(&'static str, Named<'_>)> {
+    let texts = [
+        ("event_type =", filter.event_type.map(EventType::name)),
+        ("component_id IS NULL AND element_id =", filter.element_id.as_deref()),
+        ("post_id =", filter.post_id.as_deref()),
+        ("keyword_key =", filter.keyword.as_deref()),
+        ("page =", filter.page.as_deref()),
+    ];
+    let texts = texts.into_iter().filter_map(|(condition, text)| Some((condition, Named::Text(text?))));
+    filter.component_id.map(|id| ("component_id =", Named::Number(id))).into_iter().chain(texts).collect()
 }
 
 /// Decides what `filter` reads.

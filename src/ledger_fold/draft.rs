@@ -1,5 +1,6 @@
 //! A batch on its way into a ledger: which records are stored, and all that follows from them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use uuid::Uuid;
@@ -9,8 +10,8 @@ use super::likes::{Action, Deed, LikeFold};
 use super::rollups::{Rollups, split_rollups};
 use super::user_hours::UserHours;
 use crate::events::{
-    Dimension, Erase, Event, EventType, Forget, PostPut, Record, Tally, encode_record, tally_like, tally_stored,
-    tally_unliked,
+    Erase, Event, EventType, Forget, PostPut, Record, Tally, encode_record, fold_keyword, page_key, tally_like,
+    tally_stored, tally_unliked,
 };
 use crate::ports::{Batch, Position, PostOutcome, StoreError, Verdict, Verdicts};
 
@@ -36,11 +37,15 @@ pub struct Draft<'b> {
 }
 
 /// A row of `events`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct StoredRow<'b> {
     pub event: &'b Event<'b>,
+    pub position: Position,
     /// As stored: a toggle is a LIKE or an UNLIKE by now.
     pub event_type: EventType,
+    /// The names that the event counts under. They stay if its user is erased.
+    pub page: Option<Cow<'b, str>>,
+    pub keyword_key: Option<Cow<'b, str>>,
 }
 
 /// All that a batch writes besides likes and letters.
@@ -51,20 +56,11 @@ pub struct Effects<'b> {
     pub users: Vec<(i64, EventType, &'b str)>,
     /// Of every record that has one, in order.
     pub verdicts: Verdicts,
-    pub places: Places<'b>,
-}
-
-/// Posts that were deleted, and so lose their places in lists; and what they got back since.
-#[derive(Clone, Debug, Default)]
-pub struct Places<'b> {
-    /// Each once, in their order, with the position of its last deletion.
-    pub gone: BTreeMap<&'b str, Position>,
-    /// Under [`crate::events::Dimension::gone`].
-    pub since: Rollups,
 }
 
 impl<'b> Draft<'b> {
-    /// Sorts a batch; `Poison` where an event's time cannot be stored. `erased` are those that the ledger has erased.
+    /// Sorts a batch; `Poison` where an event's time cannot be stored. `erased` are those that the
+    /// ledger has erased.
     pub fn new(
         batch: &'b Batch<'b>,
         dead: &'b BTreeMap<Position, String>,
@@ -167,8 +163,8 @@ impl<'b> Draft<'b> {
         });
     }
 
-    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order. `belongings` are
-    /// of those whom the batch erases.
+    /// Likes, unlikes and toggles that will be stored, and what happens to posts, in journal order.
+    /// `belongings` are of those whom the batch erases.
     pub fn actions<'x>(&self, belongings: &'x [Belonging]) -> Vec<Action<'x>>
     where
         'b: 'x,
@@ -195,7 +191,8 @@ impl<'b> Draft<'b> {
         self.batch.position(index)
     }
 
-    /// A dead record as the journal holds it, and whose it is and when it happened, for its row in `dead_letter`.
+    /// A dead record as the journal holds it, and whose it is and when it happened, for its row in
+    /// `dead_letter`.
     pub fn letter(&self, position: Position) -> (Vec<u8>, Option<(&'b str, i64)>) {
         let record = &self.batch.records[(position - self.batch.from.position - 1) as usize];
         let mut bytes = Vec::new();
@@ -209,17 +206,11 @@ impl<'b> Draft<'b> {
     where
         'b: 'x,
     {
-        let (mut tally, mut since) = (Tally::default(), Tally::default());
-        // The last deletion of each post.
-        let gone: HashMap<&str, usize> = fold.gone.iter().map(|(index, post)| (*post, *index)).collect();
+        let mut tally = Tally::default();
         let mut verdicts = self.verdicts.clone();
         for (action, verdict) in actions.iter().zip(&fold.outcomes) {
             if let (true, Verdict::Post(PostOutcome::Deleted { likes_removed, .. })) = (action.is_of_post(), verdict) {
                 tally_unliked(&mut tally, action.post, action.at_ms, *likes_removed);
-                if gone.get(action.post).is_some_and(|last| *last < action.index) {
-                    let minute = action.at_ms.div_euclid(60_000);
-                    since.add(Dimension::GoneLikes, minute, action.post, -likes_removed);
-                }
             }
             // An erasure is several actions and has its verdict already.
             if !matches!(action.deed, Deed::Erase(_)) {
@@ -227,73 +218,41 @@ impl<'b> Draft<'b> {
             }
         }
         verdicts.sort_unstable_by_key(|(position, _)| *position);
-        let rows = self.rows(actions, fold, &gone, (&mut tally, &mut since));
+        let rows = self.rows(actions, fold, &mut tally);
         users.begin();
         let users = users.fresh(rows.iter().filter_map(|row| {
             let user = row.event.user_id.as_deref()?;
             Some((row.event.minute().div_euclid(60), row.event_type, user))
         }));
-        let gone = gone.into_iter().map(|(post, index)| (post, self.batch.position(index))).collect();
-        let places = Places { gone, since: split_rollups(since, self.now_ms) };
         let rollups = split_rollups(tally, self.now_ms);
-        Effects { rows, rollups, users, verdicts, places }
+        Effects { rows, rollups, users, verdicts }
     }
 
-    /// The rows to store, counted among all and, behind the deletion of their post, among what its lists show again.
-    fn rows<'x>(
-        &self,
-        actions: &[Action<'x>],
-        fold: &LikeFold<'x>,
-        gone: &HashMap<&str, usize>,
-        (all, since): (&mut Tally, &mut Tally),
-    ) -> Vec<StoredRow<'x>>
+    /// The rows to store, counted.
+    fn rows<'x>(&self, actions: &[Action<'x>], fold: &LikeFold<'x>, tally: &mut Tally) -> Vec<StoredRow<'x>>
     where
         'b: 'x,
     {
         let mut rows = Vec::with_capacity(self.events.len());
         let mut likes = actions.iter().zip(&fold.outcomes).filter(|(action, _)| !action.is_of_post()).peekable();
         for (index, event) in &self.events {
-            let is_back = event.post_id.as_deref().and_then(|post| gone.get(post)).is_some_and(|last| last < index);
-            let mut counted = Counted { all: &mut *all, since: is_back.then_some(&mut *since) };
             let mut event_type = event.event_type;
             if let Some((_, Verdict::Like(outcome))) = likes.next_if(|(action, _)| action.index == *index) {
                 event_type = outcome.stored_type();
                 if outcome.changed {
-                    counted.like(event, outcome.liked);
+                    tally_like(tally, event, outcome.liked);
                 }
             } else if event_type == EventType::Toggle {
                 // Names no user or post: the edge refuses it, a journal may still hold it.
                 event_type = EventType::Like;
             }
-            counted.event(event, event_type);
-            rows.push(StoredRow { event, event_type });
+            tally_stored(tally, event, event_type);
+            let page = event.url.as_deref().map(page_key);
+            let keyword_key = event.keyword.as_deref().map(fold_keyword);
+            let position = self.batch.position(*index);
+            rows.push(StoredRow { event, position, event_type, page, keyword_key });
         }
         rows
-    }
-}
-
-/// Where an event counts: among all, and, behind the deletion of its post, among what the post's lists show again.
-struct Counted<'t> {
-    all: &'t mut Tally,
-    since: Option<&'t mut Tally>,
-}
-
-impl Counted<'_> {
-    fn event(&mut self, event: &Event<'_>, event_type: EventType) {
-        tally_stored(self.all, event, event_type);
-        let Some(since) = &mut self.since else { return };
-        event_type.strategy().counts(event, &mut |dimension, key| {
-            if let Some(gone) = dimension.gone() {
-                since.add(gone, event.minute(), key, 1);
-            }
-        });
-    }
-
-    fn like(&mut self, event: &Event<'_>, liked: bool) {
-        tally_like(self.all, event, liked);
-        if let (Some(since), Some(post)) = (&mut self.since, &event.post_id) {
-            since.add(Dimension::GoneLikes, event.minute(), post, if liked { 1 } else { -1 });
-        }
     }
 }
 

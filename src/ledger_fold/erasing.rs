@@ -4,46 +4,12 @@
 //! still holds in its journal, and what is imported again later, stays gone, and who comes back begins anew.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
 
 use super::likes::Action;
 use crate::events::{Erase, Record};
-use crate::limits::ERASED_FILTER_BITS;
 
 /// Users that were erased, and up to when.
 pub type Erased = HashMap<Box<str>, i64>;
-
-/// Who may have been erased, in bounded memory: nobody is missing, some are there by chance (a Bloom filter).
-#[derive(Default)]
-pub struct MaybeErased {
-    hasher: RandomState,
-    /// None before the first.
-    bits: Vec<u64>,
-}
-
-impl MaybeErased {
-    pub fn add(&mut self, user: &str) {
-        if self.bits.is_empty() {
-            self.bits = vec![0; ERASED_FILTER_BITS / 64];
-        }
-        for (word, bit) in self.places(user) {
-            self.bits[word] |= bit;
-        }
-    }
-
-    pub fn holds(&self, user: &str) -> bool {
-        !self.bits.is_empty() && self.places(user).iter().all(|(word, bit)| self.bits[*word] & bit != 0)
-    }
-
-    fn places(&self, user: &str) -> [(usize, u64); 4] {
-        let hash = self.hasher.hash_one(user);
-        let (first, step) = (hash & 0xffff_ffff, hash >> 32 | 1);
-        [0, 1, 2, 3].map(|times| {
-            let at = (first + times * step) as usize % ERASED_FILTER_BITS;
-            (at / 64, 1 << (at % 64))
-        })
-    }
-}
 
 /// Whose a record is, and when it happened, where an erasure can reach it.
 pub fn person_of<'a>(record: &'a Record<'_>) -> Option<(&'a str, i64)> {
@@ -128,17 +94,6 @@ mod tests {
         let gone: Vec<(usize, &str)> = actions.iter().map(|action| (action.index, action.post)).collect();
         assert_eq!(gone, [(2, "before"), (2, "old"), (4, "between"), (4, "new")]);
         assert!(actions.iter().all(|action| matches!(action.deed, Deed::Erase(_))));
-    }
-
-    #[test]
-    fn everybody_who_was_erased_is_held_and_hardly_anybody_else() {
-        let mut erased = MaybeErased::default();
-        assert!(!erased.holds("u0"));
-        (0..100_000).for_each(|n| erased.add(&format!("u{n}")));
-        assert!((0..100_000).all(|n| erased.holds(&format!("u{n}"))));
-        // One of some 800 million at this size: three by chance would be a wonder.
-        let others = (0..100_000).filter(|n| erased.holds(&format!("other{n}"))).count();
-        assert!(others < 3, "{others}");
     }
 
     #[test]

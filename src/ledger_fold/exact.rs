@@ -4,14 +4,12 @@
 //! and named in Rust, by the functions that the rollups are named by: no collation or `lower()` of a server's is their
 //! equal.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{Cover, Folded, RankPlan, Sums, Terms};
-use crate::events::{Dimension, fold_keyword, page_key};
+use super::{Cover, Folded, Sums, Terms};
+use crate::events::Dimension;
 use crate::limits::{OPEN_HOURS_MAX, RANK_ALL_EVENTS_A_ROW, RANK_ALL_EVENTS_MAX};
-use crate::ports::TopQuery;
 
 /// Names of an hour that are in their day already: a condition.
 const IN_DAY: &str = "key <= (SELECT hour_key FROM rollup_folded)";
@@ -175,21 +173,6 @@ pub fn events_sql(cover: &Cover, folded: Folded) -> Option<String> {
         .map(|sql| format!("SELECT CAST(coalesce(sum(abs(count)), 0) AS bigint) FROM ({sql}) AS events"))
 }
 
-/// The same with what lists leave out of posts that were deleted: there is little of it, and it is never folded.
-pub fn with_gone(open: Option<String>, query: &TopQuery, plan: &RankPlan) -> Option<String> {
-    let of_part = |(dimension, weight): &(Dimension, f64)| {
-        let code = dimension.gone()? as u8;
-        let hours: Vec<(i64, f64)> = plan.buckets.iter().map(|(hour, factor)| (*hour, factor * weight)).collect();
-        Some(format!(
-            "SELECT key, sum(count * column2) AS count FROM (VALUES {}) AS hours CROSS JOIN rollup_hour \
-             WHERE dimension = {code} AND bucket = column1 GROUP BY key",
-            values(&hours)
-        ))
-    };
-    let all: Vec<String> = open.into_iter().chain(query.parts.iter().filter_map(of_part)).collect();
-    (!all.is_empty()).then(|| all.join(" UNION ALL "))
-}
-
 /// Terms without the parts of days that [`open_sql`] reads whole.
 pub(super) fn listed(terms: &[Terms]) -> Vec<Terms> {
     let mut terms = terms.to_vec();
@@ -237,15 +220,6 @@ pub fn raw_sql(
     (!all.is_empty()).then(|| all.join(" UNION ALL "))
 }
 
-/// The name that a raw row counts under.
-pub fn raw_name(dimension: Dimension, stored: &str) -> Cow<'_, str> {
-    match dimension {
-        Dimension::Keyword | Dimension::ZeroResult => fold_keyword(stored),
-        Dimension::Page => page_key(stored),
-        _ => Cow::Borrowed(stored),
-    }
-}
-
 /// Dimensions of one source, told apart by the type of their events.
 const POSTS_OF_ROWS: [Dimension; 2] = [Dimension::PostViews, Dimension::PostClicks];
 
@@ -253,11 +227,11 @@ const POSTS_OF_ROWS: [Dimension; 2] = [Dimension::PostViews, Dimension::PostClic
 fn source(dimension: Dimension) -> (&'static str, &'static str, &'static str, &'static str, &'static str) {
     let of_events = |name, condition| ("events", "event_time", name, "count(*)", condition);
     match dimension {
-        Dimension::Keyword => of_events("keyword", "event_type = 'SEARCH'"),
-        Dimension::ZeroResult => of_events("keyword", "event_type = 'SEARCH' AND result_count = 0"),
+        Dimension::Keyword => of_events("keyword_key", "event_type = 'SEARCH'"),
+        Dimension::ZeroResult => of_events("keyword_key", "event_type = 'SEARCH' AND result_count = 0"),
         Dimension::PostViews => of_events("post_id", "event_type = 'PAGE_VIEW'"),
         Dimension::PostClicks => of_events("post_id", "event_type = 'CLICK'"),
-        Dimension::Page => of_events("url", "event_type = 'PAGE_VIEW'"),
+        Dimension::Page => of_events("page", "event_type = 'PAGE_VIEW'"),
         // As `events::component_key` names them.
         Dimension::Component => {
             of_events("coalesce(CAST(component_id AS text), '#' || element_id)", "event_type = 'CLICK'")

@@ -1,9 +1,10 @@
 //! Likes and posts: a batch of actions folded over the state that the store locked.
 //!
-//! Each (user, post) is a switch, each post a counter of the switches that are on; deleting a post switches all of
-//! them off. Folding in journal order, under the lock of the posts' rows, makes every outcome what it would be with
-//! one action a transaction. Likes of a deleted post that the batch does not name are never read: there may be
-//! millions, the store moves them to the log itself (a [`Clearing`]).
+//! Each (user, post) is a switch, each post a counter of the switches that are on; deleting a post
+//! switches all of them off. Folding in journal order, under the lock of the posts' rows, makes
+//! every outcome what it would be with one action a transaction. Likes of a deleted post that the
+//! batch does not name are never read: there may be millions, the store moves them to the log
+//! itself (a [`Clearing`]).
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -73,8 +74,8 @@ impl<'a> Action<'a> {
     }
 }
 
-/// What the store says about the posts and pairs of a batch: under its locks, or of one moment, and written only if it is the
-/// same then.
+/// What the store says about the posts and pairs of a batch: under its locks, or of one moment, and
+/// written only if it is the same then.
 #[derive(Clone, Debug, Default)]
 pub struct LikeState {
     /// Post, likes, version; a post that is missing has none.
@@ -103,7 +104,8 @@ pub struct LogRow<'a> {
     pub user: &'a str,
     pub post: &'a str,
     pub at_ms: i64,
-    /// Of what it tells of the user: the like or unlike; where a like went with its post or its user, that like.
+    /// Of what it tells of the user: the like or unlike; where a like went with its post or its
+    /// user, that like.
     pub happened_ms: i64,
     pub outcome: LikeOutcome,
 }
@@ -115,8 +117,9 @@ impl LogRow<'_> {
     }
 }
 
-/// Likes of a deleted post that no record of the batch names: all rows of the post but those of `spared`. They are
-/// undone in the order of the user, from `like_count` and `version` on, before anything else is written.
+/// Likes of a deleted post that no record of the batch names: all rows of the post but those of
+/// `spared`. They are undone in the order of the user, from `like_count` and `version` on, before
+/// anything else is written.
 #[derive(Clone, Debug)]
 pub struct Clearing<'a> {
     pub index: usize,
@@ -135,18 +138,29 @@ pub struct LikeFold<'a> {
     pub clearings: Vec<Clearing<'a>>,
     /// Changes by users that the batch names, in journal order.
     pub log: Vec<LogRow<'a>>,
-    /// Rows that `post_like` gains, or that get another time: user, post, when it happened. In the order of (post, user).
+    /// Rows that `post_like` gains, or that get another time: user, post, when it happened. In the
+    /// order of (post, user).
     pub added: Vec<(&'a str, &'a str, i64)>,
     /// Rows that it loses beside the clearings: user, post. In the order of (post, user).
     pub removed: Vec<(&'a str, &'a str)>,
-    /// Posts whose likes changed: likes and version. In the order of the post.
+    /// Posts whose likes or version changed: likes and version. In the order of the post.
     pub posts: Vec<(&'a str, i64, i64)>,
     /// Posts as the batch leaves them, with the time they were made. In the order of the post.
     pub put: Vec<(&'a PostPut<'a>, i64)>,
     /// Posts that are there and go. In their order.
     pub deleted: Vec<&'a str>,
-    /// Every deletion, of posts that were there or not, by record and in journal order; those of erasures too.
-    pub gone: Vec<(usize, &'a str)>,
+    /// Posts that the batch leaves deleted, be it that they never were there. In their order.
+    pub tombstones: Vec<Buried<'a>>,
+}
+
+/// A tombstone that a batch writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buried<'a> {
+    pub post: &'a str,
+    pub version: i64,
+    pub at_ms: i64,
+    /// The index of the deletion in the batch.
+    pub index: usize,
 }
 
 /// A pair's switch.
@@ -174,6 +188,8 @@ struct Folding<'a> {
     /// Whose it is, if it is there, and when they wrote what it says.
     owner: Option<(&'a str, i64)>,
     put: Option<&'a PostPut<'a>>,
+    /// Its deletion, unless it was put after that.
+    buried: Option<Buried<'a>>,
 }
 
 /// Folds `actions`, in journal order, over `state`.
@@ -254,11 +270,13 @@ impl<'a> Folding<'a> {
         self.is_made_at = Some(created_at_ms);
         self.put = Some(put);
         self.owner = Some((&put.user_id, action.happened_ms));
-        PostOutcome::Put { replaced, created_at_ms, like_count: self.like_count }
+        self.buried = None;
+        self.version += 1;
+        self.touched = true;
+        PostOutcome::Put { replaced, created_at_ms, like_count: self.like_count, version: self.version }
     }
 
     fn delete(&mut self, action: &Action<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
-        fold.gone.push((action.index, action.post));
         let existed = self.is_made_at.take().is_some();
         self.put = None;
         let likes_removed = self.like_count;
@@ -271,13 +289,15 @@ impl<'a> Folding<'a> {
             fold.clearings.push(Clearing { index, post, at_ms, like_count, version, spared });
             self.version += self.like_count;
             self.like_count = 0;
-            self.touched = true;
         }
-        PostOutcome::Deleted { existed, likes_removed }
+        self.version += 1;
+        self.touched = true;
+        self.buried = Some(Buried { post, version: self.version, at_ms, index });
+        PostOutcome::Deleted { existed, likes_removed, version: self.version }
     }
 
-    /// The person's part of a post: all of it, or a like. What happened behind the erasure is of somebody who came back,
-    /// whenever the ledger gets to know of the erasure.
+    /// The person's part of a post: all of it, or a like. What happened behind the erasure is of
+    /// somebody who came back, whenever the ledger gets to know of the erasure.
     fn erase(&mut self, action: &Action<'a>, erase: &'a Erase<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
         let (user, up_to_ms) = (&*erase.user_id, erase.at_ms);
         let is_theirs = self.owner.is_some_and(|(owner, written_ms)| owner == user && written_ms <= up_to_ms);
@@ -288,7 +308,7 @@ impl<'a> Folding<'a> {
         if is_liked {
             self.switch_off(user, action, fold);
         }
-        PostOutcome::Deleted { existed: false, likes_removed: i64::from(is_liked) }
+        PostOutcome::Deleted { existed: false, likes_removed: i64::from(is_liked), version: self.version }
     }
 
     fn switch_off(&mut self, user: &'a str, action: &Action<'a>, fold: &mut LikeFold<'a>) {
@@ -302,7 +322,8 @@ impl<'a> Folding<'a> {
     }
 
     fn step(&mut self, by: i64) {
-        // A count below its rows cannot be: but a hand that edited one must not make us store a negative.
+        // A count below its rows cannot be: but a hand that edited one must not make us store a
+        // negative.
         self.like_count = (self.like_count + by).max(0);
         self.version += 1;
         self.touched = true;
@@ -319,6 +340,7 @@ impl<'a> Folding<'a> {
         if self.touched {
             fold.posts.push((name, self.like_count, self.version));
         }
+        fold.tombstones.extend(self.buried);
         match (self.put, self.is_made_at) {
             (Some(put), Some(made_at_ms)) => fold.put.push((put, made_at_ms)),
             (_, None) if self.was_made_at.is_some() => fold.deleted.push(name),

@@ -1,6 +1,5 @@
 //! Where the days of a time zone begin, in minutes since the epoch, and what that means for buckets of whole hours.
 
-use std::collections::HashSet;
 use std::ops::Range;
 
 use jiff::civil::Date;
@@ -22,27 +21,6 @@ pub struct EdgeCount {
     pub count: i64,
 }
 
-/// `SELECT` dimension, hour and name of all that lists leave out in some hours of `rows`, a table or a query. Nothing says
-/// from which minutes it was subtracted, so such a name counts in no part of its hour.
-pub fn left_out_sql(rows: &str, minutes: &[i64]) -> String {
-    let hours: Vec<String> = minutes.iter().map(|minute| minute.div_euclid(HOUR).to_string()).collect();
-    format!(
-        "SELECT dimension, bucket, key FROM {rows} AS r WHERE dimension BETWEEN {} AND {} AND bucket IN ({})",
-        Dimension::GoneViews as u8,
-        Dimension::GoneLikes as u8,
-        hours.join(", ")
-    )
-}
-
-/// Removes names that were left out: (number of the dimension, hour, name).
-pub fn drop_left_out(counts: &mut Vec<EdgeCount>, left_out: impl Iterator<Item = (i64, i64, String)>) {
-    let of_row = |(code, hour, name)| Some((Dimension::listed(code)?, hour, name));
-    let left_out: HashSet<(Dimension, i64, String)> = left_out.filter_map(of_row).collect();
-    if !left_out.is_empty() {
-        counts.retain(|edge| !left_out.contains(&(edge.dimension, edge.minute.div_euclid(HOUR), edge.name.clone())));
-    }
-}
-
 /// Where days begin: that of `back` days before today first, then each one up to tomorrow.
 pub fn day_starts(zone: &TimeZone, now_ms: i64, back: i64) -> Vec<i64> {
     let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -52,7 +30,7 @@ pub fn day_starts(zone: &TimeZone, now_ms: i64, back: i64) -> Vec<i64> {
 
 fn first_minute(today: Date, ahead: i64, zone: &TimeZone) -> Option<i64> {
     let day = today.checked_add(Span::new().try_days(ahead).ok()?).ok()?;
-    Some(day.to_zoned(zone.clone()).ok()?.timestamp().as_second().div_euclid(60))
+    Some(day.to_zoned_datetime(zone.clone()).ok()?.timestamp().as_second().div_euclid(60))
 }
 
 /// The days of a live store that begin within an hour, in zones at :30 and :45.

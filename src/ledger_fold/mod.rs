@@ -10,16 +10,14 @@ mod draft;
 mod erasing;
 mod exact;
 mod export;
-mod known_likes;
+mod hidden;
 mod leaders;
 mod likes;
 mod local_days;
+mod maybe_erased;
 mod open_day;
 mod pace;
-mod places;
 mod points;
-mod posting_lists;
-mod postings;
 mod postponed;
 mod ranking;
 mod recent;
@@ -31,27 +29,23 @@ mod user_hours;
 mod user_sets;
 mod verdicts;
 
-pub use counting::{CountPlan, HOUR_MS, RawCount, RawMatch, RollupCount, plan_count};
+pub use counting::{CountPlan, HOUR_MS, Named, RawCount, RollupCount, named_values, plan_count};
 pub use cover::{Cover, cover};
-pub use draft::{Draft, Effects, Places, StoredRow};
-pub use erasing::{Belonging, Erased, MaybeErased, erased_users, hour_ranges, person_of};
-pub use exact::{events_sql, few_events, name_sum_sql, open_sql, raw_name, raw_sql, rollup_sql, with_gone};
+pub use draft::{Draft, Effects, StoredRow};
+pub use erasing::{Belonging, Erased, erased_users, hour_ranges, person_of};
+pub use exact::{events_sql, few_events, name_sum_sql, open_sql, raw_sql, rollup_sql};
 pub use export::{page_rows, row_bytes};
-pub use known_likes::{KnownLikes, Recalled, SeenLikes};
+pub use hidden::skip_hidden;
 pub use leaders::{Counts, Heads, Led, List, Page, Terms, Wanted, besides, leaders, led_by};
-pub use likes::{Action, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
-pub use local_days::{EdgeCount, day_starts, days_within_hours, drop_left_out, left_out_sql, rest_of_hour};
+pub use likes::{Action, Buried, Clearing, KeptPost, LikeFold, LikeState, LogRow, fold_likes};
+pub use local_days::{EdgeCount, day_starts, days_within_hours, rest_of_hour};
+pub use maybe_erased::MaybeErased;
 pub use open_day::{
     HAS_SET, NOT_OPEN, OPEN_DAYS, OfHour, OpenHours, begin_sql, day_of, known_sql, look_at_open, new_users_sql,
     rest_sql,
 };
 pub use pace::{Mark, Recounts};
-pub use places::{LeftOutRow, left_out};
 pub use points::{CountedPoint, forget_sql, kinds, known_points, local_days, minutes_sql, points_of, points_sql, runs};
-pub use posting_lists::{Named, Posted, PostingLists};
-pub use postings::{
-    CLEARED, Joined, POSTED, POSTED_COLUMNS, POSTING_LENGTHS, PostingRow, count_posted, forget_postings_sql, join_hours,
-};
 pub use postponed::{Folding, Postponed};
 pub use ranking::{RankPlan, SCORE_NOTHING, hours_of_hot, plan_leaders, plan_rank, sort_ranked};
 pub use recent::{RecentRow, newest_by_user};

@@ -26,8 +26,9 @@ pub const OPEN_DAYS: &str = "SELECT at, at - minutes FROM series WHERE minutes <
 pub fn day_of(hour: i64, zone: &TimeZone) -> Option<Range<i64>> {
     let at = Timestamp::from_second(hour * 3_600).ok()?;
     let day = zone.to_datetime(at).date();
-    let minute =
-        |date: jiff::civil::Date| date.to_zoned(zone.clone()).ok().map(|at| at.timestamp().as_second().div_euclid(60));
+    let minute = |date: jiff::civil::Date| {
+        date.to_zoned_datetime(zone.clone()).ok().map(|at| at.timestamp().as_second().div_euclid(60))
+    };
     let day = minute(day)?..minute(day.tomorrow().ok()?)?;
     let is_whole = day.start.rem_euclid(60) == 0 && day.end.rem_euclid(60) == 0;
     (is_whole && day.contains(&(hour * 60))).then_some(day)

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::postings::forget_postings_sql;
 use super::user_sets::forget_sets_sql;
 use crate::events::EventType;
 use crate::ports::{Interval, SeriesPoint, SeriesQuery};
@@ -130,7 +129,7 @@ pub fn points_of(from_ms: i64, to_ms: i64, counted: &[SeriesPoint]) -> Vec<Count
     kinds().zip(counted).filter_map(of_kind).collect()
 }
 
-/// Takes away what some hours are part of, sets of users and lists of events too, and their own points but that of all types, the
+/// Takes away what some hours are part of, sets of users too, and their own points but that of all types, the
 /// mark. The hours are of one UTC day; a local day that lies between two of them goes, too. Each statement walks a key: together
 /// they would read the whole table.
 pub fn forget_sql(hours: &[i64]) -> String {
@@ -138,14 +137,12 @@ pub fn forget_sql(hours: &[i64]) -> String {
     let end = hours.iter().max().map_or(0, |hour| (hour + 1) * HOUR_MINUTES);
     let of_hours = joined(hours.iter().copied());
     let ats = joined(hours.iter().map(|hour| hour * HOUR_MINUTES));
-    let ranges: Vec<Range<i64>> = hours.iter().map(|hour| *hour..hour + 1).collect();
     format!(
         "DELETE FROM series WHERE minutes = 1 AND event_type IN (0, 1, 2, 3, 4, 5) AND at >= {first} AND at < {end} \
            AND at / 60 IN ({of_hours}); \
          DELETE FROM series WHERE minutes = 60 AND event_type IN (1, 2, 3, 4, 5) AND at IN ({ats}); \
-         DELETE FROM series WHERE minutes > 60 AND at < {end} AND at + minutes > {first}; {}; {}",
-        forget_sets_sql(hours),
-        forget_postings_sql(&ranges)
+         DELETE FROM series WHERE minutes > 60 AND at < {end} AND at + minutes > {first}; {}",
+        forget_sets_sql(hours)
     )
 }
 
@@ -156,7 +153,8 @@ fn joined(numbers: impl Iterator<Item = i64>) -> String {
 /// The days of `zone`, in minutes since the epoch, that lie between two minutes and begin at none of `known`; the newest
 /// first.
 pub fn local_days(zone: &TimeZone, first: i64, end: i64, known: &HashSet<i64>) -> Vec<Range<i64>> {
-    let begin = |date: Date| date.to_zoned(zone.clone()).ok().map(|at| at.timestamp().as_second().div_euclid(60));
+    let begin =
+        |date: Date| date.to_zoned_datetime(zone.clone()).ok().map(|at| at.timestamp().as_second().div_euclid(60));
     let date = |minute: i64| Timestamp::from_second(minute * 60).ok().map(|at| zone.to_datetime(at).date());
     let (Some(mut day), Some(last)) = (date(first), date(end)) else { return Vec::new() };
     let mut days = Vec::new();

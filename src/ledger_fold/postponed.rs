@@ -23,8 +23,8 @@ pub struct Folding {
     pub days: Postponed,
     /// Sets of users of an hour, and of longer.
     pub sets: [Postponed; 2],
-    /// Lists of what several filters count.
-    pub postings: [Postponed; 2],
+    /// Days without an index of what their events name.
+    pub term_indexes: Postponed,
 }
 
 impl Folding {

@@ -44,7 +44,7 @@ pub fn plan_rank(query: &TopQuery, now_ms: i64, zone: &TimeZone) -> RankPlan {
             ("rollup_hour", hours, edges)
         }
     };
-    RankPlan { table, buckets, edges, parts: query.parts.iter().flat_map(listed).collect(), limit: query.limit }
+    RankPlan { table, buckets, edges, parts: query.parts.clone(), limit: query.limit }
 }
 
 impl RankPlan {
@@ -64,8 +64,7 @@ impl RankPlan {
 
     /// What raw rows of the edges are counted for.
     pub fn edge_dimensions(&self) -> Vec<Dimension> {
-        let parts = self.parts.iter().map(|(dimension, _)| *dimension);
-        parts.filter(|dimension| Dimension::listed(*dimension as i64) == Some(*dimension)).collect()
+        self.parts.iter().map(|(dimension, _)| *dimension).collect()
     }
 }
 
@@ -87,12 +86,6 @@ fn week(starts: &[i64], factor: impl Fn(i64) -> f64) -> (Factors<i64>, Factors<R
     let edges =
         starts.iter().zip(of_own.zip(before)).map(|(start, (own, before))| (rest_of_hour(*start), own - before));
     (hours, edges.filter(|(minutes, factor)| !minutes.is_empty() && *factor != 0.0).collect())
-}
-
-/// What a part of a list is summed from: its counts, and what its lists leave out of them.
-fn listed((dimension, weight): &(Dimension, f64)) -> impl Iterator<Item = (Dimension, f64)> {
-    let weight = *weight;
-    [Some(*dimension), dimension.gone()].into_iter().flatten().map(move |dimension| (dimension, weight))
 }
 
 /// Hours that each have a factor of their own: no list is in the order that those give, and where few events are in them, adding up

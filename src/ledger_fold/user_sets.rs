@@ -25,15 +25,10 @@ pub const GONE: i64 = 0;
 /// A set: how many hours, and the first of them.
 pub type SetKey = (i64, i64);
 
-/// What makes sets in a store, or something else that is kept for hours and made of that for longer; each call a step of its
-/// own.
+/// What makes sets in a store; each call a step of its own.
 pub trait SetMaker {
     /// Why a step failed.
     type Error;
-    /// Where a row stands for each that is made, by `hours` and `at`.
-    const TABLE: &'static str = "user_set";
-    /// Hours, as [`SET_LENGTHS`].
-    const LENGTHS: &'static [i64] = &SET_LENGTHS;
 
     /// Hours that could not be made lately, and what is longer.
     fn postponed(&mut self) -> &mut [Postponed; 2];
@@ -52,7 +47,7 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
     let mut failed = None;
     loop {
         let waiting = maker.postponed()[0].waiting(Instant::now());
-        let hours: Vec<i64> = maker.numbers(next_hours_sql(M::TABLE, &waiting))?.into_iter().flatten().collect();
+        let hours: Vec<i64> = maker.numbers(next_hours_sql(&waiting))?.into_iter().flatten().collect();
         if hours.is_empty() {
             break;
         }
@@ -68,11 +63,11 @@ pub fn make_sets<M: SetMaker>(maker: &mut M, has_time: &dyn Fn() -> bool) -> Res
             }
         }
     }
-    for lengths in M::LENGTHS.windows(2) {
+    for lengths in SET_LENGTHS.windows(2) {
         let (shorter, length) = (lengths[0], lengths[1]);
         while has_time() {
             let waiting = maker.postponed()[1].waiting(Instant::now());
-            let next = maker.numbers(next_long_sql(M::TABLE, shorter, length, Longer::Not(&waiting)))?;
+            let next = maker.numbers(next_long_sql(shorter, length, Longer::Not(&waiting)))?;
             let next: Vec<i64> = next.into_iter().flatten().collect();
             if next.is_empty() {
                 break;
@@ -103,7 +98,7 @@ fn believed_sets_sql(lengths: &[i64], ranges: &[Range<i64>]) -> String {
 }
 
 /// Nothing of the time of a row `s`, of so many hours from `at` on, has to be counted again: a condition.
-pub(super) const BELIEVED: &str = "NOT EXISTS \
+const BELIEVED: &str = "NOT EXISTS \
      (SELECT 1 FROM series WHERE users IS NULL AND series.at >= s.at * 60 AND series.at < (s.at + s.hours) * 60)";
 
 /// Sets, the first hour first, and the hours that none of them has.
@@ -209,12 +204,12 @@ fn bytes(set: &RoaringBitmap) -> Vec<u8> {
 }
 
 /// The newest hours that were counted, have no set and do not wait; some of them, as looking for them reads every hour.
-fn next_hours_sql(table: &str, waiting: &[i64]) -> String {
+fn next_hours_sql(waiting: &[i64]) -> String {
     let waiting: Vec<String> = [-1].iter().chain(waiting).map(i64::to_string).collect();
     format!(
         "SELECT at / 60 FROM series AS s WHERE minutes = 60 AND event_type = 0 AND users IS NOT NULL \
            AND at >= (SELECT rows_since * 1440 FROM rollup_folded) AND at / 60 NOT IN ({}) \
-           AND NOT EXISTS (SELECT 1 FROM {table} AS made WHERE hours = 1 AND made.at = s.at / 60) \
+           AND NOT EXISTS (SELECT 1 FROM user_set AS made WHERE hours = 1 AND made.at = s.at / 60) \
          ORDER BY at DESC LIMIT 100",
         waiting.join(", ")
     )
@@ -231,7 +226,7 @@ pub enum Longer<'w> {
 
 /// The first hours of sets of `length` that are missing while all the shorter ones are there, of what is over: some of them,
 /// the newest first.
-pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) -> String {
+pub fn next_long_sql(shorter: i64, length: i64, which: Longer<'_>) -> String {
     let only = match which {
         Longer::Of(hour) => format!("AND s.at >= {hour} * 60 AND s.at < ({hour} + {length}) * 60"),
         Longer::Not(hours) => {
@@ -244,9 +239,9 @@ pub fn next_long_sql(table: &str, shorter: i64, length: i64, which: Longer<'_>) 
            WHERE minutes = 60 AND event_type = 0 {only} \
              AND s.at / 60 / {length} * {length} >= (SELECT rows_since * 24 FROM rollup_folded) \
              AND s.at < (SELECT until_hour / {length} * {length} * 60 FROM rollup_folded) AND NOT EXISTS \
-             (SELECT 1 FROM {table} AS made WHERE hours = {length} AND made.at = s.at / 60 / {length} * {length}) \
+             (SELECT 1 FROM user_set AS made WHERE hours = {length} AND made.at = s.at / 60 / {length} * {length}) \
            GROUP BY 1 HAVING min(CASE WHEN users IS NOT NULL AND EXISTS \
-             (SELECT 1 FROM {table} AS made WHERE hours = {shorter} AND made.at = s.at / 60 / {shorter} * {shorter}) \
+             (SELECT 1 FROM user_set AS made WHERE hours = {shorter} AND made.at = s.at / 60 / {shorter} * {shorter}) \
              THEN 1 ELSE 0 END) = 1) AS whole ORDER BY first DESC LIMIT 50"
     )
 }

@@ -22,37 +22,42 @@ pub struct VerdictRow {
     pub created_at_ms: Option<i64>,
     /// Of a post that was put: its likes; of one that was deleted: those that went with it.
     pub likes: Option<i64>,
+    /// Of a post that was put or deleted.
+    pub version: Option<i64>,
 }
 
 impl VerdictRow {
     /// The row of a verdict; a like has none, its row is in `post_like_log`.
     pub fn of(verdict: &Verdict) -> Option<VerdictRow> {
-        let plain = |kind| VerdictRow { kind, created_at_ms: None, likes: None };
+        let plain = |kind| VerdictRow { kind, created_at_ms: None, likes: None, version: None };
         Some(match *verdict {
             Verdict::Like(_) => return None,
             Verdict::Duplicate => plain(DUPLICATE),
             Verdict::Dead => plain(DEAD),
             Verdict::Erased => plain(ERASED),
             Verdict::Erasure => plain(ERASURE),
-            Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count }) => VerdictRow {
+            Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count, version }) => VerdictRow {
                 kind: if replaced { POST_REPLACED } else { POST_CREATED },
                 created_at_ms: Some(created_at_ms),
                 likes: Some(like_count),
+                version: Some(version),
             },
-            Verdict::Post(PostOutcome::Deleted { existed, likes_removed }) => VerdictRow {
+            Verdict::Post(PostOutcome::Deleted { existed, likes_removed, version }) => VerdictRow {
                 kind: if existed { POST_DELETED } else { POST_ABSENT },
                 created_at_ms: None,
                 likes: Some(likes_removed),
+                version: Some(version),
             },
         })
     }
 
     /// What the row says.
     pub fn verdict(self) -> Verdict {
-        let likes = self.likes.unwrap_or_default();
+        let (likes, version) = (self.likes.unwrap_or_default(), self.version.unwrap_or_default());
+        let deleted = |existed| Verdict::Post(PostOutcome::Deleted { existed, likes_removed: likes, version });
         let put = |replaced| {
             let created_at_ms = self.created_at_ms.unwrap_or_default();
-            Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count: likes })
+            Verdict::Post(PostOutcome::Put { replaced, created_at_ms, like_count: likes, version })
         };
         match self.kind {
             DEAD => Verdict::Dead,
@@ -60,8 +65,8 @@ impl VerdictRow {
             ERASURE => Verdict::Erasure,
             POST_CREATED => put(false),
             POST_REPLACED => put(true),
-            POST_DELETED => Verdict::Post(PostOutcome::Deleted { existed: true, likes_removed: likes }),
-            POST_ABSENT => Verdict::Post(PostOutcome::Deleted { existed: false, likes_removed: likes }),
+            POST_DELETED => deleted(true),
+            POST_ABSENT => deleted(false),
             _ => Verdict::Duplicate,
         }
     }
@@ -103,7 +108,8 @@ mod tests {
 
     #[test]
     fn the_log_is_read_around_posts_that_went_with_many_likes() {
-        let gone = |likes| VerdictRow::of(&Verdict::Post(PostOutcome::Deleted { existed: true, likes_removed: likes }));
+        let deleted = |likes_removed| PostOutcome::Deleted { existed: true, likes_removed, version: 9 };
+        let gone = |likes| VerdictRow::of(&Verdict::Post(deleted(likes)));
         let row = |position, likes| (position, gone(likes).unwrap());
         assert_eq!(log_ranges(3, 9, &[]), [(3, 9)]);
         assert_eq!(log_ranges(3, 9, &[row(5, 1_000)]), [(3, 9)]);
@@ -114,8 +120,8 @@ mod tests {
 
     #[test]
     fn every_verdict_but_a_like_reads_back_from_its_row() {
-        let put = |replaced| Verdict::Post(PostOutcome::Put { replaced, created_at_ms: 7, like_count: 3 });
-        let deleted = |existed| Verdict::Post(PostOutcome::Deleted { existed, likes_removed: 5 });
+        let put = |replaced| Verdict::Post(PostOutcome::Put { replaced, created_at_ms: 7, like_count: 3, version: 9 });
+        let deleted = |existed| Verdict::Post(PostOutcome::Deleted { existed, likes_removed: 5, version: 9 });
         let plain = [Verdict::Duplicate, Verdict::Dead, Verdict::Erased, Verdict::Erasure];
         for verdict in plain.into_iter().chain([put(false), put(true), deleted(false), deleted(true)]) {
             assert_eq!(VerdictRow::of(&verdict).map(VerdictRow::verdict), Some(verdict));

@@ -1,6 +1,6 @@
-//! Bounds of what moves events in and out of files: `export`, `seed`, `import`.
+//! Bounds of what moves events in and out of files: `export` and `import`.
 
-// ---- export and seed ----
+// ---- export ----
 
 /// Rows of one page of an export.
 pub const EXPORT_PAGE_ROWS_MAX: usize = 1_000;
@@ -22,12 +22,6 @@ pub const EXPORT_PIECE_BYTES: usize = 64 * 1024;
 pub const EXPORTS_MAX: usize = 2;
 /// Tries at one page, with growing pauses in between, before an export is cut.
 pub const EXPORT_TRIES_MAX: u32 = 4;
-/// Events of one ledger transaction of `seed --direct`: the rollups of a large batch are far fewer rows.
-pub const SEED_BATCH_EVENTS: usize = 10_000;
-/// Connections of `seed --url`.
-pub const SEED_CONNECTIONS: usize = 4;
-/// `seed` gives up on a server or ledger that takes nothing for so long.
-pub const SEED_PATIENCE_MS: u64 = 60_000;
 
 // ---- import ----
 
@@ -35,22 +29,14 @@ pub const SEED_PATIENCE_MS: u64 = 60_000;
 pub const IMPORT_CONNECTIONS_MAX: usize = 64;
 /// See [`IMPORT_CONNECTIONS_MAX`].
 pub const IMPORT_CONNECTIONS: usize = 4;
-/// Pieces in which an input is read and unpacked.
-pub const IMPORT_READ_BYTES: usize = 256 * 1024;
-/// The first bytes of an input, whose hash tells it from another.
-pub const IMPORT_HEAD_BYTES: usize = 64 * 1024;
-/// White space and byte-order mark looked at for the format.
-pub const IMPORT_PEEK_BYTES_MAX: usize = 4 * 1024;
 /// Columns of a CSV file.
 pub const IMPORT_COLUMNS_MAX: usize = 256;
 /// What the list of refused rows shows of a row that is over its bound.
 pub const IMPORT_SHOWN_BYTES_MAX: usize = 1_000;
-/// What is read of a resume file: a range for each connection, with a key of the predecessor's.
+/// What is read of a resume file: at most a range per connection.
 pub const IMPORT_STATE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The resume file is written this often: what was confirmed since then is sent again after a kill, with its ids.
 pub const IMPORT_SAVE_MS: u64 = 1_000;
-/// A line of progress where there is no terminal for a bar.
-pub const IMPORT_REPORT_MS: u64 = 5_000;
 /// How often the bar moves, and a stop is looked for.
 pub const IMPORT_TICK_MS: u64 = 50;
 /// TCP and TLS to the server.
@@ -59,19 +45,9 @@ pub const IMPORT_CONNECT_MS_MAX: u64 = 5_000;
 pub const IMPORT_REQUEST_MS_MAX: u64 = 60_000;
 /// An answer that lists every row of a batch as refused is far smaller.
 pub const IMPORT_ANSWER_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// First and longest pause before a batch is sent again.
-pub const IMPORT_RETRY_MS_MIN: u64 = 100;
-/// See [`IMPORT_RETRY_MS_MIN`].
-pub const IMPORT_RETRY_MS_MAX: u64 = 10_000;
 /// A `Retry-After` is honoured up to this.
 pub const IMPORT_RETRY_AFTER_MS_MAX: u64 = 60_000;
 /// Without any progress for this long an import gives up (`--give-up-after`).
 pub const IMPORT_GIVE_UP_SECS: u64 = 600;
 /// … at most: the server must still know the ids of what is sent again.
 pub const IMPORT_GIVE_UP_SECS_MAX: u64 = 23 * 3_600;
-/// Rows that one round trip to the predecessor's database brings.
-pub const IMPORT_FETCH_ROWS: i32 = 1_000;
-/// Posts that are confirmed together; each is a request of its own.
-pub const IMPORT_POSTS_MAX: usize = 20;
-/// Refused rows that a dry run prints.
-pub const IMPORT_REFUSALS_SHOWN_MAX: u64 = 20;

@@ -31,7 +31,6 @@ const _: () = assert!(LIST_ROWS_MAX <= u8::MAX as usize, "a kept search counts i
 const _: () = assert!(EXPORT_SLICE_MS < EXPORT_PAGE_MS && EXPORT_PAGE_ROWS_MIN <= EXPORT_PAGE_ROWS_MAX);
 const _: () = assert!(EXPORT_PAGE_MS + POSTGRES_READ_STATEMENT_MS_MAX + READ_TIME_STEP_MS < READ_WAIT_MS - 100);
 const _: () = assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
-const _: () = assert!(SEED_BATCH_EVENTS <= BATCH_RECORDS_MAX);
 const _: () = assert!(STACK_WORDS * 8 >= 64 * 1024);
 const _: () =
     assert!(STACK_GIVEN_BACK_BYTES + 48 * 1024 <= STACK_WORDS * 8, "a waiting connection uses at most 40 KiB");

@@ -23,7 +23,8 @@ pub struct Image<'a> {
 }
 
 impl<'a> Image<'a> {
-    /// The ledger keeps no days: they are summed from hours, and from the two parts of an hour in which a day begins.
+    /// The ledger keeps no days: they are summed from hours, and from the two parts of an hour in
+    /// which a day begins.
     pub fn new(snapshot: &'a Snapshot, now_ms: i64, calendar: &Calendar) -> Image<'a> {
         // A client's clock may be ahead: the snapshot's hours cover those minutes as well.
         let newest = snapshot.minutes.iter().map(|(_, minute, ..)| *minute).max().unwrap_or(i64::MIN);
@@ -83,7 +84,7 @@ impl<'a> Image<'a> {
 
     fn trim(&mut self, folded_until: i64, calendar: &Calendar) {
         for ((bucket, _), (counts, trimmed)) in &mut self.buckets {
-            // A post that was deleted adds up to nothing.
+            // A count of zero changes no answer.
             counts.retain(|_, count| *count != 0);
             let closed = calendar.end_minute(*bucket) <= folded_until;
             let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };

@@ -1,16 +1,25 @@
-//! What both live stores share, pure: which buckets a window reads, how recent searches merge, what a snapshot becomes.
+//! What both live stores share, pure: which buckets a window reads, how recent searches merge, what
+//! a snapshot becomes.
 //!
-//! Owns the arithmetic and its bounds; leaves storing to `adapters::redis` and `adapters::memory`. Two adapters give
-//! one answer because everything that could differ is decided here.
+//! Owns the arithmetic and its bounds; leaves storing to `adapters::redis` and `adapters::memory`.
+//! Two adapters give one answer because everything that could differ is decided here.
 
+use crate::events::TallyKey;
 use crate::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 
 mod image;
 mod recent;
+mod tombstones;
 mod window;
 
 pub use image::{Image, ImageBucket, trimmed_names};
 pub use recent::{Forgotten, Search, forget_searches, merge_search, still_recent};
+pub use tombstones::{Tombstones, lists_posts};
 pub use window::{Bucket, Calendar, Reading, decay, reading, window_minutes};
 
 const _: () = assert!(LIVE_BUCKET_MEMBERS_MAX < LIVE_OPEN_BUCKET_MEMBERS_MAX);
+
+/// Counts of one dimension and minute: they are sorted.
+pub fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {
+    counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute))
+}

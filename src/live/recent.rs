@@ -1,4 +1,5 @@
-//! A user's recent searches as a list that merges: whatever the order of arrival, the newest ten keywords remain.
+//! A user's recent searches as a list that merges: whatever the order of arrival, the newest ten
+//! keywords remain.
 
 use crate::events::fold_keyword;
 use crate::limits::{FORGOTTEN_OF_USER_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS};
@@ -24,8 +25,8 @@ pub fn still_recent(at_ms: i64, now_ms: i64) -> bool {
     at_ms > now_ms - RECENT_SEARCHES_MS
 }
 
-/// Takes a search into its place by event time; of two at the same time the one applied later is newer. A keyword
-/// that is there as new or newer stays as it is.
+/// Takes a search into its place by event time; of two at the same time the one applied later is
+/// newer. A keyword that is there as new or newer stays as it is.
 pub fn merge_search(list: &mut Vec<Search>, search: Search) {
     if let Some(same) = list.iter().position(|known| known.folded == search.folded) {
         if list[same].at_ms > search.at_ms {
@@ -43,8 +44,8 @@ pub fn forget_searches(list: &mut Vec<Search>, folded: Option<&str>, at_ms: i64)
     list.retain(|known| known.at_ms > at_ms || folded.is_some_and(|folded| folded != known.folded));
 }
 
-/// What one user has forgotten: a search made before it and applied after it (it was late, or came through another
-/// instance) stays forgotten. Of each folded keyword (empty: all) the latest time.
+/// What one user has forgotten: a search made before it and applied after it (it was late, or came
+/// through another instance) stays forgotten. Of each folded keyword (empty: all) the latest time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten(Vec<(String, i64)>);
 

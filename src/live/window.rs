@@ -1,7 +1,8 @@
 //! Buckets of time and the windows made of them.
 //!
-//! A minute is written, closed and then folded into its hour and its day; a long window reads hours or days, and what
-//! is not folded yet from its minutes: never both, because `folded_until` says which.
+//! A minute is written, closed and then folded into its hour and its day; a long window reads hours
+//! or days, and what is not folded yet from its minutes: never both, because `folded_until` says
+//! which.
 
 use std::ops::Range;
 
@@ -17,7 +18,8 @@ const HOUR_MINUTES: i64 = 60;
 const DAY_MINUTES: i64 = 24 * HOUR_MINUTES;
 const EPOCH: Date = Date::constant(1970, 1, 1);
 
-/// A span of time that counts are kept for. Minutes and hours are numbered since the epoch, days by their local date.
+/// A span of time that counts are kept for. Minutes and hours are numbered since the epoch, days by
+/// their local date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
     Minute(i64),
@@ -25,7 +27,8 @@ pub enum Bucket {
     Day(i64),
 }
 
-/// Which minute belongs to which bucket: hours by arithmetic, days by the local date of `TIME_ZONE`.
+/// Which minute belongs to which bucket: hours by arithmetic, days by the local date of
+/// `TIME_ZONE`.
 #[derive(Clone, Debug)]
 pub struct Calendar {
     time_zone: TimeZone,
@@ -51,7 +54,8 @@ impl Calendar {
         minute.div_euclid(HOUR_MINUTES)
     }
 
-    /// The local date of a minute, as days since 1970-01-01. Times beyond the calendar's range count in UTC.
+    /// The local date of a minute, as days since 1970-01-01. Times beyond the calendar's range
+    /// count in UTC.
     pub fn day(&self, minute: i64) -> i64 {
         let local = Timestamp::from_second(minute.saturating_mul(60)).map(|at| self.time_zone.to_datetime(at).date());
         match local.and_then(|date| date.since(EPOCH)) {
@@ -64,7 +68,7 @@ impl Calendar {
     pub fn day_start(&self, day: i64) -> i64 {
         let date =
             i32::try_from(day).ok().and_then(|days| EPOCH.checked_add(jiff::Span::new().try_days(days).ok()?).ok());
-        match date.and_then(|date| date.to_zoned(self.time_zone.clone()).ok()) {
+        match date.and_then(|date| date.to_zoned_datetime(self.time_zone.clone()).ok()) {
             Some(start) => start.timestamp().as_second().div_euclid(60),
             None => day.saturating_mul(DAY_MINUTES),
         }
@@ -116,7 +120,8 @@ pub struct Reading {
     /// The time that ages are measured from: one for all who share the union.
     pub as_of_ms: i64,
     pub buckets: Vec<(Bucket, f64)>,
-    /// Minutes of these that are not folded yet are read too; empty where the window is made of minutes.
+    /// Minutes of these that are not folded yet are read too; empty where the window is made of
+    /// minutes.
     pub unfolded: Range<i64>,
     /// Of `hot`.
     pub half_life_ms: Option<f64>,

@@ -6,7 +6,8 @@ use uuid::Uuid;
 use super::{Snapshot, StoreError, Watermark};
 use crate::events::{Dimension, TallyKey};
 
-/// Fast statistics and lists, derived from the ledger; may be lost whole. What it claims, with [`LiveWriter`]:
+/// Fast statistics and lists, derived from the ledger; may be lost whole. What it claims, with
+/// [`LiveWriter`]:
 ///
 /// - **V1** `top` ranks by score, then name (bytewise), only positive scores, at most `limit`.
 /// - **V2** A score is the sum of its parts' counts, each with its weight; `hot` halves a count with each quarter of
@@ -38,29 +39,32 @@ use crate::events::{Dimension, TallyKey};
 /// - **V17** A server that is away, hangs or is full ends a call in `Retry`, within a bound; the next call finds it
 ///   again. A store in this process is never away, and lets readers in while it is rebuilt.
 ///
-/// - **V18** What lists leave out of a post that was deleted is taken from its buckets, whether it was counted before or
-///   comes in later, from whatever stream; totals keep what was counted.
+/// - **V18** `top` skips a deleted post for 9 days and fills the list with others. Of the deletions and puts of a post
+///   the highest version decides, in whatever order and from whatever stream they arrive. Buckets and totals keep their
+///   counts, so a post that is put again is listed with them.
 ///
-/// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed total for each
-/// dimension (and each event type), recent searches, and a watermark for each stream, changed atomically with the
-/// data they cover. Calls block, bounded by the adapter's read and write time-outs.
+/// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed
+/// total for each dimension (and each event type), recent searches, and a watermark for each
+/// stream, changed atomically with the data they cover. Calls block, bounded by the adapter's read
+/// and write time-outs.
 pub trait LiveStore: Send + Sync {
     /// A connection of its own for a sink.
     fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError>;
 
-    /// The highest counts of a window: at most `limit` names with a positive score, by score descending, then name
-    /// ascending (bytewise).
+    /// The highest counts of a window: at most `limit` names with a positive score, by score
+    /// descending, then name ascending (bytewise).
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
 
-    /// About how many distinct users (`userId`) had an event in a window: as [`crate::events::Sketch`] estimates it, standard error
-    /// 0.81 %.
+    /// About how many distinct users (`userId`) had an event in a window: as
+    /// [`crate::events::Sketch`] estimates it, standard error 0.81 %.
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError>;
 
-    /// A user's recent searches: at most 10, newest first, no keyword twice (folded), as typed last; none once the
-    /// newest is an hour old.
+    /// A user's recent searches: at most 10, newest first, no keyword twice (folded), as typed
+    /// last; none once the newest is an hour old.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
-    /// All-time totals by dimension; for [`Dimension::Type`] one entry a type, else the key is empty.
+    /// All-time totals by dimension; for [`Dimension::Type`] one entry a type, else the key is
+    /// empty.
     fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError>;
 
     /// Answers if the store does: for health checks.
@@ -81,22 +85,24 @@ pub trait LiveWriter: Send {
     /// Makes `stream` known at position 0 in the current generation. Idempotent.
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
 
-    /// Applies a batch atomically and moves the watermark with it. `Fenced` where the watermark is not `batch.from`
-    /// (nothing applied), with what it is; `found: None` where the generation is gone.
+    /// Applies a batch atomically and moves the watermark with it. `Fenced` where the watermark is
+    /// not `batch.from` (nothing applied), with what it is; `found: None` where the generation is
+    /// gone.
     ///
-    /// A count of a minute that is folded already goes to its hour and day, and to the minute if that is still kept.
-    /// Counts older than eight days change totals only. A recent search older than an hour, or older than the ten
-    /// that are kept, changes nothing.
+    /// A count of a minute that is folded already goes to its hour and day, and to the minute if
+    /// that is still kept. Counts older than eight days change totals only. A recent search older
+    /// than an hour, or older than the ten that are kept, changes nothing.
     fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError>;
 
-    /// Adds every minute that closed before `now_ms - FOLD_GRACE_MS` to its hour and its day, once, and trims what
-    /// closed. Several instances may call it at once.
+    /// Adds every minute that closed before `now_ms - FOLD_GRACE_MS` to its hour and its day, once,
+    /// and trims what closed. Several instances may call it at once.
     fn fold(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Replaces everything by a snapshot, as a new generation that is switched to at once at the end; `state` is then
-    /// what the snapshot's watermarks say. One instance at a time: `Retry` where another is at it. `snapshot` is asked
-    /// for once that is certain, and only if `state(stream)` is still `seen`: otherwise another instance has rebuilt
-    /// already, and nothing is done.
+    /// Replaces everything by a snapshot, as a new generation that is switched to at once at the
+    /// end; `state` is then what the snapshot's watermarks say. One instance at a time: `Retry`
+    /// where another is at it. `snapshot` is asked for once that is certain, and only if
+    /// `state(stream)` is still `seen`: otherwise another instance has rebuilt already, and nothing
+    /// is done.
     fn rebuild(
         &mut self,
         stream: Uuid,
@@ -131,8 +137,17 @@ pub struct LiveBatch {
     pub users: Vec<(i64, Box<str>)>,
     /// In journal order.
     pub recent: Vec<RecentChange>,
-    /// What buckets, but not totals, count less since posts were deleted: negative, and sorted as `counts` are.
-    pub left_out: Vec<(TallyKey, i64)>,
+    /// Posts that were deleted, or put again.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// A post that was deleted, or put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    pub post_id: String,
+    /// The ledger's version of the post right after it.
+    pub version: i64,
+    pub deleted: bool,
 }
 
 /// A change of one user's recent searches.
@@ -140,12 +155,13 @@ pub struct LiveBatch {
 pub enum RecentChange {
     /// Searched for `keyword` (as typed) at `at_ms`.
     Add { user_id: String, keyword: String, at_ms: i64 },
-    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, those included that arrive later.
+    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, those included that arrive
+    /// later.
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 
-/// The windows of live lists. Minutes make up the short ones, hours and days the long ones; counts that
-/// are not folded yet are added from their minutes.
+/// The windows of live lists. Minutes make up the short ones, hours and days the long ones; counts
+/// that are not folded yet are added from their minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Window {
     /// This minute and the 9 before it.

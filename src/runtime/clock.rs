@@ -1,8 +1,10 @@
-//! One clock a worker: a timerfd, armed for the nearest deadline, that ends waits and sockets that are overdue.
+//! One clock a worker: a timerfd, armed for the nearest deadline, that ends waits and sockets that
+//! are overdue.
 //!
-//! A deadline is a number in an atomic that its connection moves for the price of a store; the timer is set again only
-//! where the new deadline is nearer than what it is armed for, and a deadline that moved away costs one look when the
-//! old one comes. Times are milliseconds of the monotonic clock.
+//! A deadline is a number in an atomic that its connection moves for the price of a store; the
+//! timer is set again only where the new deadline is nearer than what it is armed for, and a
+//! deadline that moved away costs one look when the old one comes. Times are milliseconds of the
+//! monotonic clock.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -10,11 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use may::io::{CoIo, WaitIo};
 
-use super::{Ticket, spawn_on, worker, worker_count, worker_of};
+use super::Ticket;
+use super::workers::{PerWorker, spawn_on, worker_count, worker_of};
 use crate::clock::monotonic_ms;
 use crate::limits::{CLOCK_GRAIN_MS, TIMER_TRIES_PER_WORKER_MAX};
 
 const NEVER: u64 = u64::MAX;
+
+static CLOCKS: PerWorker<WorkerClock> = PerWorker::new();
 
 /// What a deadline did when it passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +48,8 @@ pub struct Deadline {
 const ACTIONS: [Fired; 4] = [Fired::No, Fired::Read, Fired::Both, Fired::Ticket];
 
 impl Deadline {
-    /// No deadline yet, for a connection's socket and ticket. The socket stays open until `unregister`.
+    /// No deadline yet, for a connection's socket and ticket. The socket stays open until
+    /// `unregister`.
     pub fn new(socket: RawFd, ticket: Arc<Ticket>) -> Arc<Deadline> {
         Arc::new(Deadline {
             at_ms: AtomicU64::new(NEVER),
@@ -60,7 +66,8 @@ impl Deadline {
         self.at_ms.store(NEVER, Ordering::Relaxed);
     }
 
-    /// What it did when it passed; stays until the connection ends, a ticket's until the next `arm`.
+    /// What it did when it passed; stays until the connection ends, a ticket's until the next
+    /// `arm`.
     pub fn fired(&self) -> Fired {
         ACTIONS[usize::from(self.fired.load(Ordering::Acquire))]
     }
@@ -79,12 +86,13 @@ impl Deadline {
 }
 
 fn shutdown(socket: RawFd, how: libc::c_int) {
-    // SAFETY: shutdown takes any number; the descriptor is open until its connection has unregistered.
+    // SAFETY: shutdown takes any number; the descriptor is open until its connection has
+    // unregistered.
     unsafe { libc::shutdown(socket, how) };
 }
 
 #[derive(Default)]
-pub(super) struct WorkerClock {
+struct WorkerClock {
     // Only its own worker's coroutines take this lock, and none parks with it.
     state: Mutex<State>,
     armed_ms: AtomicU64,
@@ -104,17 +112,18 @@ impl WorkerClock {
 
 /// Puts a connection's deadline under the clock of its worker.
 pub fn register(worker_id: usize, deadline: Arc<Deadline>) {
-    let mut state = worker(worker_id).clock.state();
+    let mut state = CLOCKS.of(worker_id).state();
     deadline.slot.store(state.deadlines.len(), Ordering::Relaxed);
     state.deadlines.push(deadline);
 }
 
 /// Takes it away again, before the socket closes.
 pub fn unregister(worker_id: usize, deadline: &Arc<Deadline>) {
-    let mut state = worker(worker_id).clock.state();
+    let mut state = CLOCKS.of(worker_id).state();
     let slot = deadline.slot.swap(usize::MAX, Ordering::Relaxed);
     if slot < state.deadlines.len() {
-        state.deadlines.swap_remove(slot);
+        let left = state.deadlines.swap_remove(slot);
+        assert!(Arc::ptr_eq(&left, deadline), "a deadline leaves its own place");
         if let Some(moved) = state.deadlines.get(slot) {
             moved.slot.store(slot, Ordering::Relaxed);
         }
@@ -131,7 +140,7 @@ pub fn arm_from(worker_id: usize, deadline: &Deadline, now_ms: u64, action: Fire
     let at_ms = now_ms + after_ms.max(CLOCK_GRAIN_MS);
     deadline.action.store(action as u8, Ordering::Relaxed);
     deadline.at_ms.store(at_ms, Ordering::Relaxed);
-    let clock = &worker(worker_id).clock;
+    let clock = CLOCKS.of(worker_id);
     if at_ms < clock.armed_ms.load(Ordering::Relaxed) {
         set_timer(clock, &clock.state(), at_ms);
     }
@@ -152,16 +161,16 @@ fn set_timer(clock: &WorkerClock, state: &State, at_ms: u64) {
 }
 
 pub(super) fn spawn(worker_id: usize) {
-    worker(worker_id).clock.armed_ms.store(NEVER, Ordering::Relaxed);
-    // Made here, on the thread that starts the runtime: a worker without a clock would never end a wait, so it must not
-    // be a coroutine that fails.
+    CLOCKS.of(worker_id).armed_ms.store(NEVER, Ordering::Relaxed);
+    // Made here, on the thread that starts the runtime: a worker without a clock would never end a
+    // wait, so it must not be a coroutine that fails.
     let timer = timer_on(worker_id);
     spawn_on(worker_id, move || run(worker_id, timer));
 }
 
 fn run(worker_id: usize, timer: OwnedFd) {
     let timer = Arc::new(CoIo::new(timer).expect("epoll takes a timerfd"));
-    let clock = &worker(worker_id).clock;
+    let clock = CLOCKS.of(worker_id);
     {
         let mut state = clock.state();
         state.timer = Some(timer.clone());
@@ -186,8 +195,9 @@ fn nearest(state: &State) -> u64 {
     state.deadlines.iter().map(|d| d.at_ms.load(Ordering::Relaxed)).min().unwrap_or(NEVER)
 }
 
-/// A timerfd whose number belongs to the worker: a descriptor lives on worker `fd % workers`, so others are made and
-/// given back until that is this one. Other threads take numbers meanwhile: hence more tries than workers.
+/// A timerfd whose number belongs to the worker: a descriptor lives on worker `fd % workers`, so
+/// others are made and given back until that is this one. Other threads take numbers meanwhile:
+/// hence more tries than workers.
 fn timer_on(worker_id: usize) -> OwnedFd {
     let mut rejected = Vec::new();
     loop {

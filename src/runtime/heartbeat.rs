@@ -1,5 +1,5 @@
-//! A watch over the workers. A worker that stands still (a blocking call in a coroutine, an endless loop) would leave its
-//! connections without an answer while the others look well.
+//! A watch over the workers. A worker that stands still (a blocking call in a coroutine, an endless
+//! loop) would leave its connections without an answer while the others look well.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,11 +16,12 @@ pub fn stuck_workers() -> usize {
     STUCK.load(Ordering::Relaxed)
 }
 
-/// Starts a thread that asks every worker for a sign of life each `every`. A worker that has given none for `misses_max`
-/// times in a row stands still until its next one. Nothing ends the process: `/healthz/live` says so.
+/// Starts a thread that asks every worker for a sign of life each `every`. A worker that has given
+/// none for `misses_max` times in a row stands still until its next one. Nothing ends the process:
+/// `/healthz/live` says so.
 ///
-/// Counted in the thread's own turns rather than in time: a process that was stopped as a whole, or a machine that
-/// slept, is not taken for one that hangs.
+/// Counted in the thread's own turns rather than in time: a process that was stopped as a whole, or
+/// a machine that slept, is not taken for one that hangs.
 pub fn watch(every: Duration, misses_max: u32) {
     let run = move || {
         let mut workers: Vec<Pulse> = (0..worker_count()).map(|_| Pulse::default()).collect();
@@ -51,7 +52,8 @@ struct Pulse {
 }
 
 impl Pulse {
-    /// Asks again if the last question was answered, so that questions never pile up. Returns the misses in a row.
+    /// Asks again if the last question was answered, so that questions never pile up. Returns the
+    /// misses in a row.
     fn ask(&mut self, worker: usize) -> u32 {
         if self.asked && !self.answered.swap(false, Ordering::AcqRel) {
             self.misses = self.misses.saturating_add(1);

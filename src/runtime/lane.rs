@@ -1,7 +1,7 @@
 //! Lanes: OS threads with a bounded queue in front, on which blocking clients run for coroutines.
 //!
-//! A coroutine submits a job with its ticket and sleeps on the ticket; the job's result waits in a slot. A job that
-//! nobody waits for any more is thrown away unstarted.
+//! A coroutine submits a job with its ticket and sleeps on the ticket; the job's result waits in a
+//! slot. A job whose requester has left is dropped before it starts.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,7 +26,6 @@ struct Job {
 pub struct Pending<T>(Arc<Mutex<Option<T>>>);
 
 impl<T> Pending<T> {
-    /// Takes the result.
     pub fn take(self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -48,7 +47,8 @@ impl Lane {
         Lane { jobs }
     }
 
-    /// Puts a job in line. Its end finishes the ticket once; `patience` is how long it may wait for a thread.
+    /// Puts a job in line. Its end finishes the ticket once; `patience` is how long it may wait for
+    /// a thread.
     pub fn submit<T: Send + 'static>(
         &self,
         ticket: &Arc<Ticket>,
@@ -84,7 +84,8 @@ impl Lane {
 
 fn run(job: Job) {
     if job.asker.as_ref().is_none_or(|(_, not_after)| Instant::now() < *not_after) {
-        // A panic is reported by the panic hook; the slot stays empty and the request is answered with a 500.
+        // A panic is reported by the panic hook; the slot stays empty and the request is answered
+        // with a 500.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job.run));
     }
     if let Some((ticket, _)) = job.asker {

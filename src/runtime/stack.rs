@@ -1,6 +1,7 @@
 //! Stack pages that deep calls have touched: they go back to the kernel once their coroutine waits.
 //!
-//! Gzip touches 60 KiB of a stack. A connection may then be idle for a minute, and there may be 10,000 of them.
+//! Gzip touches 60 KiB of a stack. A connection may then be idle for a minute, and there may be
+//! 10,000 of them.
 
 use crate::limits::STACK_GIVEN_BACK_BYTES;
 
@@ -18,8 +19,9 @@ impl StackTop {
         StackTop(&raw const mark as usize)
     }
 
-    /// Gives the pages below the caller back; the next call that needs them gets empty ones. Only the coroutine calls
-    /// whose stack it is. Never inlined: the mark then lies below every frame of the callers.
+    /// Gives the pages below the caller back; the next call that needs them gets empty ones. Only
+    /// the coroutine calls whose stack it is. Never inlined: the mark then lies below every frame
+    /// of the callers.
     #[inline(never)]
     pub fn give_back_below(&self) {
         let mark = 0u8;
@@ -30,8 +32,9 @@ impl StackTop {
         // A page for this call and the next.
         let end = (here - PAGE_BYTES) / PAGE_BYTES * PAGE_BYTES;
         let start = (end - STACK_GIVEN_BACK_BYTES) as *mut libc::c_void;
-        // SAFETY: the range lies below every frame in use and above the stack's lowest page. It leaves 48 KiB: up to
-        // 24 above the mark, 16 from there to this frame, and two pages (limits/ties.rs).
+        // SAFETY: the range lies below every frame in use and above the stack's lowest page. It
+        // leaves 48 KiB: up to 24 above the mark, 16 from there to this frame, and two pages
+        // (limits/ties.rs).
         unsafe { libc::madvise(start, STACK_GIVEN_BACK_BYTES, libc::MADV_DONTNEED) };
     }
 }

@@ -1,4 +1,5 @@
-//! What a request waits on: a count of things under way, completed from any thread, waited for by one coroutine.
+//! What a request waits on: a count of things under way, completed from any thread, waited for by
+//! one coroutine.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -6,9 +7,10 @@ use may::coroutine::Coroutine;
 
 /// A wait of one coroutine for any number of completions.
 ///
-/// Each thing under way is an [`add`](Ticket::add), each end a [`finish`](Ticket::finish) (many at once through
-/// `runtime::complete`). The coroutine sleeps in [`wait`](Ticket::wait) until all are finished or the deadline set
-/// for its connection has fired. A ticket stays usable after that: it counts on.
+/// Each thing under way is an [`add`](Ticket::add), each end a [`finish`](Ticket::finish) (many at
+/// once through `runtime::complete`). The coroutine sleeps in [`wait`](Ticket::wait) until all are
+/// finished or the deadline set for its connection has fired. A ticket stays usable after that: it
+/// counts on.
 pub struct Ticket {
     worker: usize,
     sleeper: Coroutine,
@@ -39,12 +41,15 @@ impl Ticket {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One thing has ended. True: it was the last one, and the coroutine must be woken (`runtime::complete` does).
+    /// One thing has ended. True: it was the last one, and the coroutine must be woken
+    /// (`runtime::complete` does).
     pub fn finish(&self, ok: bool) -> bool {
         if !ok {
             self.failed.store(true, Ordering::Relaxed);
         }
-        self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+        let before = self.pending.fetch_sub(1, Ordering::AcqRel);
+        assert!(before > 0, "more things end than were under way");
+        before == 1
     }
 
     /// Something is under way.
@@ -52,7 +57,8 @@ impl Ticket {
         self.pending.load(Ordering::Acquire) != 0
     }
 
-    /// Sleeps until nothing is under way (true) or the ticket has expired (false). Only its own coroutine calls.
+    /// Sleeps until nothing is under way (true) or the ticket has expired (false). Only its own
+    /// coroutine calls.
     pub fn wait(&self) -> bool {
         while self.is_pending() {
             if self.expired.load(Ordering::Acquire) {

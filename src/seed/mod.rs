@@ -1,7 +1,8 @@
 //! Synthetic events: skewed as real ones are, and the same for the same seed.
 //!
-//! Owns what the events say; where they go is the caller's business. Users, posts and keywords are drawn from Zipf's
-//! distribution, keywords are Korean and English, times run evenly to the end of the span: events come in their order.
+//! Owns what the events say; where they go is the caller's business. Users, posts and keywords are
+//! drawn from Zipf's distribution, keywords are Korean and English, times run evenly to the end of
+//! the span: events come in their order.
 
 mod posts;
 mod words;
@@ -19,7 +20,6 @@ use words::keyword;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mix(Vec<(EventType, u32)>);
 
-/// What to make.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub events: u64,
@@ -45,11 +45,11 @@ pub struct Events {
     made: u64,
 }
 
-/// Parts in a hundred of events that come from nobody who is logged in.
+/// Percentage of events without a user.
 const ANONYMOUS_PERCENT: u32 = 20;
 /// Components of the synthetic site.
 const COMPONENTS: u64 = 200;
-/// One keyword in so many never finds anything.
+/// Searches for every 17th keyword find no post.
 const EMPTY_KEYWORD_EVERY: u64 = 17;
 
 impl Mix {
@@ -123,22 +123,12 @@ impl Events {
         let mut noise = [0; 10];
         self.random.fill_bytes(&mut noise);
         let at = u64::try_from(at_ms).unwrap_or(0);
+        let id = uuid::Builder::from_unix_timestamp_millis(at, &noise).into_uuid();
         let mut event = Event {
-            id: uuid::Builder::from_unix_timestamp_millis(at, &noise).into_uuid(),
             id_from_client: true,
-            event_type,
             user_id: (!is_anonymous).then(|| format!("u{user}").into()),
             session_id: Some(format!("s{user}-{}", at_ms.div_euclid(3_600_000)).into()),
-            component_id: None,
-            element_id: None,
-            keyword: None,
-            post_id: None,
-            url: None,
-            referrer: None,
-            result_count: None,
-            properties: None,
-            event_time_ms: at_ms,
-            received_at_ms: at_ms,
+            ..Event::new(id, event_type, at_ms)
         };
         match event_type {
             EventType::Click => {

@@ -1,4 +1,5 @@
-//! Posts as the predecessor's load has them: a thousand, each with one to four of ten Korean hashtags.
+//! Posts as the predecessor's load has them: a thousand, each with one to four of ten Korean
+//! hashtags.
 
 use std::borrow::Cow;
 
@@ -14,7 +15,8 @@ const ENDINGS: [&str; 5] = ["기록", "이야기, 사진은 다음에", "하루.
 /// Users of the predecessor's load.
 const AUTHORS: u64 = 100;
 
-/// The post of a number, 1 or more: its id. The same at every call, so that making it again changes nothing.
+/// The post of a number, 1 or more: its id. The same at every call, so that making it again changes
+/// nothing.
 pub fn post(number: u64, now_ms: i64) -> PostPut<'static> {
     let mut random = ChaCha8Rng::seed_from_u64(number);
     let count = random.random_range(1..=4);

@@ -1,4 +1,5 @@
-//! Keywords as people type them into a shop of furniture: Korean and English in turn, each rank its own.
+//! Keywords as people type them into a shop of furniture: Korean and English in turn, each rank its
+//! own.
 
 const KOREAN: [&[&str]; 2] = [
     &["원목", "작은", "접이식", "미니", "화이트", "북유럽", "중고", "조립식", "빈티지", "좌식", "모던", "튼튼한"],

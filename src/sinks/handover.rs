@@ -1,9 +1,10 @@
 //! From the ledger's sink to its followers: how far the ledger is, and what it decided, while that is still in memory.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::Waiting;
 use crate::limits::HANDOVER_BATCHES_MAX;
 use crate::ports::{Position, Verdicts};
 
@@ -19,9 +20,11 @@ struct State {
     recent: VecDeque<Decided>,
 }
 
-/// The ledger's position and its verdicts on the last [`HANDOVER_BATCHES_MAX`] batches.
+/// The ledger's position, its verdicts on the last [`HANDOVER_BATCHES_MAX`] batches, and the requests
+/// that wait for them.
 #[derive(Default)]
 pub struct Handover {
+    pub waiting: Arc<Waiting>,
     state: Mutex<State>,
     moved: Condvar,
 }
@@ -43,6 +46,7 @@ impl Handover {
     pub(super) fn push(&self, last: Position, verdicts: Verdicts) {
         let mut state = self.state();
         let first = state.position + 1;
+        assert!(first <= last, "the ledger's watermark only advances");
         state.position = last;
         if state.recent.len() == HANDOVER_BATCHES_MAX {
             state.recent.pop_front();

@@ -37,7 +37,7 @@ impl Housekeeping {
     }
 
     /// Starts its thread, which ends when the sink is asked to.
-    pub(super) fn spawn(sink: Arc<LedgerSink>) -> JoinHandle<()> {
+    pub fn spawn(sink: Arc<LedgerSink>) -> JoinHandle<()> {
         let run = move || Housekeeping::new(sink).run();
         crate::process::spawn("ledger-house", run)
     }

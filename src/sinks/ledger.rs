@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::housekeeping::Housekeeping;
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, supervise};
+use super::supervise::supervise;
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until, Waiting};
 use crate::clock::Clock;
-use crate::events::Record;
-use crate::journal::{Frames, Journal, ReadError, Reader, Until, Waiting};
+use crate::events::{Record, decode_records};
+use crate::journal::{Frames, Journal, ReadError, Reader};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, LINGER_BUSY_MS, LINGER_BUSY_RECORDS,
     LINGER_MS, LINGER_WAITED_MS, LINGER_WAITED_RECORDS_MAX, LINGER_WAITED_RECORDS_MIN,
@@ -71,21 +71,14 @@ impl Pulse {
 }
 
 impl LedgerSink {
-    /// Starts the sink's thread, and that of its housekeeping, for which the first one waits at its end.
-    pub fn spawn(self) -> JoinHandle<()> {
-        let sink = Arc::new(self);
+    /// Starts the sink's thread.
+    pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
+        let sink = self;
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
             let kept = sink.journal.follow(0, false);
-            sink.journal.waiting().serve_ledger();
-            let housekeeping = Housekeeping::spawn(sink.clone());
-            supervise(&sink.status, || match sink.follow(&kept) {
-                Ok(()) => Ended::Asked,
-                Err(ended) => ended,
-            });
-            if housekeeping.join().is_err() {
-                tracing::error!(sink = "ledger", "the thread of housekeeping has panicked");
-            }
+            sink.handover.waiting.serve_ledger();
+            supervise(&sink.status, || sink.follow(&kept));
         };
         crate::process::spawn("ledger-sink", run)
     }
@@ -117,7 +110,7 @@ impl LedgerSink {
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);
-        let waiting = self.journal.waiting();
+        let waiting = self.handover.waiting.clone();
         // A commit whose reply was lost has decided for those who still wait.
         self.settle_lost_reply(&waiting, at.position)?;
         let (sink, kept) = (self.clone(), kept.clone());
@@ -157,7 +150,7 @@ impl LedgerSink {
         }
         if reader.behind() > 0 {
             pulse.beat(reader.behind());
-            self.journal.ledger_begins(pulse.next());
+            self.journal.next_batch_begins(pulse.next());
         }
         let records_max = self.records_max.load(Ordering::Relaxed);
         Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
@@ -187,7 +180,7 @@ impl LedgerSink {
     }
 
     fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
-        let records = frames.records()?;
+        let records = decode_records(frames.bytes(), frames.count())?;
         let batch = Batch { stream: self.journal.stream(), from: frames.from, to: frames.to, records };
         let started = Instant::now();
         let none = BTreeMap::new();
@@ -209,8 +202,12 @@ impl LedgerSink {
         if let Some(last_ms) = batch.records.iter().rev().find_map(Record::received_ms) {
             self.status.current_as_of(last_ms);
         }
-        debug_assert!(verdicts.is_sorted_by_key(|(position, _)| *position));
-        debug_assert!(verdicts.iter().filter(|(_, v)| *v == Verdict::Dead).count() <= batch.records.len());
+        assert!(verdicts.is_sorted_by_key(|(position, _)| *position), "outcomes come in the order of positions");
+        let is_of_batch = |(at, _): &(Position, Verdict)| (batch.from.position + 1..=batch.to.position).contains(at);
+        assert!(
+            verdicts.first().is_none_or(is_of_batch) && verdicts.last().is_none_or(is_of_batch),
+            "outcomes of the batch"
+        );
         Ok(verdicts)
     }
 }

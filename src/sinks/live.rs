@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, agreed_ms, supervise};
+use super::supervise::supervise;
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until, agreed_ms};
 use crate::clock::Clock;
-use crate::events::{Erase, Event, Record, Tally, tally_event, tally_like, tally_unliked};
-use crate::journal::{Frames, Journal, ReadError, Reader, Until};
+use crate::events::{Erase, Event, Record, Tally, decode_records, tally_event, tally_like, tally_unliked};
+use crate::journal::{Frames, Journal, ReadError, Reader};
 use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
-    Ledger, LikeOutcome, LiveBatch, LiveState, LiveStore, LiveWriter, Position, PostOutcome, RecentChange, StoreError,
-    Verdict, Watermark,
+    Erasure, Ledger, LikeOutcome, LiveBatch, LiveState, LiveStore, LiveWriter, Position, PostOutcome, RecentChange,
+    StoreError, Tombstone, Verdict, Watermark,
 };
 
 const IDLE_WAIT: Duration = Duration::from_millis(200);
 const LINGER_PIECE: Duration = Duration::from_millis(10);
 const FOLD_EVERY: Duration = Duration::from_secs(1);
 
-/// What the sink works with.
 pub struct LiveSink {
     pub journal: Arc<Journal>,
     pub ledger: Arc<dyn Ledger>,
@@ -35,15 +35,11 @@ pub struct LiveSink {
 }
 
 impl LiveSink {
-    /// Starts the sink's thread.
-    pub fn spawn(self) -> JoinHandle<()> {
-        let sink = Arc::new(self);
+    pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
+        let sink = self;
         let run = move || {
             let kept = sink.journal.follow(0, true);
-            supervise(&sink.status, || match sink.follow(&kept) {
-                Ok(()) => Ended::Asked,
-                Err(ended) => ended,
-            });
+            supervise(&sink.status, || sink.follow(&kept));
         };
         crate::process::spawn("live-sink", run)
     }
@@ -88,7 +84,7 @@ impl LiveSink {
 
     /// Waits a little for a larger batch, whose counts coalesce better, unless somebody waits for this one.
     fn linger(&self, at: Position, ledger_at: Position) -> Position {
-        let waiting = self.journal.waiting();
+        let waiting = &self.handover.waiting;
         let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
         let mut ledger_at = ledger_at;
         while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&ledger_at.saturating_sub(at)) && !waiting.any(Until::Live) {
@@ -141,7 +137,7 @@ impl LiveSink {
         self.status.at(at.position);
         self.follower.store(at.position, Ordering::Release);
         kept.store(at.position, Ordering::Release);
-        self.journal.waiting().settle(Until::Live, at.position, &Vec::new());
+        self.handover.waiting.settle(Until::Live, at.position, &Vec::new());
     }
 
     /// While nothing comes in, no apply finds out that the store was emptied.
@@ -162,23 +158,18 @@ impl LiveSink {
             now_ms,
             ..LiveBatch::default()
         };
-        let (mut counts, mut is_any_gone) = (Tally::default(), false);
+        let mut counts = Tally::default();
         for (position, record) in (frames.from.position + 1..).zip(records) {
             let verdict = verdicts.get(&position);
             match record {
                 Record::Erase(erase) if verdict == Some(&Verdict::Erasure) => {
-                    let unliked = self.ledger.unliked(batch.stream, position).map_err(of_ledger)?;
-                    add_erasure(erase, &unliked, &mut counts, &mut batch);
+                    let erasure = self.ledger.erasure(batch.stream, position).map_err(of_ledger)?;
+                    add_erasure(erase, erasure, &mut counts, &mut batch);
                 }
                 _ => add_effects(record, verdict, &mut counts, &mut batch),
             }
-            is_any_gone |= matches!(record, Record::PostDelete(_) | Record::Erase(_));
         }
         batch.counts = counts.into_sorted();
-        if is_any_gone {
-            let (after, up_to) = (frames.from.position, frames.to.position);
-            batch.left_out = self.ledger.left_out(batch.stream, after, up_to).map_err(of_ledger)?;
-        }
         batch.users.sort_unstable();
         batch.users.dedup();
         Ok(batch)
@@ -186,7 +177,7 @@ impl LiveSink {
 
     fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<Applied, Ended> {
         let started = Instant::now();
-        let records = frames.records()?;
+        let records = decode_records(frames.bytes(), frames.count())?;
         let batch = self.batch(frames, &records, self.now_ms(writer)?)?;
         match writer.apply(&batch) {
             Ok(()) => {}
@@ -295,10 +286,12 @@ fn count_event(counts: &mut Tally, event: &Event<'_>, verdict: Option<&Verdict>)
 }
 
 /// A person goes: what they liked counts less, their searches are forgotten.
-fn add_erasure(erase: &Erase<'_>, unliked: &[(String, i64)], counts: &mut Tally, batch: &mut LiveBatch) {
-    for (post, likes) in unliked {
+fn add_erasure(erase: &Erase<'_>, erasure: Erasure, counts: &mut Tally, batch: &mut LiveBatch) {
+    for (post, likes) in &erasure.unliked {
         tally_unliked(counts, post, erase.at_ms, *likes);
     }
+    let deleted = erasure.deleted.into_iter();
+    batch.tombstones.extend(deleted.map(|(post_id, version)| Tombstone { post_id, version, deleted: true }));
     let user_id = erase.user_id.clone().into_owned();
     batch.recent.push(RecentChange::Forget { user_id, keyword: None, at_ms: erase.at_ms });
 }
@@ -319,8 +312,15 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Tall
                 batch.recent.push(RecentChange::Add { user_id, keyword, at_ms });
             }
         }
-        (Record::PostDelete(delete), Some(Verdict::Post(PostOutcome::Deleted { likes_removed, .. }))) => {
+        (Record::PostDelete(delete), Some(Verdict::Post(PostOutcome::Deleted { likes_removed, version, .. }))) => {
             tally_unliked(counts, &delete.post_id, delete.at_ms, *likes_removed);
+            let post_id = delete.post_id.clone().into_owned();
+            batch.tombstones.push(Tombstone { post_id, version: *version, deleted: true });
+        }
+        // The first version follows no deletion that could still arrive.
+        (Record::PostPut(put), Some(Verdict::Post(PostOutcome::Put { version: version @ 2.., .. }))) => {
+            let post_id = put.post_id.clone().into_owned();
+            batch.tombstones.push(Tombstone { post_id, version: *version, deleted: false });
         }
         (Record::PostPut(_) | Record::PostDelete(_) | Record::Erase(_), _) => {}
         (Record::Forget(forget), _) => batch.recent.push(RecentChange::Forget {

@@ -4,12 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Ended;
+use super::ended::Ended;
 use crate::events::Record;
 use crate::limits::UNREACHABLE_LOG_EVERY_MS;
 use crate::ports::Position;
 
-/// What a sink is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum SinkState {
@@ -24,7 +23,6 @@ pub enum SinkState {
 }
 
 impl SinkState {
-    /// As health answers name it.
     pub fn name(self) -> &'static str {
         match self {
             SinkState::Starting => "starting",
@@ -36,7 +34,7 @@ impl SinkState {
     }
 }
 
-/// Shared between a sink's thread and whoever asks.
+#[derive(Default)]
 pub struct SinkStatus {
     name: &'static str,
     state: AtomicU8,
@@ -61,26 +59,8 @@ pub struct SinkStatus {
 }
 
 impl SinkStatus {
-    /// A sink that has not begun.
     pub fn new(name: &'static str) -> SinkStatus {
-        SinkStatus {
-            name,
-            state: AtomicU8::new(0),
-            position: AtomicU64::new(0),
-            as_of_ms: AtomicI64::new(0),
-            last_error: Mutex::new(None),
-            said: Mutex::new(None),
-            stopping: AtomicBool::new(false),
-            stop_asked: Condvar::new(),
-            stop_lock: Mutex::new(()),
-            batches: AtomicU64::new(0),
-            records: AtomicU64::new(0),
-            apply_us: AtomicU64::new(0),
-            retries: AtomicU64::new(0),
-            dead: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
-            housekeeping_failures: AtomicU64::new(0),
-        }
+        SinkStatus { name, ..SinkStatus::default() }
     }
 
     /// `ledger` or `live`.
@@ -88,13 +68,11 @@ impl SinkStatus {
         self.name
     }
 
-    /// What it is doing.
     pub fn state(&self) -> SinkState {
         use SinkState::{Following, Rebuilding, Retrying, Starting, Stopped};
         [Starting, Following, Rebuilding, Retrying, Stopped][usize::from(self.state.load(Ordering::Acquire))]
     }
 
-    /// The last position applied.
     pub fn position(&self) -> Position {
         self.position.load(Ordering::Acquire)
     }
@@ -179,7 +157,7 @@ impl SinkStatus {
 
     /// It tries again after a failure. An outage is one line when it begins, and then one per minute.
     pub(super) fn retrying(&self, ended: &Ended) {
-        let (Ended::Retry(why) | Ended::LedgerRetry(why) | Ended::Stop(why)) = ended else { return };
+        let (Ended::Retry(why) | Ended::LedgerRetry(why) | Ended::Stop(why)) = ended;
         self.retries.fetch_add(1, Ordering::Relaxed);
         *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
         self.state.store(SinkState::Retrying as u8, Ordering::Release);

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::client::Client;
+use super::program::{self, Ended, Running};
 use super::tables::{self, Rows};
-use super::{eventually, now_ms, postgres, redis};
+use super::{eventually, now_ms, postgres, redis, wait_until};
 
 /// Start, recovery included; PostgreSQL may be away, which the program waits for.
 const START_WAIT: Duration = Duration::from_secs(30);
@@ -50,10 +51,25 @@ pub(crate) const MIXED_PAIRS: [(Ledger, Live); 2] = [(Ledger::Sqlite, Live::Redi
 
 /// Runs a claim over pairs of stores, each fresh, with the program started.
 pub(crate) fn on_pairs(pairs: [(Ledger, Live); 2], claim: impl Fn(&mut Bench)) {
-    for (ledger, live) in pairs {
-        let Some(mut bench) = Bench::new(ledger, live) else { continue };
-        eprintln!("-- {}", bench.name);
+    on_pairs_stopped(pairs, |bench| {
         bench.start();
+        claim(bench);
+    });
+}
+
+/// Runs a claim over the pairs that are shipped as such, with a client of the program.
+pub(crate) fn each_pair(claim: impl Fn(&mut Bench, &mut Client)) {
+    on_pairs(MAIN_PAIRS, |bench| {
+        let mut client = bench.client();
+        claim(bench, &mut client);
+    });
+}
+
+/// As [`on_pairs`], with the program not started.
+pub(crate) fn on_pairs_stopped(pairs: [(Ledger, Live); 2], claim: impl Fn(&mut Bench)) {
+    for (ledger, live) in pairs {
+        let mut bench = Bench::new(ledger, live);
+        eprintln!("-- {}", bench.name);
         claim(&mut bench);
     }
 }
@@ -67,16 +83,23 @@ impl Bench {
         self.settings.retain(|(set, _)| !CACHES.contains(&set.as_str()));
     }
 
-    /// Fresh stores, program not started. `None`, with a line that says why, without programs for PostgreSQL.
-    pub(crate) fn new(ledger: Ledger, live: Live) -> Option<Bench> {
+    /// Fresh stores, program not started.
+    pub(crate) fn new(ledger: Ledger, live: Live) -> Bench {
         let mut bench = Bench::on(None, (live == Live::Redis).then(redis::Server::start));
         if ledger == Ledger::Postgres {
-            let server = postgres::Server::shared()?;
+            let server = postgres::Server::shared();
             bench.database_url = Some(server.database("tracker", ""));
             bench._postgres = Some(server);
         }
         bench.name = format!("{ledger:?} + {live:?}");
-        Some(bench)
+        bench
+    }
+
+    /// Fresh stores, program started.
+    pub(crate) fn started(ledger: Ledger, live: Live) -> Bench {
+        let mut bench = Bench::new(ledger, live);
+        bench.start();
+        bench
     }
 
     /// On stores that the test holds itself.
@@ -91,6 +114,14 @@ impl Bench {
         }
         let name = "private stores".to_owned();
         Bench { name, directory, data_dir, database_url, redis, settings, tracker: None, _postgres: None }
+    }
+
+    /// The program on its embedded stores, started with these settings.
+    pub(crate) fn embedded(settings: &[(&str, &str)]) -> Bench {
+        let mut bench = Bench::on(None, None);
+        settings.iter().for_each(|(name, value)| bench.set(name, value));
+        bench.start();
+        bench
     }
 
     /// A second program, not started, on the stores of this one.
@@ -119,6 +150,12 @@ impl Bench {
         }
         command.stdin(Stdio::null());
         command
+    }
+
+    /// Runs one of its commands to its end.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        program::run(self.command().args(arguments))
     }
 
     /// Starts the program, the first time or again, and waits until it listens.
@@ -164,10 +201,7 @@ impl Bench {
     /// Waits for words in the log: a line is written a moment after what it tells.
     #[track_caller]
     pub(crate) fn says(&self, words: &str) {
-        eventually(SETTLE_WAIT, || {
-            let log = self.log();
-            if log.contains(words) { Ok(()) } else { Err(format!("`{words}` is not in the log: {log}")) }
-        });
+        wait_until(SETTLE_WAIT, || self.log(), |log| log.contains(words));
     }
 
     pub(crate) fn rows(&self, sql: &str) -> Rows {
@@ -241,10 +275,9 @@ impl Bench {
         for (path, field, dimension) in LISTS {
             eventually(Duration::from_secs(5), || {
                 let first_hour = (now_ms().div_euclid(86_400_000) - 6) * 24;
-                // What lists leave out of posts that were deleted.
-                let gone = if (4..=6).contains(&dimension) { dimension + 10 } else { dimension };
                 let sql = format!(
-                    "SELECT key, sum(count) FROM rollup_hour WHERE dimension IN ({dimension}, {gone}) AND bucket >= {first_hour} \
+                    "SELECT key, sum(count) FROM rollup_hour WHERE dimension = {dimension} AND bucket >= {first_hour} \
+                     AND NOT (dimension BETWEEN 4 AND 6 AND key IN (SELECT post_id FROM tombstone)) \
                      GROUP BY key HAVING sum(count) > 0 ORDER BY 2 DESC, 1 LIMIT 100"
                 );
                 let expected: Vec<(String, i64)> =
@@ -285,12 +318,9 @@ pub(crate) fn items(answer: &Value, field: &str) -> Vec<(String, i64)> {
 
 /// The totals of the generation that Redis answers from, without those that are zero.
 fn totals(server: &redis::Server) -> BTreeMap<String, i64> {
-    let ask = |command: &str| server.admin(command).expect("Redis answers");
-    let generation: String = ::redis::from_redis_value(ask("GET et:{t0}:2:UTC:gen")).expect("a generation");
-    let totals = ::redis::from_redis_value::<BTreeMap<String, i64>>(ask(&format!(
-        "HGETALL et:{{t0}}:2:UTC:{generation}:totals"
-    )));
-    totals.expect("totals").into_iter().filter(|(_, count)| *count != 0).collect()
+    let generation: String = server.ask("GET et:{t0}:3:UTC:gen");
+    let totals: BTreeMap<String, i64> = server.ask(&format!("HGETALL et:{{t0}}:3:UTC:{generation}:totals"));
+    totals.into_iter().filter(|(_, count)| *count != 0).collect()
 }
 
 pub(crate) fn is_tmpfs(path: &Path) -> bool {
@@ -305,7 +335,7 @@ pub(crate) fn is_tmpfs(path: &Path) -> bool {
 
 /// One life of the program.
 pub(crate) struct Tracker {
-    child: Child,
+    process: Running,
     pub(crate) address: SocketAddr,
 }
 
@@ -314,14 +344,7 @@ impl Tracker {
         let file = std::fs::File::options().create(true).append(true).open(log).expect("a log");
         let told_before = std::fs::metadata(log).expect("a log").len() as usize;
         command.stdout(Stdio::null()).stderr(file);
-        // SAFETY: prctl is async-signal-safe; the program ends with the thread of the test that started it.
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-                Ok(())
-            })
-        };
-        let mut child = command.spawn().expect("the program starts");
+        let mut process = Running::start(&mut command);
         let deadline = Instant::now() + START_WAIT;
         loop {
             let told = std::fs::read_to_string(log).expect("a log");
@@ -329,43 +352,23 @@ impl Tracker {
             if let Some((_, rest)) = since.split_once("listening on http")
                 && let Some((address, _)) = rest.trim_start_matches(['s', ':', '/']).split_once([' ', '\n'])
             {
-                return Tracker { address: address.parse().expect("an address"), child };
+                return Tracker { address: address.parse().expect("an address"), process };
             }
-            let ended = child.try_wait().expect("a child");
+            let ended = process.ended();
             assert!(ended.is_none() && Instant::now() < deadline, "it does not start ({ended:?}): {since}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     pub(crate) fn pid(&self) -> i32 {
-        i32::try_from(self.child.id()).expect("a process id")
+        self.process.pid()
     }
 
     fn stop(mut self) -> ExitStatus {
-        // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
-        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
-        let status = wait_for(&mut self.child, Duration::from_secs(30));
+        self.process.signal(libc::SIGTERM);
+        let status = self.process.end_within(START_WAIT);
         assert_eq!(status.signal(), None, "it must end by itself");
         status
-    }
-}
-
-/// The end of a process that must come.
-pub(crate) fn wait_for(child: &mut Child, within: Duration) -> ExitStatus {
-    let deadline = Instant::now() + within;
-    loop {
-        if let Some(status) = child.try_wait().expect("a child") {
-            return status;
-        }
-        assert!(Instant::now() < deadline, "it does not end");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-impl Drop for Tracker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

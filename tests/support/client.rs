@@ -131,13 +131,49 @@ impl Client {
     }
 
     pub(crate) fn read_answer(&mut self, is_head: bool) -> io::Result<Answer> {
-        let stream = self.stream.as_mut().expect("something was sent");
-        let answer = read_answer(stream, is_head);
+        let answer = self.read_head().and_then(|mut answer| {
+            if !is_head {
+                self.read_body(&mut answer)?;
+            }
+            Ok(answer)
+        });
         let ends = |answer: &Answer| answer.header("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"));
         if answer.as_ref().map_or(true, ends) {
             self.stream = None;
         }
         answer
+    }
+
+    /// An answer without its body.
+    pub(crate) fn read_head(&mut self) -> io::Result<Answer> {
+        read_head(self.stream.as_mut().expect("something was sent"))
+    }
+
+    fn read_body(&mut self, answer: &mut Answer) -> io::Result<()> {
+        if answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
+            loop {
+                let chunk = self.read_chunk()?;
+                if chunk.is_empty() {
+                    return Ok(());
+                }
+                answer.body.extend_from_slice(&chunk);
+            }
+        }
+        let length = answer.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+        answer.body = vec![0; length];
+        self.stream.as_mut().expect("something was sent").read_exact(&mut answer.body)
+    }
+
+    /// The next chunk of a body; empty: the last one. An error if the connection ends before it.
+    pub(crate) fn read_chunk(&mut self) -> io::Result<Vec<u8>> {
+        let stream = self.stream.as_mut().expect("something was sent");
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim_end(), 16).map_err(|_| ErrorKind::UnexpectedEof)?;
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk)?;
+        chunk.truncate(length);
+        Ok(chunk)
     }
 
     /// Goes away in the middle of whatever was sent.
@@ -146,7 +182,7 @@ impl Client {
     }
 }
 
-fn read_answer(stream: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<Answer> {
+fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
     let broken = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
     let mut line = || -> io::Result<String> {
         let mut text = String::new();
@@ -164,31 +200,5 @@ fn read_answer(stream: &mut BufReader<TcpStream>, is_head: bool) -> io::Result<A
         let (name, value) = text.split_once(": ").ok_or_else(|| broken(&text))?;
         headers.push((name.to_owned(), value.to_owned()));
     }
-    let mut answer = Answer { status, headers, body: Vec::new() };
-    let is_chunked = answer.header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
-    if is_chunked && !is_head {
-        answer.body = read_chunks(stream)?;
-    } else if !is_head {
-        let length = answer.header("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
-        answer.body = vec![0; length];
-        stream.read_exact(&mut answer.body)?;
-    }
-    Ok(answer)
-}
-
-/// A body in chunks, its last one included: an error where that does not come.
-fn read_chunks(stream: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    loop {
-        let mut line = String::new();
-        stream.read_line(&mut line)?;
-        let length = usize::from_str_radix(line.trim_end(), 16).map_err(|_| ErrorKind::UnexpectedEof)?;
-        let begin = body.len();
-        body.resize(begin + length + 2, 0);
-        stream.read_exact(&mut body[begin..])?;
-        body.truncate(begin + length);
-        if length == 0 {
-            return Ok(body);
-        }
-    }
+    Ok(Answer { status, headers, body: Vec::new() })
 }

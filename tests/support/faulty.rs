@@ -8,11 +8,11 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use event_tracker::events::{Dimension, TallyKey};
+use event_tracker::events::Dimension;
 use event_tracker::ports::{
-    Batch, Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, LiveBatch,
-    LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint, SeriesQuery,
-    Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
+    Batch, Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint,
+    SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
 };
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -219,12 +219,8 @@ impl Ledger for FaultyLedger {
         self.faults.pass(Call::Verdicts, || self.inner.verdicts(stream, after, up_to))
     }
 
-    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError> {
-        self.faults.pass(Call::Verdicts, || self.inner.unliked(stream, position))
-    }
-
-    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError> {
-        self.faults.pass(Call::Verdicts, || self.inner.left_out(stream, after, up_to))
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        self.faults.pass(Call::Verdicts, || self.inner.erasure(stream, position))
     }
 
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {

@@ -2,28 +2,100 @@
 
 #![allow(dead_code, unused_imports, reason = "each suite uses a part")]
 
+mod alone;
 pub(crate) mod bench;
+pub(crate) mod certificate;
 pub(crate) mod client;
+pub(crate) mod faulty;
 pub(crate) mod hold;
+pub(crate) mod ledgers;
 pub(crate) mod load;
+pub(crate) mod model;
 pub(crate) mod pooler;
 pub(crate) mod postgres;
+pub(crate) mod program;
 pub(crate) mod redis;
+pub(crate) mod relay;
 mod seed;
+mod services;
+pub(crate) mod small_disk;
+pub(crate) mod sqlite_plans;
 pub(crate) mod tables;
 pub(crate) mod wall_clock;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use alone::alone;
 pub(crate) use seed::seed;
 
 /// Waits until `check` is content; panics with its last complaint.
+#[track_caller]
 pub(crate) fn eventually(within: Duration, mut check: impl FnMut() -> Result<(), String>) {
     let deadline = Instant::now() + within;
     while let Err(complaint) = check() {
         assert!(Instant::now() < deadline, "after {within:?}: {complaint}");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Waits until a value passes a check; panics with the last one that does not.
+#[track_caller]
+pub(crate) fn wait_until<T: std::fmt::Debug>(
+    within: Duration,
+    mut value: impl FnMut() -> T,
+    is_it: impl Fn(&T) -> bool,
+) {
+    eventually(within, || match value() {
+        found if is_it(&found) => Ok(()),
+        found => Err(format!("{found:?}")),
+    });
+}
+
+/// Waits until a value is the expected one.
+#[track_caller]
+pub(crate) fn eventually_is<T: PartialEq + std::fmt::Debug>(
+    within: Duration,
+    expected: &T,
+    mut value: impl FnMut() -> T,
+) {
+    eventually(within, || match value() {
+        found if found == *expected => Ok(()),
+        found => Err(format!("{found:?} and not {expected:?}")),
+    });
+}
+
+/// Signals a child of the test that was not waited for, so its id is still its own.
+#[track_caller]
+pub(crate) fn signal(pid: i32, signal: i32) {
+    // SAFETY: no memory is passed.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// A number in KiB of `/proc/<pid>/status`, such as `VmRSS`.
+pub(crate) fn memory_kib(pid: i32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("Linux tells");
+    line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// Percent-encodes every byte, so that no byte is syntax of a URL.
+pub(crate) fn percent_encoded(value: &str) -> String {
+    value.bytes().map(|byte| format!("%{byte:02X}")).collect()
+}
+
+/// A body in a content coding of the API.
+pub(crate) fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
+    use flate2::{Compression, read};
+    use std::io::Read;
+    let mut out = Vec::new();
+    let encoded = match coding {
+        "gzip" => read::GzEncoder::new(body, Compression::best()).read_to_end(&mut out),
+        "deflate" => read::ZlibEncoder::new(body, Compression::best()).read_to_end(&mut out),
+        "zstd" => return zstd::encode_all(body, 3).expect("memory takes it"),
+        _ => return body.to_vec(),
+    };
+    encoded.expect("memory takes it");
+    out
 }
 
 /// Milliseconds since the epoch.

@@ -3,37 +3,41 @@
 #![allow(dead_code, reason = "each suite uses a part")]
 
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::services;
 
 /// A redis-server of its own, ended with its test.
 pub(crate) struct Server {
     child: Option<Child>,
     port: u16,
-    directory: tempfile::TempDir,
+    directory: services::Directory,
 }
 
 impl Server {
     pub(crate) fn start() -> Server {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = Server { child: None, port, directory: tempfile::tempdir().unwrap() };
+        let mut server = Server { child: None, port, directory: services::Directory::new(None) };
         server.spawn();
         server
     }
 
     pub(crate) fn spawn(&mut self) {
-        let child = Command::new("redis-server")
+        let mut server = Command::new(services::redis_program());
+        // The program looks at its own name.
+        server
+            .arg0("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .arg("--dir")
             .arg(self.directory.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        self.child = Some(child);
+            .stdout(Stdio::null());
+        self.child = Some(services::spawn(server, libc::SIGKILL));
         let deadline = Instant::now() + Duration::from_secs(10);
         while self.admin("PING").is_err() {
             assert!(Instant::now() < deadline, "redis-server did not start");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -45,10 +49,20 @@ impl Server {
         admin(&self.url(), command)
     }
 
+    /// The answer to a command, which must come.
+    #[track_caller]
+    pub(crate) fn ask<T: redis::FromRedisValue>(&self, command: &str) -> T {
+        redis::from_redis_value(self.admin(command).expect("Redis answers")).expect("an answer of this type")
+    }
+
+    #[track_caller]
+    pub(crate) fn keys(&self, pattern: &str) -> Vec<String> {
+        self.ask(&format!("KEYS {pattern}"))
+    }
+
     pub(crate) fn signal(&self, signal: i32) {
         let id = self.child.as_ref().unwrap().id() as i32;
-        // SAFETY: a signal to a child of ours that was not waited for yet.
-        assert_eq!(unsafe { libc::kill(id, signal) }, 0);
+        super::signal(id, signal);
     }
 
     /// Writes what it holds to its disk: what it starts with next time.

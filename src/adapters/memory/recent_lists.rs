@@ -12,7 +12,6 @@ const USER_OVERHEAD_BYTES: usize = 250;
 /// What a search or a forgetting takes beside its texts: its place in a list that has room for more, allocations.
 const ITEM_OVERHEAD_BYTES: usize = 150;
 
-/// See the module.
 #[derive(Default)]
 pub(super) struct RecentLists {
     by_user: HashMap<Arc<str>, OfUser>,
@@ -68,7 +67,6 @@ impl RecentLists {
         self.shrink(bytes_max);
     }
 
-    /// Puts in what a snapshot says of a user.
     pub(super) fn put(&mut self, user_id: &str, searches: Vec<Search>, bytes_max: usize) {
         self.with(user_id, |of_user| of_user.searches = searches);
         self.shrink(bytes_max);

@@ -392,13 +392,6 @@ fn parse(url: &str) -> Result<(Config, bool), StoreError> {
     Ok((config, with_tls))
 }
 
-/// Connects as the ledger does (TLS where `sslmode` asks for it), for a caller that may wait for the server.
-pub fn connect(url: &str) -> Result<Client, StoreError> {
-    let (config, with_tls) = parse(url)?;
-    let user = config.get_user().map(str::to_owned);
-    config.connect(tls(with_tls)?).map_err(|error| not_let_in(error, user.as_deref()).error)
-}
-
 /// A connection that failed. A server that refuses the role names it, which a health check must not.
 fn not_let_in(error: Error, user: Option<&str>) -> Failure {
     let mut failure = Failure::from(error);

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use postgres::GenericClient;
 
-use super::{deltas, rankings};
+use super::rankings;
 use crate::events::Dimension;
-use crate::ledger_fold::{Cover, EdgeCount, drop_left_out, left_out_sql, raw_name, raw_sql};
+use crate::ledger_fold::{Cover, EdgeCount, raw_sql};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -24,16 +24,9 @@ pub(super) fn count(
         let Some(sql) = raw_sql(&parts, &cover, rankings::during) else { continue };
         for row in client.query(&sql, &[])? {
             let dimension = dimensions[row.get::<_, i32>(0) as usize];
-            let name = raw_name(dimension, row.get(1)).into_owned();
+            let name = row.get(1);
             counts.push(EdgeCount { minute: *start, dimension, name, count: row.get(2) });
         }
-    }
-    if !counts.is_empty() {
-        let minutes: Vec<i64> = ranges.iter().map(|range| range.start).collect();
-        let of = |rows: &str| left_out_sql(rows, &minutes);
-        let sql = format!("{} UNION ALL {}", of("rollup_hour"), of(&format!("({})", deltas::rows_sql(60))));
-        let rows = client.query(&sql, &[])?;
-        drop_left_out(&mut counts, rows.iter().map(|row| (row.get::<_, i16>(0).into(), row.get(1), row.get(2))));
     }
     Ok(counts)
 }

@@ -10,10 +10,10 @@ use postgres_types::to_sql_checked;
 
 use crate::ledger_fold::StoredRow;
 
-/// Columns of `events`, in the order in which they are sent.
+/// Columns of `events`, in the order in which they are sent. Those of a row come first; `stream` is that of the batch.
 pub(super) const EVENT_COLUMNS: &str = "event_id, event_type, user_id, session_id, component_id, element_id, keyword, \
-     post_id, url, referrer, result_count, properties, event_time, received_at";
-const COLUMNS: usize = 14;
+     post_id, url, referrer, result_count, properties, event_time, received_at, page, keyword_key, position, stream";
+const COLUMNS: usize = 17;
 const COLUMN_TYPES: [Type; COLUMNS] = [
     Type::UUID,
     Type::TEXT,
@@ -29,6 +29,9 @@ const COLUMN_TYPES: [Type; COLUMNS] = [
     Type::JSON,
     Type::TIMESTAMPTZ,
     Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::TEXT,
+    Type::INT8,
 ];
 /// 2000-01-01, where PostgreSQL's time begins, in milliseconds of ours.
 const POSTGRES_EPOCH_MS: i64 = 946_684_800_000;
@@ -74,7 +77,7 @@ impl<'a> Field<'a> {
     }
 }
 
-fn fields<'a>(row: &StoredRow<'a>) -> [Field<'a>; COLUMNS] {
+fn fields<'a>(row: &'a StoredRow<'_>) -> [Field<'a>; COLUMNS] {
     let event = row.event;
     [
         Field::Bytes(event.id.as_bytes()),
@@ -91,17 +94,20 @@ fn fields<'a>(row: &StoredRow<'a>) -> [Field<'a>; COLUMNS] {
         Field::text_or_null(event.properties.as_deref()),
         Field::time(event.event_time_ms),
         Field::time(event.received_at_ms),
+        Field::text_or_null(row.page.as_deref()),
+        Field::text_or_null(row.keyword_key.as_deref()),
+        Field::Big(row.position.cast_signed()),
     ]
 }
 
-/// A whole COPY of rows, header and trailer included.
-pub(super) fn copy_of(rows: &[StoredRow<'_>]) -> Vec<u8> {
+/// A whole COPY of rows of the journal `number`, header and trailer included.
+pub(super) fn copy_of(rows: &[StoredRow<'_>], number: i16) -> Vec<u8> {
     let mut out = Vec::with_capacity(rows.len() * 256 + 32);
     out.extend_from_slice(b"PGCOPY\n\xff\r\n\0");
     out.extend_from_slice(&[0; 8]);
     for row in rows {
-        out.extend_from_slice(&(COLUMNS as i16).to_be_bytes());
-        for field in fields(row) {
+        out.extend_from_slice(&(COLUMNS as i16 + 1).to_be_bytes());
+        for field in fields(row).into_iter().chain([Field::Small(number)]) {
             field.put(&mut out);
         }
     }

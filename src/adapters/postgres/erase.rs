@@ -11,13 +11,11 @@ use uuid::Uuid;
 use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
 use super::open_day;
-use super::postings;
 use super::rankings::literal;
 use super::user_sets;
-use crate::events::TallyKey;
-use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges, left_out as summed};
+use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges};
 use crate::limits::ERASED_READ_MAX;
-use crate::ports::{Belongings, Position};
+use crate::ports::{Belongings, Erasure, Position};
 
 /// Some who were erased behind `known`, and how far that goes: `known` where there is nobody.
 pub(super) fn behind(session: &mut Session, known: i64) -> Result<(Vec<String>, i64), Failure> {
@@ -75,7 +73,6 @@ pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<()
     remember(session, &gone)?;
     let (hours, cut) = forget_hours(session, &gone)?;
     let hours = hour_ranges(hours);
-    postings::erase(session, &hours)?;
     for range in hours {
         strip_events(session, &gone, range)?;
     }
@@ -148,26 +145,17 @@ fn forget_emptied(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64
     session.client.execute(&sql, &[&gone.users, &gone.up_to_ms])?;
     Ok(())
 }
-/// Likes that went with a person, by post.
-pub(super) fn unliked(session: &mut Session, stream: Uuid, at: Position) -> Result<Vec<(String, i64)>, Failure> {
-    let sql = "SELECT post_id, count(*) FROM post_like_log WHERE stream = $1 AND position = $2 GROUP BY 1 ORDER BY 1";
-    let rows = session.client.query(sql, &[&stream, &at.cast_signed()])?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
 
-/// What lists leave out of posts since they were deleted.
-pub(super) fn left_out(
-    session: &mut Session,
-    stream: Uuid,
-    (after, up_to): (Position, Position),
-) -> Result<Vec<(TallyKey, i64)>, Failure> {
-    let sql = "SELECT post_id, dimension, minutes, bucket, count FROM left_out \
-               WHERE stream = $1 AND position > $2 AND position <= $3";
-    let rows = session.client.query(sql, &[&stream, &after.cast_signed(), &up_to.cast_signed()])?;
-    let of_row = |row: &postgres::Row| {
-        (row.get(0), row.get::<_, i16>(1).into(), row.get::<_, i16>(2).into(), row.get(3), row.get(4))
+/// What the erasure at a position did to posts.
+pub(super) fn erasure(session: &mut Session, stream: Uuid, position: Position) -> Result<Erasure, Failure> {
+    let mut rows = |sql: &str| -> Result<Vec<(String, i64)>, Failure> {
+        let rows = session.client.query(sql, &[&stream, &position.cast_signed()])?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     };
-    Ok(summed(rows.iter().map(of_row)))
+    let unliked =
+        "SELECT post_id, count(*) FROM post_like_log WHERE stream = $1 AND position = $2 GROUP BY 1 ORDER BY 1";
+    let deleted = "SELECT post_id, version FROM tombstone WHERE stream = $1 AND position = $2 ORDER BY 1";
+    Ok(Erasure { unliked: rows(unliked)?, deleted: rows(deleted)? })
 }
 
 /// The posts that a person made or likes.

@@ -13,13 +13,16 @@ use postgres::{Error, Row};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::encode::EVENT_COLUMNS;
 use crate::events::{Event, EventType};
 use crate::ledger_fold::page_rows;
 use crate::limits::{
     EXPORT_FIRST_SLICE_MS, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MIN, EXPORT_SLICE_MS, EXPORT_SLICE_MS_MAX,
 };
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, StoreError};
+
+/// As `place` reads them; the times follow.
+const COLUMNS: &str = "event_id, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, referrer, \
+     result_count, properties::text";
 
 /// Past every event: where a timestamp of ours ends too. Times here are microseconds, which is what the server keeps:
 /// rows that others wrote have their place.
@@ -117,13 +120,12 @@ impl Placed {
 
 /// The times are ours and stand in the text: so every slice is planned for itself, with its partition alone.
 fn read(session: &mut Session, slice: &Slice, kind: Option<EventType>, rows_max: usize) -> Result<Vec<Row>, Error> {
-    let columns = EVENT_COLUMNS.replace("properties, event_time, received_at", "properties::text");
     let (from, to) = (literal(slice.from_us), literal(slice.to_us));
     let behind =
         slice.behind.map_or(String::new(), |id| format!("AND (event_time, event_id) > ({from}, '{id}'::uuid)"));
     let kind = kind.map_or(String::new(), |kind| format!("AND event_type = '{}'", kind.name()));
     let sql = format!(
-        "SELECT {columns}, (extract(epoch FROM event_time) * 1000000)::int8, \
+        "SELECT {COLUMNS}, (extract(epoch FROM event_time) * 1000000)::int8, \
                 (extract(epoch FROM received_at) * 1000000)::int8 \
          FROM events WHERE event_time >= {from} AND event_time < {to} {behind} {kind} \
          ORDER BY event_time, event_id LIMIT {rows_max}"

@@ -12,7 +12,7 @@ use postgres::{IsolationLevel, Row, Transaction};
 
 use super::connect::{Failure, Session};
 use super::writer::PostgresWriter;
-use super::{deltas, few, open_day, postings, rankings};
+use super::{deltas, few, open_day, rankings, term_index};
 use crate::ledger_fold::{
     CountedPoint, HOUR_MS, Mark, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql, points_of,
 };
@@ -44,9 +44,11 @@ pub(super) fn run(writer: &mut PostgresWriter, now_ms: i64, zone: &TimeZone) -> 
     let counted = if may_count { count(writer, zone, &has_time) } else { Ok(false) };
     // After the sets of its hours: they say whose rows are not needed any more.
     let open = look_at_open(writer, now_ms, &has_time);
-    let listed = if may_count { timed(writer, &has_time, postings::make) } else { Ok(false) };
+    let day = due_hour.div_euclid(24);
+    let indexed =
+        if may_count { timed(writer, &has_time, |writer, _| term_index::build(writer, day)) } else { Ok(false) };
     opened?;
-    Ok(folded? | counted? | open? | listed?)
+    Ok(folded? | counted? | open? | indexed?)
 }
 
 /// Points of hours and days, and sets of users.

@@ -102,7 +102,7 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
 
 pub(super) fn date(day: i64) -> Result<jiff::civil::Date, StoreError> {
     Timestamp::from_second(day * DAY_SECONDS)
-        .map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date())
+        .map(|at| at.to_zoned_datetime(jiff::tz::TimeZone::UTC).date())
         .map_err(|error| StoreError::Poison(format!("no partition for day {day}: {error}")))
 }
 

@@ -15,7 +15,6 @@ pub mod inspect;
 mod maintain;
 mod open_day;
 mod pooler;
-mod postings;
 mod rankings;
 mod read;
 mod reading;
@@ -23,6 +22,7 @@ mod retire;
 mod schema;
 mod search;
 mod statements;
+mod term_index;
 mod transaction;
 mod user_sets;
 mod writer;
@@ -35,14 +35,14 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use crate::events::TallyKey;
-use crate::ledger_fold::{days_within_hours, few_events, plan_rank};
+use crate::ledger_fold::{RankPlan, days_within_hours, few_events, plan_rank, skip_hidden};
 use crate::limits::{
     POSTGRES_READ_STATEMENT_MS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, SNAPSHOT_MS_MAX, STORE_CALL_MS_MAX,
 };
 use crate::ports::{
-    Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
-    PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
+    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
+    Watermark,
 };
 use connect::{Dialer, Pool};
 
@@ -52,7 +52,7 @@ const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
 const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
 const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
-pub use connect::{check_url, connect, url_warning};
+pub use connect::{check_url, url_warning};
 pub use schema::{Owner, PrepareError, prepare, refusal};
 
 /// The durable record in PostgreSQL. Reads share a pool; a writer has a connection of its own.
@@ -75,6 +75,7 @@ impl PostgresLedger {
     }
 
     /// For tests: no ranking of a range with more events than this reads all its names.
+    #[cfg(feature = "test-hooks")]
     pub fn ranking_all_up_to(self, events: i64) -> Self {
         Self { rank_all_events: events, ..self }
     }
@@ -145,12 +146,8 @@ impl Ledger for PostgresLedger {
         self.read(READ_MS_MAX, move |session| read::verdicts(session, stream, after, up_to))
     }
 
-    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError> {
-        self.read(READ_MS_MAX, move |session| erase::unliked(session, stream, position))
-    }
-
-    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError> {
-        self.read(READ_MS_MAX, move |session| erase::left_out(session, stream, (after, up_to)))
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        self.read(READ_MS_MAX, move |session| erase::erasure(session, stream, position))
     }
 
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
@@ -166,13 +163,30 @@ impl Ledger for PostgresLedger {
     fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
         let (query, plan) = (query.clone(), plan_rank(query, now_ms, zone));
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, move |session| read::top(session, &query, &plan, now_ms, few))
+        self.read(READ_MS_MAX, move |session| {
+            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
+                return read::top(session, &query, &plan, now_ms, few);
+            }
+            let first = |session: &mut connect::Session, limit| {
+                let (query, plan) = (TopQuery { limit, ..query.clone() }, RankPlan { limit, ..plan.clone() });
+                read::top(session, &query, &plan, now_ms, few).map(Some)
+            };
+            Ok(skip_hidden(session, query.limit, first, read::hidden)?.unwrap_or_default())
+        })
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
         let query = query.clone();
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, move |session| rankings::ranking(session, &query, now_ms, few))
+        self.read(READ_MS_MAX, move |session| {
+            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
+                return rankings::ranking(session, &query, now_ms, few);
+            }
+            let first = |session: &mut connect::Session, limit| {
+                rankings::ranking(session, &RankingQuery { limit, ..query.clone() }, now_ms, few)
+            };
+            skip_hidden(session, query.limit, first, read::hidden)
+        })
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

@@ -17,7 +17,7 @@ use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, RankPlan, Sums, Terms, Wanted, besides, cover,
     events_sql, hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders,
-    points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    points_sql, raw_sql, rest_sql, rollup_sql, runs,
 };
 use crate::limits::{EXACT_MINUTES, LEADERS_MISSING_MAX};
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -351,7 +351,7 @@ fn lead_top(
     }
     let edges = edge_scores(reading.transaction(), plan)?;
     let edges: Vec<(&str, f64)> = edges.iter().map(|(name, score)| (name.as_str(), *score)).collect();
-    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, plan);
+    let open = open_sql(&terms, &[], &Cover::default());
     lead(&mut reading, &terms, open, &edges, Page::first(query.limit))
 }
 
@@ -381,8 +381,8 @@ fn raw_counts(
     let Some(sql) = raw_sql(parts, cover, during) else { return Ok(Default::default()) };
     let rows = reading.query(&sql, &[])?;
     let weighed = |row: &Row| {
-        let (dimension, weight) = parts[row.get::<_, i32>(0) as usize];
-        (raw_name(dimension, row.get(1)).into_owned(), row.get::<_, i64>(2) * weight)
+        let (_, weight) = parts[row.get::<_, i32>(0) as usize];
+        (row.get(1), row.get::<_, i64>(2) * weight)
     };
     Ok(rows.iter().map(weighed).unzip())
 }

@@ -1,6 +1,6 @@
 //! Reads: rollups where they answer exactly, raw rows elsewhere. What is read is decided in `ledger_fold`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use postgres::fallible_iterator::FallibleIterator;
@@ -9,13 +9,15 @@ use postgres::{IsolationLevel, Row, Transaction};
 use uuid::Uuid;
 
 use super::connect::{Failure, Session};
-use super::{deltas, edges, postings, rankings, transaction};
+use super::{deltas, edges, rankings, term_index, transaction};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    Folded, HOUR_MS, RankPlan, RawCount, RawMatch, RecentRow, RollupCount, SCORE_NOTHING, Terms, VerdictRow,
-    log_ranges, merge_verdicts, name_sum_sql, newest_by_user, plan_count, rest_of_hour, sums,
+    Folded, HOUR_MS, Named, RankPlan, RawCount, RecentRow, RollupCount, SCORE_NOTHING, Terms, VerdictRow, log_ranges,
+    merge_verdicts, name_sum_sql, named_values, newest_by_user, plan_count, rest_of_hour, sums,
 };
-use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX};
+use crate::limits::{
+    FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, LIVE_TOMBSTONE_KEPT_MS, RECENT_SEARCHES_MS, SNAPSHOT_MS_MAX,
+};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 /// A time of ours as the server's: milliseconds are exact.
@@ -40,11 +42,13 @@ pub(super) fn verdicts(
     if transaction.query_opt(pruned, &[&stream, &after])?.is_some() {
         return Ok(None);
     }
-    let rows = "SELECT position, kind, created_at_ms, likes FROM verdict \
+    let rows = "SELECT position, kind, created_at_ms, likes, version FROM verdict \
          WHERE stream = $1 AND position > $2 AND position <= $3 ORDER BY position";
     let rows = transaction.query(rows, &[&stream, &after, &up_to])?;
-    let of_row =
-        |row: &Row| (row.get(0), VerdictRow { kind: row.get(1), created_at_ms: row.get(2), likes: row.get(3) });
+    let of_row = |row: &Row| {
+        let (kind, created_at_ms, likes) = (row.get(1), row.get(2), row.get(3));
+        (row.get(0), VerdictRow { kind, created_at_ms, likes, version: row.get(4) })
+    };
     let rows: Vec<(i64, VerdictRow)> = rows.iter().map(of_row).collect();
     let mut log = Vec::new();
     for (after, up_to) in log_ranges(after, up_to, &rows) {
@@ -79,17 +83,11 @@ pub(super) fn count(session: &mut Session, filter: &CountFilter) -> Result<u64, 
             total += count_rollup(&mut transaction, rollup, folded)?;
         }
     }
-    let mut parts = Vec::new();
-    for range in plan.raw {
-        let (posted, rest) = postings::count(&mut transaction, filter, range)?;
-        total += posted.cast_signed();
-        parts.extend(rest);
-    }
-    if parts.iter().any(is_long) {
+    if plan.raw.iter().any(is_long) {
         // Up to a month of rows, one by one: workers may help here, as many as the server was given.
         transaction.batch_execute("SET LOCAL max_parallel_workers_per_gather TO DEFAULT")?;
     }
-    total += count_raw(&mut transaction, &parts, &RawMatch::of(filter))?;
+    total += count_raw(&mut transaction, &plan.raw, filter)?;
     Ok(total.max(0).cast_unsigned())
 }
 
@@ -106,58 +104,33 @@ fn is_long(RawCount { from_ms, to_ms }: &RawCount) -> bool {
 }
 
 /// One statement for all ranges, which shares its time among them.
-fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], wanted: &RawMatch<'_>) -> Result<i64, Failure> {
+fn count_raw(transaction: &mut Transaction<'_>, ranges: &[RawCount], filter: &CountFilter) -> Result<i64, Failure> {
     if ranges.is_empty() {
         return Ok(0);
     }
-    let mut conditions = vec!["true".to_owned()];
-    let mut values: Vec<Box<dyn ToSql + Sync>> = Vec::new();
-    let mut add = |condition: &str, value: Box<dyn ToSql + Sync>| {
-        values.push(value);
-        conditions.push(format!("{condition} ${}", values.len()));
+    let named = named_values(filter);
+    let values: Vec<&(dyn ToSql + Sync)> = named
+        .iter()
+        .map(|(_, value)| match value {
+            Named::Number(number) => number as &(dyn ToSql + Sync),
+            Named::Text(text) => text,
+        })
+        .collect();
+    let mut conditions: Vec<String> =
+        (1..).zip(&named).map(|(at, (condition, _))| format!("{condition} ${at}")).collect();
+    conditions.extend(term_index::condition(&named));
+    // Written out, so that the server plans for the partitions of each range alone: with hundreds of
+    // them a plan for all takes longer than reading.
+    let of_range = |range: &RawCount| {
+        let from = range.from_ms.map(|from| format!("event_time >= {}", rankings::literal(from)));
+        let to = range.to_ms.map(|to| format!("event_time < {}", rankings::literal(to)));
+        let all: Vec<String> = conditions.iter().cloned().chain(from).chain(to).collect();
+        let all = if all.is_empty() { "true".to_owned() } else { all.join(" AND ") };
+        format!("SELECT count(*) AS number FROM events WHERE {all}")
     };
-    if let Some(kind) = wanted.event_type {
-        add("event_type =", Box::new(kind.name()));
-    }
-    if let Some(component) = wanted.component_id {
-        add("component_id =", Box::new(component));
-    }
-    if let Some(element) = wanted.element_id {
-        add("component_id IS NULL AND element_id =", Box::new(element.to_owned()));
-    }
-    if let Some(post) = wanted.post_id {
-        add("post_id =", Box::new(post.to_owned()));
-    }
-    // A url of printable ASCII without escapes and fragment has its page in it, unless that is "/".
-    if let Some(page) = wanted.page.filter(|page| *page != "/") {
-        values.push(Box::new(page.to_owned()));
-        conditions.push(format!("(strpos(url, ${}) > 0 OR url ~ '[^ -~]|[%#]')", values.len()));
-    }
-    let conditions = conditions.join(" AND ");
-    // Written out, so that the server plans for the partitions of each range alone: with hundreds of them a plan for all
-    // takes longer than reading.
-    let of_range = |columns: &str, behind: &str| {
-        let arm = |range: &RawCount| {
-            let from = range.from_ms.map(|from| format!(" AND event_time >= {}", rankings::literal(from)));
-            let to = range.to_ms.map(|to| format!(" AND event_time < {}", rankings::literal(to)));
-            let (from, to) = (from.unwrap_or_default(), to.unwrap_or_default());
-            format!("SELECT {columns}count(*) AS number FROM events WHERE {conditions}{from}{to}{behind}")
-        };
-        ranges.iter().map(arm).collect::<Vec<_>>().join(" UNION ALL ")
-    };
-    let values: Vec<&(dyn ToSql + Sync)> = values.iter().map(|value| value.as_ref()).collect();
-    if wanted.keyword.is_none() && wanted.page.is_none() {
-        let sql = format!("SELECT sum(number)::int8 FROM ({}) AS counts", of_range("", ""));
-        return Ok(transaction.query_one(&sql, &values)?.get(0));
-    }
-    // Folded here, by the function that the rollups use: no collation of the server's is its equal.
-    let columns = match (wanted.keyword, wanted.page) {
-        (Some(_), None) => "keyword, NULL::text, ",
-        (None, _) => "NULL::text, url, ",
-        _ => "keyword, url, ",
-    };
-    let rows = transaction.query(&of_range(columns, " GROUP BY 1, 2"), &values)?;
-    Ok(rows.iter().filter(|row| wanted.matches(row.get(0), row.get(1))).map(|row| row.get::<_, i64>(2)).sum())
+    let counts = ranges.iter().map(of_range).collect::<Vec<_>>().join(" UNION ALL ");
+    let sql = format!("SELECT sum(number)::int8 FROM ({counts}) AS counts");
+    Ok(transaction.query_one(&sql, &values)?.get(0))
 }
 
 pub(super) fn top(
@@ -306,6 +279,9 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64, days: &[i64]) -> Resu
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(&mut transaction, None, now_ms - RECENT_SEARCHES_MS)?;
     let (rests_of_hours, user_parts) = parts_of_hours(&mut transaction, days)?;
+    let tombstones = "SELECT post_id, version FROM tombstone WHERE at_ms > $1";
+    let tombstones = transaction.query(tombstones, &[&(now_ms - LIVE_TOMBSTONE_KEPT_MS)])?;
+    let tombstones = tombstones.iter().map(|row| (row.get(0), row.get(1))).collect();
     Ok(Snapshot {
         watermarks,
         days_within_hours: days.to_vec(),
@@ -318,6 +294,7 @@ pub(super) fn snapshot(session: &mut Session, now_ms: i64, days: &[i64]) -> Resu
         totals,
         recent,
         forgotten,
+        tombstones,
     })
 }
 
@@ -361,7 +338,7 @@ fn rollup_rows(
     minutes: i64,
     after: i64,
 ) -> Result<Vec<(Dimension, i64, String, i64)>, Failure> {
-    let listed = "(dimension BETWEEN 1 AND 8 OR dimension BETWEEN 14 AND 16) AND bucket > $1";
+    let listed = "dimension BETWEEN 1 AND 8 AND bucket > $1";
     let sql =
         format!("SELECT dimension, bucket, key, count FROM {table} WHERE {listed} ORDER BY dimension, bucket, key");
     let mut rows = transaction.query(&sql, &[&after])?;
@@ -371,5 +348,11 @@ fn rollup_rows(
 }
 
 fn dimension(code: i16) -> Option<Dimension> {
-    Dimension::listed(code.into())
+    u8::try_from(code).ok().and_then(Dimension::from_code)
+}
+
+/// Those of some posts that lists skip.
+pub(super) fn hidden(session: &mut Session, posts: &[&str]) -> Result<HashSet<String>, Failure> {
+    let rows = session.client.query("SELECT post_id FROM tombstone WHERE post_id = ANY ($1::text[])", &[&posts])?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }

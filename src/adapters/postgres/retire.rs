@@ -5,7 +5,7 @@
 
 use super::connect::{Failure, Session};
 use super::maintain::{PARTITION_LOCK, date, delete_in_steps};
-use super::{postings, rankings, user_sets};
+use super::{rankings, user_sets};
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::{MAINTAIN_LOCK_MS_MAX, POSTGRES_LOCK_MS_MAX, RETIRE_DAYS_MAX};
 use crate::ports::StoreError;
@@ -33,7 +33,6 @@ pub(super) fn run(session: &mut Session, now_ms: i64, retention_days: i64) -> Re
     let Some(trusted) = newest_trusted_day(&days) else { return Ok(()) };
     let until = retire_until(hour.div_euclid(24), trusted, retention_days);
     let since = mark(session, until)?;
-    postings::retire(session, since * 24)?;
     let gone = format!("events_{}", date(since)?.strftime("%Y%m%d"));
     for row in session.client.query(PARTITIONS, &[])? {
         let (name, is_pending): (String, bool) = (row.get(0), row.get(1));

@@ -12,7 +12,7 @@ use crate::ports::StoreError;
 
 /// What this program writes. A newer database is refused; so are older ones, of before the first release, which lack
 /// tables or have other keys.
-pub(super) const SCHEMA_VERSION: i32 = 9;
+pub(super) const SCHEMA_VERSION: i32 = 10;
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// JSON path syntax, `MERGE`, and what else the schema is tested with.
 pub(super) const SERVER_VERSION_MIN: i32 = 150_000;

@@ -6,7 +6,6 @@
 
 use std::sync::LazyLock;
 
-use super::deltas;
 use super::encode::EVENT_COLUMNS;
 use crate::limits::SPAN_DAYS;
 
@@ -70,7 +69,8 @@ pub(super) static STORE_LATE: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn events(first: usize, gate: &str) -> String {
+/// Rows of events from parameter `first` on; `number` is an expression, the journal's.
+fn events(first: usize, number: &str, gate: &str) -> String {
     let rows = unnest(
         first,
         &[
@@ -88,9 +88,12 @@ fn events(first: usize, gate: &str) -> String {
             "json",
             "timestamptz",
             "timestamptz",
+            "text",
+            "text",
+            "int8",
         ],
     );
-    format!("e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT * FROM {rows} {gate})")
+    format!("e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT *, {number} FROM {rows} {gate})")
 }
 
 /// From parameter `first` on: a watermark's new position and checksum, its stream and what they were, and the latest erasure that
@@ -106,48 +109,51 @@ fn move_watermark(first: usize) -> String {
 
 const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
 
-/// A whole batch of hours from $28 on, whose minutes are put off. Answers whether the watermark was moved, which it is not where
+/// A whole batch of hours from $31 on, whose minutes are put off. Answers whether the watermark was moved, which it is not where
 /// it is another, or somebody was erased that the writer does not know of, or one of the hours may be folded, or likes are not as
 /// they were seen; the last hour that may be folded; and whether likes are as they were seen.
 fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
     format!(
-        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $28 AND {is_as_seen} RETURNING stream), \
+        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $31 AND {is_as_seen} RETURNING stream, number), \
          {}, {}, \
          d AS (INSERT INTO rollup_delta (stream, dimensions, minutes, keys, counts) \
                  SELECT stream, $1::int2[], $2::int8[], $3::text[], $4::int8[] FROM w){likes} \
          SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
-        move_watermark(22),
-        events(8, GATE),
+        move_watermark(25),
+        events(8, "(SELECT number FROM w)", GATE),
         users(5, GATE),
     )
 }
 
 /// A batch without likes.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all(FOLDED, "true", ""));
-/// A batch with likes of posts $29, which were seen at versions $30: whatever changes the likes of a post changes its version.
+/// A batch with likes of posts $32, which were seen at versions $33: whatever changes the likes of a post changes its version.
 pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
-    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $30::int8[]";
+    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $33::int8[]";
     // Posts before the folded hour, as in a transaction: whoever holds the one waits for the other, and none for both.
-    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($29::text[]) \
+    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($32::text[]) \
            ORDER BY post_id FOR UPDATE), \
          f AS MATERIALIZED (SELECT until_hour FROM rollup_folded WHERE (SELECT count(*) FROM l) >= 0 FOR SHARE)";
-    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$24", 31)))
+    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$27", 34)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
 pub(super) static PREPARE_MOVE: LazyLock<String> =
     LazyLock::new(|| format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS {}", move_watermark(1)));
 /// Events, rollups and users of an open transaction; answers the last hour that may be folded.
 pub(super) static STORE: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(16, ""), rollups()));
+    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(16, "$33::int2", ""), rollups()));
 /// Rollups and users, where the events went by COPY.
 pub(super) static STORE_ROLLUPS: LazyLock<String> =
     LazyLock::new(|| format!("WITH {}, {FOLDED} SELECT until_hour FROM f", rollups()));
 pub(super) static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY events ({EVENT_COLUMNS}) FROM STDIN (FORMAT binary)"));
 
+/// The journal's number, that of its rows in `events`.
+pub(super) const NUMBER: &str = "SELECT number FROM watermark WHERE stream = $1";
 pub(super) const WATERMARK: &str = "SELECT position, crc FROM watermark WHERE stream = $1";
-pub(super) const REGISTER: &str =
-    "INSERT INTO watermark (stream, position, crc) VALUES ($1, 0, 0) ON CONFLICT DO NOTHING";
+/// Tests first: an insert that meets a row uses up a number all the same, and there are 32,767.
+pub(super) const REGISTER: &str = "INSERT INTO watermark (stream, position, crc) SELECT $1::uuid, 0, 0 \
+     WHERE NOT EXISTS (SELECT FROM watermark WHERE stream = $1) ON CONFLICT DO NOTHING";
 
 /// Held to the end of the transaction, so that the tables are not switched under it.
 pub(super) const CURRENT_IDS: &str = "SELECT name FROM event_id_current FOR SHARE";
@@ -177,16 +183,12 @@ pub(super) const LOCK_POSTS: &str = "SELECT post_id, like_count, version FROM po
 pub(super) const READ_LIKES: &str = "SELECT l.user_id, l.post_id, (extract(epoch FROM l.liked_at) * 1000)::int8 AS ms \
      FROM unnest($1::text[], $2::text[]) AS pair(u, p) \
      CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND user_id = u OFFSET 0) AS l";
-/// Without a lock, all of one moment: of posts $3 their likes and versions, without a user, and whether those are $4 at most; likes
-/// of pairs; and all likes of posts that have so few.
+/// The same without a lock, and of posts $3 their likes and versions, without a user: all of one moment.
 pub(super) static SEE_LIKES: LazyLock<String> = LazyLock::new(|| {
-    let posts = "FROM unnest($3::text[], $4::int8[]) AS wanted(p, most) \
-         CROSS JOIN LATERAL (SELECT * FROM post_stat WHERE post_id = p OFFSET 0) AS stat";
     format!(
-        "SELECT NULL, post_id, like_count, version, like_count <= most {posts} \
-         UNION ALL SELECT user_id, post_id, NULL, NULL, NULL FROM ({READ_LIKES}) AS pairs \
-         UNION ALL SELECT l.user_id, l.post_id, NULL, NULL, NULL {posts} \
-           CROSS JOIN LATERAL (SELECT * FROM post_like WHERE post_id = p AND like_count <= most OFFSET 0) AS l"
+        "SELECT NULL, post_id, like_count, version, NULL::int8 FROM unnest($3::text[]) AS wanted(p) \
+           CROSS JOIN LATERAL (SELECT * FROM post_stat WHERE post_id = p OFFSET 0) AS stat \
+         UNION ALL SELECT user_id, post_id, NULL, NULL, ms FROM ({READ_LIKES}) AS pairs"
     )
 });
 
@@ -223,74 +225,6 @@ pub(super) const WRITE_POSTS: &str = "WITH ranked AS (UPDATE post_stat SET made_
 pub(super) const DELETE_POSTS: &str = "WITH unranked AS (UPDATE post_stat SET made_at = NULL WHERE post_id = ANY ($1::text[])) \
      DELETE FROM post WHERE post_id = ANY ($1::text[])";
 
-const LEFT_OUT: &str = "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count)";
-
-/// Places of deleted posts in lists: what hours from $4 and minutes from $7 hold of posts $1, deleted at positions $2 of stream
-/// $3, is left out from now on, and noted: up to hour $5, or to the newest that another instance has written, which may be far
-/// ahead of a batch that comes late, but not behind $6. Bucket by bucket through the key: no table is read as a whole, and
-/// minutes are looked for only in hours that have any. What is put off counts as well. One statement, so that all is of one state.
-pub(super) static GIVE_UP: LazyLock<String> = LazyLock::new(|| {
-    let rows = |table: &str, put_off: &str, bucket: &str| {
-        format!(
-            "CROSS JOIN LATERAL (SELECT count FROM {table} WHERE dimension = d AND bucket = {bucket} AND key = p UNION ALL \
-               SELECT count FROM {table} WHERE dimension = d + 10 AND bucket = {bucket} AND key = p UNION ALL \
-               SELECT count FROM {put_off} WHERE dimension = d AND bucket = {bucket} AND key = p) AS r"
-        )
-    };
-    let put_off = |minutes| {
-        let rows = deltas::rows_sql(minutes);
-        format!(
-            "AS MATERIALIZED (SELECT * FROM ({rows}) AS r WHERE dimension BETWEEN 4 AND 6 AND key = ANY ($1::text[]))"
-        )
-    };
-    let give_up = |table: &str, gone: &str| {
-        format!(
-            "INSERT INTO {table} (dimension, bucket, key, count) SELECT d + 10, b, p, -n FROM {gone} WHERE n <> 0 \
-             ORDER BY 1, 2, 3 ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
-        )
-    };
-    let newest = |dimension: u8| format!("(SELECT max(bucket) FROM rollup_hour WHERE dimension = {dimension})");
-    format!(
-        "WITH hours_off {}, minutes_off {}, \
-           hours AS MATERIALIZED (SELECT p, at, d, b, sum(r.count) AS n \
-             FROM unnest($1::text[], $2::int8[]) AS g(p, at) CROSS JOIN unnest('{{4,5,6}}'::int2[]) AS d \
-             CROSS JOIN generate_series($4::int8, least($6::int8, greatest($5::int8, {}, {}, {}, \
-               (SELECT max(bucket) FROM hours_off)))) AS b {} \
-             GROUP BY p, at, d, b), \
-           minutes AS MATERIALIZED (SELECT p, at, d, m AS b, sum(r.count) AS n FROM hours AS h \
-             CROSS JOIN generate_series(greatest(h.b * 60, $7::int8), h.b * 60 + 59) AS m {} \
-             WHERE h.b >= $7 / 60 GROUP BY p, at, d, m), \
-           noted AS ({LEFT_OUT} SELECT $3::uuid, at, p, d, 60, b, -n FROM hours WHERE n <> 0 \
-             UNION ALL SELECT $3::uuid, at, p, d, 1, b, -n FROM minutes WHERE n <> 0), \
-           of_minutes AS ({}) {}",
-        put_off(60),
-        put_off(1),
-        newest(4),
-        newest(5),
-        newest(6),
-        rows("rollup_hour", "hours_off", "b"),
-        rows("rollup_minute", "minutes_off", "m"),
-        give_up("rollup_minute", "minutes"),
-        give_up("rollup_hour", "hours"),
-    )
-});
-
-/// What deleted posts got back within their batch: dimensions, buckets, names, counts, positions, stream.
-pub(super) static REGAIN_MINUTES: LazyLock<String> = LazyLock::new(|| regain("rollup_minute", 1));
-pub(super) static REGAIN_HOURS: LazyLock<String> = LazyLock::new(|| regain("rollup_hour", 60));
-
-fn regain(table: &str, minutes: u8) -> String {
-    format!(
-        "WITH since AS MATERIALIZED (SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[], $5::int8[]) \
-             AS s(d, b, p, n, at)), \
-           noted AS ({LEFT_OUT} SELECT $6::uuid, at, p, d - 10, {minutes}, b, n FROM since \
-             ON CONFLICT (stream, position, post_id, dimension, minutes, bucket) \
-               DO UPDATE SET count = left_out.count + excluded.count) \
-         INSERT INTO {table} (dimension, bucket, key, count) SELECT d, b, p, n FROM since \
-         ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count"
-    )
-}
-
 /// `unnest` of the parameters from `first` on.
 fn unnest(first: usize, types: &[&str]) -> String {
     let arrays: Vec<String> = (first..).zip(types).map(|(at, of)| format!("${at}::{of}[]")).collect();
@@ -318,8 +252,14 @@ fn write_likes(gate: &str, stream: &str, first: usize) -> String {
 pub(super) static WRITE_LIKES: LazyLock<String> =
     LazyLock::new(|| format!("WITH {} SELECT 1", write_likes("", "$17", 1)));
 
-pub(super) const WRITE_VERDICTS: &str = "INSERT INTO verdict (stream, position, kind, created_at_ms, likes) \
-     SELECT $1::uuid, * FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[])";
+pub(super) const WRITE_VERDICTS: &str = "INSERT INTO verdict (stream, position, kind, created_at_ms, likes, version) \
+     SELECT $1::uuid, * FROM unnest($2::int8[], $3::int2[], $4::int8[], $5::int8[], $6::int8[])";
+/// Tombstones of a stream: posts, versions, times, positions.
+pub(super) const BURY: &str = "INSERT INTO tombstone (stream, post_id, version, at_ms, position) \
+     SELECT $1::uuid, * FROM unnest($2::text[], $3::int8[], $4::int8[], $5::int8[]) \
+     ON CONFLICT (post_id) DO UPDATE SET version = excluded.version, at_ms = excluded.at_ms, stream = excluded.stream, \
+       position = excluded.position";
+pub(super) const LIFT: &str = "DELETE FROM tombstone WHERE post_id = ANY ($1::text[])";
 pub(super) const WRITE_LETTERS: &str = "INSERT INTO dead_letter (stream, position, reason, record, user_id, happened_ms) \
      SELECT $1::uuid, * FROM unnest($2::int8[], $3::text[], $4::bytea[], $5::text[], $6::int8[])";
 pub(super) const WRITE_FORGETS: &str = "INSERT INTO recent_forgotten (user_id, keyword, at) \

@@ -11,7 +11,7 @@ use super::connect::{Failure, Session};
 use super::encode::Array;
 use super::erase;
 use super::statements as sql;
-use crate::ledger_fold::{KeptPost, LikeState, SeenLikes};
+use crate::ledger_fold::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
 
@@ -44,6 +44,8 @@ pub(super) struct Claim {
 
 /// What was found.
 pub(super) struct Claimed {
+    /// The journal's number in `events`; 0 for a probe.
+    pub(super) number: i16,
     /// Sorted.
     pub(super) new_ids: Vec<Uuid>,
     pub(super) likes: LikeState,
@@ -64,6 +66,8 @@ pub(super) struct Statement {
 /// What a transaction writes at its end.
 pub(super) struct Writes {
     pub(super) events: EventRows,
+    /// The journal's number in `events`.
+    pub(super) number: i16,
     /// Rollups and users, in the order of the statements' parameters.
     pub(super) rollups: Vec<Array>,
     /// The first hour that has a rollup.
@@ -99,26 +103,19 @@ pub(super) enum AtOnce {
     Changed,
 }
 
-/// Likes as they are now, locking nothing; nothing where a post has no row. Posts and pairs as [`KnownLikes`] asks for them.
-///
-/// [`KnownLikes`]: crate::ledger_fold::KnownLikes
-pub(super) fn see_likes(
-    session: &mut Session,
-    posts: &[(String, i64)],
-    pairs: &[(String, String)],
-) -> Result<Option<SeenLikes>, Failure> {
+/// The likes of a claim as they are now, without a lock; none if a post has no row.
+pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<LikeState>, Failure> {
     session.plan_for_batches()?;
     let see = session.prepared(sql::SEE_LIKES.as_str())?;
-    let (users, of_posts): (Vec<&str>, Vec<&str>) = pairs.iter().map(|(user, post)| (&**user, &**post)).unzip();
-    let (names, most): (Vec<&str>, Vec<i64>) = posts.iter().map(|(post, most)| (&**post, *most)).unzip();
-    let mut seen = SeenLikes::default();
-    for row in session.client.query(&see, &[&users, &of_posts, &names, &most])? {
+    let mut seen = LikeState::default();
+    for row in session.client.query(&see, &[&claim.pair_users, &claim.pair_posts, &claim.posts])? {
         match row.get(0) {
-            Some(user) => seen.liked.push((user, row.get(1))),
-            None => seen.posts.push((row.get(1), row.get(2), row.get(3), row.get(4))),
+            Some(user) => seen.liked.push((user, row.get(1), row.get(4))),
+            None => seen.posts.push((row.get(1), row.get(2), row.get(3))),
         }
     }
-    Ok((seen.posts.len() == posts.len()).then_some(seen))
+    seen.posts.sort_unstable();
+    Ok((seen.posts.len() == claim.posts.len()).then_some(seen))
 }
 
 /// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the
@@ -184,11 +181,18 @@ pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) ->
     Ok(())
 }
 
-/// Reads and locks.
-pub(super) fn claim(session: &mut Session, claim: &Claim) -> Result<Claimed, Failure> {
+/// Reads and locks; `stream` is none for a probe.
+pub(super) fn claim(session: &mut Session, stream: Option<Uuid>, claim: &Claim) -> Result<Claimed, Failure> {
+    let number = match stream {
+        Some(stream) => {
+            let statement = session.prepared(sql::NUMBER)?;
+            session.client.query_one(&statement, &[&stream])?.get(0)
+        }
+        None => 0,
+    };
     let new_ids = if claim.ids.is_empty() { Vec::new() } else { claim_ids(session, &claim.ids)? };
     let likes = if claim.posts.is_empty() { LikeState::default() } else { lock_likes(session, claim)? };
-    Ok(Claimed { new_ids, likes })
+    Ok(Claimed { number, new_ids, likes })
 }
 
 fn claim_ids(session: &mut Session, ids: &[Uuid]) -> Result<Vec<Uuid>, Failure> {
@@ -232,7 +236,9 @@ pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failu
     let row = match &writes.events {
         EventRows::Arrays(events) => {
             let statement = session.prepared(sql::STORE.as_str())?;
-            session.client.query_one(&statement, &params(writes.rollups.iter().chain(events)))?
+            let mut values = params(writes.rollups.iter().chain(events));
+            values.push(&writes.number);
+            session.client.query_one(&statement, &values)?
         }
         EventRows::Copy(bytes) => {
             copy(session, bytes)?;

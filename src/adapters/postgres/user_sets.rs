@@ -140,7 +140,7 @@ fn make_few(session: &mut Session, hours: &[i64]) -> Result<bool, Failure> {
 fn make_long(session: &mut Session, shorter: i64, set: SetKey) -> Result<bool, Failure> {
     let mut transaction = session.client.transaction()?;
     open_day::lock(&mut transaction)?;
-    let due = next_long_sql("user_set", shorter, set.0, Longer::Of(set.1));
+    let due = next_long_sql(shorter, set.0, Longer::Of(set.1));
     if transaction.query_opt(&due, &[])?.is_none() {
         return Ok(true);
     }

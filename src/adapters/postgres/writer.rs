@@ -17,8 +17,7 @@ use super::transaction::{self, AtOnce, Claimed, Fence};
 use super::writes::{claim_of, clearing_time, columns, erasing_time, going, seen_like_arrays, user_arrays, writes};
 use super::{deltas, fold, maintain, retire};
 use crate::ledger_fold::{
-    Action, Belonging, Draft, Erased, Folding, KnownLikes, MaybeErased, Recalled, Recounts, UserHours, fold_likes,
-    person_of,
+    Action, Belonging, Draft, Erased, Folding, LikeState, MaybeErased, Recounts, UserHours, fold_likes, person_of,
 };
 use crate::limits::{POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
@@ -30,7 +29,6 @@ pub(super) struct PostgresWriter {
     dialer: Arc<Dialer>,
     link: Option<Link>,
     users: UserHours,
-    likes: KnownLikes,
     /// Who may have been erased, and how far that is known.
     erased: MaybeErased,
     erased_known: i64,
@@ -47,7 +45,6 @@ impl PostgresWriter {
             dialer,
             link: None,
             users: UserHours::default(),
-            likes: KnownLikes::default(),
             erased: MaybeErased::default(),
             erased_known: 0,
             days: HashSet::new(),
@@ -62,6 +59,15 @@ impl PostgresWriter {
         job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
     ) -> Result<R, Failure> {
         self.call(deadline(), job)
+    }
+
+    /// A step of housekeeping that may take longer than a batch.
+    pub(super) fn long_step<R: Send + 'static>(
+        &mut self,
+        ms: u64,
+        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
+    ) -> Result<R, Failure> {
+        self.call(deadline() + Duration::from_millis(ms), job)
     }
 
     /// Runs a job on the connection, dialling if there is none; drops it after an error that ends it.
@@ -107,53 +113,47 @@ impl PostgresWriter {
         fence: Fence,
         deadline: Instant,
     ) -> Result<Option<Verdicts>, Failure> {
-        loop {
-            let Some(recalled) = self.see_likes(actions, deadline)? else { return Ok(None) };
-            let (is_remembered, seen) = (recalled.is_remembered, recalled.state);
-            let fold = fold_likes(actions, &seen);
-            let effects = draft.effects(actions, &fold, &mut self.users);
-            if effects.rollups.has_older {
-                return Ok(None);
+        let Some(seen) = self.see_likes(draft, actions, deadline)? else { return Ok(None) };
+        let fold = fold_likes(actions, &seen);
+        let effects = draft.effects(actions, &fold, &mut self.users);
+        if effects.rollups.has_older {
+            return Ok(None);
+        }
+        let minutes = columns(&effects.rollups.minutes);
+        let rows = minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows));
+        let rows: Vec<Array> = rows.collect();
+        let first_hour = effects.rollups.first_hour();
+        let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
+        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
+        match self.call(deadline, apply)? {
+            AtOnce::Applied => {
+                self.users.commit();
+                Ok(Some(effects.verdicts))
             }
-            let minutes = columns(&effects.rollups.minutes);
-            let rows = minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows));
-            let rows: Vec<Array> = rows.collect();
-            let first_hour = effects.rollups.first_hour();
-            let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
-            let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
-            match self.call(deadline, apply)? {
-                AtOnce::Applied => {
-                    self.users.commit();
-                    self.likes.commit(&fold);
-                    return Ok(Some(effects.verdicts));
-                }
-                AtOnce::Late => return Ok(None),
-                AtOnce::Changed if is_remembered => self.likes.mistrust(),
-                AtOnce::Changed => {
-                    self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
-                    return Ok(None);
-                }
+            AtOnce::Late => Ok(None),
+            AtOnce::Changed => {
+                self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
+                Ok(None)
             }
         }
     }
 
-    /// The likes of a batch without locking them; nothing where that would be of no use.
-    fn see_likes(&mut self, actions: &[Action<'_>], deadline: Instant) -> Result<Option<Recalled>, Failure> {
+    /// The likes of a batch without locking them; none if that would be of no use.
+    fn see_likes(
+        &mut self,
+        draft: &Draft<'_>,
+        actions: &[Action<'_>],
+        deadline: Instant,
+    ) -> Result<Option<LikeState>, Failure> {
         if actions.is_empty() {
-            return Ok(Some(Recalled::default()));
+            return Ok(Some(LikeState::default()));
         }
         if self.batches_to_lock > 0 {
             self.batches_to_lock -= 1;
             return Ok(None);
         }
-        let mut recalled = self.likes.recall(actions);
-        if !recalled.unknown.is_empty() {
-            let (posts, pairs) = (std::mem::take(&mut recalled.unknown), std::mem::take(&mut recalled.pairs));
-            let see = move |session: &mut Session| transaction::see_likes(session, &posts, &pairs);
-            let Some(seen) = self.call(deadline, see)? else { return Ok(None) };
-            self.likes.learn(&mut recalled, seen);
-        }
-        Ok(Some(recalled))
+        let claim = claim_of(draft, actions);
+        self.call(deadline, move |session| transaction::see_likes(session, &claim))
     }
 
     fn run_in_steps(
@@ -163,13 +163,12 @@ impl PostgresWriter {
         deadline: Instant,
     ) -> Result<Verdicts, Failure> {
         let deadline = deadline + erasing_time(&draft);
-        let (belongings, Claimed { new_ids, likes }) = self.begin(&draft, fence, deadline)?;
+        let (belongings, Claimed { number, new_ids, likes }) = self.begin(&draft, fence, deadline)?;
         draft.drop_known_ids(|id| new_ids.binary_search(id).is_ok());
         let actions = draft.actions(&belongings);
-        self.likes.forget_posts(&actions);
         let fold = fold_likes(&actions, &likes);
         let effects = draft.effects(&actions, &fold, &mut self.users);
-        let writes = writes(fence, &draft, &fold, &effects);
+        let writes = writes(fence, number, &draft, &fold, &effects);
         self.call(deadline + clearing_time(&fold), move |session| transaction::finish(session, &writes))?;
         if fence.is_some() {
             self.users.commit();
@@ -184,11 +183,12 @@ impl PostgresWriter {
         fence: Option<Fence>,
         deadline: Instant,
     ) -> Result<(Vec<Belonging>, Claimed), Failure> {
+        let stream = fence.map(|fence| fence.stream);
         if draft.erases.is_empty() {
             let claim = claim_of(draft, &draft.actions(&[]));
             let claimed = self.call(deadline, move |session| {
                 transaction::begin(session, fence, "")?;
-                transaction::claim(session, &claim)
+                transaction::claim(session, stream, &claim)
             })?;
             return Ok((Vec::new(), claimed));
         }
@@ -203,7 +203,7 @@ impl PostgresWriter {
             erase::belongings(session, &users)
         })?;
         let claim = claim_of(draft, &draft.actions(&belongings));
-        Ok((belongings, self.call(deadline, move |session| transaction::claim(session, &claim))?))
+        Ok((belongings, self.call(deadline, move |session| transaction::claim(session, stream, &claim))?))
     }
 
     /// Learns who was erased since it looked; true where there was somebody. Their user hours are gone, whatever this
@@ -307,8 +307,7 @@ impl LedgerWriter for PostgresWriter {
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
         let up_to = up_to.cast_signed();
         let prune = move |session: &mut Session| {
-            let prune = "WITH gone AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2), \
-                 places AS (DELETE FROM left_out WHERE stream = $1 AND position <= $2) \
+            let prune = "WITH pruned AS (DELETE FROM verdict WHERE stream = $1 AND position <= $2) \
                  UPDATE watermark SET pruned = greatest(pruned, $2) WHERE stream = $1";
             Ok(session.client.execute(prune, &[&stream, &up_to]).map(|_| ())?)
         };

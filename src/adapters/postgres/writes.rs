@@ -16,17 +16,23 @@ use crate::ledger_fold::{
     folded_content,
 };
 use crate::limits::{
-    LIVE_DAYS_KEPT, POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_ERASE_MS_MAX,
-    POSTGRES_UNNEST_ROWS_MAX, POSTGRES_WRITE_STATEMENT_MS_MAX, ROLLUP_MINUTES_KEPT,
+    POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_ERASE_MS_MAX, POSTGRES_UNNEST_ROWS_MAX,
+    POSTGRES_WRITE_STATEMENT_MS_MAX,
 };
 use crate::ports::{Position, Verdicts};
 
 /// The rest of a transaction. The order matters: likes that a clearing spares are written behind it, and an erasure is of
 /// all that the batch has stored.
-pub(super) fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_>, effects: &Effects<'_>) -> Writes {
+pub(super) fn writes(
+    fence: Option<Fence>,
+    number: i16,
+    draft: &Draft<'_>,
+    fold: &LikeFold<'_>,
+    effects: &Effects<'_>,
+) -> Writes {
     let events = match effects.rows.len() <= POSTGRES_UNNEST_ROWS_MAX {
         true => EventRows::Arrays(arrays_of(&effects.rows)),
-        false => EventRows::Copy(copy_of(&effects.rows)),
+        false => EventRows::Copy(copy_of(&effects.rows, number)),
     };
     let stream = fence.map_or(Uuid::nil(), |fence| fence.stream);
     let clearings = fold.clearings.iter().map(|clearing| Some(clear_likes(stream, draft, clearing)));
@@ -38,10 +44,11 @@ pub(super) fn writes(fence: Option<Fence>, draft: &Draft<'_>, fold: &LikeFold<'_
         write_letters(stream, draft),
         write_forgets(draft),
     ];
-    let places = give_up_places(stream, draft, effects);
-    let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).flatten().chain(places);
+    let tombstones = write_tombstones(stream, draft, fold);
+    let others = [allow_time(fold)].into_iter().chain(clearings).chain(others).chain(tombstones).flatten();
     Writes {
         events,
+        number,
         rollups: rollup_arrays(stream, effects),
         first_hour: effects.rollups.first_hour(),
         others: others.collect(),
@@ -62,38 +69,24 @@ pub(super) fn erasing_time(draft: &Draft<'_>) -> Duration {
     }
 }
 
-/// Posts that were deleted leave the lists, and come back with what happened since.
-fn give_up_places(stream: Uuid, draft: &Draft<'_>, effects: &Effects<'_>) -> Vec<Statement> {
-    let places = &effects.places;
-    if places.gone.is_empty() {
-        return Vec::new();
-    }
-    let minute = draft.now_ms.div_euclid(60_000);
-    let regain = |sql: &'static str, rows: &[RollupRow]| {
-        let positions = rows.iter().map(|row| places.gone.get(&*row.key).map_or(0, |position| position.cast_signed()));
-        let [dimensions, buckets, keys, counts] = columns(rows);
-        let mut values = boxed(None, vec![dimensions, buckets, keys, counts, Array::bigs(positions)]);
-        values.push(Box::new(stream));
-        (!rows.is_empty()).then_some(Statement { sql, values })
+/// Posts that are deleted get a tombstone, and posts that are put lose theirs.
+fn write_tombstones(stream: Uuid, draft: &Draft<'_>, fold: &LikeFold<'_>) -> [Option<Statement>; 2] {
+    let lift = || Statement {
+        sql: sql::LIFT,
+        values: vec![Box::new(Array::texts(fold.put.iter().map(|(put, _)| &*put.post_id)))],
     };
-    let (hour, listed) = (minute.div_euclid(60), (LIVE_DAYS_KEPT + 1) * 24);
-    let gone = Statement {
-        sql: sql::GIVE_UP.as_str(),
+    let buried = &fold.tombstones;
+    let bury = || Statement {
+        sql: sql::BURY,
         values: vec![
-            Box::new(Array::texts(places.gone.keys().copied())),
-            Box::new(Array::bigs(places.gone.values().map(|position| position.cast_signed()))),
             Box::new(stream),
-            Box::new(hour - listed),
-            Box::new(hour + 1),
-            Box::new(hour + listed),
-            Box::new(minute - ROLLUP_MINUTES_KEPT),
+            Box::new(Array::texts(buried.iter().map(|buried| buried.post))),
+            Box::new(Array::bigs(buried.iter().map(|buried| buried.version))),
+            Box::new(Array::bigs(buried.iter().map(|buried| buried.at_ms))),
+            Box::new(Array::bigs(buried.iter().map(|buried| draft.position(buried.index).cast_signed()))),
         ],
     };
-    let since = [
-        regain(sql::REGAIN_MINUTES.as_str(), &places.since.minutes),
-        regain(sql::REGAIN_HOURS.as_str(), &places.since.hours),
-    ];
-    [gone].into_iter().chain(since.into_iter().flatten()).collect()
+    [(!fold.put.is_empty()).then(lift), (!buried.is_empty()).then(bury)]
 }
 
 /// What a transaction must read and lock for a batch. Ids and posts sorted: every instance locks in one order.
@@ -264,6 +257,7 @@ fn write_verdicts(stream: Uuid, verdicts: &Verdicts) -> Option<Statement> {
             Array::of(&Type::INT2, rows.iter().map(|(_, row)| Field::Small(row.kind))),
             Array::of(&Type::INT8, rows.iter().map(|(_, row)| big(row.created_at_ms))),
             Array::of(&Type::INT8, rows.iter().map(|(_, row)| big(row.likes))),
+            Array::of(&Type::INT8, rows.iter().map(|(_, row)| big(row.version))),
         ],
     );
     (!rows.is_empty()).then_some(Statement { sql: sql::WRITE_VERDICTS, values })

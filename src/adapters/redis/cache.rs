@@ -35,13 +35,14 @@ macro_rules! finding {
     };
 }
 
-static READ: LazyLock<Script> = finding!("#!lua flags=allow-oom", "read.lua");
+// Writes nothing, so that a Redis that refuses writes still serves what it has.
+static READ: LazyLock<Script> = finding!("#!lua flags=no-writes", "read.lua");
 static ACQUIRE: LazyLock<Script> = finding!("#!lua", "acquire.lua");
+static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/keep.lua")));
 static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/store.lua")));
 static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/release.lua")));
 static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/renew.lua")));
 
-/// The cache's keys of one of its keys.
 struct Names {
     entry: String,
     mark: String,
@@ -69,6 +70,16 @@ impl RedisCache {
 
     fn invoke<T: FromRedisValue>(&self, invocation: &ScriptInvocation<'_>) -> Result<T, StoreError> {
         self.0.read(|wire| wire.exchange(|connection| invocation.invoke(connection)))
+    }
+
+    /// An entry that was found. That it is found means a second reading: it is kept for the whole cap from now on, if the
+    /// server takes writes.
+    fn found(&self, names: &Names, values: Vec<Value>) -> Result<CacheEntry, StoreError> {
+        let (entry, is_kept) = entry_of(values)?;
+        if !is_kept && let Err(error) = self.invoke::<i64>(&KEEP.key(&names.entry)) {
+            tracing::debug!(%error, "a cached entry is not kept longer");
+        }
+        Ok(entry)
     }
 
     /// One renewal a key, in one round trip.
@@ -100,19 +111,21 @@ fn is_unknown_script(error: &redis::RedisError) -> bool {
     is_one(error) || of_commands.is_some_and(|all| all.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
 }
 
-fn entry_of(values: Vec<Value>) -> Result<CacheEntry, StoreError> {
-    let [_, value, fill, as_of, fence, ttl, cap, left]: [Value; 8] =
+/// An entry, and whether it is kept for the whole cap.
+fn entry_of(values: Vec<Value>) -> Result<(CacheEntry, bool), StoreError> {
+    let [_, value, fill, as_of, fence, ttl, cap, left, full]: [Value; 9] =
         values.try_into().map_err(|_| unexpected("an entry of another shape"))?;
-    let cap_ms: i64 = from_value(cap)?;
+    let (cap_ms, full_ms): (i64, i64) = (from_value(cap)?, from_value(full)?);
     let left_ms: i64 = from_value(left)?;
-    Ok(CacheEntry {
+    let entry = CacheEntry {
         value: from_value::<Vec<u8>>(value)?.into(),
         fill_ms: from_value(fill)?,
         as_of_ms: from_value(as_of)?,
         fence: from_value(fence)?,
         fresh_ttl_ms: from_value(ttl)?,
         fresh_left_ms: left_ms - cap_ms,
-    })
+    };
+    Ok((entry, cap_ms >= full_ms))
 }
 
 fn mark_of(values: Vec<Value>) -> Result<(Box<[u8]>, u32), StoreError> {
@@ -132,9 +145,9 @@ fn text(token: LockToken) -> String {
 impl SharedCache for RedisCache {
     fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
         let names = Names::of(key);
-        let values: Vec<Value> = self.invoke(READ.key(names.entry).key(names.mark))?;
+        let values: Vec<Value> = self.invoke(READ.key(&names.entry).key(&names.mark))?;
         match kind_of(&values)?.as_str() {
-            "entry" => entry_of(values).map(CacheRead::Entry),
+            "entry" => self.found(&names, values).map(CacheRead::Entry),
             "mark" => mark_of(values).map(|(error, left_ms)| CacheRead::Throttled { error, left_ms }),
             _ => Ok(CacheRead::Missing),
         }
@@ -142,12 +155,12 @@ impl SharedCache for RedisCache {
 
     fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
         let names = Names::of(key);
-        let mut call = ACQUIRE.key(names.entry);
-        call.key(names.mark).key(names.lock).key(names.fence);
+        let mut call = ACQUIRE.key(&names.entry);
+        call.key(&names.mark).key(&names.lock).key(&names.fence);
         call.arg(text(token)).arg(lease_ms).arg(seen.map_or_else(String::new, |fence| fence.to_string()));
         let mut values: Vec<Value> = self.invoke(call.arg(CACHE_FENCE_KEPT_MS))?;
         match kind_of(&values)?.as_str() {
-            "entry" => entry_of(values).map(Acquired::Newer),
+            "entry" => self.found(&names, values).map(Acquired::Newer),
             "mark" => mark_of(values).map(|(error, left_ms)| Acquired::Throttled { error, left_ms }),
             "busy" => Ok(Acquired::Busy),
             _ => {

@@ -18,7 +18,6 @@ pub(super) const READER_TIMEOUT: Duration = Duration::from_millis(REDIS_READ_MS_
 /// A batch of thousands of counts, or a piece of a rebuild, on a busy server.
 pub(super) const WRITER_TIMEOUT: Duration = Duration::from_millis(REDIS_WRITE_MS_MAX);
 
-/// Opens connections of one kind; a pool's manager, and a writer's.
 pub(super) struct Connector {
     client: Client,
     timeout: Duration,
@@ -26,7 +25,6 @@ pub(super) struct Connector {
     epoch: Arc<AtomicU64>,
 }
 
-/// A connection that remembers whether it broke.
 pub(super) struct Wire {
     connection: Connection,
     broken: bool,
@@ -90,7 +88,6 @@ fn is_answer(error: &RedisError) -> bool {
     matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::UnexpectedReturnType)
 }
 
-/// What a caller can do about an error of the client or the server.
 pub(super) fn store_error(error: &RedisError) -> StoreError {
     let message = format!("redis: {error}");
     if is_outage(error) { StoreError::Retry(message) } else { StoreError::Fatal(message) }

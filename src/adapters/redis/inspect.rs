@@ -8,7 +8,6 @@ use super::connection::{Connector, READER_TIMEOUT, store_error};
 use super::warnings;
 use crate::ports::StoreError;
 
-/// Facts, as they were read.
 #[derive(Clone, Debug)]
 pub struct Inspection {
     /// `Redis 7.0.15`, `Valkey 8.1.0`; just `Redis` if its user may not ask.

@@ -1,16 +1,21 @@
 //! The live store in Redis 7 or later: sorted sets by bucket, recent lists, everything by script.
 //!
-//! Keys begin with `et:{t0}:<format>:<zone>:`, so that a program with another format or `TIME_ZONE` has its own.
-//! There `gen` names the generation; under `<generation>:` are `m:<dimension>:<minute>`, `h:…:<hour>`
-//! and `d:…:<day>` (sorted sets; for the dimension `users` HyperLogLogs), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream → `position:crc`),
-//! `folded` (first minute that is not in its hour and day yet), `open` (minutes from there on that have counts),
-//! `trimmed` (buckets that lost members, by expiry), `r:<user>` (list of `ms:folded`, or `ms:folded\0typed`),
-//! `forgotten` (`user\0folded`, by the time up to which it is) and `u:…` (unions, kept a second). All share one hash
-//! slot; `rebuild` is the lock of a rebuild. `et:{t0}:generations` has each `gen` key by the time of its last use.
+//! Keys begin with `et:{t0}:<format>:<zone>:`, so that a program with another format or `TIME_ZONE`
+//! has its own. There `gen` names the generation; under `<generation>:` are
+//! `m:<dimension>:<minute>`, `h:…:<hour>` and `d:…:<day>` (sorted sets; for the dimension `users`
+//! HyperLogLogs), `totals` (hash: `<dimension>`, or `1:<TYPE>`), `wm` (hash: stream →
+//! `position:crc`), `folded` (first minute that is not in its hour and day yet), `open` (minutes
+//! from there on that have counts), `trimmed` (buckets that lost members, by expiry), `r:<user>`
+//! (list of `ms:folded`, or `ms:folded\0typed`), `forgotten` (`user\0folded`, by the time up to
+//! which it is), `tombstones` (hash: post → version, negative if the post was put again),
+//! `tombstone_times` (posts by the time of their tombstone) and `u:…` (unions, kept a second). All
+//! share one hash slot; `rebuild` is the lock of a rebuild. `et:{t0}:generations` has each `gen`
+//! key by the time of its last use.
 
 mod cache;
 mod connection;
 pub mod inspect;
+mod keys;
 mod rebuild;
 mod script;
 mod writer;
@@ -25,28 +30,15 @@ use redis::Value;
 
 use crate::events::Dimension;
 use crate::limits::{LIVE_UNION_KEPT_MS, RECENT_SEARCHES_MAX, REDIS_CHECK_OUT_MS_MAX};
-use crate::live::{Bucket, Calendar, reading, still_recent};
+use crate::live::{Calendar, lists_posts, reading, still_recent};
 use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery, Window};
 
 use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, is_refusal, store_error};
+use keys::{bucket_name, key_prefix};
 use script::{RECENT, Reply, Script, TOP, TOTALS, USERS, from_value, unexpected};
 
 /// A reader that finds no connection free for this long gives up.
 const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(REDIS_CHECK_OUT_MS_MAX);
-
-/// The layout of keys and values. It grows with every change that an older program would misread.
-const FORMAT: u32 = 2;
-/// Names generations of format 1, which had no zone.
-const FORMAT_1_KEY: &str = "et:{t0}:gen";
-/// When each generation was used last, by the key that names it.
-const GENERATIONS_KEY: &str = "et:{t0}:generations";
-
-/// What every key begins with: the braces make one hash slot of it.
-fn key_prefix(zone: &TimeZone) -> String {
-    let unnamed = || format!("{zone:?}").chars().filter(char::is_ascii_alphanumeric).collect();
-    let zone: String = zone.iana_name().map_or_else(unnamed, str::to_owned);
-    format!("et:{{t0}}:{FORMAT}:{zone}:")
-}
 
 /// See the module. Clones share one pool.
 #[derive(Clone)]
@@ -58,8 +50,9 @@ pub struct RedisLive {
 }
 
 impl RedisLive {
-    /// A store at `url` (`redis://` or `rediss://`) with up to `pool_size` connections for readers; days are those of
-    /// `time_zone`. Connects when it is first needed: fails only where the url is no url of Redis.
+    /// A store at `url` (`redis://` or `rediss://`) with up to `pool_size` connections for readers;
+    /// days are those of `time_zone`. Connects when it is first needed: fails only where the url is
+    /// no url of Redis.
     pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
         let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
         let pool = pool_of(client.clone(), pool_size, READER_TIMEOUT, CHECK_OUT_TIMEOUT);
@@ -74,13 +67,15 @@ impl RedisLive {
         answer.err().filter(is_refusal).map(|error| error.to_string())
     }
 
-    /// The same server with connections of its own, of which `call_timeout` is all that a call may take.
+    /// The same server with connections of its own, of which `call_timeout` is all that a call may
+    /// take.
     fn with_pool(&self, pool_size: usize, call_timeout: Duration) -> RedisLive {
         let pool = pool_of(self.client.clone(), pool_size, call_timeout, call_timeout);
         RedisLive { pool, ..self.clone() }
     }
 
-    /// Runs a read, once more where the connection turned out to be dead: it did not time out, so there is time.
+    /// Runs a read, once more where the connection turned out to be dead: it did not time out, so
+    /// there is time.
     fn read<T>(&self, run: impl Fn(&mut Wire) -> redis::RedisResult<T>) -> Result<T, StoreError> {
         let mut tried = false;
         loop {
@@ -200,22 +195,9 @@ impl LiveStore for RedisLive {
     }
 
     fn warnings(&self) -> Vec<String> {
-        // A server that does not answer is no warning, and one that forbids INFO works all the same.
+        // A server that does not answer is no warning, and one that forbids INFO works all the
+        // same.
         self.info().map(|info| warnings(&info)).unwrap_or_default()
-    }
-}
-
-/// The field of a total: one a dimension, one a type.
-fn total_field(dimension: Dimension, name: &str) -> String {
-    if dimension == Dimension::Type { format!("{}:{name}", dimension as u8) } else { format!("{}", dimension as u8) }
-}
-
-/// A bucket's kind and number, as in its key.
-fn bucket_name(bucket: Bucket) -> (&'static str, i64) {
-    match bucket {
-        Bucket::Minute(minute) => ("m:", minute),
-        Bucket::Hour(hour) => ("h:", hour),
-        Bucket::Day(day) => ("d:", day),
     }
 }
 
@@ -226,7 +208,7 @@ fn top_arguments(command: &mut redis::Cmd, query: &TopQuery, now_ms: i64, calend
         name.push_str(&format!(":{}x{weight}", *dimension as u8));
     }
     name.push_str(&format!(":{}", reading.as_of_ms));
-    command.arg(name).arg(LIVE_UNION_KEPT_MS).arg(query.limit);
+    command.arg(name).arg(LIVE_UNION_KEPT_MS).arg(query.limit).arg(u8::from(lists_posts(query)));
     command.arg(reading.as_of_ms).arg(reading.half_life_ms.unwrap_or(0.0));
     command.arg(reading.unfolded.start).arg(reading.unfolded.end);
     command.arg(query.parts.len());
@@ -251,7 +233,6 @@ fn users_arguments(command: &mut redis::Cmd, window: Window, now_ms: i64, calend
     }
 }
 
-/// What an operator should know, from the text of INFO.
 fn warnings(info: &str) -> Vec<String> {
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("");
     let mut warnings = Vec::new();

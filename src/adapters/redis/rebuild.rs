@@ -8,16 +8,15 @@ use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
 use uuid::Uuid;
 
 use crate::limits::{
-    GENERATION_KEPT_SECS, REBUILD_CLEAN_UP_SECS_MAX, REBUILD_LOCK_MS, REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS,
-    RECENT_SEARCHES_MS,
+    GENERATION_KEPT_SECS, LIVE_TOMBSTONE_KEPT_MS, REBUILD_CLEAN_UP_SECS_MAX, REBUILD_LOCK_MS,
+    REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS, RECENT_SEARCHES_MS,
 };
 use crate::live::{Calendar, Image};
 use crate::ports::{Snapshot, StoreError};
 
 use super::connection::{Connector, Wire, store_error};
+use super::keys::{GENERATIONS_KEY, bucket_name, recent_element, total_field};
 use super::script::watermark_text;
-use super::writer::recent_element;
-use super::{FORMAT_1_KEY, GENERATIONS_KEY, bucket_name, total_field};
 
 /// By what a generation's name is told from other keys under our prefix.
 const NAME_LETTER: char = 'g';
@@ -26,23 +25,17 @@ const NAME_DIGITS: usize = 16;
 /// A HyperLogLog weighs as much as so many members of a bucket.
 const USERS_MEMBERS: usize = 500;
 
-/// Renews the lock while it is ours.
 const RENEW: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('PEXPIRE', KEYS[1], ARGV[2]) end return 0";
-/// Gives the lock back if it is ours.
 const RELEASE: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
-/// Switches to a generation while the lock is ours: a rebuild that was overtaken changes nothing. A generation of the first
-/// format is noted, as its programs do not do so.
+/// Switches to a generation while the lock is ours: a rebuild that was overtaken changes nothing.
 const SWITCH: &str = "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
-     redis.call('SET', KEYS[2], ARGV[2]) \
-     if redis.call('EXISTS', KEYS[3]) == 1 then redis.call('ZADD', KEYS[4], 'NX', redis.call('TIME')[1], KEYS[3]) end \
-     return 1";
+     redis.call('SET', KEYS[2], ARGV[2]) return 1";
 /// Removes the name of a generation that was not used for some seconds, by Redis' own clock.
 const DROP: &str = "local at = redis.call('ZSCORE', KEYS[1], KEYS[2]) \
      if not at or tonumber(at) > redis.call('TIME')[1] - ARGV[1] then return 0 end \
      redis.call('DEL', KEYS[2]) return 1";
 
-/// What a rebuild works with.
 pub(super) struct Rebuild<'a> {
     pub(super) connector: &'a Connector,
     pub(super) calendar: &'a Calendar,
@@ -95,7 +88,6 @@ pub(super) fn delete_unused(wire: &mut Wire, generation_key: &str) -> Result<(),
     Ok(())
 }
 
-/// What all keys of a program's generations begin with.
 fn prefix_of(generation_key: &str) -> &str {
     generation_key.strip_suffix("gen").unwrap_or(generation_key)
 }
@@ -190,6 +182,7 @@ impl Piece<'_> {
             self.add(command(&["PEXPIREAT", &key, &(list[0].at_ms + RECENT_SEARCHES_MS).to_string()]), 1)?;
         }
         self.write_forgotten(snapshot)?;
+        self.write_tombstones(snapshot, now_ms)?;
         self.write_sums(snapshot, image.folded_until)
     }
 
@@ -202,6 +195,16 @@ impl Piece<'_> {
             Some(newest) => self.add(command(&["PEXPIREAT", &key, &(newest + RECENT_SEARCHES_MS).to_string()]), 1),
             None => Ok(()),
         }
+    }
+
+    fn write_tombstones(&mut self, snapshot: &Snapshot, now_ms: i64) -> Result<(), StoreError> {
+        let keys = ["tombstones", "tombstone_times"].map(|name| format!("{}{name}", self.base));
+        for (post_id, version) in &snapshot.tombstones {
+            self.add(command(&["HSET", &keys[0], post_id, &version.to_string()]), 1)?;
+            self.add(command(&["ZADD", &keys[1], &now_ms.to_string(), post_id]), 1)?;
+        }
+        let expires_ms = (now_ms + LIVE_TOMBSTONE_KEPT_MS).to_string();
+        keys.iter().try_for_each(|key| self.add(command(&["PEXPIREAT", key, &expires_ms]), 1))
     }
 
     fn write_sums(&mut self, snapshot: &Snapshot, folded_until: i64) -> Result<(), StoreError> {
@@ -238,7 +241,7 @@ impl Piece<'_> {
     }
 
     fn switch(&mut self, generation_key: &str, name: &str) -> Result<(), StoreError> {
-        let keys = [&*self.lock, generation_key, FORMAT_1_KEY, GENERATIONS_KEY];
+        let keys = [&*self.lock, generation_key];
         let switched: i64 = exchange(self.wire, &eval(SWITCH, &keys, &[&self.token, name]))?;
         if switched == 1 { Ok(()) } else { Err(overtaken()) }
     }

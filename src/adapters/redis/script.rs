@@ -36,12 +36,9 @@ pub(super) static REGISTER: Script = script!("", "register.lua");
 pub(super) static APPLY: Script = script!("", "apply.lua");
 pub(super) static FOLD: Script = script!("", "fold.lua");
 
-/// What a script answered.
 pub(super) enum Reply {
     Done(Vec<Value>),
-    /// There is no generation.
     Lost,
-    /// The watermark is another.
     Fenced(Option<Watermark>),
 }
 
@@ -64,7 +61,6 @@ pub(super) fn run(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> Red
     }
 }
 
-/// Reads the first word of an answer.
 pub(super) fn reply(mut values: Vec<Value>) -> Result<Reply, StoreError> {
     if values.is_empty() {
         return Err(unexpected("an empty answer of a script"));
@@ -83,7 +79,6 @@ pub(super) fn watermark_text(watermark: Watermark) -> String {
     format!("{}:{}", watermark.position, watermark.crc)
 }
 
-/// Reads what [`watermark_text`] wrote; nil is none.
 pub(super) fn watermark(value: Value) -> Result<Option<Watermark>, StoreError> {
     let Some(text) = from_value::<Option<String>>(value)? else { return Ok(None) };
     let parsed = text
@@ -100,7 +95,6 @@ pub(super) fn unexpected(what: &str) -> StoreError {
     StoreError::Fatal(format!("redis: not what our scripts answer or store: {what}"))
 }
 
-/// Reads and errors alike end here.
 pub(super) fn run_reply(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> Result<Reply, StoreError> {
     reply(run(wire, script, command).map_err(|error| store_error(&error))?)
 }

@@ -10,16 +10,16 @@ use uuid::Uuid;
 use crate::events::{Dimension, TallyKey, fold_keyword};
 use crate::limits::{
     FOLD_GRACE_MS, FORGOTTEN_MAX, GENERATION_KEPT_SECS, LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT,
-    LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX, RECENT_SEARCHES_MAX,
-    RECENT_SEARCHES_MS,
+    LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX,
+    LIVE_TOMBSTONE_KEPT_MS, LIVE_TOMBSTONES_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
 };
-use crate::live::{Bucket, Calendar, Search, merge_search, still_recent};
-use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Watermark};
+use crate::live::{Bucket, Calendar, Search, groups, merge_search, still_recent};
+use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, Watermark};
 
 use super::connection::{Connector, Wire, store_error};
+use super::keys::{GENERATIONS_KEY, bucket_name, recent_element, total_field};
 use super::rebuild::{self, Rebuild};
 use super::script::{self, APPLY, FOLD, REGISTER, Reply, STATE, Script, from_value, unexpected, watermark_text};
-use super::{GENERATIONS_KEY, bucket_name, total_field};
 
 pub(super) struct RedisWriter {
     connector: Connector,
@@ -163,13 +163,17 @@ fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
         let day = Bucket::Day(calendar.day(key.minute));
         key.dimension != Dimension::Type && calendar.is_kept(day, batch.now_ms)
     };
-    let in_buckets = || groups(&batch.counts).chain(groups(&batch.left_out)).filter(live);
+    let in_buckets = || groups(&batch.counts).filter(live);
     command.arg(in_buckets().count());
     for group in in_buckets() {
         group_arguments(command, group, batch.now_ms, calendar);
     }
     user_arguments(command, batch, calendar);
     recent_arguments(command, batch);
+    command.arg(batch.now_ms).arg(LIVE_TOMBSTONE_KEPT_MS).arg(LIVE_TOMBSTONES_MAX).arg(batch.tombstones.len());
+    for Tombstone { post_id, version, deleted } in &batch.tombstones {
+        command.arg(post_id).arg(if *deleted { *version } else { -version });
+    }
 }
 
 fn user_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
@@ -193,11 +197,6 @@ fn bucket_arguments(command: &mut Cmd, minute: i64, now_ms: i64, calendar: &Cale
     }
 }
 
-/// Counts of one dimension and minute: they are sorted.
-fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {
-    counts.chunk_by(|a, b| (a.0.dimension, a.0.minute) == (b.0.dimension, b.0.minute))
-}
-
 fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
     let key = &group[0].0;
     command.arg(key.dimension as u8).arg(key.minute).arg(calendar.unfolded_expires_s(key.minute));
@@ -208,7 +207,6 @@ fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, ca
     }
 }
 
-/// A step of a user's recent list.
 enum Step<'a> {
     Add(Search),
     Forget(&'a Option<String>, i64),
@@ -262,18 +260,9 @@ fn recent_arguments(command: &mut Cmd, batch: &LiveBatch) {
     }
 }
 
-/// A search as an element of its list. Keywords hold no U+0000.
-pub(super) fn recent_element(search: &Search) -> String {
-    if search.folded == search.typed {
-        format!("{}:{}", search.at_ms, search.folded)
-    } else {
-        format!("{}:{}\0{}", search.at_ms, search.folded, search.typed)
-    }
-}
-
 fn fold_arguments(command: &mut Cmd, now_ms: i64, calendar: &Calendar) {
     let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
-    command.arg(GENERATIONS_KEY).arg(GENERATION_KEPT_SECS);
+    command.arg(GENERATIONS_KEY).arg(GENERATION_KEPT_SECS).arg(now_ms - LIVE_TOMBSTONE_KEPT_MS);
     command.arg(until).arg(LIVE_FOLD_STEP_MINUTES_MAX).arg(LIVE_OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
     command.arg(LIVE_MINUTES_KEPT * 60).arg(LIVE_HOURS_KEPT * 3_600).arg(now_ms.div_euclid(1_000));
     let sorted = Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type);

@@ -6,7 +6,7 @@ use rusqlite::{Result, Transaction};
 
 use super::rankings;
 use crate::events::Dimension;
-use crate::ledger_fold::{Cover, EdgeCount, drop_left_out, left_out_sql, raw_name, raw_sql};
+use crate::ledger_fold::{Cover, EdgeCount, raw_sql};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -26,15 +26,9 @@ pub(super) fn count(
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let dimension = dimensions[row.get::<_, u32>(0)? as usize];
-            let name = raw_name(dimension, row.get_ref(1)?.as_str()?).into_owned();
+            let name = row.get(1)?;
             counts.push(EdgeCount { minute: *start, dimension, name, count: row.get(2)? });
         }
-    }
-    if !counts.is_empty() {
-        let minutes: Vec<i64> = ranges.iter().map(|range| range.start).collect();
-        let mut statement = transaction.prepare(&left_out_sql("rollup_hour", &minutes))?;
-        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        drop_left_out(&mut counts, rows.collect::<Result<Vec<_>>>()?.into_iter());
     }
     Ok(counts)
 }

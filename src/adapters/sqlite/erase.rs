@@ -6,10 +6,9 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use super::{open_day, postings, user_sets};
-use crate::events::TallyKey;
-use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, left_out as summed, person_of};
-use crate::ports::{Batch, Belongings};
+use super::{open_day, user_sets};
+use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, person_of};
+use crate::ports::{Batch, Belongings, Erasure};
 
 /// Those of a batch's users that were erased.
 pub(super) fn known(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<Erased> {
@@ -63,7 +62,6 @@ pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<
     let cut_hour = erased_users(&draft.erases).values().min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
     let (hours, cut) = forget_hours(transaction, cut_hour)?;
     let hours = hour_ranges(hours);
-    postings::erase(transaction, &hours)?;
     for range in hours {
         strip_events(transaction, range)?;
     }
@@ -146,33 +144,19 @@ fn forget_emptied(transaction: &Transaction<'_>, hours: std::ops::Range<i64>) ->
     transaction.prepare_cached(&sql)?.execute([hours.start, hours.end, hours.start * HOUR_MS, hours.end * HOUR_MS])?;
     Ok(())
 }
-/// Likes that went with a person, by post.
-pub(super) fn unliked(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Vec<(String, i64)>> {
-    transaction
-        .prepare_cached(
-            "SELECT post_id, count(*) FROM post_like_log WHERE stream = ?1 AND position = ?2 GROUP BY 1 ORDER BY 1",
-        )?
-        .query_map(params![stream.to_string(), position], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
-}
 
-/// What lists leave out of posts since they were deleted.
-pub(super) fn left_out(
-    transaction: &Transaction<'_>,
-    stream: Uuid,
-    after: i64,
-    up_to: i64,
-) -> Result<Vec<(TallyKey, i64)>> {
-    let rows = transaction
-        .prepare_cached(
-            "SELECT post_id, dimension, minutes, bucket, count FROM left_out \
-             WHERE stream = ?1 AND position > ?2 AND position <= ?3",
-        )?
-        .query_map(params![stream.to_string(), after, up_to], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    Ok(summed(rows.into_iter()))
+/// What the erasure at a position did to posts.
+pub(super) fn erasure(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Erasure> {
+    let rows = |sql: &str| {
+        transaction
+            .prepare_cached(sql)?
+            .query_map(params![stream.to_string(), position], |row| Ok((row.get(0)?, row.get(1)?)))?
+            .collect::<Result<Vec<(String, i64)>>>()
+    };
+    let unliked =
+        "SELECT post_id, count(*) FROM post_like_log WHERE stream = ?1 AND position = ?2 GROUP BY 1 ORDER BY 1";
+    let deleted = "SELECT post_id, version FROM tombstone WHERE stream = ?1 AND position = ?2 ORDER BY 1";
+    Ok(Erasure { unliked: rows(unliked)?, deleted: rows(deleted)? })
 }
 
 /// The posts that a person made or likes.

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 
 use super::writer::SqliteWriter;
-use super::{open_day, postings, rankings};
+use super::{open_day, rankings};
 use crate::ledger_fold::{
     CountedPoint, HOUR_MS, Mark, RollupRow, forget_sql, kinds, local_days, look_at_open, make_sets, minutes_sql,
     points_of,
@@ -38,9 +38,8 @@ pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, zone: &TimeZone) -> Re
     let counted = if may_count { count(writer, zone, &has_time) } else { Ok(false) };
     // After the sets of its hours: they say whose rows are not needed any more.
     let open = look_at_open(writer, now_ms, &has_time);
-    let listed = if may_count { timed(writer, &has_time, postings::make) } else { Ok(false) };
     opened?;
-    Ok(folded? | counted? | open? | listed?)
+    Ok(folded? | counted? | open?)
 }
 
 /// Points of hours and days, and sets of users.

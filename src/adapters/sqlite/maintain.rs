@@ -65,9 +65,6 @@ pub(super) fn prune(writer: &mut SqliteWriter, stream: &str, up_to: i64) -> Resu
     let values: [&dyn ToSql; 2] = [&stream, &up_to];
     let first = "UPDATE watermark SET pruned = max(pruned, ?2) WHERE stream = ?1";
     writer.step(|connection| connection.execute(first, &values[..]))?;
-    for table in ["left_out", "verdict"] {
-        let sql = format!("DELETE FROM {table} WHERE stream = ?1 AND position <= ?2");
-        writer.step(|connection| connection.execute(&sql, &values[..]))?;
-    }
-    Ok(())
+    let sql = "DELETE FROM verdict WHERE stream = ?1 AND position <= ?2";
+    writer.step(|connection| connection.execute(sql, &values[..])).map(|_| ())
 }

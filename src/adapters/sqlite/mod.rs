@@ -11,7 +11,6 @@ pub mod inspect;
 mod maintain;
 mod open_day;
 mod owner;
-mod postings;
 mod rankings;
 mod read;
 mod retire;
@@ -29,12 +28,12 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use uuid::Uuid;
 
-use crate::events::TallyKey;
-use crate::ledger_fold::{days_within_hours, few_events, plan_rank};
+use crate::ledger_fold::{RankPlan, days_within_hours, few_events, plan_rank, skip_hidden};
 use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
 use crate::ports::{
-    Belongings, CountFilter, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position, Post,
-    PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark,
+    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
+    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
+    Watermark,
 };
 use owner::APPLICATION_ID;
 pub use owner::Owner;
@@ -42,7 +41,7 @@ use turns::Turns;
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 8;
+const SCHEMA_VERSION: i64 = 9;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
@@ -85,6 +84,7 @@ impl SqliteLedger {
     }
 
     /// For tests: no ranking of a range with more events than this reads all its names.
+    #[cfg(feature = "test-hooks")]
     pub fn ranking_all_up_to(self, events: i64) -> Self {
         Self { rank_all_events: events, ..self }
     }
@@ -151,13 +151,8 @@ impl Ledger for SqliteLedger {
         self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
     }
 
-    fn unliked(&self, stream: Uuid, position: Position) -> Result<Vec<(String, i64)>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| erase::unliked(transaction, stream, position.cast_signed()))
-    }
-
-    fn left_out(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Vec<(TallyKey, i64)>, StoreError> {
-        let (after, up_to) = (after.cast_signed(), up_to.cast_signed());
-        self.read(READ_MS_MAX, |transaction| erase::left_out(transaction, stream, after, up_to))
+    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
+        self.read(READ_MS_MAX, |transaction| erase::erasure(transaction, stream, position.cast_signed()))
     }
 
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
@@ -172,12 +167,29 @@ impl Ledger for SqliteLedger {
     fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
         let plan = plan_rank(query, now_ms, zone);
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, |transaction| read::top(transaction, query, &plan, now_ms, few))
+        self.read(READ_MS_MAX, |transaction| {
+            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
+                return read::top(transaction, query, &plan, now_ms, few);
+            }
+            let first = |transaction: &mut &rusqlite::Transaction<'_>, limit| {
+                let (query, plan) = (TopQuery { limit, ..query.clone() }, RankPlan { limit, ..plan.clone() });
+                read::top(transaction, &query, &plan, now_ms, few).map(Some)
+            };
+            Ok(skip_hidden(&mut { transaction }, query.limit, first, read::hidden)?.unwrap_or_default())
+        })
     }
 
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
         let few = few_events(query.limit).min(self.rank_all_events);
-        self.read_in_time(|transaction| rankings::ranking(transaction, query, now_ms, few))
+        self.read_in_time(|transaction| {
+            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
+                return rankings::ranking(transaction, query, now_ms, few);
+            }
+            let first = |transaction: &mut &rusqlite::Transaction<'_>, limit| {
+                rankings::ranking(transaction, &RankingQuery { limit, ..query.clone() }, now_ms, few).map(Some)
+            };
+            Ok(skip_hidden(&mut { transaction }, query.limit, first, read::hidden)?.unwrap_or_default())
+        })
     }
 
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {

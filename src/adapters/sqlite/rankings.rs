@@ -10,7 +10,7 @@ use crate::events::{Dimension, EventType};
 use crate::ledger_fold::{
     Counts, Cover, Folded, Heads, Led, List, OPEN_DAYS, Page, RankPlan, Sums, Terms, Wanted, besides, cover,
     events_sql, hours_of_hot, known_points, known_sql, leaders, led_by, name_sum_sql, open_sql, plan_leaders,
-    points_sql, raw_name, raw_sql, rest_sql, rollup_sql, runs, with_gone,
+    points_sql, raw_sql, rest_sql, rollup_sql, runs,
 };
 use crate::limits::EXACT_MINUTES;
 use crate::ports::{Interval, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery};
@@ -151,7 +151,7 @@ pub(super) fn top(
     }
     let edges = edge_scores(transaction, plan)?;
     let edges: Vec<(&str, f64)> = edges.iter().map(|(name, score)| (name.as_str(), *score)).collect();
-    let open = with_gone(open_sql(&terms, &[], &Cover::default()), query, plan);
+    let open = open_sql(&terms, &[], &Cover::default());
     lead(transaction, &terms, open, &edges, Page::first(query.limit))
 }
 
@@ -180,8 +180,8 @@ fn raw_counts(transaction: &Transaction<'_>, query: &RankingQuery, cover: &Cover
         let mut statement = transaction.prepare(&sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
-            let (dimension, weight) = query.parts[row.get::<_, u32>(0)? as usize];
-            let name = raw_name(dimension, row.get_ref(1)?.as_str()?).into_owned();
+            let (_, weight) = query.parts[row.get::<_, u32>(0)? as usize];
+            let name = row.get(1)?;
             counts.push((name, row.get::<_, i64>(2)? * weight));
         }
     }

@@ -1,19 +1,19 @@
 //! Reads, each in one snapshot. What is read is decided in `ledger_fold`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use rusqlite::types::{Type, Value};
 use rusqlite::{OptionalExtension, Result, Row, Transaction, params, params_from_iter};
 use uuid::Uuid;
 
-use super::{edges, postings, rankings};
+use super::{edges, rankings};
 use crate::events::{Dimension, Sketch};
 use crate::ledger_fold::{
-    Folded, HOUR_MS, RankPlan, RawCount, RawMatch, RecentRow, RollupCount, Terms, VerdictRow, log_ranges,
-    merge_verdicts, name_sum_sql, newest_by_user, plan_count, rest_of_hour, sort_ranked, sums,
+    Folded, HOUR_MS, Named, RankPlan, RawCount, RecentRow, RollupCount, Terms, VerdictRow, log_ranges, merge_verdicts,
+    name_sum_sql, named_values, newest_by_user, plan_count, rest_of_hour, sort_ranked, sums,
 };
-use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, RECENT_SEARCHES_MS};
+use crate::limits::{FORGOTTEN_MAX, LIVE_DAYS_KEPT, LIVE_MINUTES_KEPT, LIVE_TOMBSTONE_KEPT_MS, RECENT_SEARCHES_MS};
 use crate::ports::{CountFilter, LikeOutcome, Likes, Position, Post, Snapshot, TopQuery, Verdicts, Watermark};
 
 pub(super) fn watermark(transaction: &Transaction<'_>, stream: Uuid) -> Result<Option<Watermark>> {
@@ -44,11 +44,12 @@ pub(super) fn verdicts(
     }
     let rows = transaction
         .prepare_cached(
-            "SELECT position, kind, created_at_ms, likes FROM verdict \
+            "SELECT position, kind, created_at_ms, likes, version FROM verdict \
              WHERE stream = ?1 AND position > ?2 AND position <= ?3 ORDER BY position",
         )?
         .query_map(params![stream, after, up_to], |row| {
-            let verdict = VerdictRow { kind: row.get(1)?, created_at_ms: row.get(2)?, likes: row.get(3)? };
+            let (kind, created_at_ms, likes) = (row.get(1)?, row.get(2)?, row.get(3)?);
+            let verdict = VerdictRow { kind, created_at_ms, likes, version: row.get(4)? };
             Ok((row.get(0)?, verdict))
         })?
         .collect::<Result<Vec<(i64, VerdictRow)>>>()?;
@@ -78,11 +79,7 @@ pub(super) fn count(transaction: &Transaction<'_>, filter: &CountFilter) -> Resu
         total += count_rollup(transaction, rollup, folded)?;
     }
     for range in plan.raw {
-        let (posted, rest) = postings::count(transaction, filter, range)?;
-        total += posted.cast_signed();
-        for part in &rest {
-            total += count_raw(transaction, part, &RawMatch::of(filter))?;
-        }
+        total += count_raw(transaction, &range, filter)?;
     }
     Ok(total.max(0).cast_unsigned())
 }
@@ -94,46 +91,18 @@ fn count_rollup(transaction: &Transaction<'_>, rollup: &RollupCount, folded: Fol
     transaction.query_row(&sql, [&rollup.key], |row| row.get(0))
 }
 
-fn count_raw(transaction: &Transaction<'_>, range: &RawCount, wanted: &RawMatch<'_>) -> Result<i64> {
-    let mut conditions = vec!["1".to_owned()];
-    let mut values: Vec<Value> = Vec::new();
-    let mut add = |condition: &str, value: Value| {
-        values.push(value);
-        conditions.push(format!("{condition} ?"));
-    };
-    if let Some(from) = range.from_ms {
-        add("event_time >=", from.into());
-    }
-    if let Some(to) = range.to_ms {
-        add("event_time <", to.into());
-    }
-    if let Some(kind) = wanted.event_type {
-        add("event_type =", kind.name().to_owned().into());
-    }
-    if let Some(component) = wanted.component_id {
-        add("component_id =", component.into());
-    }
-    if let Some(element) = wanted.element_id {
-        add("component_id IS NULL AND element_id =", element.to_owned().into());
-    }
-    if let Some(post) = wanted.post_id {
-        add("post_id =", post.to_owned().into());
-    }
-    let conditions = conditions.join(" AND ");
-    if wanted.keyword.is_none() && wanted.page.is_none() {
-        let sql = format!("SELECT count(*) FROM events WHERE {conditions}");
-        return transaction.query_row(&sql, params_from_iter(values), |row| row.get(0));
-    }
-    // Folded here, by the function that the rollups use: lower() of SQLite's knows ASCII alone.
-    let sql = format!("SELECT keyword, url FROM events WHERE {conditions}");
-    let mut statement = transaction.prepare(&sql)?;
-    let mut rows = statement.query(params_from_iter(values))?;
-    let mut total = 0;
-    while let Some(row) = rows.next()? {
-        let (keyword, url) = (row.get_ref(0)?.as_str_or_null()?, row.get_ref(1)?.as_str_or_null()?);
-        total += i64::from(wanted.matches(keyword, url));
-    }
-    Ok(total)
+fn count_raw(transaction: &Transaction<'_>, range: &RawCount, filter: &CountFilter) -> Result<i64> {
+    let of_time = |condition, ms: Option<i64>| ms.map(|ms| (condition, Named::Number(ms)));
+    let mut named = named_values(filter);
+    named.extend(of_time("event_time >=", range.from_ms));
+    named.extend(of_time("event_time <", range.to_ms));
+    let conditions: String = named.iter().map(|(condition, _)| format!(" AND {condition} ?")).collect();
+    let values = named.iter().map(|(_, value)| match value {
+        Named::Number(number) => Value::from(*number),
+        Named::Text(text) => Value::from((*text).to_owned()),
+    });
+    let sql = format!("SELECT count(*) FROM events WHERE true{conditions}");
+    transaction.query_row(&sql, params_from_iter(values), |row| row.get(0))
 }
 
 pub(super) fn top(
@@ -275,6 +244,10 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64, days: &[i64])
     let recent = recent.into_iter().map(|row| (row.user_id, row.keyword, row.at_ms)).collect();
     let forgotten = forgotten(transaction, None, now_ms - RECENT_SEARCHES_MS)?;
     let (rests_of_hours, user_parts) = parts_of_hours(transaction, days)?;
+    let tombstones = transaction
+        .prepare_cached("SELECT post_id, version FROM tombstone WHERE at_ms > ?1")?
+        .query_map([now_ms - LIVE_TOMBSTONE_KEPT_MS], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<_>>>()?;
     Ok(Snapshot {
         watermarks,
         days_within_hours: days.to_vec(),
@@ -287,6 +260,7 @@ pub(super) fn snapshot(transaction: &Transaction<'_>, now_ms: i64, days: &[i64])
         totals,
         recent,
         forgotten,
+        tombstones,
     })
 }
 
@@ -327,10 +301,10 @@ fn rollup_rows(transaction: &Transaction<'_>, table: &str, after: i64) -> Result
         format!("SELECT bucket, key, count FROM {table} WHERE dimension = ?1 AND bucket > ?2 ORDER BY bucket, key");
     let mut statement = transaction.prepare_cached(&sql)?;
     let mut all = Vec::new();
-    let gone = Dimension::ALL.into_iter().filter_map(|dimension| Some((dimension, dimension.gone()?)));
-    for (listed, dimension) in Dimension::ALL.into_iter().map(|dimension| (dimension, dimension)).chain(gone) {
-        let rows = statement
-            .query_map(params![dimension as i64, after], |row| Ok((listed, row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for dimension in Dimension::ALL {
+        let rows = statement.query_map(params![dimension as i64, after], |row| {
+            Ok((dimension, row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
         for row in rows {
             all.push(row?);
         }
@@ -339,5 +313,14 @@ fn rollup_rows(transaction: &Transaction<'_>, table: &str, after: i64) -> Result
 }
 
 fn dimension(code: i64) -> Option<Dimension> {
-    Dimension::listed(code)
+    u8::try_from(code).ok().and_then(Dimension::from_code)
+}
+
+/// Those of some posts that lists skip.
+pub(super) fn hidden(transaction: &mut &Transaction<'_>, posts: &[&str]) -> Result<HashSet<String>> {
+    let names = serde_json::to_string(posts).expect("texts are JSON");
+    transaction
+        .prepare_cached("SELECT post_id FROM tombstone WHERE post_id IN (SELECT value FROM json_each(?1))")?
+        .query_map([names], |row| row.get(0))?
+        .collect()
 }

@@ -4,7 +4,7 @@ use rusqlite::{Connection, Result, Transaction, TransactionBehavior};
 
 use super::maintain::delete_in_steps;
 use super::writer::SqliteWriter;
-use super::{postings, rankings, user_sets};
+use super::{rankings, user_sets};
 use crate::ledger_fold::{HOUR_MS, newest_trusted_day, retire_until, uncounted_day_sql};
 use crate::limits::RETIRE_DAYS_MAX;
 
@@ -23,7 +23,6 @@ pub(super) fn rows_since(transaction: &Transaction<'_>) -> Result<i64> {
 
 pub(super) fn run(writer: &mut SqliteWriter, now_ms: i64, retention_days: i64) -> Result<()> {
     let since = writer.step(|connection| mark(connection, now_ms, retention_days))?;
-    postings::retire(writer, since * 24)?;
     delete_in_steps(writer, "events", "rowid", "event_time < ?1", since * DAY_MS)?;
     delete_in_steps(writer, "user_hour", "hour, event_type, user_id", "hour < ?1", since * 24)?;
     user_sets::retire(writer, since * 24)

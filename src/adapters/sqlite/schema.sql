@@ -17,7 +17,18 @@ CREATE TABLE IF NOT EXISTS events (
     -- As sent, byte for byte.
     properties   TEXT CHECK (properties IS NULL OR json_valid(properties)),
     event_time   INTEGER NOT NULL,
-    received_at  INTEGER NOT NULL
+    received_at  INTEGER NOT NULL,
+    -- The names that the event counts under: of `url` and of `keyword`. An erasure keeps them.
+    page         TEXT,
+    keyword_key  TEXT,
+    source       TEXT,
+    campaign     TEXT,
+    bot          INTEGER,
+    name         TEXT,
+    visitor_id   TEXT,
+    -- The record: `number` of its journal in `watermark`, and its position there.
+    stream       INTEGER NOT NULL,
+    position     INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS events_event_time ON events (event_time);
 
@@ -85,16 +96,14 @@ CREATE TABLE IF NOT EXISTS erased (
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
-CREATE TABLE IF NOT EXISTS left_out (
-    stream    TEXT NOT NULL,
-    position  INTEGER NOT NULL,
-    post_id   TEXT NOT NULL,
-    dimension INTEGER NOT NULL,
-    minutes   INTEGER NOT NULL,
-    bucket    INTEGER NOT NULL,
-    count     INTEGER NOT NULL,
-    PRIMARY KEY (stream, position, post_id, dimension, minutes, bucket)
+CREATE TABLE IF NOT EXISTS tombstone (
+    post_id  TEXT PRIMARY KEY,
+    version  INTEGER NOT NULL,
+    at_ms    INTEGER NOT NULL,
+    stream   TEXT NOT NULL,
+    position INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS tombstone_position ON tombstone (stream, position);
 
 CREATE TABLE IF NOT EXISTS dead_letter (
     stream   TEXT NOT NULL,
@@ -110,6 +119,8 @@ CREATE INDEX IF NOT EXISTS dead_letter_user ON dead_letter (user_id) WHERE user_
 
 CREATE TABLE IF NOT EXISTS watermark (
     stream   TEXT PRIMARY KEY,
+    -- The journal's short name in `events`.
+    number   INTEGER NOT NULL UNIQUE,
     position INTEGER NOT NULL,
     crc      INTEGER NOT NULL,
     pruned   INTEGER NOT NULL DEFAULT 0
@@ -123,11 +134,12 @@ CREATE TABLE IF NOT EXISTS verdict (
     kind          INTEGER NOT NULL,
     created_at_ms INTEGER,
     likes         INTEGER,
+    version       INTEGER,
     PRIMARY KEY (stream, position)
 ) WITHOUT ROWID;
 
 -- dimension: 1 type, 2 keyword, 3 zero-result keyword, 4 post views, 5 post clicks, 6 net likes, 7 page, 8 component;
--- 9 to 12: see schema.sql; 14 to 16: what lists leave out of 4 to 6, negative.
+-- 9 to 12: see schema.sql.
 CREATE TABLE IF NOT EXISTS rollup_minute (
     dimension INTEGER NOT NULL,
     bucket    INTEGER NOT NULL,
@@ -232,22 +244,6 @@ CREATE TABLE IF NOT EXISTS user_set (
     at      INTEGER NOT NULL,
     members BLOB NOT NULL,
     PRIMARY KEY (hours, at)
-);
-
-CREATE TABLE IF NOT EXISTS posting_head (
-    hours  INTEGER NOT NULL,
-    at     INTEGER NOT NULL,
-    blocks INTEGER NOT NULL,
-    counts BLOB NOT NULL,
-    PRIMARY KEY (hours, at)
-) WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS posting_block (
-    hours  INTEGER NOT NULL,
-    at     INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    block  BLOB NOT NULL,
-    PRIMARY KEY (hours, at, number)
 );
 
 CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -61,7 +61,7 @@ impl SetMaker for SqliteWriter {
     fn make_long(&mut self, shorter: i64, set: SetKey) -> Result<bool> {
         self.step(|connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let sql = next_long_sql("user_set", shorter, set.0, Longer::Of(set.1));
+            let sql = next_long_sql(shorter, set.0, Longer::Of(set.1));
             if transaction.query_row(&sql, [], |row| row.get::<_, i64>(0)).optional()?.is_none() {
                 return Ok(true);
             }

@@ -16,10 +16,10 @@ use super::watch::Watch;
 use super::{erase, fold, maintain, read, retire, search, store_error};
 use crate::events::{Event, PostPut, fold_keyword};
 use crate::ledger_fold::{
-    Action, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, Recounts, RollupRow, StoredRow, UserHours,
+    Action, Buried, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, Recounts, RollupRow, StoredRow, UserHours,
     VerdictRow, fold_likes, folded_content,
 };
-use crate::limits::{LIVE_DAYS_KEPT, ROLLUP_MINUTES_KEPT, SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
+use crate::limits::{SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
@@ -73,7 +73,8 @@ impl LedgerWriter for SqliteWriter {
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
         let _turn = self.turns.of_batch();
-        let register = "INSERT INTO watermark (stream, position, crc) VALUES (?1, 0, 0) ON CONFLICT DO NOTHING";
+        let register = "INSERT INTO watermark (stream, number, position, crc) \
+             SELECT ?1, coalesce(max(number), 0) + 1, 0, 0 FROM watermark WHERE true ON CONFLICT DO NOTHING";
         self.connection.execute(register, [stream.to_string()]).map(|_| ()).map_err(store_error)
     }
 
@@ -176,14 +177,15 @@ fn write(
     let fold = fold_likes(&actions, &state);
     let effects = draft.effects(&actions, &fold, users);
     let write_all = || {
-        effects.rows.iter().try_for_each(|row| insert_event(transaction, row))?;
+        let number = number_of(transaction, stream)?;
+        effects.rows.iter().try_for_each(|row| insert_event(transaction, row, number))?;
         write_rollups(transaction, stream, &effects)?;
         clear_likes(transaction, stream, &draft, &fold)?;
         write_likes(transaction, stream, &draft, &fold)?;
         write_posts(transaction, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
         write_forgets(transaction, &draft)?;
-        give_up_places(transaction, stream, &draft, &effects)?;
+        write_tombstones(transaction, stream, &draft, &fold)?;
         erase::erase(transaction, &draft)
     };
     write_all().map_err(store_error)?;
@@ -261,12 +263,25 @@ fn like_state(transaction: &Transaction<'_>, actions: &[Action<'_>]) -> rusqlite
     Ok(state)
 }
 
-fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>) -> rusqlite::Result<()> {
+/// The journal's number in `events`; 0 for a probe, whose rows are rolled back.
+fn number_of(transaction: &Transaction<'_>, stream: Uuid) -> rusqlite::Result<i64> {
+    let number = transaction
+        .prepare_cached("SELECT number FROM watermark WHERE stream = ?1")?
+        .query_row([stream.to_string()], |row| row.get(0))
+        .optional()?;
+    Ok(number.unwrap_or(0))
+}
+
+fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>, number: i64) -> rusqlite::Result<()> {
     let event = row.event;
     let mut id = [0; Hyphenated::LENGTH];
     let id: &str = event.id.hyphenated().encode_lower(&mut id);
     transaction
-        .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)")?
+        .prepare_cached(
+            "INSERT INTO events (event_id, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, \
+               referrer, result_count, properties, event_time, received_at, page, keyword_key, stream, position) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+        )?
         .execute(params![
             id,
             row.event_type.name(),
@@ -282,6 +297,10 @@ fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>) -> rusqlite:
             event.properties.as_deref(),
             event.event_time_ms,
             event.received_at_ms,
+            row.page.as_deref(),
+            row.keyword_key.as_deref(),
+            number,
+            row.position.cast_signed(),
         ])?;
     Ok(())
 }
@@ -294,87 +313,23 @@ fn add_rows(transaction: &Transaction<'_>, sql: &str, rows: &[RollupRow]) -> rus
     Ok(())
 }
 
-/// Posts that were deleted leave the lists, and come back with what happened since.
-fn give_up_places(
+/// Posts that are deleted get a tombstone, and posts that are put lose theirs.
+fn write_tombstones(
     transaction: &Transaction<'_>,
     stream: Uuid,
     draft: &Draft<'_>,
-    effects: &Effects<'_>,
+    fold: &LikeFold<'_>,
 ) -> rusqlite::Result<()> {
-    let places = &effects.places;
-    let (stream, minute) = (stream.to_string(), draft.now_ms.div_euclid(60_000));
-    let from_minute = minute - ROLLUP_MINUTES_KEPT;
-    for (post, position) in &places.gone {
-        let leave_out = |table: &str, minutes: i64, from: i64, to: i64| {
-            let noted = params![post, from, to, stream, position.cast_signed(), minutes];
-            transaction.prepare_cached(&note_left_out(table))?.execute(noted)
-        };
-        for hour in hours_of(transaction, post, minute.div_euclid(60))? {
-            leave_out("rollup_hour", 60, hour, hour)?;
-            if hour * 60 + 59 >= from_minute {
-                leave_out("rollup_minute", 1, from_minute.max(hour * 60), hour * 60 + 59)?;
-            }
-        }
-        for (table, minutes) in [("rollup_hour", 60), ("rollup_minute", 1)] {
-            let given_up = params![post, stream, position.cast_signed(), minutes];
-            transaction.prepare_cached(&give_up(table))?.execute(given_up)?;
-        }
-    }
-    add_rows(transaction, ADD_MINUTE, &places.since.minutes)?;
-    add_rows(transaction, ADD_HOUR, &places.since.hours)?;
-    let mut regain = transaction.prepare_cached(
-        "INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count) \
-         VALUES (?1, ?2, ?3, ?4 - 10, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET count = count + excluded.count",
+    let mut lift = transaction.prepare_cached("DELETE FROM tombstone WHERE post_id = ?1")?;
+    fold.put.iter().try_for_each(|(put, _)| lift.execute([&*put.post_id]).map(drop))?;
+    let mut bury = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO tombstone (post_id, version, at_ms, stream, position) VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
-    for (minutes, rows) in [(1, &places.since.minutes), (60, &places.since.hours)] {
-        for row in rows {
-            let position = places.gone.get(&*row.key).map(|position| position.cast_signed());
-            regain.execute(params![
-                stream,
-                position,
-                &*row.key,
-                row.dimension as i64,
-                minutes,
-                row.bucket,
-                row.count
-            ])?;
-        }
+    for Buried { post, version, at_ms, index } in &fold.tombstones {
+        let position = draft.position(*index).cast_signed();
+        bury.execute(params![post, version, at_ms, stream.to_string(), position])?;
     }
     Ok(())
-}
-
-/// Hours of lists in which a post has a place. The newest may be far ahead of `hour`, where a batch comes late. Without an hour
-/// there are no minutes in it, which are many more to look for.
-fn hours_of(transaction: &Transaction<'_>, post: &str, hour: i64) -> rusqlite::Result<Vec<i64>> {
-    let listed = (LIVE_DAYS_KEPT + 1) * 24;
-    let find = "WITH RECURSIVE newest (b) AS (SELECT min(?4, max(?3, \
-           (SELECT max(coalesce((SELECT max(bucket) FROM rollup_hour WHERE dimension = d), 0)) \
-             FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6))))), \
-         hours (h) AS (VALUES (?2) UNION ALL SELECT h + 1 FROM hours WHERE h < (SELECT b FROM newest)) \
-         SELECT h FROM hours WHERE EXISTS \
-           (SELECT 1 FROM rollup_hour WHERE dimension IN (4, 5, 6) AND bucket = h AND key = ?1)";
-    let mut find = transaction.prepare_cached(find)?;
-    let found = find.query_map(params![post, hour - listed, hour + 1, hour + listed], |row| row.get(0))?;
-    found.collect()
-}
-
-/// Bucket by bucket through the key: no table is read as a whole.
-fn note_left_out(table: &str) -> String {
-    format!(
-        "WITH RECURSIVE buckets (b) AS (VALUES (?2) UNION ALL SELECT b + 1 FROM buckets WHERE b < ?3) \
-         INSERT INTO left_out (stream, position, post_id, dimension, minutes, bucket, count) \
-           SELECT ?4, ?5, ?1, d, ?6, b, -sum(count) FROM (SELECT 4 AS d UNION SELECT 5 UNION SELECT 6) \
-             CROSS JOIN buckets CROSS JOIN {table} ON dimension IN (d, d + 10) AND bucket = b AND key = ?1 \
-           GROUP BY d, b HAVING sum(count) <> 0"
-    )
-}
-
-fn give_up(table: &str) -> String {
-    format!(
-        "INSERT INTO {table} (dimension, bucket, key, count) SELECT dimension + 10, bucket, post_id, count FROM left_out \
-         WHERE stream = ?2 AND position = ?3 AND post_id = ?1 AND minutes = ?4 \
-         ON CONFLICT DO UPDATE SET count = count + excluded.count"
-    )
 }
 
 fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
@@ -507,11 +462,11 @@ fn write_exceptions(
 ) -> rusqlite::Result<()> {
     let stream = stream.to_string();
     let mut insert = transaction.prepare_cached(
-        "INSERT INTO verdict (stream, position, kind, created_at_ms, likes) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO verdict (stream, position, kind, created_at_ms, likes, version) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     for (position, verdict) in verdicts {
-        if let Some(VerdictRow { kind, created_at_ms, likes }) = VerdictRow::of(verdict) {
-            insert.execute(params![stream, position.cast_signed(), kind, created_at_ms, likes])?;
+        if let Some(VerdictRow { kind, created_at_ms, likes, version }) = VerdictRow::of(verdict) {
+            insert.execute(params![stream, position.cast_signed(), kind, created_at_ms, likes, version])?;
         }
     }
     let mut letter = transaction.prepare_cached(

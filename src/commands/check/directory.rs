@@ -1,21 +1,23 @@
 //! The data directory: may we write there, is it a disk, how fast does it sync, and what is there already.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::super::data_dir::{self, c_path};
-use super::{Findings, Level};
+use super::super::data_dir;
+use super::super::journal::records;
+use super::findings::{Findings, Level};
 use crate::commands::output::counted;
 use crate::config::Settings;
 use crate::journal::{Directory, Lock, Survey, survey};
+use crate::process::{TMPFS, file_system};
 
 const ABOUT: &str = "data directory";
 const SYNCS: usize = 50;
 const SYNC_BYTES: usize = 4096;
 /// A sync that takes longer makes every answer slow.
 const SYNC_GOOD: Duration = Duration::from_millis(20);
-const TMPFS: i64 = 0x0102_1994;
 /// By their numbers in statfs(2).
 const FILE_SYSTEMS: [(i64, &str); 12] = [
     (TMPFS, "tmpfs"),
@@ -56,16 +58,11 @@ pub(super) fn check(findings: &mut Findings, settings: &Settings) -> bool {
 }
 
 fn about_disk(findings: &mut Findings, directory: &Path, settings: &Settings) {
-    let path = c_path(directory);
-    // SAFETY: statfs is plain numbers, for which zero is a value.
-    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path ends with a zero byte and both outlive the call.
-    if unsafe { libc::statfs(path.as_ptr(), &raw mut about) } != 0 {
-        return findings.fail("disk", io::Error::last_os_error().to_string());
-    }
-    #[allow(clippy::unnecessary_cast, reason = "the types differ between targets")]
-    let (kind, block_bytes) = (about.f_type as i64, about.f_bsize as u64);
-    let name = FILE_SYSTEMS.iter().find(|(number, _)| *number == kind & 0xffff_ffff).map(|(_, name)| *name);
+    let (kind, free) = match File::open(directory).and_then(|open| file_system(&open)) {
+        Ok(about) => about,
+        Err(error) => return findings.fail("disk", error.to_string()),
+    };
+    let name = FILE_SYSTEMS.iter().find(|(number, _)| *number == kind).map(|(_, name)| *name);
     match name {
         Some("tmpfs") if settings.allow_tmpfs => findings.warn("disk", "tmpfs (ALLOW_TMPFS): lost with the power"),
         Some("tmpfs") => findings.fail("disk", "tmpfs loses events with the power: choose another DATA_DIR"),
@@ -81,7 +78,7 @@ fn about_disk(findings: &mut Findings, directory: &Path, settings: &Settings) {
         Some(name) => findings.ok("disk", name),
         None => findings.ok("disk", format!("a file system of type {kind:#x}")),
     }
-    about_space(findings, about.f_bavail.saturating_mul(block_bytes), settings);
+    about_space(findings, free, settings);
 }
 
 fn about_space(findings: &mut Findings, free: u64, settings: &Settings) {
@@ -139,7 +136,7 @@ fn about_journal(findings: &mut Findings, directory: &Path) -> bool {
         if Lock::is_held(directory)? {
             return Ok(None);
         }
-        survey(&Directory::look(directory)?, &mut |_| {}).map(Some)
+        survey(&Directory::look(directory)?, &mut records::check).map(Some)
     };
     match look() {
         Ok(Some(found)) if !found.is_empty() => tell_survey(findings, &found),

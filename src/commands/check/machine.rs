@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Findings, Level};
+use super::findings::{Findings, Level};
 use crate::config::Settings;
 use crate::limits::{ACCEPT_BACKLOG, CONNECTIONS_MAX};
 use crate::process;

@@ -2,17 +2,19 @@
 //! lasts, and prints no password.
 
 mod directory;
+mod findings;
 mod machine;
 mod stores;
 
 use std::io::Write;
 
 use clap::Args;
-use serde::Serialize;
+use serde_json::json;
 
-use super::Failure;
+use super::failure::Failure;
 use super::stores::check_urls;
 use crate::config::{LedgerKind, LiveKind, Raw, Settings, without_password};
+use findings::{Finding, Findings, Level};
 
 /// The settings of `serve`, and how to answer.
 #[derive(Clone, Debug, Args)]
@@ -25,64 +27,6 @@ pub(super) struct Options {
     json: bool,
     #[command(flatten)]
     settings: Raw,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Ok,
-    Warn,
-    Fail,
-}
-
-/// One line.
-#[derive(Clone, Debug, Serialize)]
-struct Finding {
-    level: Level,
-    about: &'static str,
-    message: String,
-}
-
-/// Lines as they are found.
-#[derive(Debug, Default)]
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(&mut self, level: Level, about: &'static str, message: impl Into<String>) {
-        self.0.push(Finding { level, about, message: message.into() });
-    }
-
-    fn ok(&mut self, about: &'static str, message: impl Into<String>) {
-        self.add(Level::Ok, about, message);
-    }
-
-    fn warn(&mut self, about: &'static str, message: impl Into<String>) {
-        self.add(Level::Warn, about, message);
-    }
-
-    fn fail(&mut self, about: &'static str, message: impl Into<String>) {
-        self.add(Level::Fail, about, message);
-    }
-
-    /// Good where it holds, else `level` with what to do.
-    fn expect(&mut self, holds: bool, level: Level, about: &'static str, good: &str, bad: impl Into<String>) {
-        if holds {
-            self.ok(about, good);
-        } else {
-            self.add(level, about, bad);
-        }
-    }
-
-    fn failed(&self) -> usize {
-        self.0.iter().filter(|finding| finding.level == Level::Fail).count()
-    }
-}
-
-#[derive(Serialize)]
-struct Report<'f> {
-    failed: usize,
-    findings: &'f [Finding],
 }
 
 pub(super) fn run(options: Options) -> Result<(), Failure> {
@@ -150,7 +94,7 @@ fn about_settings(findings: &mut Findings, settings: &Settings) {
 fn print(findings: &Findings, as_json: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if as_json {
-        let report = Report { failed: findings.failed(), findings: &findings.0 };
+        let report = json!({"failed": findings.failed(), "findings": findings.0});
         serde_json::to_writer_pretty(&mut out, &report)?;
         return writeln!(out);
     }

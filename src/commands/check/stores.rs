@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Findings, Level};
+use super::findings::{Findings, Level};
 use crate::adapters::postgres::{Owner, inspect as postgres, refusal, url_warning};
 use crate::adapters::redis::inspect as redis;
 use crate::adapters::sqlite::inspect as sqlite;

@@ -6,9 +6,13 @@ use std::ops::RangeInclusive;
 use serde_json::{Value, json};
 
 use crate::api::{put_line as put_event, rfc3339};
-use crate::events::{PostPut, Record};
-use crate::journal::FrameRecords;
-use crate::ports::Position;
+use crate::events::{PostPut, Record, decode_records};
+use crate::journal::{FrameRecords, Position};
+
+/// All records of a frame can be decoded.
+pub(crate) fn check(frame: &FrameRecords<'_>) -> Result<(), String> {
+    decode_records(frame.bytes, frame.count).map(drop).map_err(|why| why.to_string())
+}
 
 /// Prints a frame's records as far as their positions are wanted.
 pub(super) fn print(
@@ -16,7 +20,7 @@ pub(super) fn print(
     positions: &RangeInclusive<Position>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let records = match frame.records() {
+    let records = match decode_records(frame.bytes, frame.count) {
         Ok(records) => records,
         Err(why) => return writeln!(out, "{}", json!({"position": frame.first, "error": why.to_string()})),
     };

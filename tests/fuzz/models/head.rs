@@ -1,7 +1,6 @@
 //! A request's head, read naively over its whole text: every rule that it breaks, or what it says. The server stops at
 //! the first rule that it sees broken, so its status must be one of those here.
 
-use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use event_tracker::http::probe::{SeenHead, read_head};
@@ -18,31 +17,10 @@ pub(crate) fn config() -> Config {
     Config { request_line_bytes_max: 60, head_bytes_max: 200, headers_max: 6, ..Config::default() }
 }
 
-thread_local! {
-    /// The last head that was good under both configurations.
-    static LAST_GOOD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// The server's verdict is the model's, wherever the text is cut, and whatever came before it on its connection: nothing,
-/// another head or the same.
+/// The server's result is the model's, wherever the text is cut.
 pub(crate) fn check(bytes: &[u8], cuts: &[usize]) {
-    check_after(&[], bytes, cuts);
-    LAST_GOOD.with_borrow_mut(|last| {
-        check_after(last, bytes, cuts);
-        let lengths = [config(), Config::default()].map(|config| match read(bytes, &config) {
-            Verdict::Good(seen) => Some(seen.length),
-            _ => None,
-        });
-        if let [Some(length), Some(_)] = lengths {
-            *last = bytes[..length].to_vec();
-            check_after(last, bytes, cuts);
-        }
-    });
-}
-
-fn check_after(before: &[u8], bytes: &[u8], cuts: &[usize]) {
     for config in [config(), Config::default()] {
-        let real = read_head(before, bytes, cuts, &config);
+        let real = read_head(bytes, cuts, &config);
         let text = String::from_utf8_lossy(bytes);
         match (read(bytes, &config), real) {
             (Verdict::NotWhole, Ok(None)) => {}

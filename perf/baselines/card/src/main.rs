@@ -23,8 +23,8 @@ const SCHEMA: &str = include_str!("../../../../schema.sql");
 /// A blocking client and its TLS-free protocol on a coroutine's stack: the default of 32 KiB overflows.
 const STACK_WORDS: usize = 0x4000;
 const INSERT_EVENT: &str = "INSERT INTO events (event_id, event_type, user_id, session_id, component_id, element_id, keyword, \
-     post_id, url, referrer, event_time, received_at) \
-     VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now())";
+     post_id, url, referrer, event_time, received_at, stream, position) \
+     VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6, $7, $8, $9, now(), now(), 0, 0)";
 const KEYWORDS: &str = "card:popular:keywords";
 const POSTS: &str = "card:popular:posts";
 const RECENT_SECONDS: usize = 3_600;

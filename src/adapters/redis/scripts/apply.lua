@@ -1,6 +1,6 @@
 -- Applies a batch and moves the watermark with it. Arguments: stream, from, to; bound of an open bucket, members kept;
 -- totals (field, delta); groups of counts of one dimension and minute, some of them negative; users of a minute; changes of
--- recent searches by user.
+-- recent searches by user; tombstones: now, how long they are kept, how many, each a post and its version (negative: put).
 local stream, from, to = take(), take(), take()
 local found = redis.call('HGET', base .. 'wm', stream)
 if found ~= from then return {'fenced', found} end
@@ -10,67 +10,45 @@ for _ = 1, tonumber(take()) do
   redis.call('HINCRBY', base .. 'totals', take(), take())
 end
 
--- Adds the group's counts, which begin behind `cursor`, to one bucket.
-local function add(bucket, expires, first, last)
-  local key = base .. bucket
-  local created = redis.call('EXISTS', key) == 0
-  for at = first, last, 2 do
-    redis.call('ZINCRBY', key, ARGV[at + 1], ARGV[at])
-  end
-  if created then redis.call('EXPIREAT', key, expires) end
-  trim(bucket, above, kept, expires)
-end
-
-local function add_group()
-  local dimension, minute = take(), take()
-  local unfolded_expires = take()
+-- Adds a group to its minute, or, once that is folded, to each of its buckets that is still kept. What `write` adds begins
+-- behind `cursor`, `width` arguments each.
+local function add_group(dimension, width, write)
+  local minute, unfolded_expires = take(), take()
   -- Expiry 0: no longer kept.
   local buckets = {}
   for at, kind in ipairs({'m:', 'h:', 'd:'}) do
     buckets[at] = {kind .. dimension .. ':' .. take(), take()}
   end
-  local count = tonumber(take())
-  local first, last = cursor + 1, cursor + 2 * count
+  local length = width * tonumber(take())
+  local first, last = cursor + 1, cursor + length
   if tonumber(minute) >= folded_until then
     redis.call('ZADD', base .. 'open', minute, minute)
-    add(buckets[1][1], unfolded_expires, first, last)
-  else
-    for _, bucket in ipairs(buckets) do
-      if bucket[2] ~= '0' then add(bucket[1], bucket[2], first, last) end
+    buckets = {{buckets[1][1], unfolded_expires}}
+  end
+  for _, bucket in ipairs(buckets) do
+    local name, expires = bucket[1], bucket[2]
+    if expires ~= '0' then
+      local created = redis.call('EXISTS', base .. name) == 0
+      write(name, first, last, expires)
+      if created then redis.call('EXPIREAT', base .. name, expires) end
     end
   end
   cursor = last
 end
 
-for _ = 1, tonumber(take()) do add_group() end
-
--- Users of one minute: one PFADD a bucket for all of them.
-local function add_users(bucket, expires, first, last)
-  local key = base .. bucket
-  local created = redis.call('EXISTS', key) == 0
-  -- `unpack` takes no more than some thousands.
-  for at = first, last, 1000 do redis.call('PFADD', key, unpack(ARGV, at, math.min(at + 999, last))) end
-  if created then redis.call('EXPIREAT', key, expires) end
+local function add_counts(name, first, last, expires)
+  local key = base .. name
+  for at = first, last, 2 do redis.call('ZINCRBY', key, ARGV[at + 1], ARGV[at]) end
+  trim(name, above, kept, expires)
 end
 
-for _ = 1, tonumber(take()) do
-  local minute, unfolded_expires = take(), take()
-  local buckets = {}
-  for at, kind in ipairs({'m:', 'h:', 'd:'}) do
-    buckets[at] = {kind .. 'users:' .. take(), take()}
-  end
-  local count = tonumber(take())
-  local first, last = cursor + 1, cursor + count
-  if tonumber(minute) >= folded_until then
-    redis.call('ZADD', base .. 'open', minute, minute)
-    add_users(buckets[1][1], unfolded_expires, first, last)
-  else
-    for _, bucket in ipairs(buckets) do
-      if bucket[2] ~= '0' then add_users(bucket[1], bucket[2], first, last) end
-    end
-  end
-  cursor = last
+-- One PFADD for all of them; `unpack` takes no more than some thousands.
+local function add_users(name, first, last)
+  for at = first, last, 1000 do redis.call('PFADD', base .. name, unpack(ARGV, at, math.min(at + 999, last))) end
 end
+
+for _ = 1, tonumber(take()) do add_group(take(), 2, add_counts) end
+for _ = 1, tonumber(take()) do add_group('users', 1, add_users) end
 
 -- Recent searches. An element is `ms:folded`, or `ms:folded\0typed` where the two differ: Lua cannot fold.
 local function parse(element)
@@ -187,6 +165,30 @@ for _ = 1, tonumber(take()) do
     if not (one and push_newest(key, elements, changes[1].value)) then
       rewrite(key, elements, changes)
     end
+  end
+end
+
+-- The highest version of a post decides, whichever stream brings it first.
+local now, tombstone_kept, tombstones_max = tonumber(take()), tonumber(take()), tonumber(take())
+local tombstones, times = base .. 'tombstones', base .. 'tombstone_times'
+local is_any_new = false
+for _ = 1, tonumber(take()) do
+  local post, version = take(), take()
+  local known = tonumber(redis.call('HGET', tombstones, post) or 0)
+  if math.abs(tonumber(version)) > math.abs(known) then
+    redis.call('HSET', tombstones, post, version)
+    redis.call('ZADD', times, now, post)
+    is_any_new = true
+  end
+end
+if is_any_new then
+  if redis.call('ZCARD', times) > tombstones_max then
+    local oldest = redis.call('ZRANGE', times, 0, math.min(999, tombstones_max / 10))
+    redis.call('HDEL', tombstones, unpack(oldest))
+    redis.call('ZREM', times, unpack(oldest))
+  end
+  for _, key in ipairs({tombstones, times}) do
+    redis.call('PEXPIREAT', key, string.format('%.0f', now + tombstone_kept))
   end
 end
 

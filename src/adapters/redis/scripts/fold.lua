@@ -1,8 +1,8 @@
 -- Adds some closed minutes to their hours and days and moves `folded` with them. Answers whether more is left, and one
 -- generation that no program uses, if there is one. Arguments: key of the times of use, seconds that an unused generation is
--- kept; first minute that stays open, minutes at most, bounds, seconds that a minute and an hour are kept, now; dimensions;
+-- kept; until when tombstones are too old; first minute that stays open, minutes at most, bounds, seconds that a minute and an hour are kept, now; dimensions;
 -- days (number, first minute, expiry) in order, the last one only as the end of the one before.
-local generations, unused_kept = take(), tonumber(take())
+local generations, unused_kept, tombstones_until = take(), tonumber(take()), take()
 local until_minute, minutes_max = tonumber(take()), tonumber(take())
 local above, kept = tonumber(take()), tonumber(take())
 local minute_kept, hour_kept, now = tonumber(take()), tonumber(take()), tonumber(take())
@@ -16,6 +16,12 @@ end
 local time = tonumber(redis.call('TIME')[1])
 redis.call('ZADD', generations, time, KEYS[1])
 local unused = redis.call('ZRANGE', generations, '-inf', time - unused_kept, 'BYSCORE', 'LIMIT', 0, 1)[1] or false
+
+local old = redis.call('ZRANGE', base .. 'tombstone_times', '-inf', tombstones_until, 'BYSCORE', 'LIMIT', 0, 1000)
+if #old > 0 then
+  redis.call('HDEL', base .. 'tombstones', unpack(old))
+  redis.call('ZREM', base .. 'tombstone_times', unpack(old))
+end
 
 if folded_until >= until_minute then return {'ok', 0, unused} end
 local minutes = redis.call('ZRANGE', base .. 'open', folded_until, until_minute - 1, 'BYSCORE', 'LIMIT', 0, minutes_max)

@@ -1,7 +1,7 @@
 -- The first of a ranking whose union is computed once for all who ask in the same second. Arguments: name of the union,
--- milliseconds that it is kept, limit; as of, half-life (0: none); unfolded minutes from, to (exclusive); parts
+-- milliseconds that it is kept, limit, 1 if the names are posts; as of, half-life (0: none); unfolded minutes from, to (exclusive); parts
 -- (dimension, weight); buckets (`m:` or `h:` or `d:`, number, weight).
-local name, union_kept, limit = take(), take(), take()
+local name, union_kept, limit, of_posts = take(), take(), tonumber(take()), take() == '1'
 local as_of, half_life = tonumber(take()), tonumber(take())
 local unfolded_from, unfolded_to = tonumber(take()), tonumber(take())
 local parts, buckets = {}, {}
@@ -49,4 +49,28 @@ if redis.call('EXISTS', base .. 'trimmed') == 1 then
     end
   end
 end
-return {'ok', approximate, redis.call('ZRANGE', union, '-inf', '(0', 'BYSCORE', 'LIMIT', 0, limit, 'WITHSCORES')}
+
+local function ranked(from, count)
+  return redis.call('ZRANGE', union, '-inf', '(0', 'BYSCORE', 'LIMIT', from, count, 'WITHSCORES')
+end
+
+-- Deleted posts are skipped until the list is full or the ranking ends.
+local tombstones = base .. 'tombstones'
+if not of_posts or redis.call('EXISTS', tombstones) == 0 then return {'ok', approximate, ranked(0, limit)} end
+local rows, from, count = {}, 0, math.max(100, math.min(limit, 1000))
+while #rows < 2 * limit do
+  local found = ranked(from, count)
+  if #found == 0 then break end
+  local names = {}
+  for at = 1, #found, 2 do names[#names + 1] = found[at] end
+  local versions = redis.call('HMGET', tombstones, unpack(names))
+  for at, post in ipairs(names) do
+    local is_hidden = tonumber(versions[at] or 0) > 0
+    if not is_hidden and #rows < 2 * limit then
+      rows[#rows + 1] = post
+      rows[#rows + 1] = found[2 * at]
+    end
+  end
+  from = from + count
+end
+return {'ok', approximate, rows}

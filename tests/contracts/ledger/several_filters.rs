@@ -1,0 +1,172 @@
+//! Counts over several filters: whatever is counted, comes late or is erased, they are what rows say.
+
+use std::collections::BTreeMap;
+
+use event_tracker::events::{Erase, Event, EventType, Record, page_key};
+use event_tracker::ports::CountFilter;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::living::{Pace, Past, live_through};
+use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+
+const USERS: usize = 8;
+const BEGIN: i64 = NOW - 40 * DAY;
+
+/// Every event that was sent.
+#[derive(Default)]
+struct Named {
+    rows: Vec<Event<'static>>,
+    erased: BTreeMap<String, i64>,
+}
+
+impl Named {
+    fn count(&self, filter: &CountFilter) -> u64 {
+        let is_counted = |row: &&Event<'_>| {
+            filter.event_type.is_none_or(|kind| kind == row.event_type)
+                && filter.component_id.is_none_or(|id| row.component_id == Some(id))
+                && filter
+                    .element_id
+                    .as_deref()
+                    .is_none_or(|id| row.component_id.is_none() && row.element_id.as_deref() == Some(id))
+                && filter.post_id.as_deref().is_none_or(|post| row.post_id.as_deref() == Some(post))
+                && filter
+                    .keyword
+                    .as_deref()
+                    .is_none_or(|of| row.keyword.as_ref().is_some_and(|k| k.to_lowercase() == of))
+                && filter.page.as_deref().is_none_or(|page| row.url.as_deref().is_some_and(|url| page_key(url) == page))
+                && filter.from_ms.is_none_or(|from| row.event_time_ms >= from)
+                && filter.to_ms.is_none_or(|to| row.event_time_ms < to)
+        };
+        self.rows.iter().filter(is_counted).count() as u64
+    }
+}
+
+/// Of two to four values, a type or none.
+fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
+    let mut edge = || {
+        let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
+        at - at.rem_euclid([DAY, HOUR, HOUR, 1][random.random_range(0..4)])
+    };
+    let (one, other) = (edge(), edge());
+    let without = random.random_range(0..6);
+    let mut value = || random.random_range(0..3);
+    let (component, keyword, post, page) = (value(), value(), value(), value());
+    let kind = [None, Some(EventType::Click), Some(EventType::PageView)][value() as usize];
+    CountFilter {
+        event_type: kind,
+        component_id: (without != 0 && without != 4 && component > 0).then_some(i64::from(component)),
+        element_id: (without != 0 && without != 4 && component == 0).then(|| "buy".to_owned()),
+        keyword: (without != 1 && without != 4).then(|| format!("oak {keyword}")),
+        post_id: (without != 2 && without != 5).then(|| format!("p{post}")),
+        page: (without != 3 && without != 5).then(|| format!("/{page}")),
+        from_ms: Some(one.min(other)),
+        to_ms: Some(one.max(other)),
+    }
+}
+
+impl Past for Named {
+    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
+        let kind = [EventType::Click, EventType::PageView, EventType::Search][random.random_range(0..3)];
+        let mut some = |least: i32| (random.random_range(0..4) >= least).then(|| random.random_range(0..3));
+        let (component, keyword, post, url) = (some(2), some(2), some(1), some(1));
+        let user = format!("u{}", random.random_range(0..USERS));
+        let event = Event {
+            user_id: Some(user.clone().into()),
+            component_id: component.filter(|id| *id > 0).map(i64::from),
+            // Of some events with a component, too: those are not found by their element.
+            element_id: component.filter(|id| *id != 1).map(|_| "buy".into()),
+            keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
+            post_id: post.map(|n: i32| format!("p{n}").into()),
+            url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),
+            ..event(kind, at)
+        };
+        // What comes after an erasure and happened before it is dropped.
+        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
+            self.rows.push(event.clone());
+        }
+        Record::Event(event)
+    }
+
+    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
+        let user = format!("u{}", random.random_range(0..USERS));
+        let known = self.erased.entry(user.clone()).or_insert(up_to);
+        *known = (*known).max(up_to);
+        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
+    }
+
+    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
+        for _ in 0..6 {
+            let filter = random_filter(now, random);
+            let counted = fixture.ledger.count(&filter).expect("counts");
+            assert_eq!(counted, self.count(&filter), "{} {of} {filter:?}", fixture.name);
+        }
+    }
+}
+
+// claims: L12
+#[test]
+fn counts_of_several_filters_are_exact_whatever_is_counted_late_or_erased() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let spans = [HOUR, 8 * HOUR, 80 * HOUR];
+        let pace = Pace { begin: BEGIN, spans, events: 1..30, late: 5, back: 30 * DAY };
+        let (past, _) = live_through::<Named>(fixture, &pace, &mut random);
+        for _ in 0..20 {
+            past.check(fixture, NOW, &mut random, "folded whole");
+        }
+    });
+}
+
+// claims: L23
+#[test]
+fn what_an_erased_person_named_still_counts() {
+    each_ledger(|fixture| {
+        let mut feed = fixture.feed();
+        let view = |user: &'static str, at: i64| {
+            let (post_id, url) = (Some("p1".into()), Some(format!("/home?user={user}").into()));
+            Record::Event(Event { user_id: Some(user.into()), post_id, url, ..event(EventType::PageView, at) })
+        };
+        feed.apply(vec![view("zoe", NOW - 2 * DAY), view("ann", NOW - 2 * DAY), view("zoe", NOW - 2 * HOUR)]);
+        feed.fold_all();
+        feed.apply(vec![Record::Erase(Erase { user_id: "zoe".into(), at_ms: NOW })]);
+        let (post_id, page) = (Some("p1".to_owned()), Some("/home".to_owned()));
+        let filter = CountFilter { post_id, page, from_ms: Some(NOW - 3 * DAY), ..CountFilter::default() };
+        assert_eq!(fixture.ledger.count(&filter).expect("counts"), 3, "{}", fixture.name);
+        assert_eq!(fixture.number("SELECT count(*) FROM events WHERE url IS NOT NULL"), 1, "{}", fixture.name);
+    });
+}
+
+/// Days that are over have a valid index, also if a build was broken off; the open day has none.
+#[test]
+fn each_closed_day_gets_one_index_of_what_its_events_name() {
+    let fixture = Fixture::postgres();
+    let (mut past, mut feed, mut random) = (Named::default(), fixture.feed(), seeded());
+    let begin = NOW - NOW % DAY - 3 * DAY;
+    feed.apply((0..400).map(|n| past.event(begin + n * HOUR / 8, &mut random)).collect());
+    feed.apply(vec![past.event(NOW, &mut random)]);
+    let indexes = |which: &str| {
+        fixture.number(&format!(
+            "SELECT count(*) FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
+             WHERE relname ~ '^events_[0-9]{{8}}_terms$' AND {which}"
+        ))
+    };
+    // What an instance leaves that died while it built one.
+    let broken = jiff::Timestamp::from_millisecond(begin).expect("a time").strftime("events_%Y%m%d").to_string();
+    fixture.rows(&format!(
+        "CREATE INDEX {broken}_terms ON {broken} USING gin (event_terms(component_id, element_id, keyword_key, post_id, page)); \
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{broken}_terms'::regclass"
+    ));
+    feed.fold_all();
+    assert_eq!((indexes("indisvalid"), indexes("NOT indisvalid")), (3, 0));
+    let today = jiff::Timestamp::from_millisecond(NOW).expect("a time").strftime("%Y%m%d").to_string();
+    assert_eq!(indexes(&format!("relname LIKE '%{today}%'")), 0);
+    for _ in 0..20 {
+        past.check(&fixture, NOW, &mut random, "indexed");
+    }
+    // Late events of a day that is over are found, too.
+    feed.apply((0..50).map(|n| past.event(begin + n * HOUR, &mut random)).collect());
+    for _ in 0..20 {
+        past.check(&fixture, NOW, &mut random, "late");
+    }
+}

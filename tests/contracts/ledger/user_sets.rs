@@ -1,0 +1,160 @@
+//! Sets of users: whatever is counted, comes late or is erased, distinct users of any range are exact.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use event_tracker::events::{Erase, Event, EventType, Record};
+use jiff::tz::TimeZone;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use super::living::{Pace, Past, live_through};
+use super::open_day::check_open;
+use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+
+const USERS: usize = 25;
+/// One of 64 days is over by then, wherever they begin.
+const BEGIN: i64 = NOW - 129 * DAY;
+
+/// When something happened, and whose it is while it is anybody's; and who was erased, up to when.
+#[derive(Default)]
+struct Users {
+    rows: Vec<(i64, Option<String>)>,
+    erased: BTreeMap<String, i64>,
+}
+
+impl Users {
+    fn users(&self, range: &Range<i64>) -> u64 {
+        let theirs = self.rows.iter().filter(|(at, _)| range.contains(at)).filter_map(|(_, whose)| whose.as_ref());
+        theirs.collect::<BTreeSet<&String>>().len() as u64
+    }
+}
+
+impl Past for Users {
+    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
+        let user = format!("u{}", random.random_range(0..USERS));
+        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
+            self.rows.push((at, Some(user.clone())));
+        }
+        let kind = [EventType::Click, EventType::PageView][random.random_range(0..2)];
+        Record::Event(Event { user_id: Some(user.into()), component_id: Some(1), ..event(kind, at) })
+    }
+
+    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
+        let user = format!("u{}", random.random_range(0..USERS));
+        let theirs = self.rows.iter_mut().filter(|(at, whose)| *at <= up_to && whose.as_ref() == Some(&user));
+        theirs.for_each(|(_, whose)| *whose = None);
+        let known = self.erased.entry(user.clone()).or_insert(up_to);
+        *known = (*known).max(up_to);
+        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
+    }
+
+    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
+        let mut end = || {
+            let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
+            at - at.rem_euclid([64 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
+        };
+        for _ in 0..4 {
+            let (one, other) = (end(), end());
+            let range = one.min(other)..one.max(other);
+            let read = fixture.ledger.users(range.start, range.end).expect("answers");
+            assert_eq!(read, Some(self.users(&range)), "{} {of} {range:?}", fixture.name);
+        }
+        let forgotten = "SELECT count(*) FROM user_number WHERE user_id NOT IN (SELECT user_id FROM user_hour)";
+        assert_eq!(
+            fixture.number(forgotten),
+            0,
+            "{} {of}: nobody has a number who is named nowhere else",
+            fixture.name
+        );
+        check_open(fixture, of);
+    }
+}
+
+// claims: L23
+#[test]
+fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
+    let mut random = seeded();
+    each_ledger(|fixture| {
+        let spans = [4 * HOUR, 40 * HOUR, 100 * HOUR];
+        let pace = Pace { begin: BEGIN, spans, events: 1..5, late: 1, back: 50 * DAY };
+        live_through::<Users>(fixture, &pace, &mut random);
+        for (hours, least) in [(1, 40), (24, 40), (4 * 24, 10), (16 * 24, 4), (64 * 24, 1)] {
+            let kept = fixture.number(&format!("SELECT count(*) FROM user_set WHERE hours = {hours}"));
+            assert!(kept >= least, "{}: {kept} sets of {hours} hours", fixture.name);
+        }
+        let without = "SELECT count(*) FROM series AS s WHERE minutes = 60 AND event_type = 0 \
+                       AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60)";
+        assert_eq!(fixture.number(without), 0, "{}: every hour that was counted has one", fixture.name);
+    });
+}
+
+/// A set that something else wrote over is not believed, and made anew; those who are gone stay gone.
+#[test]
+fn a_set_that_cannot_be_read_changes_no_answer() {
+    each_ledger(|fixture| {
+        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
+        let at = NOW - 3 * DAY;
+        feed.apply((0..40).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
+        let range = at - DAY..NOW;
+        let check = |past: &Users, of: &str| {
+            let users = fixture.ledger.users(range.start, range.end).expect("answers");
+            assert_eq!(users, Some(past.users(&range)), "{} {of}", fixture.name);
+        };
+        let days = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 24");
+        feed.fold_all();
+        check(&past, "whole");
+        let broken = if fixture.name == "postgres" { "'broken'::bytea" } else { "x'00'" };
+        fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 1"));
+        fixture.rows("DELETE FROM user_set WHERE hours > 1");
+        check(&past, "broken");
+        feed.fold_all();
+        assert!(days() > 0, "{}", fixture.name);
+        check(&past, "made anew");
+        let up_to = at + 20 * HOUR;
+        feed.apply(vec![past.erase(up_to, &mut random), past.erase(up_to, &mut random)]);
+        fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 0"));
+        check(&past, "who is gone is not known");
+        feed.apply((0..USERS).map(|_| past.erase(up_to, &mut random)).collect());
+        check(&past, "erased behind it");
+        feed.fold_all();
+        assert!(days() > 0, "{}", fixture.name);
+        check(&past, "made anew once more");
+    });
+}
+
+#[test]
+fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
+    each_ledger(|fixture| {
+        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
+        let at = NOW - 2 * DAY;
+        let bad = (at + 5 * HOUR).div_euclid(HOUR);
+        feed.apply((0..10).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
+        let (refuse, allow) = match fixture.name {
+            "postgres" => (
+                format!("ALTER TABLE user_set ADD CONSTRAINT refused CHECK (hours <> 1 OR at <> {bad})"),
+                "ALTER TABLE user_set DROP CONSTRAINT refused",
+            ),
+            _ => (
+                format!(
+                    "CREATE TRIGGER refused BEFORE INSERT ON user_set WHEN NEW.hours = 1 AND NEW.at = {bad} \
+                     BEGIN SELECT RAISE(ABORT, 'refused'); END"
+                ),
+                "DROP TRIGGER refused",
+            ),
+        };
+        fixture.rows(&refuse);
+        assert!(feed.writer.fold(NOW, &TimeZone::UTC).is_err(), "{}: it is said", fixture.name);
+        let hours = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 1");
+        assert_eq!(hours(), 9, "{}", fixture.name);
+        assert!(!feed.writer.fold(NOW, &TimeZone::UTC).expect("it waits"), "{}", fixture.name);
+        fixture.rows(allow);
+        // Another housekeeper does not wait for what this one could not do.
+        let mut other = fixture.feed();
+        other.fold_all();
+        assert_eq!(hours(), 10, "{}", fixture.name);
+        let range = at - DAY..NOW;
+        let users = fixture.ledger.users(range.start, range.end).expect("answers");
+        assert_eq!(users, Some(past.users(&range)), "{}", fixture.name);
+    });
+}

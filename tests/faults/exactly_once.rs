@@ -1,0 +1,196 @@
+//! Exactly once, by model: whatever happens to journals, sinks and stores in between, every effect of every record is
+//! there once.
+//!
+//! Random interleavings of appends, steps of the sinks, lost replies, crashes whose earlier lives go on, folds,
+//! rebuilds, lost live stores and days that pass, of one to three instances on one pair of stores, are compared with a
+//! model that only lists what was stored. `SEED=… ITERATIONS=1` replays one; `ITERATIONS=…` says how many, `STEPS=…` how long.
+
+#![allow(clippy::print_stdout, reason = "what was run is for whoever reads the test's output")]
+
+mod instance;
+mod model;
+mod records;
+mod stores;
+mod storm;
+mod tombstones;
+mod world;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::support::faulty::{Call, Fault};
+use crate::support::ledgers::click;
+use event_tracker::clock::Clock;
+use event_tracker::sinks::{SinkState, Trust};
+use instance::Instance;
+use stores::{LedgerKind, LiveKind, Stores};
+use world::World;
+
+/// A seed costs some 400 ms on PostgreSQL and 60 ms on SQLite.
+const POSTGRES_ITERATIONS: u64 = 8;
+const SQLITE_ITERATIONS: u64 = 40;
+const STEPS: u64 = 120;
+const STORMS: u64 = 1;
+const REQUESTS: u64 = 150;
+const LONG_ITERATIONS: u64 = 100;
+const LONG_STORMS: u64 = 5;
+const PAIRS: [(LedgerKind, LiveKind); 4] = [
+    (LedgerKind::Postgres, LiveKind::Redis),
+    (LedgerKind::Postgres, LiveKind::Memory),
+    (LedgerKind::Sqlite, LiveKind::Redis),
+    (LedgerKind::Sqlite, LiveKind::Memory),
+];
+
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+/// Runs so many seeds over one pair of stores.
+fn explore(ledger: LedgerKind, live: LiveKind, iterations: u64) {
+    let mut stores = Stores::new(ledger, live);
+    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let (iterations, steps) = (setting("ITERATIONS").unwrap_or(iterations), setting("STEPS").unwrap_or(STEPS));
+    let begun = Instant::now();
+    let mut records = 0;
+    println!("{ledger:?} + {live:?}: SEED={first} ITERATIONS={iterations} STEPS={steps}");
+    for seed in first..first + iterations {
+        let mut world = World::new(&mut stores, seed);
+        (0..steps).for_each(|_| world.step());
+        world.settle_and_check();
+        records += world.applied();
+    }
+    println!("{ledger:?} + {live:?}: {iterations} seeds, {records} records, {:?}", begun.elapsed());
+}
+
+#[test]
+fn every_effect_is_there_once_in_postgres_and_redis() {
+    explore(LedgerKind::Postgres, LiveKind::Redis, POSTGRES_ITERATIONS);
+}
+
+#[test]
+fn every_effect_is_there_once_in_postgres_and_memory() {
+    explore(LedgerKind::Postgres, LiveKind::Memory, POSTGRES_ITERATIONS);
+}
+
+#[test]
+fn every_effect_is_there_once_in_sqlite_and_redis() {
+    explore(LedgerKind::Sqlite, LiveKind::Redis, SQLITE_ITERATIONS);
+}
+
+#[test]
+fn every_effect_is_there_once_in_sqlite_and_memory() {
+    explore(LedgerKind::Sqlite, LiveKind::Memory, SQLITE_ITERATIONS);
+}
+
+/// The same with the sinks on their own threads.
+fn rage(ledger: LedgerKind, live: LiveKind, storms: u64) {
+    let mut stores = Stores::new(ledger, live);
+    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let (storms, requests) = (setting("STORMS").unwrap_or(storms), setting("REQUESTS").unwrap_or(REQUESTS));
+    println!("{ledger:?} + {live:?}: SEED={first} STORMS={storms} REQUESTS={requests}");
+    let begun = Instant::now();
+    let records: usize = (first..first + storms).map(|seed| storm::storm(&mut stores, seed, requests as usize)).sum();
+    println!("{ledger:?} + {live:?}: {storms} storms, {records} records, {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_storm_over_sinks_on_their_threads_leaves_every_effect_once() {
+    PAIRS.into_iter().for_each(|(ledger, live)| rage(ledger, live, STORMS));
+}
+
+#[test]
+fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
+    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    for (ledger, live) in PAIRS {
+        let mut stores = Stores::new(ledger, live);
+        tombstones::late_views(&mut stores);
+        tombstones::late_puts(&mut stores);
+        let iterations = setting("ITERATIONS").unwrap_or(if ledger == LedgerKind::Sqlite { 6 } else { 3 });
+        (first..first + iterations).for_each(|seed| tombstones::explore(&mut stores, seed, STEPS as usize));
+    }
+}
+
+/// `ITERATIONS` and `STORMS` say how long.
+#[test]
+#[ignore = "explores for some minutes"]
+fn a_long_exploration_finds_nothing_either() {
+    for (ledger, live) in PAIRS {
+        explore(ledger, live, LONG_ITERATIONS);
+        rage(ledger, live, LONG_STORMS);
+    }
+}
+
+/// Appends to an instance whose sinks run on their threads, and waits until the ledger has decided.
+fn append_and_wait(instance: &Instance) {
+    let asked = instance.append(&[click(1, crate::support::ledgers::NOW)]);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while !asked.is_answered() {
+        assert!(Instant::now() < deadline, "the ledger does not decide");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
+    for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
+        let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+        let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+        instance.to_ledger.always(Call::Prepare, fault);
+        let running = instance.spawn();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while instance.to_ledger.begun(Call::Prepare) == 0 {
+            assert!(Instant::now() < deadline, "housekeeping begins once the sink follows");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        append_and_wait(&instance);
+        assert_eq!(running.statuses[0].state(), SinkState::Following, "{fault:?}");
+        // What hangs is let go, or its thread would be waited for.
+        instance.to_ledger.heal();
+        let failures = &running.statuses[0].housekeeping_failures;
+        while failures.load(Ordering::Relaxed) == 0 {
+            assert!(Instant::now() < deadline, "{fault:?} is counted");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_ago() {
+    let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+    let mut instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+    instance.stand().expect("nothing fails");
+    let begun = Instant::now();
+    let house_at = |instance: &mut Instance, seconds: u64, trust: Trust| {
+        let before = instance.to_ledger.done(Call::Retire);
+        instance.keep_house_at(begun + Duration::from_secs(seconds), trust);
+        instance.to_ledger.done(Call::Retire) > before
+    };
+    assert!(!house_at(&mut instance, 0, Trust::Full), "nobody knows yet how it was");
+    instance.append(&[click(1, crate::support::ledgers::NOW)]);
+    assert!(!house_at(&mut instance, 60, Trust::Full));
+    assert!(house_at(&mut instance, 120, Trust::Full), "what came since may wait");
+    assert!(!house_at(&mut instance, 179, Trust::First), "a clock that is not trusted");
+    assert!(!house_at(&mut instance, 180, Trust::Full), "the ledger has to apply it");
+    instance.step_ledger().expect("nothing fails");
+    assert!(!house_at(&mut instance, 190, Trust::Full), "so has the live store");
+    instance.step_live().expect("nothing fails");
+    assert!(house_at(&mut instance, 200, Trust::Full));
+    instance.append(&[click(1, crate::support::ledgers::NOW)]);
+    assert!(house_at(&mut instance, 1_000, Trust::Full), "nobody looked meanwhile");
+    assert!(!house_at(&mut instance, 1_120, Trust::Full));
+}
+
+#[test]
+fn a_live_store_that_hangs_or_needs_a_person_never_holds_up_the_ledger() {
+    for fault in [Fault::Fatal, Fault::Hang(Duration::from_secs(60)), Fault::Before] {
+        let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+        let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+        [Call::State, Call::Apply, Call::Rebuild].into_iter().for_each(|call| instance.to_live.always(call, fault));
+        let running = instance.spawn();
+        (0..3).for_each(|_| append_and_wait(&instance));
+        assert_eq!(running.statuses[0].position(), 3);
+        assert_eq!(running.statuses[1].position(), 0, "{fault:?}");
+        // What hangs is let go, or the thread would be waited for.
+        instance.to_live.heal();
+    }
+}

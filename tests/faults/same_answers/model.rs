@@ -1,0 +1,412 @@
+//! What four programs should say: lists of what happened, looked through from the beginning at every question.
+//!
+//! It shares no code with the program: what a keyword or a page is counted under stands here once more, in a line.
+//! Time is known as well as a client can know it: see [`When`].
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde_json::{Value, json};
+use unicode_normalization::UnicodeNormalization;
+use uuid::Uuid;
+
+use super::programs::Reply;
+
+/// A moment: exact where a client said it, and somewhere between sending and answer where a server's clock says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct When {
+    pub(crate) from: i64,
+    pub(crate) to: i64,
+}
+
+impl When {
+    pub(crate) fn exactly(at: i64) -> When {
+        When { from: at, to: at }
+    }
+
+    pub(crate) fn is_before(self, other: When) -> bool {
+        self.to < other.from
+    }
+}
+
+/// What a client says about when it happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Said {
+    /// Nothing, or what comes to the same: it happens as it comes in.
+    Nothing,
+    At(i64),
+    /// By its own clock, so long ago when it was sent.
+    Ago(i64),
+}
+
+/// An event as it is sent, understood.
+#[derive(Clone, Debug)]
+pub(crate) struct Sent {
+    pub(crate) kind: &'static str,
+    pub(crate) id: Option<Uuid>,
+    pub(crate) said: Said,
+    pub(crate) user: Option<String>,
+    pub(crate) session: Option<String>,
+    pub(crate) component: Option<i64>,
+    pub(crate) element: Option<String>,
+    /// Trimmed, NFC.
+    pub(crate) keyword: Option<String>,
+    pub(crate) post: Option<String>,
+    pub(crate) url: Option<String>,
+    pub(crate) referrer: Option<String>,
+    pub(crate) results: Option<i64>,
+    pub(crate) properties: Option<Value>,
+}
+
+/// What became of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Stored,
+    Duplicate,
+    Erased,
+}
+
+/// A stored event.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) sent: Sent,
+    pub(crate) at: When,
+    pub(crate) received: When,
+    /// The path under which its page was counted, which an erasure leaves.
+    pub(crate) page: Option<String>,
+    /// Who it was, where that was erased.
+    pub(crate) was: Option<String>,
+}
+
+/// A like that came or went.
+#[derive(Clone, Debug)]
+pub(crate) struct Net {
+    pub(crate) at: When,
+    pub(crate) post: String,
+    pub(crate) by: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Post {
+    user: String,
+    content: String,
+    hashtags: Vec<String>,
+    images: Vec<String>,
+    pub(crate) made: Made,
+}
+
+/// When a post was made.
+#[derive(Clone, Debug)]
+pub(crate) enum Made {
+    Given(i64),
+    /// By a server's clock; the name stands for what each of them says.
+    Then(When, String),
+}
+
+/// A search of a user as the recent list has it.
+#[derive(Clone, Debug)]
+struct Searched {
+    user: String,
+    typed: String,
+    at: When,
+    order: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) rows: Vec<Row>,
+    pub(crate) nets: Vec<Net>,
+    pub(crate) posts: BTreeMap<String, Post>,
+    /// User, post.
+    likes: BTreeSet<(String, String)>,
+    ids: HashSet<Uuid>,
+    searched: Vec<Searched>,
+    /// User, folded keyword or all, until when.
+    forgotten: Vec<(String, Option<String>, When)>,
+    /// Those who searched more than ten things since they last forgot all.
+    pub(crate) many_searched: BTreeSet<String>,
+    erased: HashMap<String, When>,
+    /// Posts that were deleted and not put again: no list shows them.
+    pub(crate) tombstones: HashSet<String>,
+    records: u64,
+    /// Something happened at a moment of which it is not known whether it lies before or behind another one that matters.
+    pub(crate) is_blurred: bool,
+}
+
+/// What a keyword is counted and found under: full case folding of the few letters that are drawn.
+pub(crate) fn folded(text: &str) -> String {
+    let composed: String = text.nfc().collect();
+    composed.to_lowercase().replace('ς', "σ").replace('ß', "ss").nfc().collect()
+}
+
+/// The path alone, without the only escapes that are drawn.
+pub(crate) fn page_of(url: &str) -> String {
+    let path = match url.split_once("://").filter(|(scheme, _)| !scheme.contains(['/', '?', '#'])) {
+        Some((_, rest)) => rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]),
+        None => url,
+    };
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    if path.is_empty() { "/".to_owned() } else { path.replace("%EA%B8%80", "글").replace("%ea%b8%80", "글") }
+}
+
+pub(crate) fn hashtag_of(typed: &str) -> String {
+    folded(typed.trim().trim_start_matches('#').trim())
+}
+
+pub(crate) fn rfc3339(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).expect("a time").to_string()
+}
+
+impl Model {
+    fn next(&mut self) -> u64 {
+        self.records += 1;
+        self.records
+    }
+
+    /// Happened at `when`: of what comes so close to a minute's end that nobody can tell, nothing more can be said.
+    fn sharp(&mut self, when: When) -> When {
+        self.is_blurred |= when.from.div_euclid(60_000) != when.to.div_euclid(60_000);
+        when
+    }
+
+    /// Whether something happened before its user was erased.
+    fn is_erased(&mut self, user: &str, happened: When) -> bool {
+        let Some(erased) = self.erased.get(user).copied() else { return false };
+        let is_before = happened.to <= erased.from;
+        self.is_blurred |= !is_before && !erased.is_before(happened);
+        is_before
+    }
+
+    /// An event that came in at `received`.
+    pub(crate) fn take(&mut self, sent: &Sent, received: When) -> Fate {
+        let at = match sent.said {
+            Said::Nothing => received,
+            Said::At(at) => When::exactly(at),
+            Said::Ago(ms) => When { from: received.from - ms, to: received.to - ms },
+        };
+        let happened = if at.from > received.from { received } else { at };
+        if sent.user.as_deref().is_some_and(|user| self.is_erased(user, happened)) {
+            return Fate::Erased;
+        }
+        if sent.id.is_some_and(|id| !self.ids.insert(id)) {
+            return Fate::Duplicate;
+        }
+        let (at, order) = (self.sharp(at), self.next());
+        let mut sent = sent.clone();
+        if let (true, Some(user), Some(post)) = (sent.kind.ends_with("LIKE"), &sent.user, &sent.post) {
+            let (user, post) = (user.clone(), post.clone());
+            self.switch(&user, &post, sent.kind == "LIKE", at);
+        }
+        if let ("SEARCH", Some(user), Some(typed)) = (sent.kind, &sent.user, &sent.keyword) {
+            self.search(user.clone(), typed.clone(), happened, order);
+        }
+        let page = sent.url.as_deref().map(page_of);
+        sent.said = Said::Nothing;
+        self.rows.push(Row { sent, at, received, page, was: None });
+        Fate::Stored
+    }
+
+    /// Sets a like; whether that changed anything.
+    fn switch(&mut self, user: &str, post: &str, liked: bool, at: When) -> bool {
+        let pair = (user.to_owned(), post.to_owned());
+        let changed = if liked { self.likes.insert(pair) } else { self.likes.remove(&pair) };
+        if changed {
+            self.nets.push(Net { at, post: post.to_owned(), by: if liked { 1 } else { -1 } });
+        }
+        changed
+    }
+
+    pub(crate) fn like_count(&self, post: &str) -> usize {
+        self.likes.iter().filter(|(_, liked)| liked == post).count()
+    }
+
+    pub(crate) fn is_liked(&self, user: &str, post: &str) -> bool {
+        self.likes.contains(&(user.to_owned(), post.to_owned()))
+    }
+
+    /// A like, unlike or toggle that is answered with the state behind it.
+    pub(crate) fn like(&mut self, user: &str, post: &str, action: &str, id: Option<Uuid>, span: When) -> Reply {
+        let wanted = match action {
+            "like" => true,
+            "unlike" => false,
+            _ => !self.is_liked(user, post),
+        };
+        let would_change = wanted != self.is_liked(user, post);
+        let (user_id, post_id) = (Some(user.to_owned()), Some(post.to_owned()));
+        let sent = Sent { user: user_id, post: post_id, id, ..Sent::of(if wanted { "LIKE" } else { "UNLIKE" }) };
+        // One that was taken before changes nothing, and is told what holds now.
+        let changed = self.take(&sent, span) == Fate::Stored && would_change;
+        let (liked, likes) = (self.is_liked(user, post), self.like_count(post));
+        Reply::new(200, json!({"postId":post,"userId":user,"liked":liked,"likeCount":likes,"changed":changed}))
+    }
+
+    pub(crate) fn likes(&self, post: &str, user: Option<&str>) -> Reply {
+        let mut body = json!({"postId":post,"likeCount":self.like_count(post)});
+        if let Some(user) = user {
+            body["liked"] = json!(self.is_liked(user, post));
+        }
+        Reply::new(200, body)
+    }
+
+    /// A post as it is sent: `made_as` names its time where a server gives it one.
+    pub(crate) fn put(&mut self, id: &str, sent: &Value, span: When, made_as: &str) -> Reply {
+        let user = text_of(&sent["userId"]);
+        let given = sent["createdAt"].as_i64();
+        let happened = given.map_or(span, |at| When::exactly(at.min(span.from)));
+        if self.is_erased(&user, happened) {
+            return Reply::problem(410, "user_erased", None);
+        }
+        self.next();
+        let before = self.posts.get(id).map(|post| post.made.clone());
+        let status = if before.is_some() { 200 } else { 201 };
+        let made = match (given, before) {
+            (Some(at), _) => Made::Given(at),
+            (None, Some(before)) => before,
+            (None, None) => Made::Then(span, made_as.to_owned()),
+        };
+        let texts = |field: &str| -> Vec<String> {
+            let all = sent[field].as_array().cloned().unwrap_or_default();
+            all.iter().filter_map(Value::as_str).map(str::to_owned).filter(|text| !text.is_empty()).collect()
+        };
+        let mut hashtags: Vec<String> = Vec::new();
+        for hashtag in texts("hashtags").iter().map(|typed| hashtag_of(typed)) {
+            if !hashtag.is_empty() && !hashtags.contains(&hashtag) {
+                hashtags.push(hashtag);
+            }
+        }
+        let content = text_of(&sent["content"]);
+        self.tombstones.remove(id);
+        self.posts.insert(id.to_owned(), Post { user, content, hashtags, images: texts("imageUrls"), made });
+        Reply::new(status, self.post_body(id).expect("just put"))
+    }
+
+    fn post_body(&self, id: &str) -> Option<Value> {
+        let Post { user, content, hashtags, images, made } = self.posts.get(id)?;
+        let made = match made {
+            Made::Given(at) => rfc3339(*at),
+            Made::Then(_, name) => name.clone(),
+        };
+        Some(json!({"postId":id,"userId":user,"content":content,"hashtags":hashtags,"imageUrls":images,
+            "createdAt":made,"likeCount":self.like_count(id)}))
+    }
+
+    pub(crate) fn post(&self, id: &str) -> Reply {
+        let body = self.post_body(id);
+        body.map_or_else(|| Reply::problem(404, "not_found", None), |body| Reply::new(200, body))
+    }
+
+    /// The post and its likes go, and lists skip it.
+    pub(crate) fn delete(&mut self, post: &str, span: When) {
+        let at = self.sharp(span);
+        let users: Vec<String> =
+            self.likes.iter().filter(|(_, liked)| liked == post).map(|(user, _)| user.clone()).collect();
+        for user in users {
+            self.switch(&user, post, false, at);
+        }
+        self.posts.remove(post);
+        self.tombstones.insert(post.to_owned());
+    }
+
+    /// The posts that a keyword finds, in their order.
+    pub(crate) fn found(&self, typed: &str) -> Vec<Value> {
+        let (keyword, hashtag) = (folded(typed), hashtag_of(typed));
+        let is_found = |post: &Post| post.hashtags.contains(&hashtag) || folded(&post.content).contains(&keyword);
+        let found = self.posts.iter().filter(|(_, post)| is_found(post));
+        let mut found: Vec<(usize, i64, &String)> = found
+            .map(|(id, post)| {
+                let made = match &post.made {
+                    Made::Given(at) => *at,
+                    Made::Then(when, _) => when.from,
+                };
+                (self.like_count(id), made, id)
+            })
+            .collect();
+        found.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.as_bytes().cmp(b.2.as_bytes())));
+        found.into_iter().map(|(.., id)| self.post_body(id).expect("it is there")).collect()
+    }
+
+    fn search(&mut self, user: String, typed: String, at: When, order: u64) {
+        let keyword = folded(&typed);
+        let is_forgotten = self.forgotten.iter().any(|(who, what, until)| {
+            *who == user && what.as_ref().is_none_or(|what| *what == keyword) && at.to <= until.from
+        });
+        if !is_forgotten {
+            self.searched.push(Searched { user: user.clone(), typed, at, order });
+            if self.all_recent(&user, i64::MAX).len() > 10 {
+                self.many_searched.insert(user);
+            }
+        }
+    }
+
+    /// A user's searches of the hour before `now`, newest first, no keyword twice.
+    fn all_recent(&self, user: &str, now: i64) -> Vec<&str> {
+        let hour_ago = if now == i64::MAX { i64::MIN } else { now - 3_600_000 };
+        let mut all: Vec<&Searched> =
+            self.searched.iter().filter(|search| search.user == user && search.at.from > hour_ago).collect();
+        all.sort_by_key(|search| std::cmp::Reverse((search.at.from, search.order)));
+        let mut seen = HashSet::new();
+        all.retain(|search| seen.insert(folded(&search.typed)));
+        all.iter().map(|search| search.typed.as_str()).collect()
+    }
+
+    pub(crate) fn recent(&self, user: &str, limit: usize, now: i64) -> Reply {
+        let keywords: Vec<&str> = self.all_recent(user, now).into_iter().take(limit.min(10)).collect();
+        Reply::new(200, json!({"userId":user,"keywords":keywords,"source":"live","stale":false}))
+    }
+
+    pub(crate) fn forget(&mut self, user: &str, keyword: Option<&str>, span: When) {
+        self.next();
+        let what = keyword.map(folded);
+        let is_kept =
+            |search: &Searched| search.user != user || what.as_ref().is_some_and(|what| *what != folded(&search.typed));
+        self.searched.retain(is_kept);
+        if what.is_none() {
+            self.many_searched.remove(user);
+        }
+        self.forgotten.push((user.to_owned(), what, span));
+    }
+
+    /// A person goes; every count stays.
+    pub(crate) fn erase(&mut self, user: &str, span: When) {
+        let at = self.sharp(span);
+        for row in self.rows.iter_mut().filter(|row| row.sent.user.as_deref() == Some(user)) {
+            row.was = row.sent.user.take();
+            let Sent { session, url, referrer, properties, .. } = &mut row.sent;
+            (*session, *url, *referrer, *properties) = (None, None, None, None);
+        }
+        let own: Vec<String> =
+            self.posts.iter().filter(|(_, post)| post.user == user).map(|(id, _)| id.clone()).collect();
+        own.iter().for_each(|post| self.delete(post, span));
+        let liked: Vec<String> =
+            self.likes.iter().filter(|(who, _)| who == user).map(|(_, post)| post.clone()).collect();
+        for post in liked {
+            self.switch(user, &post, false, at);
+        }
+        self.forget(user, None, span);
+        self.erased.insert(user.to_owned(), span);
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+impl Sent {
+    /// One with nothing but its type.
+    pub(crate) fn of(kind: &'static str) -> Sent {
+        Sent {
+            kind,
+            id: None,
+            said: Said::Nothing,
+            user: None,
+            session: None,
+            component: None,
+            element: None,
+            keyword: None,
+            post: None,
+            url: None,
+            referrer: None,
+            results: None,
+            properties: None,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the journal's crash model is made of: a disk that loses, tears and lies, and who remembers what it was told.
+
+#![allow(dead_code, reason = "each suite uses a part")]
+
+pub(crate) mod disk;
+pub(crate) mod oracle;
+
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::Duration;
+
+use event_tracker::events::Forget;
+use event_tracker::journal::{AppendError, Journal, Wait};
+use event_tracker::runtime::{self, Ticket};
+
+pub(crate) const WORKERS: usize = 2;
+
+/// A number from the environment, or what stands in its place.
+pub(crate) fn from_environment(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
+}
+
+pub(crate) fn start_runtime() {
+    static STARTED: OnceLock<()> = OnceLock::new();
+    STARTED.get_or_init(|| runtime::start(WORKERS, false));
+}
+
+/// Runs in a coroutine, as a request does, and hands its result back.
+pub(crate) fn in_coroutine<T: Send + 'static>(worker: usize, job: impl FnOnce() -> T + Send + 'static) -> T {
+    start_runtime();
+    let (done, result) = mpsc::channel();
+    runtime::spawn_on(worker, move || done.send(job()).expect("somebody waits"));
+    result.recv_timeout(Duration::from_secs(20)).expect("every append is answered")
+}
+
+/// Appends records, of which only the last is waited for. True once it is durable, false where that failed; an error where it
+/// was not taken.
+pub(crate) fn append(journal: &Journal, lane: usize, records: &[(i64, usize)]) -> Result<bool, AppendError> {
+    let ticket = Arc::new(Ticket::of_current(lane % WORKERS));
+    for (at, (number, length)) in records.iter().enumerate() {
+        let forget = Forget { user_id: "u".repeat(*length).into(), keyword: None, at_ms: *number };
+        let wait = if at + 1 < records.len() { Wait::Leisure } else { Wait::Durable(ticket.clone()) };
+        journal.append(lane, 1, wait, |out| forget.encode(out))?;
+    }
+    assert!(ticket.wait());
+    Ok(!ticket.take_failed())
+}
