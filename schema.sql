@@ -116,12 +116,15 @@ CREATE TABLE IF NOT EXISTS post_like_log (
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log
     USING brin (changed_at) WITH (autosummarize = on, pages_per_range = 32);
 
--- Who was erased, and up to when (milliseconds): what happened before that is dropped, through whichever journal it comes.
--- `seq` grows with every change, so that a writer knows whether it knows all. Kept for ever.
+-- Erased users, tagged (`u:`), and up to when (milliseconds): earlier records are dropped, through whichever journal they come.
+-- `seq` grows with every change, so that a writer knows whether it knows all. `stream` and `position` are those of the erasure.
+-- Kept for ever.
 CREATE TABLE IF NOT EXISTS erased (
-    user_id text COLLATE "C" PRIMARY KEY,
-    at      bigint NOT NULL,
-    seq     bigint NOT NULL
+    id       text COLLATE "C" PRIMARY KEY,
+    at       bigint NOT NULL,
+    seq      bigint NOT NULL,
+    stream   uuid NOT NULL,
+    position bigint NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
@@ -195,10 +198,8 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     PRIMARY KEY (dimension, bucket, key)
 ) WITH (fillfactor = 70);
 
--- Hours, folded: by UTC day, and by span of 32 UTC days. They hold exactly the hours before `rollup_folded.until_hour`, and
--- what is folded of that hour; a record of such an hour and name that comes later is added here with its hour, in the same
--- transaction. The key comes before the
--- bucket: a count of one name is a walk; the index by count: a ranking begins with the highest of each bucket.
+-- Closed hours: by UTC day, and by span of 32 UTC days. They hold exactly the hours before `rollup_state.until_hour`. The key
+-- comes before the bucket: a count of one name is a walk; the index by count: a ranking begins with the highest of each bucket.
 CREATE TABLE IF NOT EXISTS rollup_day (
     dimension smallint NOT NULL,
     bucket    bigint NOT NULL,
@@ -219,29 +220,23 @@ CREATE TABLE IF NOT EXISTS rollup_span (
 CREATE INDEX IF NOT EXISTS rollup_span_count ON rollup_span (dimension, bucket, count DESC, key)
     WHERE dimension BETWEEN 2 AND 8;
 
--- Batches hold it FOR SHARE, folding takes it FOR UPDATE: a record is either folded with its hour or adds to the day itself.
-CREATE TABLE IF NOT EXISTS rollup_folded (
-    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
-    until_hour bigint NOT NULL,
-    -- Days before this one are whole in their spans.
-    until_day  bigint NOT NULL,
-    -- Rows of days before this one are gone; what still comes for them is set aside.
-    rows_since bigint NOT NULL DEFAULT 0,
+-- One row. Only upkeep and retention change it.
+CREATE TABLE IF NOT EXISTS rollup_state (
+    one           boolean PRIMARY KEY DEFAULT true CHECK (one),
+    -- Hours before this one are in rollup_day, days before this one in rollup_span.
+    until_hour    bigint NOT NULL DEFAULT 0,
+    until_day     bigint NOT NULL DEFAULT 0,
+    -- Rows of days before this one were deleted; later records of them are set aside.
+    rows_since    bigint NOT NULL DEFAULT 0,
     -- Minutes before this one may be missing from rollup_minute.
-    minutes_since bigint NOT NULL DEFAULT 0,
-    -- An hour is folded in steps, in the order of dimension and name: of `until_hour`, dimensions before this one are in
-    -- their day, and of it the names up to the key (null: none). The same of `until_day` and its span.
-    hour_dimension smallint NOT NULL DEFAULT 0,
-    hour_key       text COLLATE "C",
-    day_dimension  smallint NOT NULL DEFAULT 0,
-    day_key        text COLLATE "C"
+    minutes_since bigint NOT NULL DEFAULT 0
 );
-INSERT INTO rollup_folded (until_hour, until_day) VALUES (0, 0) ON CONFLICT DO NOTHING;
+INSERT INTO rollup_state DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- Points of series, counted once: events and distinct users of `minutes` minutes from `at` (minutes since the epoch) on, by
--- type (see user_hour; 0 is all together, and there for every point). Minutes and hours are of UTC, days those of TIME_ZONE.
--- An hour of type 0 whose users are null has to be counted again; till then nothing that it is part of is believed. Its
--- count grows by one with each batch that says so: whoever counts it without a lock sees whether something came meanwhile.
+-- type (see user_hour; 0: all together, and there for every point). Minutes and hours are of UTC, days those of TIME_ZONE. An
+-- hour of type 0 without users is dirty: it has to be counted (again), and till then nothing that contains it is valid. Its count
+-- grows by one each time that it becomes dirty: a reader without a lock sees whether something changed meanwhile.
 CREATE TABLE IF NOT EXISTS series (
     minutes    int NOT NULL,
     event_type smallint NOT NULL,
@@ -252,14 +247,12 @@ CREATE TABLE IF NOT EXISTS series (
 ) WITH (fillfactor = 90);
 CREATE INDEX IF NOT EXISTS series_stale ON series (at) WHERE users IS NULL;
 
--- All-time sums by dimension, and by type where dimension is 1 (else key is empty). A row a stream: instances do not
--- wait for each other.
+-- All-time sums by dimension, and by type where dimension is 1 (else key is empty).
 CREATE TABLE IF NOT EXISTS rollup_total (
-    stream    uuid NOT NULL,
     dimension smallint NOT NULL,
     key       text COLLATE "C" NOT NULL,
     count     bigint NOT NULL,
-    PRIMARY KEY (stream, dimension, key)
+    PRIMARY KEY (dimension, key)
 ) WITH (fillfactor = 50);
 
 -- For exact distinct users; and where an erasure finds a person's rows: kept as long as those. event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
@@ -270,86 +263,39 @@ CREATE TABLE IF NOT EXISTS user_hour (
     PRIMARY KEY (hour, event_type, user_id)
 );
 
--- Users of the day that is not over (of TIME_ZONE; `at` as in series), by type, 0 for any; how many they are is a row of
--- `series` whose minutes are the day's length below zero. Hours are counted once theirs are in here.
-CREATE TABLE IF NOT EXISTS user_day (
-    at         bigint NOT NULL,
-    event_type smallint NOT NULL,
-    user_id    text COLLATE "C" NOT NULL,
-    PRIMARY KEY (at, event_type, user_id)
-);
-
--- Numbers that stand for users in sets; none is given twice. The last day (UTC) with an hour that has a set or is in user_open:
--- whoever was not seen since rows went has none any more.
-CREATE TABLE IF NOT EXISTS user_number (
-    user_id text COLLATE "C" NOT NULL,
-    number  int GENERATED ALWAYS AS IDENTITY,
+-- Ordinals that stand for visitors in bitmaps; none is given twice. Keys are tagged: `u:` and a user id. `day`: the last UTC day
+-- with an hour that has them in a bitmap; retention deletes those of earlier days.
+CREATE TABLE IF NOT EXISTS visitor (
+    key     text COLLATE "C" NOT NULL,
+    ordinal int GENERATED ALWAYS AS IDENTITY,
     day     int NOT NULL,
     -- Those of an hour are looked up together: vacuumed often, so that the index is enough.
-    PRIMARY KEY (user_id) INCLUDE (number)
+    PRIMARY KEY (key) INCLUDE (ordinal)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02);
 
--- Users of hours that are not over, as far as housekeeping has seen them: with their numbers, and in user_day of each day that
--- keeps their hour. Rows may be missing, and go some time after the hour has a set.
-CREATE TABLE IF NOT EXISTS user_open (
-    user_id    text COLLATE "C" NOT NULL,
-    hour       bigint NOT NULL,
+-- Visitors of so many hours (1, 24, 768) from `at` on, as a Roaring bitmap of their ordinals: by type for hours, and of all (0).
+-- The row of 0 hours has the ordinals of erased users. See src/ledger/stats/bitmaps.rs.
+CREATE TABLE IF NOT EXISTS visitor_bitmap (
+    hours      smallint NOT NULL,
     event_type smallint NOT NULL,
-    number     int NOT NULL,
-    PRIMARY KEY (user_id, hour, event_type) INCLUDE (number)
-);
-
--- Users of so many hours (1, 24, 96, 384, 1536) from `at` on, as a Roaring bitmap of their numbers: the union of a few says how many
--- distinct ones a range has. The row of 0 hours has the numbers of those who were erased. See src/ledger_fold/user_sets.rs.
-CREATE TABLE IF NOT EXISTS user_set (
-    hours   bigint NOT NULL,
-    at      bigint NOT NULL,
-    members bytea NOT NULL,
-    PRIMARY KEY (hours, at)
+    at         bigint NOT NULL,
+    members    bytea NOT NULL,
+    PRIMARY KEY (hours, event_type, at)
 );
 -- Compression takes an eighth off them (of hours and days of 4,000 users among 60,000).
-ALTER TABLE user_set ALTER COLUMN members SET STORAGE EXTERNAL;
+ALTER TABLE visitor_bitmap ALTER COLUMN members SET STORAGE EXTERNAL;
 
--- What batches have yet to add to rollup_minute, rollup_hour and rollup_total, a row a batch: small batches come often, and
--- write the same names again and again. `add_rollup_deltas` adds it, from time to time, before every exact read, and before
--- anything is folded: whoever sums rollups by SQL calls it first. Minutes say it all: those of a batch whose hours
--- are kept without minutes are not put off.
+-- Counts of batches that are not in the rollups yet, a row per batch and dimension: minute, count and name of each, as
+-- src/ledger/delta.rs encodes them. Upkeep adds them within seconds to rollup_minute (of minutes after `oldest_minute`),
+-- rollup_hour and rollup_total, and of closed hours to rollup_day and rollup_span.
 CREATE TABLE IF NOT EXISTS rollup_delta (
-    stream     uuid NOT NULL,
-    dimensions smallint[] NOT NULL,
-    minutes    bigint[] NOT NULL,
-    keys       text[] COLLATE "C" NOT NULL,
-    counts     bigint[] NOT NULL
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dimension     smallint NOT NULL,
+    oldest_minute bigint NOT NULL,
+    counts        bytea NOT NULL
 ) WITH (autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_scale_factor = 0);
-
--- Adds everything that was put off by whichever instance; no hour is folded meanwhile. Of two at once the second waits for the rows
--- that the first one takes, before it has any of rollups.
-CREATE OR REPLACE FUNCTION add_rollup_deltas() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    names bigint;
-BEGIN
-    IF NOT EXISTS (SELECT FROM rollup_delta) THEN
-        RETURN;
-    END IF;
-    -- Tables in the order in which batches write them.
-    WITH f AS MATERIALIZED (SELECT FROM rollup_folded FOR SHARE),
-        taken AS (DELETE FROM rollup_delta WHERE EXISTS (SELECT FROM f) RETURNING *),
-        d AS MATERIALIZED (SELECT stream, dimension, minute, key COLLATE "C" AS key, sum(count)::bigint AS count
-                             FROM taken CROSS JOIN unnest(dimensions, minutes, keys, counts) AS r(dimension, minute, key, count)
-                            GROUP BY 1, 2, 3, 4),
-        m AS (INSERT INTO rollup_minute (dimension, bucket, key, count)
-              SELECT dimension, minute, key, sum(count) FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-              ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_minute.count + excluded.count),
-        h AS (INSERT INTO rollup_hour (dimension, bucket, key, count)
-              SELECT dimension, minute / 60, key, sum(count) FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-              ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = rollup_hour.count + excluded.count),
-        t AS (INSERT INTO rollup_total (stream, dimension, key, count)
-              SELECT stream, dimension, CASE dimension WHEN 1 THEN key ELSE '' END, sum(count)
-                FROM d GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-              ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)
-    SELECT count(*) INTO names FROM d;
-END
-$$;
+-- They live for seconds: compressing them costs more than it saves.
+ALTER TABLE rollup_delta ALTER COLUMN counts SET STORAGE EXTERNAL;
 
 -- Ids that clients chose, in two generations; `event_id_current` names the one that is written.
 CREATE TABLE IF NOT EXISTS event_id_a (event_id uuid PRIMARY KEY);

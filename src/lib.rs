@@ -38,7 +38,7 @@ pub mod events;
 pub mod http;
 pub mod import;
 pub mod journal;
-pub mod ledger_fold;
+pub mod ledger;
 pub mod limits;
 pub mod live;
 pub mod logging;

@@ -233,12 +233,20 @@ pub const ROLLUP_MINUTES_KEPT: i64 = 180;
 pub const SPAN_DAYS: i64 = 32;
 /// An hour is folded into its day this long after it ended: what comes later adds to the day itself, which costs more.
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
-/// A call that folds and counts ends after this, so that a stop is not kept waiting: what is left is done by the next one.
+/// A call that closes and counts ends after this, so that a stop is not kept waiting: the next call does the rest.
 pub const FOLD_MS_MAX: u64 = 2_000;
-/// Hours and days with so few events together are folded in one step: some three names per event.
-pub const FOLD_EVENTS_FEW: i64 = 250;
-/// … and dirty hours of a day are counted, and their sets and lists made, in one step.
+/// Rows of pending counts that one step of compaction reads.
+pub const COMPACT_ROWS_MAX: usize = 4_000;
+/// … and their bytes, about: a batch on SQLite waits for a step.
+pub const COMPACT_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Hours, or days, with no more events together than this are closed in one step.
+pub const CLOSE_EVENTS_MAX: i64 = 2_000;
+/// … of so many hours at most: 400 days.
+pub const CLOSE_HOURS_MAX: i64 = 9_600;
+/// Dirty hours of a day with no more events together than this are counted in one step.
 pub const COUNT_EVENTS_FEW: i64 = 2_000;
+/// Users that one step gives an ordinal.
+pub const COUNT_USERS_STEP: i64 = 2_000;
 /// A dirty hour is recounted once nothing has changed in it for so long …
 pub const RECOUNT_QUIET_MS: u64 = 60_000;
 /// … or after this, if something changes in it all the time.
@@ -249,21 +257,6 @@ pub const RECOUNT_SHARE: u32 = 10;
 pub const RECOUNT_BURST_MS: u64 = 6_000;
 /// Dirty hours that are remembered, at 40 bytes each: more than `RETENTION_DAYS` have.
 pub const RECOUNT_HOURS_MAX: usize = 20_000;
-/// Names that one step of folding adds to their day or span: a batch waits for one step at most.
-pub const FOLD_NAMES_MAX: i64 = 1_000;
-/// … and of one bucket at least, however little of that is left, so that no step goes into looking alone.
-pub const FOLD_NAMES_MIN: i64 = 16;
-/// Users that one step adds to those of the day that is not over, or removes once it is.
-pub const OPEN_DAY_USERS_STEP: i64 = 2_000;
-/// Hours whose users are looked at as they come: the last of them begins at most an hour from now.
-pub const OPEN_HOURS_LOOKED_AT: i64 = 4;
-/// … so many new ones at once, in memory.
-pub const OPEN_USERS_READ_MAX: usize = 100_000;
-/// An hour that something came in for while it was counted is counted again at once, with batches that bring more of it kept
-/// waiting, if the first time took no longer than this.
-pub const COUNT_LOCKED_MS_MAX: u64 = 100;
-/// Between two steps of folding batches have as long as the step took, and this at most.
-pub const FOLD_PAUSE_MS_MAX: u64 = 50;
 /// A step of housekeeping on SQLite is broken off after this: none takes a tenth of it.
 pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
 /// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not

@@ -113,8 +113,8 @@ BEGIN
         UNION ALL SELECT 8, minute, component_id::text FROM minutes WHERE event_type = 'CLICK'
         UNION ALL SELECT 9, minute, E'LIKE\t' || post_id FROM minutes WHERE event_type = 'LIKE') AS counted
         GROUP BY dimension, minute, key ORDER BY dimension, minute, key COLLATE "C";
-    INSERT INTO rollup_total SELECT stream, dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count)
-        FROM rollup_hour GROUP BY 1, 2, 3;
+    INSERT INTO rollup_total SELECT dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count)
+        FROM rollup_hour GROUP BY 1, 2;
     INSERT INTO watermark (stream, position, crc, pruned) VALUES (stream, total, 0, total);
     COMMIT;
 END $$;

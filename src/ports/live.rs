@@ -3,8 +3,10 @@
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use super::{Snapshot, StoreError, Watermark};
+use super::error::StoreError;
+use super::snapshot::Snapshot;
 use crate::events::{Dimension, TallyKey};
+use crate::journal::Watermark;
 
 /// Fast statistics and lists, derived from the ledger; may be lost whole. What it claims, with
 /// [`LiveWriter`]:

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::StoreError;
+use super::error::StoreError;
 
 /// Unique to one acquisition of a lock.
 pub type LockToken = u128;

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::Watermark;
 use crate::events::{Dimension, Sketch};
+use crate::journal::Watermark;
 
 /// What a live store is built from: one consistent state of the ledger.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// bit.
     pub user_minutes: Vec<(i64, Sketch)>,
     pub user_hours: Vec<(i64, Sketch)>,
-    /// All-time totals, as [`super::LiveStore::totals`] answers them.
+    /// All-time totals, as [`super::live::LiveStore::totals`] answers them.
     pub totals: Vec<(Dimension, String, i64)>,
     /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest
     /// first. At most the newest 10 a user.

@@ -187,6 +187,6 @@ fn only_an_admin_key_erases_and_odd_names_are_told_apart() {
     assert_eq!(send("DELETE", "/api/users/%65vents", "a-key-for-admins-123"), 202);
     assert_eq!(send("GET", "/api/users/u", "a-key-for-admins-123"), 405);
     bench.settle();
-    let users = "SELECT user_id FROM erased ORDER BY user_id";
+    let users = "SELECT substr(id, 3) FROM erased ORDER BY id";
     assert_eq!(bench.rows(users), [["a/b é"], ["events"], ["u"]]);
 }

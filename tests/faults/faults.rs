@@ -606,7 +606,7 @@ fn sqlite_needs_no_writable_directory_but_its_own() {
     eventually(seconds(60), || {
         assert!(!bench.log().contains("housekeeping failed"), "{}", bench.log());
         match bench.number(
-            "SELECT count(*) FROM rollup_hour WHERE dimension = 1 AND bucket < (SELECT until_hour FROM rollup_folded)",
+            "SELECT count(*) FROM rollup_hour WHERE dimension = 1 AND bucket < (SELECT until_hour FROM rollup_state)",
         ) {
             0 => Err("no hour is compacted".to_owned()),
             _ => match bench.number("SELECT count(*) FROM series WHERE minutes = 60 AND users IS NULL") {

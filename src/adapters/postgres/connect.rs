@@ -22,11 +22,17 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::limits::{
     POSTGRES_CHECK_OUT_MS_MAX, POSTGRES_CONNECT_MS_MAX, POSTGRES_LOCK_MS_MAX, POSTGRES_READ_STATEMENT_MS_MAX,
-    POSTGRES_SPARE_THREADS, POSTGRES_TRUSTED_MS, POSTGRES_WRITE_STATEMENT_MS_MAX,
+    POSTGRES_SPARE_THREADS, POSTGRES_TRUSTED_MS, POSTGRES_WRITE_STATEMENT_MS_MAX, READ_WAIT_MS, STORE_CALL_MS_MAX,
 };
 use crate::ports::StoreError;
 
 use super::statements::PREPARE_MOVE;
+
+/// A call that reads: its connection is given up after this, a bit before the caller stops waiting.
+pub(super) const READ_MS_MAX: u64 = READ_WAIT_MS - 100;
+/// A call that writes, and the snapshot of a rebuild: longer than the server's own time-out for a statement.
+pub(super) const WRITE_MS_MAX: u64 = STORE_CALL_MS_MAX - 5_000;
+const _: () = assert!(POSTGRES_READ_STATEMENT_MS_MAX < READ_MS_MAX && POSTGRES_WRITE_STATEMENT_MS_MAX < WRITE_MS_MAX);
 
 /// A pool of connections for reads.
 pub(super) type Pool = r2d2::Pool<Dialer>;

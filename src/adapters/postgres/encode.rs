@@ -8,7 +8,7 @@ use postgres::types::{IsNull, ToSql, Type};
 use postgres_types::private::BytesMut;
 use postgres_types::to_sql_checked;
 
-use crate::ledger_fold::StoredRow;
+use crate::ledger::batch::draft::StoredRow;
 
 /// Columns of `events`, in the order in which they are sent. Those of a row come first; `stream` is that of the batch.
 pub(super) const EVENT_COLUMNS: &str = "event_id, event_type, user_id, session_id, component_id, element_id, keyword, \

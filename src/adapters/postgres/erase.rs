@@ -10,16 +10,16 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::{Array, Field};
-use super::open_day;
-use super::rankings::literal;
-use super::user_sets;
-use crate::ledger_fold::{Belonging, Erased, HOUR_MS, hour_ranges};
+use super::sql::{PostgresSql, UPKEEP_LOCK};
+use crate::ledger::HOUR_MS;
+use crate::ledger::batch::erasing::{Belonging, Erased, hour_ranges, user_key};
+use crate::ledger::sql::Dialect;
+use crate::ledger::upkeep::bitmaps;
 use crate::limits::ERASED_READ_MAX;
-use crate::ports::{Belongings, Erasure, Position};
 
 /// Some who were erased behind `known`, and how far that goes: `known` where there is nobody.
 pub(super) fn behind(session: &mut Session, known: i64) -> Result<(Vec<String>, i64), Failure> {
-    let statement = session.prepared("SELECT user_id, seq FROM erased WHERE seq > $1 ORDER BY seq LIMIT $2")?;
+    let statement = session.prepared("SELECT substr(id, 3), seq FROM erased WHERE seq > $1 ORDER BY seq LIMIT $2")?;
     let rows = session.client.query(&statement, &[&known, &ERASED_READ_MAX])?;
     let newest = rows.last().map_or(known, |row| row.get(1));
     Ok((rows.iter().map(|row| row.get(0)).collect(), newest))
@@ -27,35 +27,55 @@ pub(super) fn behind(session: &mut Session, known: i64) -> Result<(Vec<String>, 
 
 /// Those of some users who were erased.
 pub(super) fn among(session: &mut Session, users: &Array) -> Result<Erased, Failure> {
-    let statement = session.prepared("SELECT user_id, at FROM erased WHERE user_id = ANY ($1::text[])")?;
+    let statement = session.prepared(
+        "SELECT substr(id, 3), at FROM erased WHERE id IN (SELECT 'u:' || u FROM unnest($1::text[]) AS g(u))",
+    )?;
     let rows = session.client.query(&statement, &[users])?;
     Ok(rows.iter().map(|row| (row.get::<_, &str>(0).into(), row.get(1))).collect())
 }
 
-/// Those who go, as parameters.
+/// A user whom a batch erases: up to when, and the last record that says so.
+#[derive(Clone)]
+pub(super) struct Going {
+    pub(super) user: String,
+    pub(super) up_to_ms: i64,
+    pub(super) stream: Uuid,
+    pub(super) position: i64,
+}
+
+/// Users who are erased, as parameters.
 struct Gone {
     users: Array,
+    /// Their tagged keys.
+    keys: Array,
     /// Up to when, in milliseconds and as times.
     up_to_ms: Array,
     up_to: Array,
+    /// The records of the erasures.
+    streams: Array,
+    positions: Array,
     /// The first hour in which anybody may have something left.
     cut_hour: i64,
 }
 
 impl Gone {
-    fn new(users: &[(String, i64)]) -> Gone {
-        let times = || users.iter().map(|(_, up_to_ms)| *up_to_ms);
+    fn new(users: &[Going]) -> Gone {
+        let times = || users.iter().map(|going| going.up_to_ms);
+        let keys: Vec<String> = users.iter().map(|going| user_key(&going.user)).collect();
         Gone {
-            users: Array::texts(users.iter().map(|(user, _)| user.as_str())),
+            users: Array::texts(users.iter().map(|going| going.user.as_str())),
+            keys: Array::texts(keys.iter().map(String::as_str)),
             up_to_ms: Array::bigs(times()),
             up_to: Array::of(&Type::TIMESTAMPTZ, times().map(Field::time)),
+            streams: Array::of(&Type::UUID, users.iter().map(|going| Field::Bytes(going.stream.as_bytes()))),
+            positions: Array::bigs(users.iter().map(|going| going.position)),
             cut_hour: times().min().unwrap_or_default().div_euclid(HOUR_MS),
         }
     }
 }
 
 /// What the users like and made up to their times.
-pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Result<Vec<Belonging>, Failure> {
+pub(super) fn belongings(session: &mut Session, users: &[Going]) -> Result<Vec<Belonging>, Failure> {
     let sql = "WITH gone AS (SELECT * FROM unnest($1::text[], $2::timestamptz[]) AS g(u, up_to)) \
                SELECT u, post_id, (extract(epoch FROM liked_at) * 1000)::int8 \
                  FROM gone JOIN post_like ON user_id = u AND liked_at <= up_to UNION ALL \
@@ -67,20 +87,19 @@ pub(super) fn belongings(session: &mut Session, users: &[(String, i64)]) -> Resu
 }
 
 /// Everything that names the persons; behind the rest of the batch.
-pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<(), Failure> {
+pub(super) fn erase(session: &mut Session, users: &[Going]) -> Result<(), Failure> {
     let gone = Gone::new(users);
-    open_day::lock_for_erasure(session)?;
+    session.client.batch_execute(UPKEEP_LOCK)?;
     remember(session, &gone)?;
     let (hours, cut) = forget_hours(session, &gone)?;
     let hours = hour_ranges(hours);
     for range in hours {
         strip_events(session, &gone, range)?;
     }
-    for range in hour_ranges(cut) {
+    for range in hour_ranges(cut.iter().copied()) {
         forget_emptied(session, &gone, range)?;
     }
-    open_day::erase(session, &gone.users)?;
-    user_sets::erase(session, &gone.users, gone.cut_hour)?;
+    forget_ordinals(session, &gone, &cut)?;
     let by_ms = [
         "DELETE FROM recent_forgotten USING unnest($1::text[], $2::int8[]) AS g(u, up_to) WHERE user_id = u AND at <= up_to",
         "DELETE FROM dead_letter USING unnest($1::text[], $2::int8[]) AS g(u, up_to) \
@@ -96,12 +115,20 @@ pub(super) fn erase(session: &mut Session, users: &[(String, i64)]) -> Result<()
 }
 
 fn remember(session: &mut Session, gone: &Gone) -> Result<(), Failure> {
-    let remember = "INSERT INTO erased (user_id, at, seq) \
-         SELECT u, t, n + (SELECT coalesce(max(seq), 0) FROM erased) \
-           FROM unnest($1::text[], $2::int8[]) WITH ORDINALITY AS g(u, t, n) \
-         ON CONFLICT (user_id) DO UPDATE SET at = greatest(erased.at, excluded.at), seq = excluded.seq";
-    session.client.execute(remember, &[&gone.users, &gone.up_to_ms])?;
+    let remember = "INSERT INTO erased (id, at, seq, stream, position) \
+         SELECT u, t, n + (SELECT coalesce(max(seq), 0) FROM erased), s, p \
+           FROM unnest($1::text[], $2::int8[], $3::uuid[], $4::int8[]) WITH ORDINALITY AS g(u, t, s, p, n) \
+         ON CONFLICT (id) DO UPDATE SET at = greatest(erased.at, excluded.at), seq = excluded.seq, \
+           stream = excluded.stream, position = excluded.position";
+    session.client.execute(remember, &[&gone.keys, &gone.up_to_ms, &gone.streams, &gone.positions])?;
     Ok(())
+}
+
+/// Their ordinals go to those of erased users; the hours in which they may have something left are counted again.
+fn forget_ordinals(session: &mut Session, gone: &Gone, hours: &[i64]) -> Result<(), Failure> {
+    let forget = "DELETE FROM visitor WHERE key = ANY ($1::text[]) RETURNING ordinal::int8";
+    let ordinals: Vec<i64> = session.client.query(forget, &[&gone.keys])?.iter().map(|row| row.get(0)).collect();
+    Ok(bitmaps::erase(&mut PostgresSql::on(&mut session.client), &ordinals, hours)?)
 }
 
 /// Takes the hours that end before the erasure; answers all in which they did something, and those that may stay.
@@ -122,8 +149,8 @@ fn strip_events(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64>)
         "UPDATE events SET user_id = NULL, session_id = NULL, url = NULL, referrer = NULL, properties = NULL \
            FROM unnest($1::text[], $2::timestamptz[]) AS g(u, up_to) \
          WHERE user_id = u AND event_time >= {} AND event_time < {} AND least(event_time, received_at) <= up_to",
-        literal(hours.start * HOUR_MS),
-        literal(hours.end * HOUR_MS)
+        Dialect::Postgres.time(hours.start * HOUR_MS),
+        Dialect::Postgres.time(hours.end * HOUR_MS)
     );
     session.client.execute(&sql, &[&gone.users, &gone.up_to])?;
     Ok(())
@@ -139,33 +166,9 @@ fn forget_emptied(session: &mut Session, gone: &Gone, hours: std::ops::Range<i64
               AND e.event_type = (ARRAY['CLICK', 'PAGE_VIEW', 'SEARCH', 'LIKE', 'UNLIKE'])[h.event_type])",
         hours.start,
         hours.end,
-        literal(hours.start * HOUR_MS),
-        literal(hours.end * HOUR_MS)
+        Dialect::Postgres.time(hours.start * HOUR_MS),
+        Dialect::Postgres.time(hours.end * HOUR_MS)
     );
     session.client.execute(&sql, &[&gone.users, &gone.up_to_ms])?;
     Ok(())
-}
-
-/// What the erasure at a position did to posts.
-pub(super) fn erasure(session: &mut Session, stream: Uuid, position: Position) -> Result<Erasure, Failure> {
-    let mut rows = |sql: &str| -> Result<Vec<(String, i64)>, Failure> {
-        let rows = session.client.query(sql, &[&stream, &position.cast_signed()])?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-    };
-    let unliked =
-        "SELECT post_id, count(*) FROM post_like_log WHERE stream = $1 AND position = $2 GROUP BY 1 ORDER BY 1";
-    let deleted = "SELECT post_id, version FROM tombstone WHERE stream = $1 AND position = $2 ORDER BY 1";
-    Ok(Erasure { unliked: rows(unliked)?, deleted: rows(deleted)? })
-}
-
-/// The posts that a person made or likes.
-pub(super) fn of_user(session: &mut Session, user: &str, limit: i64) -> Result<Belongings, Failure> {
-    let posts = "SELECT post_id, hashtags FROM post WHERE user_id = $1 LIMIT $2";
-    let posts = session.client.query(posts, &[&user, &limit])?;
-    let liked = "SELECT post_id FROM post_like WHERE user_id = $1 LIMIT $2";
-    let liked = session.client.query(liked, &[&user, &limit])?;
-    Ok(Belongings {
-        posts: posts.iter().map(|row| (row.get(0), row.get(1))).collect(),
-        liked: liked.iter().map(|row| row.get(0)).collect(),
-    })
 }

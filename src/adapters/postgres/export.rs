@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use crate::events::{Event, EventType};
-use crate::ledger_fold::page_rows;
+use crate::ledger::stats::export::page_rows;
 use crate::limits::{
     EXPORT_FIRST_SLICE_MS, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MIN, EXPORT_SLICE_MS, EXPORT_SLICE_MS_MAX,
 };

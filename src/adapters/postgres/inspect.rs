@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::WRITE_MS_MAX;
-use super::connect::{Dialer, Session};
+use super::connect::{Dialer, Session, WRITE_MS_MAX};
 use super::pooler;
 use super::schema::{Owner, SCHEMA_VERSION, SERVER_VERSION_MIN, owner};
 use crate::ports::StoreError;

@@ -1,17 +1,10 @@
-//! Housekeeping: partitions by day, and what is kept for a time only. Each step is bounded and safe to run on several
-//! instances at once.
-
-use std::time::{Duration, Instant};
+//! Housekeeping of PostgreSQL alone: partitions by day, and the tables of client ids. Each step is bounded and safe to run on
+//! several instances at once.
 
 use jiff::Timestamp;
 
 use super::connect::{Failure, Session};
-use super::deltas;
-use crate::ledger_fold::minutes_gone_sql;
-use crate::limits::{
-    ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, MAINTAIN_MS_MAX, MAINTAIN_ROWS_MAX, PARTITIONS_AHEAD_DAYS, RECENT_SEARCHES_MS,
-    ROLLUP_MINUTES_KEPT,
-};
+use crate::limits::{ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, PARTITIONS_AHEAD_DAYS};
 use crate::ports::StoreError;
 
 /// Known partitions further away than this are looked up again: the memory of days is bounded.
@@ -40,32 +33,6 @@ pub(super) fn prepare(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Fa
     Ok(days)
 }
 
-/// Everything that is due at `now_ms`, with what [`prepare`] does.
-pub(super) fn run(session: &mut Session, now_ms: i64) -> Result<Vec<i64>, Failure> {
-    let days = prepare(session, now_ms)?;
-    let oldest_minute = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
-    deltas::add(session)?;
-    session.client.batch_execute(&minutes_gone_sql(oldest_minute, now_ms.div_euclid(60_000)))?;
-    delete_in_steps(session, "rollup_minute", "dimension > 0 AND bucket <= $1", oldest_minute)?;
-    delete_in_steps(session, "recent_forgotten", "at < $1", now_ms - RECENT_SEARCHES_MS)?;
-    switch_ids(session, now_ms)?;
-    Ok(days)
-}
-
-/// Small steps, so that no lock is held for long and batches get their turn, until all is gone or the time is over.
-pub(super) fn delete_in_steps(session: &mut Session, table: &str, condition: &str, bound: i64) -> Result<(), Failure> {
-    let begun = Instant::now();
-    let sql =
-        format!("DELETE FROM {table} WHERE ctid = ANY (ARRAY(SELECT ctid FROM {table} WHERE {condition} LIMIT $2))");
-    while begun.elapsed() < Duration::from_millis(MAINTAIN_MS_MAX) {
-        let deleted = session.client.execute(&sql, &[&bound, &MAINTAIN_ROWS_MAX])?;
-        if i64::try_from(deleted).unwrap_or(i64::MAX) < MAINTAIN_ROWS_MAX {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// Makes and attaches the partitions of `days` (since the epoch) that are missing.
 pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(), Failure> {
     let names: Vec<String> = days
@@ -78,7 +45,7 @@ pub(super) fn ensure_partitions(session: &mut Session, days: &[i64]) -> Result<(
     }
     let mut transaction = session.client.transaction()?;
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&PARTITION_LOCK])?;
-    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_folded", &[])?.get(0);
+    let since: i64 = transaction.query_one("SELECT rows_since FROM rollup_state", &[])?.get(0);
     if let Some(day) = days.iter().find(|day| **day < since) {
         let why = format!("rows of {} are gone: it is too old to be stored", date(*day)?);
         return Err(StoreError::Poison(why).into());
@@ -108,7 +75,7 @@ pub(super) fn date(day: i64) -> Result<jiff::civil::Date, StoreError> {
 
 /// After a day, the older table of client ids is emptied and becomes the current one. Writers hold the row that
 /// names it, so no batch sees half a switch.
-fn switch_ids(session: &mut Session, now_ms: i64) -> Result<(), Failure> {
+pub(super) fn switch_ids(session: &mut Session, now_ms: i64) -> Result<(), Failure> {
     let due = "SELECT name FROM event_id_current WHERE since_ms <= $1";
     let since = now_ms - ID_MEMORY_MS;
     if session.client.query_opt(due, &[&since])?.is_none() {

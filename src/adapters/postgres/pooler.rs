@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use postgres::SimpleQueryMessage;
 use uuid::Uuid;
 
-use super::WRITE_MS_MAX;
-use super::connect::{Dialer, Failure, Link};
+use super::connect::{Dialer, Failure, Link, WRITE_MS_MAX};
 use crate::limits::POSTGRES_POOLER_ROUNDS;
 
 /// One line for people.

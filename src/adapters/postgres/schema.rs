@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use postgres::GenericClient;
 
-use super::WRITE_MS_MAX;
-use super::connect::{Cause, Dialer, Failure, Session};
+use super::connect::{Cause, Dialer, Failure, Session, WRITE_MS_MAX};
 use super::pooler;
 use crate::ports::StoreError;
 
 /// What this program writes. A newer database is refused; so are older ones, of before the first release, which lack
 /// tables or have other keys.
-pub(super) const SCHEMA_VERSION: i32 = 10;
+pub(super) const SCHEMA_VERSION: i32 = 11;
 const SCHEMA: &str = include_str!("../../../schema.sql");
 /// JSON path syntax, `MERGE`, and what else the schema is tested with.
 pub(super) const SERVER_VERSION_MIN: i32 = 150_000;

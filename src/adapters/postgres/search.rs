@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use postgres::Row;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::{ToSql, Type};
 
 use super::connect::{Failure, Session};
-use super::read::post_of;
-use crate::ledger_fold::{first_posts, keyword_grams};
+use crate::ledger::stats::search::{first_posts, keyword_grams};
 use crate::limits::SEARCH_WALK_POSTS;
 use crate::ports::{Post, PostRank, PostSearch};
 
@@ -102,4 +102,17 @@ fn read(session: &mut Session, sql: &str, values: Typed<'_>, limit: usize) -> Re
     let mut rows = session.client.query_typed_raw(sql, values)?;
     let rows = std::iter::from_fn(|| rows.next().transpose());
     Ok(first_posts(rows.map(|row| row.map(|row| post_of(&row))), limit)?)
+}
+
+/// Post, user, content, hashtags, images, milliseconds, likes: in this order.
+fn post_of(row: &Row) -> Post {
+    Post {
+        post_id: row.get(0),
+        user_id: row.get(1),
+        content: row.get(2),
+        hashtags: row.get(3),
+        image_urls: row.get(4),
+        created_at_ms: row.get(5),
+        like_count: row.get(6),
+    }
 }

@@ -1,34 +1,12 @@
 //! The statements of a batch.
 //!
-//! Small batches are one statement and one round trip: moving the watermark gates every insert of it. What they add to rollups
-//! is put off (see `deltas`). Larger ones and those that first have to read (ids, posts) are a transaction that shares its
-//! pieces. Rows of rollups come sorted, so that instances lock them in one order.
+//! Small batches are one statement and one round trip: moving the watermark gates every insert of it. Larger ones and those
+//! that first have to read (ids, posts) are a transaction that shares its pieces. Every batch appends its counts to
+//! `rollup_delta`; upkeep adds them to the rollups.
 
 use std::sync::LazyLock;
 
 use super::encode::EVENT_COLUMNS;
-use crate::limits::SPAN_DAYS;
-
-fn adding_to(table: &str) -> String {
-    format!("ON CONFLICT (dimension, bucket, key) DO UPDATE SET count = {table}.count + excluded.count")
-}
-
-/// Arrays of rollups, users and totals come first in the statements of a transaction.
-fn rollups() -> String {
-    format!(
-        "m AS (INSERT INTO rollup_minute (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) {}), \
-         h AS (INSERT INTO rollup_hour (dimension, bucket, key, count) \
-                 SELECT * FROM unnest($5::int2[], $6::int8[], $7::text[], $8::int8[]) {}), \
-         {}, \
-         t AS (INSERT INTO rollup_total (stream, dimension, key, count) \
-                 SELECT * FROM unnest($12::uuid[], $13::int2[], $14::text[], $15::int8[]) \
-                 ON CONFLICT (stream, dimension, key) DO UPDATE SET count = rollup_total.count + excluded.count)",
-        adding_to("rollup_minute"),
-        adding_to("rollup_hour"),
-        users(9, ""),
-    )
-}
 
 fn users(first: usize, gate: &str) -> String {
     format!(
@@ -37,37 +15,14 @@ fn users(first: usize, gate: &str) -> String {
     )
 }
 
-/// The last hour that may be folded already. The lock keeps it from moving before the batch is committed.
-const FOLDED: &str = "f AS MATERIALIZED (SELECT until_hour FROM rollup_folded FOR SHARE)";
-
-/// Records of hours that are folded add to their day and span too, and have their hour's points counted again: hours as in
-/// [`STORE`]. What is added by conflict sees what others committed meanwhile. It also tells whose rows are gone: a text that is
-/// no boolean is an error of the data (22), by which the record is found and set aside.
-pub(super) static STORE_LATE: LazyLock<String> = LazyLock::new(|| {
+/// Rows of `rollup_delta` from parameter `first` on: dimensions, counts, and the last minute that counts in its hour only.
+fn deltas(first: usize, gate: &str) -> String {
+    let rows = unnest(first, &["int2", "bytea"]);
     format!(
-        "WITH f AS MATERIALIZED (SELECT * FROM rollup_folded FOR SHARE), \
-         late AS MATERIALIZED (SELECT n.*, f.until_hour, f.until_day, f.day_dimension, f.day_key FROM f JOIN \
-                 unnest($1::int2[], $2::int8[], $3::text[], $4::int8[]) AS n(dimension, bucket, key, count) \
-                 ON CASE WHEN n.dimension = 1 AND n.bucket < f.rows_since * 24 \
-                      THEN CAST('rows of days before ' || f.rows_since || ' are gone' AS boolean) \
-                      ELSE n.bucket < f.until_hour OR n.bucket = f.until_hour AND \
-                        (n.dimension < f.hour_dimension OR n.dimension = f.hour_dimension AND n.key <= f.hour_key) END), \
-         d AS (INSERT INTO rollup_day (dimension, bucket, key, count) \
-                 SELECT dimension, bucket / 24, key, sum(count) FROM late GROUP BY 1, 2, 3 \
-                 ORDER BY 1, key COLLATE \"C\", 2 {}), \
-         s AS (INSERT INTO rollup_span (dimension, bucket, key, count) \
-                 SELECT dimension, bucket / 24 / {SPAN_DAYS}, key, sum(count) FROM late WHERE bucket / 24 < until_day \
-                   OR bucket / 24 = until_day AND \
-                     (dimension < day_dimension OR dimension = day_dimension AND key <= day_key) \
-                 GROUP BY 1, 2, 3 ORDER BY 1, key COLLATE \"C\", 2 {}), \
-         p AS (INSERT INTO series (minutes, event_type, at, count) SELECT DISTINCT 60, 0, bucket * 60, 0 FROM late \
-                 WHERE bucket < until_hour ORDER BY 3 \
-                 ON CONFLICT (minutes, event_type, at) DO UPDATE SET users = NULL, count = series.count + 1) \
-         SELECT 1",
-        adding_to("rollup_day"),
-        adding_to("rollup_span"),
+        "d AS (INSERT INTO rollup_delta (dimension, counts, oldest_minute) SELECT *, ${}::int8 FROM {rows} {gate})",
+        first + 2
     )
-});
+}
 
 /// Rows of events from parameter `first` on; `number` is an expression, the journal's.
 fn events(first: usize, number: &str, gate: &str) -> String {
@@ -109,47 +64,45 @@ fn move_watermark(first: usize) -> String {
 
 const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
 
-/// A whole batch of hours from $31 on, whose minutes are put off. Answers whether the watermark was moved, which it is not where
-/// it is another, or somebody was erased that the writer does not know of, or one of the hours may be folded, or likes are not as
-/// they were seen; the last hour that may be folded; and whether likes are as they were seen.
+/// A whole batch: deltas from $1 on, users from $4 on, events from $7 on, the watermark from $24 on, its first day $30. Returns
+/// whether the watermark was moved, which it is not if it is another, if a user was erased that the writer does not know of, if
+/// rows of the first day were deleted, or if likes are not as they were seen; the first day that has rows; and whether likes are
+/// as they were seen.
 fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
     format!(
-        "WITH {first}, w AS ({} AND (SELECT until_hour FROM f) < $31 AND {is_as_seen} RETURNING stream, number), \
-         {}, {}, \
-         d AS (INSERT INTO rollup_delta (stream, dimensions, minutes, keys, counts) \
-                 SELECT stream, $1::int2[], $2::int8[], $3::text[], $4::int8[] FROM w){likes} \
-         SELECT EXISTS (SELECT FROM w), until_hour, {is_as_seen} FROM f",
-        move_watermark(25),
-        events(8, "(SELECT number FROM w)", GATE),
-        users(5, GATE),
+        "WITH {first}w AS ({} AND (SELECT rows_since FROM rollup_state) <= $30 AND {is_as_seen} RETURNING number), \
+         {}, {}, {}{likes} \
+         SELECT EXISTS (SELECT FROM w), (SELECT rows_since FROM rollup_state), {is_as_seen}",
+        move_watermark(24),
+        events(7, "(SELECT number FROM w)", GATE),
+        users(4, GATE),
+        deltas(1, GATE),
     )
 }
 
 /// A batch without likes.
-pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all(FOLDED, "true", ""));
-/// A batch with likes of posts $32, which were seen at versions $33: whatever changes the likes of a post changes its version.
+pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all("", "true", ""));
+/// A batch with likes of posts $31, which were seen at versions $32: whatever changes the likes of a post changes its version.
 pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
-    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $33::int8[]";
-    // Posts before the folded hour, as in a transaction: whoever holds the one waits for the other, and none for both.
-    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($32::text[]) \
-           ORDER BY post_id FOR UPDATE), \
-         f AS MATERIALIZED (SELECT until_hour FROM rollup_folded WHERE (SELECT count(*) FROM l) >= 0 FOR SHARE)";
-    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$27", 34)))
+    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $32::int8[]";
+    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($31::text[]) \
+           ORDER BY post_id FOR UPDATE), ";
+    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$26", 33)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
 pub(super) static PREPARE_MOVE: LazyLock<String> =
     LazyLock::new(|| format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS {}", move_watermark(1)));
-/// Events, rollups and users of an open transaction; answers the last hour that may be folded.
+/// Deltas, users and events of an open transaction.
 pub(super) static STORE: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {}, {FOLDED} SELECT until_hour FROM f", events(16, "$33::int2", ""), rollups()));
-/// Rollups and users, where the events went by COPY.
-pub(super) static STORE_ROLLUPS: LazyLock<String> =
-    LazyLock::new(|| format!("WITH {}, {FOLDED} SELECT until_hour FROM f", rollups()));
+    LazyLock::new(|| format!("WITH {}, {}, {} SELECT 1", deltas(1, ""), users(4, ""), events(7, "$24::int2", "")));
+/// Deltas and users, if the events went by COPY.
+pub(super) static STORE_COUNTS: LazyLock<String> =
+    LazyLock::new(|| format!("WITH {}, {} SELECT 1", deltas(1, ""), users(4, "")));
 pub(super) static COPY: LazyLock<String> =
     LazyLock::new(|| format!("COPY events ({EVENT_COLUMNS}) FROM STDIN (FORMAT binary)"));
 
-/// The journal's number, that of its rows in `events`.
-pub(super) const NUMBER: &str = "SELECT number FROM watermark WHERE stream = $1";
+/// The journal's number, that of its rows in `events` (none for a probe), and the first day that has rows.
+pub(super) const NUMBER: &str = "SELECT (SELECT number FROM watermark WHERE stream = $1), rows_since FROM rollup_state";
 pub(super) const WATERMARK: &str = "SELECT position, crc FROM watermark WHERE stream = $1";
 /// Tests first: an insert that meets a row uses up a number all the same, and there are 32,767.
 pub(super) const REGISTER: &str = "INSERT INTO watermark (stream, position, crc) SELECT $1::uuid, 0, 0 \

@@ -1,7 +1,6 @@
 //! A batch on the connection's thread: owned parameters in, a result out.
 
 use std::io::Write;
-use std::ops::Range;
 
 use postgres::SimpleQueryMessage;
 use postgres::types::ToSql;
@@ -9,14 +8,11 @@ use uuid::Uuid;
 
 use super::connect::{Failure, Session};
 use super::encode::Array;
-use super::erase;
+use super::erase::{self, Going};
 use super::statements as sql;
-use crate::ledger_fold::{KeptPost, LikeState};
+use crate::ledger::batch::likes::{KeptPost, LikeState};
 use crate::limits::POSTGRES_COPY_PIECE_BYTES;
 use crate::ports::{StoreError, Watermark};
-
-/// Where the hours are among the arrays of rollups.
-const HOURS: Range<usize> = 4..8;
 
 /// Moves a stream's watermark.
 #[derive(Clone, Copy)]
@@ -40,6 +36,8 @@ pub(super) struct Claim {
     pub(super) pair_posts: Vec<String>,
     /// Those of `posts` that are put or deleted.
     pub(super) named_posts: Vec<String>,
+    /// The first day of an event.
+    pub(super) first_day: Option<i64>,
 }
 
 /// What was found.
@@ -68,15 +66,31 @@ pub(super) struct Writes {
     pub(super) events: EventRows,
     /// The journal's number in `events`.
     pub(super) number: i16,
-    /// Rollups and users, in the order of the statements' parameters.
-    pub(super) rollups: Vec<Array>,
-    /// The first hour that has a rollup.
-    pub(super) first_hour: i64,
+    /// Deltas and users, in the order of the statements' parameters.
+    pub(super) counts: Counts,
     pub(super) others: Vec<Statement>,
-    /// Whom the batch erases, each once, and up to when.
-    pub(super) erasing: Vec<(String, i64)>,
+    /// Whom the batch erases, each once.
+    pub(super) erasing: Vec<Going>,
     /// A probe rolls back.
     pub(super) commit: bool,
+}
+
+/// Deltas and users of a batch.
+pub(super) struct Counts {
+    /// Dimensions and counts.
+    pub(super) deltas: [Array; 2],
+    pub(super) oldest_minute: i64,
+    /// Hours, types, users.
+    pub(super) users: [Array; 3],
+}
+
+impl Counts {
+    fn params(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let mut values = params(self.deltas.iter());
+        values.push(&self.oldest_minute);
+        values.extend(params(self.users.iter()));
+        values
+    }
 }
 
 fn params<'a>(values: impl Iterator<Item = &'a Array>) -> Vec<&'a (dyn ToSql + Sync)> {
@@ -97,8 +111,6 @@ pub(super) fn watermark(session: &mut Session, stream: Uuid) -> Result<Option<Wa
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AtOnce {
     Applied,
-    /// One of its hours may be folded: nothing was done.
-    Late,
     /// Somebody else changed likes of its posts since they were seen: nothing was done.
     Changed,
 }
@@ -118,43 +130,48 @@ pub(super) fn see_likes(session: &mut Session, claim: &Claim) -> Result<Option<L
     Ok((seen.posts.len() == claim.posts.len()).then_some(seen))
 }
 
-/// A whole batch in one statement, or nothing of it. `rows`: minutes, users and events; `likes`: what follows the hour among the
-/// statement's parameters, none for a batch without likes.
-pub(super) fn apply_all(
-    session: &mut Session,
-    fence: Fence,
-    rows: &[Array],
-    first_hour: i64,
-    likes: &[Array],
-) -> Result<AtOnce, Failure> {
+/// The rows of a batch in one statement.
+pub(super) struct Rows {
+    pub(super) counts: Counts,
+    pub(super) events: Vec<Array>,
+    /// The first day of an event.
+    pub(super) first_day: Option<i64>,
+    /// What follows the day among the statement's parameters, none for a batch without likes.
+    pub(super) likes: Vec<Array>,
+}
+
+/// A whole batch in one statement, or nothing of it.
+pub(super) fn apply_all(session: &mut Session, fence: Fence, rows: &Rows) -> Result<AtOnce, Failure> {
     session.plan_for_batches()?;
-    let sql = if likes.is_empty() { &sql::APPLY_ALL } else { &sql::APPLY_LIKES };
+    let sql = if rows.likes.is_empty() { &sql::APPLY_ALL } else { &sql::APPLY_LIKES };
     let statement = session.prepared(sql.as_str())?;
     let (position, crc) = (fence.to.position.cast_signed(), i64::from(fence.to.crc));
     let (from, from_crc) = (fence.from.position.cast_signed(), i64::from(fence.from.crc));
-    let mut values = params(rows.iter());
-    values.extend([
-        &position as &(dyn ToSql + Sync),
-        &crc,
-        &fence.stream,
-        &from,
-        &from_crc,
-        &fence.erased,
-        &first_hour,
-    ]);
-    values.extend(params(likes.iter()));
+    let first_day = rows.first_day.unwrap_or(i64::MAX);
+    let mut values = rows.counts.params();
+    values.extend(params(rows.events.iter()));
+    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc, &fence.erased, &first_day]);
+    values.extend(params(rows.likes.iter()));
     let row = session.client.query_one(&statement, &values)?;
-    let (is_moved, folded_hour, is_as_seen): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
+    let (is_moved, rows_since, is_as_seen): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
     if is_moved {
         return Ok(AtOnce::Applied);
     }
     if !is_as_seen {
         return Ok(AtOnce::Changed);
     }
-    if folded_hour >= first_hour {
-        return Ok(AtOnce::Late);
-    }
+    check_day(rows.first_day, rows_since)?;
     Err(StoreError::Fenced { found: watermark(session, fence.stream)? }.into())
+}
+
+/// Rows of days before `rows_since` were deleted: an event of such a day would be counted and found nowhere.
+fn check_day(first_day: Option<i64>, rows_since: i64) -> Result<(), StoreError> {
+    match first_day {
+        Some(day) if day < rows_since => {
+            Err(StoreError::Poison("rows of its day are gone: it is too old to be stored".to_owned()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Opens a transaction and moves the watermark if there is one to move. `first` is done before that.
@@ -183,13 +200,10 @@ pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) ->
 
 /// Reads and locks; `stream` is none for a probe.
 pub(super) fn claim(session: &mut Session, stream: Option<Uuid>, claim: &Claim) -> Result<Claimed, Failure> {
-    let number = match stream {
-        Some(stream) => {
-            let statement = session.prepared(sql::NUMBER)?;
-            session.client.query_one(&statement, &[&stream])?.get(0)
-        }
-        None => 0,
-    };
+    let statement = session.prepared(sql::NUMBER)?;
+    let row = session.client.query_one(&statement, &[&stream])?;
+    let number = row.get::<_, Option<i16>>(0).unwrap_or_default();
+    check_day(claim.first_day, row.get(1))?;
     let new_ids = if claim.ids.is_empty() { Vec::new() } else { claim_ids(session, &claim.ids)? };
     let likes = if claim.posts.is_empty() { LikeState::default() } else { lock_likes(session, claim)? };
     Ok(Claimed { number, new_ids, likes })
@@ -233,22 +247,19 @@ fn lock_likes(session: &mut Session, claim: &Claim) -> Result<LikeState, Failure
 
 /// Writes everything else and ends the transaction.
 pub(super) fn finish(session: &mut Session, writes: &Writes) -> Result<(), Failure> {
-    let row = match &writes.events {
+    let mut values = writes.counts.params();
+    match &writes.events {
         EventRows::Arrays(events) => {
             let statement = session.prepared(sql::STORE.as_str())?;
-            let mut values = params(writes.rollups.iter().chain(events));
+            values.extend(params(events.iter()));
             values.push(&writes.number);
-            session.client.query_one(&statement, &values)?
+            session.client.execute(&statement, &values)?;
         }
         EventRows::Copy(bytes) => {
             copy(session, bytes)?;
-            let statement = session.prepared(sql::STORE_ROLLUPS.as_str())?;
-            session.client.query_one(&statement, &params(writes.rollups.iter()))?
+            let statement = session.prepared(sql::STORE_COUNTS.as_str())?;
+            session.client.execute(&statement, &values)?;
         }
-    };
-    if row.get::<_, i64>(0) >= writes.first_hour {
-        let statement = session.prepared(sql::STORE_LATE.as_str())?;
-        session.client.execute(&statement, &params(writes.rollups[HOURS].iter()))?;
     }
     for write in &writes.others {
         let statement = session.prepared(write.sql)?;

@@ -8,18 +8,24 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use super::WRITE_MS_MAX;
-use super::connect::{Cause, Dialer, Failure, Link, Session};
+use super::connect::{Cause, Dialer, Failure, Link, Session, WRITE_MS_MAX};
 use super::encode::{Array, arrays_of};
-use super::erase;
-use super::statements as sql;
-use super::transaction::{self, AtOnce, Claimed, Fence};
-use super::writes::{claim_of, clearing_time, columns, erasing_time, going, seen_like_arrays, user_arrays, writes};
-use super::{deltas, fold, maintain, retire};
-use crate::ledger_fold::{
-    Action, Belonging, Draft, Erased, Folding, LikeState, MaybeErased, Recounts, UserHours, fold_likes, person_of,
-};
-use crate::limits::{POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX};
+use super::sql::{PostgresSql, UPKEEP_LOCK, snapshot};
+use super::statements as statement;
+use super::transaction::{self, AtOnce, Claimed, Fence, Rows};
+use super::writes::{claim_of, clearing_time, counts_of, erasing_time, going, seen_like_arrays, writes};
+use super::{erase, maintain, retire, term_index};
+use crate::ledger::batch::draft::Draft;
+use crate::ledger::batch::erasing::{Belonging, Erased, person_of};
+use crate::ledger::batch::likes::{Action, LikeState, fold_likes};
+use crate::ledger::batch::maybe_erased::MaybeErased;
+use crate::ledger::batch::user_hours::UserHours;
+use crate::ledger::sql::Sql;
+use crate::ledger::stats::posts;
+use crate::ledger::upkeep;
+use crate::ledger::upkeep::pace::Pace;
+use crate::ledger::upkeep::steps::Steps;
+use crate::limits::{POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX, TERM_INDEX_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const DAY_MS: i64 = 86_400_000;
@@ -36,7 +42,7 @@ pub(super) struct PostgresWriter {
     days: HashSet<i64>,
     /// Batches that lock likes before they read them, as others were seen to change the same ones.
     batches_to_lock: u32,
-    pub(super) folding: Folding,
+    pace: Pace,
 }
 
 impl PostgresWriter {
@@ -49,25 +55,8 @@ impl PostgresWriter {
             erased_known: 0,
             days: HashSet::new(),
             batches_to_lock: 0,
-            folding: Folding::default(),
+            pace: Pace::default(),
         }
-    }
-
-    /// A step of housekeeping, with as much time as a batch has.
-    pub(super) fn step<R: Send + 'static>(
-        &mut self,
-        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
-    ) -> Result<R, Failure> {
-        self.call(deadline(), job)
-    }
-
-    /// A step of housekeeping that may take longer than a batch.
-    pub(super) fn long_step<R: Send + 'static>(
-        &mut self,
-        ms: u64,
-        job: impl FnOnce(&mut Session) -> Result<R, Failure> + Send + 'static,
-    ) -> Result<R, Failure> {
-        self.call(deadline() + Duration::from_millis(ms), job)
     }
 
     /// Runs a job on the connection, dialling if there is none; drops it after an error that ends it.
@@ -104,8 +93,7 @@ impl PostgresWriter {
         self.run_in_steps(draft, fence, deadline)
     }
 
-    /// Nothing where some of it is too late for that, or others change the same likes meanwhile: then only locks help. Its
-    /// minutes are put off.
+    /// `None` if others change the same likes meanwhile: then only locks help.
     fn run_at_once(
         &mut self,
         draft: &Draft<'_>,
@@ -116,21 +104,14 @@ impl PostgresWriter {
         let Some(seen) = self.see_likes(draft, actions, deadline)? else { return Ok(None) };
         let fold = fold_likes(actions, &seen);
         let effects = draft.effects(actions, &fold, &mut self.users);
-        if effects.rollups.has_older {
-            return Ok(None);
-        }
-        let minutes = columns(&effects.rollups.minutes);
-        let rows = minutes.into_iter().chain(user_arrays(&effects)).chain(arrays_of(&effects.rows));
-        let rows: Vec<Array> = rows.collect();
-        let first_hour = effects.rollups.first_hour();
         let likes = if actions.is_empty() { Vec::new() } else { seen_like_arrays(draft, &seen, &fold) };
-        let apply = move |session: &mut Session| transaction::apply_all(session, fence, &rows, first_hour, &likes);
-        match self.call(deadline, apply)? {
+        let (counts, events) = (counts_of(&effects), arrays_of(&effects.rows));
+        let rows = Rows { counts, events, first_day: draft.first_day(), likes };
+        match self.call(deadline, move |session| transaction::apply_all(session, fence, &rows))? {
             AtOnce::Applied => {
                 self.users.commit();
                 Ok(Some(effects.verdicts))
             }
-            AtOnce::Late => Ok(None),
             AtOnce::Changed => {
                 self.batches_to_lock = POSTGRES_BATCHES_TO_LOCK;
                 Ok(None)
@@ -192,7 +173,7 @@ impl PostgresWriter {
             })?;
             return Ok((Vec::new(), claimed));
         }
-        let users = going(draft);
+        let users = going(draft, stream.unwrap_or_default());
         let first = format!(
             "SET LOCAL enable_seqscan = on; SET LOCAL plan_cache_mode = auto; SET LOCAL statement_timeout = {}; \
              LOCK TABLE watermark IN SHARE ROW EXCLUSIVE MODE; ",
@@ -251,6 +232,17 @@ impl PostgresWriter {
         }
     }
 
+    /// Builds one index; true if it did, as there may be more.
+    fn build_term_index(&mut self, today: i64) -> Result<bool, StoreError> {
+        let missing = self.call(deadline(), move |session| term_index::missing(session, today)).map_err(|f| f.error)?;
+        let next = missing.into_iter().find(|missing| self.pace.indexes.is_due(missing.day, Instant::now()));
+        let Some(next) = next else { return Ok(false) };
+        let (day, deadline) = (next.day, deadline() + Duration::from_millis(TERM_INDEX_MS_MAX));
+        let built = self.call(deadline, move |session| term_index::build(session, &next));
+        self.pace.indexes.settle(day, built.is_ok(), Instant::now());
+        built.map_err(|failure| failure.error)
+    }
+
     /// Makes the partitions of a batch's days, before its transaction.
     fn ensure_days(&mut self, draft: &Draft<'_>, deadline: Instant) -> Result<(), Failure> {
         let wanted: BTreeSet<i64> = draft.events().map(|event| event.event_time_ms.div_euclid(DAY_MS)).collect();
@@ -271,12 +263,12 @@ fn deadline() -> Instant {
 
 impl LedgerWriter for PostgresWriter {
     fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
-        self.call(deadline(), move |session| transaction::watermark(session, stream)).map_err(|f| f.error)
+        self.look(move |sql| posts::watermark(sql, stream))
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
         let register =
-            move |session: &mut Session| Ok(session.client.execute(sql::REGISTER, &[&stream]).map(|_| ())?);
+            move |session: &mut Session| Ok(session.client.execute(statement::REGISTER, &[&stream]).map(|_| ())?);
         self.call(deadline(), register).map_err(|failure| failure.error)
     }
 
@@ -327,25 +319,61 @@ impl LedgerWriter for PostgresWriter {
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         let today = now_ms.div_euclid(DAY_MS);
         self.days.retain(|day| (today - *day).abs() <= maintain::DAYS_REMEMBERED);
-        let ahead = self.call(deadline(), move |session| maintain::run(session, now_ms)).map_err(|f| f.error)?;
-        self.days.extend(ahead);
-        Ok(())
+        self.prepare(now_ms)?;
+        upkeep::maintain::run(self, now_ms)?;
+        self.call(deadline(), move |session| maintain::switch_ids(session, now_ms)).map_err(|failure| failure.error)
     }
 
     fn add_up(&mut self) -> Result<(), StoreError> {
-        self.call(deadline(), deltas::add).map_err(|failure| failure.error)
+        upkeep::compact::run(self)
     }
 
     fn spare(&mut self) {
-        self.folding.recounts = Some(Recounts::new(Instant::now()));
+        self.pace.spare(Instant::now());
     }
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
-        fold::run(self, now_ms, zone).map_err(|failure| failure.error)
+        let is_left = upkeep::run(self, now_ms, zone);
+        let is_built = match self.pace.has_time(Instant::now()) {
+            true => self.build_term_index(now_ms.div_euclid(DAY_MS)),
+            false => Ok(false),
+        };
+        Ok(is_left? | is_built?)
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
         self.days.clear();
-        self.call(deadline(), move |session| retire::run(session, now_ms, retention_days)).map_err(|f| f.error)
+        let retire = move |session: &mut Session| retire::run(session, now_ms, retention_days);
+        let since = self.call(deadline(), retire).map_err(|failure| failure.error)?;
+        upkeep::retention::forget_users(self, since)
+    }
+}
+
+impl Steps for PostgresWriter {
+    fn step<R: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn Sql) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let step = move |session: &mut Session| {
+            let mut transaction = session.client.transaction()?;
+            // A crash of the server may undo a step that was just committed; then it is due again.
+            transaction.batch_execute(&format!("SET LOCAL synchronous_commit = off; {UPKEEP_LOCK}"))?;
+            let done = job(&mut PostgresSql::on(&mut transaction))?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        self.call(deadline(), step).map_err(|failure| failure.error)
+    }
+
+    fn look<R: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn Sql) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let look = move |session: &mut Session| Ok(job(&mut PostgresSql::on(&mut snapshot(session)?))?);
+        self.call(deadline(), look).map_err(|failure| failure.error)
+    }
+
+    fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 }

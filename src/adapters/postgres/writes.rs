@@ -8,13 +8,15 @@ use postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::encode::{Array, Field, arrays_of, copy_of};
+use super::erase::Going;
 use super::statements as sql;
-use super::transaction::{Claim, EventRows, Fence, Statement, Writes};
+use super::transaction::{Claim, Counts, EventRows, Fence, Statement, Writes};
 use crate::events::fold_keyword;
-use crate::ledger_fold::{
-    Action, Clearing, Draft, Effects, LikeFold, LikeState, RollupRow, VerdictRow, content_grams, erased_users,
-    folded_content,
-};
+use crate::ledger::batch::draft::{Draft, Effects};
+use crate::ledger::batch::erasing::erased_users;
+use crate::ledger::batch::likes::{Action, Clearing, LikeFold, LikeState};
+use crate::ledger::batch::verdicts::VerdictRow;
+use crate::ledger::stats::search::{content_grams, folded_content};
 use crate::limits::{
     POSTGRES_CLEARED_LIKE_US_MAX, POSTGRES_CLEARED_LIKES_USUAL, POSTGRES_ERASE_MS_MAX, POSTGRES_UNNEST_ROWS_MAX,
     POSTGRES_WRITE_STATEMENT_MS_MAX,
@@ -49,16 +51,23 @@ pub(super) fn writes(
     Writes {
         events,
         number,
-        rollups: rollup_arrays(stream, effects),
-        first_hour: effects.rollups.first_hour(),
+        counts: counts_of(effects),
         others: others.collect(),
-        erasing: going(draft),
+        erasing: going(draft, stream),
         commit: fence.is_some(),
     }
 }
 
-pub(super) fn going(draft: &Draft<'_>) -> Vec<(String, i64)> {
-    erased_users(&draft.erases).into_iter().map(|(user, up_to_ms)| (user.to_owned(), up_to_ms)).collect()
+pub(super) fn going(draft: &Draft<'_>, stream: Uuid) -> Vec<Going> {
+    let users = erased_users(&draft.erases).into_iter();
+    users
+        .map(|(user, (up_to_ms, index))| Going {
+            user: user.to_owned(),
+            up_to_ms,
+            stream,
+            position: draft.position(index).cast_signed(),
+        })
+        .collect()
 }
 
 /// What erasures may take beyond what a batch usually does.
@@ -98,36 +107,24 @@ pub(super) fn claim_of(draft: &Draft<'_>, actions: &[Action<'_>]) -> Claim {
     let pairs: HashSet<(&str, &str)> = actions.iter().filter_map(Action::pair).collect();
     let (pair_users, pair_posts) = pairs.into_iter().map(|(user, post)| (user.to_owned(), post.to_owned())).unzip();
     let owned = |names: BTreeSet<&str>| names.into_iter().map(str::to_owned).collect();
-    Claim { ids, posts: owned(posts), pair_users, pair_posts, named_posts: owned(named) }
+    let (posts, named_posts) = (owned(posts), owned(named));
+    Claim { ids, posts, pair_users, pair_posts, named_posts, first_day: draft.first_day() }
 }
 
-pub(super) fn columns(rows: &[RollupRow]) -> [Array; 4] {
-    [
-        Array::of(&Type::INT2, rows.iter().map(|row| Field::Small(row.dimension as i16))),
-        Array::bigs(rows.iter().map(|row| row.bucket)),
-        Array::texts(rows.iter().map(|row| &*row.key)),
-        Array::bigs(rows.iter().map(|row| row.count)),
-    ]
-}
-
-pub(super) fn user_arrays(effects: &Effects<'_>) -> [Array; 3] {
-    [
-        Array::bigs(effects.users.iter().map(|(hour, ..)| *hour)),
-        Array::of(&Type::INT2, effects.users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),
-        Array::texts(effects.users.iter().map(|(.., user)| *user)),
-    ]
-}
-
-fn rollup_arrays(stream: Uuid, effects: &Effects<'_>) -> Vec<Array> {
-    let totals = &effects.rollups.totals;
-    let totals = [
-        Array::of(&Type::UUID, totals.iter().map(|_| Field::Bytes(stream.as_bytes()))),
-        Array::of(&Type::INT2, totals.iter().map(|(dimension, ..)| Field::Small(*dimension as i16))),
-        Array::texts(totals.iter().map(|(_, key, _)| &**key)),
-        Array::bigs(totals.iter().map(|(.., count)| *count)),
-    ];
-    let (minutes, hours) = (columns(&effects.rollups.minutes), columns(&effects.rollups.hours));
-    minutes.into_iter().chain(hours).chain(user_arrays(effects)).chain(totals).collect()
+pub(super) fn counts_of(effects: &Effects<'_>) -> Counts {
+    let (deltas, users) = (&effects.deltas, &effects.users);
+    Counts {
+        deltas: [
+            Array::of(&Type::INT2, deltas.rows.iter().map(|(dimension, _)| Field::Small(*dimension as i16))),
+            Array::of(&Type::BYTEA, deltas.rows.iter().map(|(_, counts)| Field::Bytes(counts))),
+        ],
+        oldest_minute: deltas.oldest_minute,
+        users: [
+            Array::bigs(users.iter().map(|(hour, ..)| *hour)),
+            Array::of(&Type::INT2, users.iter().map(|(_, kind, _)| Field::Small(*kind as i16))),
+            Array::texts(users.iter().map(|(.., user)| *user)),
+        ],
+    }
 }
 
 fn boxed(stream: Option<Uuid>, arrays: Vec<Array>) -> Vec<Box<dyn ToSql + Sync + Send>> {

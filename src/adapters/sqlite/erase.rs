@@ -6,9 +6,13 @@
 use rusqlite::{OptionalExtension, Result, Transaction, params};
 use uuid::Uuid;
 
-use super::{open_day, user_sets};
-use crate::ledger_fold::{Belonging, Draft, Erased, HOUR_MS, erased_users, hour_ranges, person_of};
-use crate::ports::{Batch, Belongings, Erasure};
+use super::error::store_error;
+use super::sql::SqliteSql;
+use crate::ledger::HOUR_MS;
+use crate::ledger::batch::draft::Draft;
+use crate::ledger::batch::erasing::{Belonging, Erased, erased_users, hour_ranges, person_of, user_key};
+use crate::ledger::upkeep::bitmaps;
+use crate::ports::{Batch, StoreError};
 
 /// Those of a batch's users that were erased.
 pub(super) fn known(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<Erased> {
@@ -16,7 +20,7 @@ pub(super) fn known(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<
     if !transaction.prepare_cached("SELECT 1 FROM erased LIMIT 1")?.exists([])? {
         return Ok(erased);
     }
-    let mut find = transaction.prepare_cached("SELECT at FROM erased WHERE user_id = ?1")?;
+    let mut find = transaction.prepare_cached("SELECT at FROM erased WHERE id = 'u:' || ?1")?;
     for (user, _) in batch.records.iter().filter_map(person_of) {
         if !erased.contains_key(user)
             && let Some(at_ms) = find.query_row([user], |row| row.get(0)).optional()?
@@ -42,7 +46,7 @@ pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Re
          DELETE FROM going",
     )?;
     let mut note = transaction.prepare_cached("INSERT INTO going VALUES (?1, ?2)")?;
-    for (user, up_to_ms) in erased_users(&draft.erases) {
+    for (user, (up_to_ms, _)) in erased_users(&draft.erases) {
         note.execute(params![user, up_to_ms])?;
     }
     // The order of the tables is that of the loops.
@@ -53,23 +57,30 @@ pub(super) fn belongings(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Re
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
 }
 
-/// Everything that names the persons; behind the rest of the batch.
-pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<()> {
+/// Everything that names the persons; after the rest of the batch.
+pub(super) fn erase(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>) -> Result<(), StoreError> {
     if draft.erases.is_empty() {
         return Ok(());
     }
-    remember(transaction, draft)?;
-    let cut_hour = erased_users(&draft.erases).values().min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
+    let (ordinals, hours) = erase_rows(transaction, stream, draft).map_err(store_error)?;
+    bitmaps::erase(&mut SqliteSql(transaction), &ordinals, &hours)
+}
+
+/// Returns their ordinals, and the hours in which they may have something left.
+fn erase_rows(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
+    remember(transaction, stream, draft)?;
+    let times = erased_users(&draft.erases).into_values().map(|(up_to_ms, _)| up_to_ms);
+    let cut_hour = times.min().map_or(0, |up_to_ms| up_to_ms.div_euclid(HOUR_MS));
     let (hours, cut) = forget_hours(transaction, cut_hour)?;
-    let hours = hour_ranges(hours);
-    for range in hours {
+    for range in hour_ranges(hours) {
         strip_events(transaction, range)?;
     }
-    for range in hour_ranges(cut) {
+    for range in hour_ranges(cut.iter().copied()) {
         forget_emptied(transaction, range)?;
     }
-    open_day::erase(transaction, GOES)?;
-    user_sets::erase(transaction, GOES, cut_hour)?;
+    let forget = "DELETE FROM visitor WHERE key IN (SELECT 'u:' || user_id FROM going) RETURNING ordinal";
+    let ordinals =
+        transaction.prepare_cached(forget)?.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>>>()?;
     let up_to = |table: &str| format!("(SELECT up_to FROM going WHERE going.user_id = {table}.user_id)");
     for sql in [
         format!("DELETE FROM recent_forgotten WHERE {GOES} AND at <= {}", up_to("recent_forgotten")),
@@ -83,19 +94,22 @@ pub(super) fn erase(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<
     ] {
         transaction.execute(&sql, [])?;
     }
-    Ok(())
+    Ok((ordinals, cut))
 }
 
 /// Of a table with users.
 const GOES: &str = "user_id IN (SELECT user_id FROM going)";
 
-fn remember(transaction: &Transaction<'_>, draft: &Draft<'_>) -> Result<()> {
+fn remember(transaction: &Transaction<'_>, stream: Uuid, draft: &Draft<'_>) -> Result<()> {
     let mut remember = transaction.prepare_cached(
-        "INSERT INTO erased VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) + 1 FROM erased)) \
-         ON CONFLICT DO UPDATE SET at = max(at, excluded.at), seq = excluded.seq",
+        "INSERT INTO erased (id, at, seq, stream, position) \
+         VALUES (?1, ?2, (SELECT coalesce(max(seq), 0) + 1 FROM erased), ?3, ?4) \
+         ON CONFLICT DO UPDATE SET at = max(at, excluded.at), seq = excluded.seq, stream = excluded.stream, \
+           position = excluded.position",
     )?;
-    for (user, up_to_ms) in erased_users(&draft.erases) {
-        remember.execute(params![user, up_to_ms])?;
+    for (user, (up_to_ms, index)) in erased_users(&draft.erases) {
+        let position = draft.position(index).cast_signed();
+        remember.execute(params![user_key(user), up_to_ms, stream.to_string(), position])?;
     }
     Ok(())
 }
@@ -143,34 +157,4 @@ fn forget_emptied(transaction: &Transaction<'_>, hours: std::ops::Range<i64>) ->
     );
     transaction.prepare_cached(&sql)?.execute([hours.start, hours.end, hours.start * HOUR_MS, hours.end * HOUR_MS])?;
     Ok(())
-}
-
-/// What the erasure at a position did to posts.
-pub(super) fn erasure(transaction: &Transaction<'_>, stream: Uuid, position: i64) -> Result<Erasure> {
-    let rows = |sql: &str| {
-        transaction
-            .prepare_cached(sql)?
-            .query_map(params![stream.to_string(), position], |row| Ok((row.get(0)?, row.get(1)?)))?
-            .collect::<Result<Vec<(String, i64)>>>()
-    };
-    let unliked =
-        "SELECT post_id, count(*) FROM post_like_log WHERE stream = ?1 AND position = ?2 GROUP BY 1 ORDER BY 1";
-    let deleted = "SELECT post_id, version FROM tombstone WHERE stream = ?1 AND position = ?2 ORDER BY 1";
-    Ok(Erasure { unliked: rows(unliked)?, deleted: rows(deleted)? })
-}
-
-/// The posts that a person made or likes.
-pub(super) fn of_user(transaction: &Transaction<'_>, user: &str, limit: i64) -> Result<Belongings> {
-    let posts = transaction
-        .prepare_cached("SELECT post_id, hashtags FROM post WHERE user_id = ?1 LIMIT ?2")?
-        .query_map(params![user, limit], |row| {
-            let hashtags = serde_json::from_str(row.get_ref(1)?.as_str()?).unwrap_or_default();
-            Ok((row.get(0)?, hashtags))
-        })?
-        .collect::<Result<Vec<_>>>()?;
-    let liked = transaction
-        .prepare_cached("SELECT post_id FROM post_like WHERE user_id = ?1 LIMIT ?2")?
-        .query_map(params![user, limit], |row| row.get(0))?
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Belongings { posts, liked })
 }

@@ -11,7 +11,7 @@ use rusqlite::{Result, Row, Rows, Transaction, params};
 use uuid::Uuid;
 
 use crate::events::{Event, EventType};
-use crate::ledger_fold::row_bytes;
+use crate::ledger::stats::export::row_bytes;
 use crate::limits::{EXPORT_PAGE_BYTES, EXPORT_PAGE_MS, EXPORT_PAGE_ROWS_MAX};
 use crate::ports::{ExportCursor, ExportPage, ExportQuery};
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode};
 
+use super::error::store_error;
 use super::owner;
 pub use super::owner::Owner;
+use super::owner::SCHEMA_VERSION;
 use super::watch::Watch;
-use super::{SCHEMA_VERSION, store_error};
 use crate::ports::StoreError;
 
 /// Facts, as they were read.

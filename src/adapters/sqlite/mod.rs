@@ -1,22 +1,18 @@
 //! The embedded ledger: SQLite in the data directory, write-ahead log, synced at each commit.
 //!
 //! Same tables, same answers as PostgreSQL. One writer at a time, as SQLite has it; readers see snapshots and are
-//! pooled. What a batch means is decided in `ledger_fold`.
+//! pooled. What a batch means is decided in `ledger`.
 
-mod edges;
 mod erase;
+mod error;
 mod export;
-mod fold;
 pub mod inspect;
 mod maintain;
-mod open_day;
 mod owner;
-mod rankings;
-mod read;
 mod retire;
 mod search;
+mod sql;
 mod turns;
-mod user_sets;
 mod watch;
 mod writer;
 
@@ -24,24 +20,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
-use uuid::Uuid;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::ledger_fold::{RankPlan, days_within_hours, few_events, plan_rank, skip_hidden};
-use crate::limits::{READ_WAIT_MS, SNAPSHOT_MS_MAX};
-use crate::ports::{
-    Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes, Position,
-    Post, PostSearch, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts,
-    Watermark,
-};
-use owner::APPLICATION_ID;
+use crate::ledger::sql::Sql;
+use crate::ledger::store::Store;
+use crate::limits::READ_WAIT_MS;
+use crate::ports::{ExportCursor, ExportPage, ExportQuery, LedgerWriter, Post, PostSearch, StoreError};
+use error::{read_error, store_error};
 pub use owner::Owner;
+use owner::{APPLICATION_ID, SCHEMA_VERSION};
+use sql::SqliteSql;
 use turns::Turns;
 use watch::Watch;
 
 const SCHEMA: &str = include_str!("schema.sql");
-const SCHEMA_VERSION: i64 = 9;
 /// How long a lock of another connection is waited for.
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
@@ -90,145 +82,55 @@ impl SqliteLedger {
     }
 
     /// Runs a read in one snapshot, interrupted when it takes too long.
-    fn read<R>(
+    fn snapshot<R>(
         &self,
         wait_ms: u64,
-        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
+        job: impl FnOnce(&Transaction<'_>) -> Result<R, StoreError>,
     ) -> Result<R, StoreError> {
-        self.try_read(wait_ms, job)?.map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::OperationInterrupted) => StoreError::Cancelled(format!("SQLite: {error}")),
-            _ => store_error(error),
-        })
-    }
-
-    /// A read for which being interrupted is an answer: `None`.
-    fn read_in_time<R>(
-        &self,
-        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
-    ) -> Result<Option<R>, StoreError> {
-        match self.try_read(READ_MS_MAX, job)? {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => Ok(None),
-            result => result.map(Some).map_err(store_error),
-        }
-    }
-
-    fn try_read<R>(
-        &self,
-        wait_ms: u64,
-        job: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<R>,
-    ) -> Result<rusqlite::Result<R>, StoreError> {
         let pooled = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let mut connection = match pooled {
             Some(connection) => connection,
             None => connect(&self.path, READER_CACHE_KIB)?,
         };
         let guard = self.watch.guard(&connection, Duration::from_millis(wait_ms));
-        let result = connection.transaction().and_then(|transaction| job(&transaction));
+        let result = connection.transaction().map_err(store_error).and_then(|transaction| job(&transaction));
         drop(guard);
         // A connection that failed is closed: whatever ailed it is not handed to the next.
         if result.is_err() {
-            return Ok(result);
+            return result;
         }
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < READERS_KEPT {
             readers.push(connection);
         }
-        Ok(result)
+        result
     }
 }
 
-impl Ledger for SqliteLedger {
-    fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
+impl Store for SqliteLedger {
+    fn read<R: Send + 'static>(
+        &self,
+        ms: Option<u64>,
+        job: impl Fn(&mut dyn Sql) -> Result<R, StoreError> + Send + Sync + 'static,
+    ) -> Result<R, StoreError> {
+        self.snapshot(ms.unwrap_or(READ_MS_MAX), |transaction| job(&mut SqliteSql(transaction)))
+    }
+
+    fn rank_all_events_max(&self) -> i64 {
+        self.rank_all_events
+    }
+
+    fn writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
         let connection = connect(&self.path, WRITER_CACHE_KIB)?;
         Ok(Box::new(writer::SqliteWriter::new(connection, self.turns.clone(), self.watch.clone())))
     }
 
-    fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::watermark(transaction, stream))
+    fn find_posts(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
+        self.snapshot(READ_MS_MAX, |transaction| search::posts(transaction, query).map_err(read_error))
     }
 
-    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::verdicts(transaction, stream, after, up_to))
-    }
-
-    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
-        self.read(READ_MS_MAX, |transaction| erase::erasure(transaction, stream, position.cast_signed()))
-    }
-
-    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(READ_MS_MAX, |transaction| erase::of_user(transaction, user_id, limit))
-    }
-
-    fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::count(transaction, filter))
-    }
-
-    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
-        let plan = plan_rank(query, now_ms, zone);
-        let few = few_events(query.limit).min(self.rank_all_events);
-        self.read(READ_MS_MAX, |transaction| {
-            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
-                return read::top(transaction, query, &plan, now_ms, few);
-            }
-            let first = |transaction: &mut &rusqlite::Transaction<'_>, limit| {
-                let (query, plan) = (TopQuery { limit, ..query.clone() }, RankPlan { limit, ..plan.clone() });
-                read::top(transaction, &query, &plan, now_ms, few).map(Some)
-            };
-            Ok(skip_hidden(&mut { transaction }, query.limit, first, read::hidden)?.unwrap_or_default())
-        })
-    }
-
-    fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError> {
-        let few = few_events(query.limit).min(self.rank_all_events);
-        self.read_in_time(|transaction| {
-            if !query.parts.iter().any(|(dimension, _)| dimension.names_posts()) {
-                return rankings::ranking(transaction, query, now_ms, few);
-            }
-            let first = |transaction: &mut &rusqlite::Transaction<'_>, limit| {
-                rankings::ranking(transaction, &RankingQuery { limit, ..query.clone() }, now_ms, few).map(Some)
-            };
-            Ok(skip_hidden(&mut { transaction }, query.limit, first, read::hidden)?.unwrap_or_default())
-        })
-    }
-
-    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {
-        self.read_in_time(|transaction| rankings::series(transaction, query))
-    }
-
-    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError> {
-        self.read_in_time(|transaction| rankings::users(transaction, from_ms, to_ms))
-    }
-
-    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::recent(transaction, user_id, now_ms))
-    }
-
-    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError> {
-        let days = days_within_hours(zone, now_ms);
-        self.read(SNAPSHOT_MS_MAX, |transaction| read::snapshot(transaction, now_ms, &days))
-    }
-
-    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::likes(transaction, post_id, user_id))
-    }
-
-    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| read::post(transaction, post_id))
-    }
-
-    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
-        self.read(READ_MS_MAX, |transaction| search::posts(transaction, query))
-    }
-
-    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
-        self.read(READ_MS_MAX, |transaction| export::page(transaction, query, after))
-    }
-
-    fn dead_letters(&self) -> Result<u64, StoreError> {
-        let sql = "SELECT count(*) FROM dead_letter";
-        self.read(READ_MS_MAX, |transaction| transaction.query_row(sql, [], |row| row.get::<_, i64>(0)))
-            .map(i64::cast_unsigned)
+    fn export_page(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
+        self.snapshot(READ_MS_MAX, |transaction| export::page(transaction, query, after).map_err(read_error))
     }
 }
 
@@ -295,30 +197,4 @@ fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
         transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(store_error)?;
     }
     transaction.commit().map_err(store_error)
-}
-
-/// A failure as the port names it.
-#[expect(clippy::needless_pass_by_value, reason = "it is what map_err hands over")]
-fn store_error(error: rusqlite::Error) -> StoreError {
-    let text = format!("SQLite: {error}");
-    match error.sqlite_error_code() {
-        Some(
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::DiskFull
-            | ErrorCode::SystemIoFailure
-            | ErrorCode::CannotOpen
-            | ErrorCode::OutOfMemory
-            | ErrorCode::OperationInterrupted
-            | ErrorCode::FileLockingProtocolFailed
-            | ErrorCode::SchemaChanged,
-        ) => StoreError::Retry(text),
-        Some(
-            ErrorCode::ConstraintViolation
-            | ErrorCode::TooBig
-            | ErrorCode::TypeMismatch
-            | ErrorCode::ParameterOutOfRange,
-        ) => StoreError::Poison(text),
-        _ => StoreError::Fatal(text),
-    }
 }

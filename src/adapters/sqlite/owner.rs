@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use super::{SCHEMA_VERSION, store_error};
+use super::error::store_error;
 use crate::ports::StoreError;
 
 /// `PRAGMA application_id` of our files: "EvTr".
 pub(super) const APPLICATION_ID: i64 = 0x4576_5472;
+/// What this program writes, as `PRAGMA user_version`.
+pub(super) const SCHEMA_VERSION: i64 = 10;
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 const FIRST_TABLE: &str = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' \
      ESCAPE '\\' ORDER BY name LIMIT 1";

@@ -90,9 +90,11 @@ CREATE TABLE IF NOT EXISTS post_like_log (
 CREATE INDEX IF NOT EXISTS post_like_log_changed_at ON post_like_log (changed_at);
 
 CREATE TABLE IF NOT EXISTS erased (
-    user_id TEXT PRIMARY KEY,
-    at      INTEGER NOT NULL,
-    seq     INTEGER NOT NULL
+    id       TEXT PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    seq      INTEGER NOT NULL,
+    stream   TEXT NOT NULL,
+    position INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX IF NOT EXISTS erased_seq ON erased (seq);
 
@@ -156,7 +158,7 @@ CREATE TABLE IF NOT EXISTS rollup_hour (
     PRIMARY KEY (dimension, bucket, key)
 ) WITHOUT ROWID;
 
--- Hours before `rollup_folded.until_hour`, by UTC day and by span of 32 UTC days.
+-- Hours before `rollup_state.until_hour`, by UTC day and by span of 32 UTC days.
 CREATE TABLE IF NOT EXISTS rollup_day (
     dimension INTEGER NOT NULL,
     bucket    INTEGER NOT NULL,
@@ -177,18 +179,14 @@ CREATE TABLE IF NOT EXISTS rollup_span (
 CREATE INDEX IF NOT EXISTS rollup_span_count ON rollup_span (dimension, bucket, count DESC, key)
     WHERE dimension BETWEEN 2 AND 8;
 
-CREATE TABLE IF NOT EXISTS rollup_folded (
-    one        INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
-    until_hour INTEGER NOT NULL,
-    until_day  INTEGER NOT NULL,
-    rows_since INTEGER NOT NULL DEFAULT 0,
-    minutes_since INTEGER NOT NULL DEFAULT 0,
-    hour_dimension INTEGER NOT NULL DEFAULT 0,
-    hour_key       TEXT,
-    day_dimension  INTEGER NOT NULL DEFAULT 0,
-    day_key        TEXT
+CREATE TABLE IF NOT EXISTS rollup_state (
+    one           INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    until_hour    INTEGER NOT NULL DEFAULT 0,
+    until_day     INTEGER NOT NULL DEFAULT 0,
+    rows_since    INTEGER NOT NULL DEFAULT 0,
+    minutes_since INTEGER NOT NULL DEFAULT 0
 );
-INSERT OR IGNORE INTO rollup_folded (one, until_hour, until_day) VALUES (1, 0, 0);
+INSERT OR IGNORE INTO rollup_state (one) VALUES (1);
 
 -- Events and distinct users of `minutes` minutes from `at` on; type 0 is all together. An hour of type 0 without users has
 -- to be counted again.
@@ -203,11 +201,10 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE INDEX IF NOT EXISTS series_stale ON series (at) WHERE users IS NULL;
 
 CREATE TABLE IF NOT EXISTS rollup_total (
-    stream    TEXT NOT NULL,
     dimension INTEGER NOT NULL,
     key       TEXT NOT NULL,
     count     INTEGER NOT NULL,
-    PRIMARY KEY (stream, dimension, key)
+    PRIMARY KEY (dimension, key)
 ) STRICT, WITHOUT ROWID;
 
 -- event_type: 1 click, 2 page view, 3 search, 4 like, 5 unlike.
@@ -218,32 +215,27 @@ CREATE TABLE IF NOT EXISTS user_hour (
     PRIMARY KEY (hour, event_type, user_id)
 ) WITHOUT ROWID;
 
-CREATE TABLE IF NOT EXISTS user_day (
-    at         INTEGER NOT NULL,
-    event_type INTEGER NOT NULL,
-    user_id    TEXT NOT NULL,
-    PRIMARY KEY (at, event_type, user_id)
-) WITHOUT ROWID;
-
-CREATE TABLE IF NOT EXISTS user_number (
-    number  INTEGER PRIMARY KEY AUTOINCREMENT,
-    user_id TEXT NOT NULL UNIQUE,
+-- Ordinals of visitors, and bitmaps of them: see schema.sql.
+CREATE TABLE IF NOT EXISTS visitor (
+    ordinal INTEGER PRIMARY KEY AUTOINCREMENT,
+    key     TEXT NOT NULL UNIQUE,
     day     INTEGER NOT NULL
 );
 
-CREATE TABLE IF NOT EXISTS user_open (
-    user_id    TEXT NOT NULL,
-    hour       INTEGER NOT NULL,
+CREATE TABLE IF NOT EXISTS visitor_bitmap (
+    hours      INTEGER NOT NULL,
     event_type INTEGER NOT NULL,
-    number     INTEGER NOT NULL,
-    PRIMARY KEY (user_id, hour, event_type)
-) WITHOUT ROWID;
+    at         INTEGER NOT NULL,
+    members    BLOB NOT NULL,
+    PRIMARY KEY (hours, event_type, at)
+);
 
-CREATE TABLE IF NOT EXISTS user_set (
-    hours   INTEGER NOT NULL,
-    at      INTEGER NOT NULL,
-    members BLOB NOT NULL,
-    PRIMARY KEY (hours, at)
+-- Counts of batches that are not in the rollups yet: see schema.sql.
+CREATE TABLE IF NOT EXISTS rollup_delta (
+    id            INTEGER PRIMARY KEY,
+    dimension     INTEGER NOT NULL,
+    oldest_minute INTEGER NOT NULL,
+    counts        BLOB NOT NULL
 );
 
 CREATE TABLE IF NOT EXISTS event_id_a (event_id TEXT PRIMARY KEY) WITHOUT ROWID;

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use rusqlite::{OptionalExtension, Result, Transaction, params};
+use rusqlite::types::Type;
+use rusqlite::{OptionalExtension, Result, Row, Transaction, params};
 
-use super::read::post_of;
-use crate::ledger_fold::{content_grams, first_posts, keyword_grams};
+use crate::ledger::stats::search::{content_grams, first_posts, keyword_grams};
 use crate::limits::{SEARCH_GRAM_ROWS_COUNTED, SEARCH_WALK_POSTS};
 use crate::ports::{Post, PostRank, PostSearch};
 
@@ -93,4 +93,21 @@ pub(super) fn forget(transaction: &Transaction<'_>, post_id: &str) -> Result<()>
         .prepare_cached("DELETE FROM post_hashtag WHERE post_id = ?1 AND hashtag IN (SELECT value FROM json_each(?2))")?
         .execute(params![post_id, hashtags])?;
     Ok(())
+}
+
+/// Post, user, content, hashtags, images, milliseconds, likes: in this order.
+fn post_of(row: &Row<'_>) -> Result<Post> {
+    let list = |column| -> Result<Vec<String>> {
+        let text = row.get_ref(column)?.as_str()?;
+        serde_json::from_str(text).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, e.into()))
+    };
+    Ok(Post {
+        post_id: row.get(0)?,
+        user_id: row.get(1)?,
+        content: row.get(2)?,
+        hashtags: list(3)?,
+        image_urls: list(4)?,
+        created_at_ms: row.get(5)?,
+        like_count: row.get(6)?,
+    })
 }

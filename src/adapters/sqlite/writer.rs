@@ -11,24 +11,25 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use super::error::store_error;
+use super::sql::SqliteSql;
 use super::turns::Turns;
 use super::watch::Watch;
-use super::{erase, fold, maintain, read, retire, search, store_error};
+use super::{erase, maintain, retire, search};
 use crate::events::{Event, PostPut, fold_keyword};
-use crate::ledger_fold::{
-    Action, Buried, Draft, Effects, Folding, KeptPost, LikeFold, LikeState, Recounts, RollupRow, StoredRow, UserHours,
-    VerdictRow, fold_likes, folded_content,
-};
+use crate::ledger::batch::draft::{Draft, Effects, StoredRow};
+use crate::ledger::batch::likes::{Action, Buried, KeptPost, LikeFold, LikeState, fold_likes};
+use crate::ledger::batch::user_hours::UserHours;
+use crate::ledger::batch::verdicts::VerdictRow;
+use crate::ledger::frontier::Frontier;
+use crate::ledger::sql::Sql;
+use crate::ledger::stats::posts;
+use crate::ledger::stats::search::folded_content;
+use crate::ledger::upkeep;
+use crate::ledger::upkeep::pace::Pace;
+use crate::ledger::upkeep::steps::Steps;
 use crate::limits::{SQLITE_STEP_MS_MAX, STORE_CALL_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
-
-const ADD_MINUTE: &str = "INSERT INTO rollup_minute (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
-     ON CONFLICT DO UPDATE SET count = count + excluded.count";
-const ADD_HOUR: &str = "INSERT INTO rollup_hour (dimension, bucket, key, count) VALUES (?1, ?2, ?3, ?4) \
-     ON CONFLICT DO UPDATE SET count = count + excluded.count";
-
-const ADD_TOTAL: &str = "INSERT INTO rollup_total (stream, dimension, key, count) VALUES (?1, ?2, ?3, ?4) \
-     ON CONFLICT DO UPDATE SET count = count + excluded.count";
 
 /// One sink's connection.
 pub(super) struct SqliteWriter {
@@ -38,26 +39,13 @@ pub(super) struct SqliteWriter {
     erased_seen: i64,
     turns: Arc<Turns>,
     watch: Arc<Watch>,
-    pub(super) folding: Folding,
+    pace: Pace,
 }
 
 impl SqliteWriter {
     pub(super) fn new(connection: Connection, turns: Arc<Turns>, watch: Arc<Watch>) -> SqliteWriter {
-        let (users, folding) = (UserHours::default(), Folding::default());
-        SqliteWriter { connection, users, erased_seen: 0, turns, watch, folding }
-    }
-
-    /// A step of housekeeping that writes: when no batch waits, and broken off if it takes too long.
-    pub(super) fn step<R>(&mut self, job: impl FnOnce(&mut Connection) -> rusqlite::Result<R>) -> rusqlite::Result<R> {
-        let _turn = self.turns.of_step();
-        let _guard = self.watch.guard(&self.connection, Duration::from_millis(SQLITE_STEP_MS_MAX));
-        job(&mut self.connection)
-    }
-
-    /// One that only reads, beside batches.
-    pub(super) fn look<R>(&mut self, job: impl FnOnce(&mut Connection) -> rusqlite::Result<R>) -> rusqlite::Result<R> {
-        let _guard = self.watch.guard(&self.connection, Duration::from_millis(STORE_CALL_MS_MAX));
-        job(&mut self.connection)
+        let (users, pace) = (UserHours::default(), Pace::default());
+        SqliteWriter { connection, users, erased_seen: 0, turns, watch, pace }
     }
 
     fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
@@ -67,8 +55,7 @@ impl SqliteWriter {
 
 impl LedgerWriter for SqliteWriter {
     fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
-        let transaction = self.connection.transaction().map_err(store_error)?;
-        read::watermark(&transaction, stream).map_err(store_error)
+        posts::watermark(&mut SqliteSql(&self.connection), stream)
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
@@ -106,8 +93,7 @@ impl LedgerWriter for SqliteWriter {
     }
 
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
-        let (stream, up_to) = (stream.to_string(), i64::try_from(up_to).unwrap_or(i64::MAX));
-        maintain::prune(self, &stream, up_to).map_err(store_error)
+        maintain::prune(self, stream, i64::try_from(up_to).unwrap_or(i64::MAX))
     }
 
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
@@ -120,24 +106,52 @@ impl LedgerWriter for SqliteWriter {
     }
 
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        maintain::run(self, now_ms).map_err(store_error)
+        upkeep::maintain::run(self, now_ms)?;
+        maintain::switch_ids(self, now_ms)
     }
 
     fn add_up(&mut self) -> Result<(), StoreError> {
-        // Batches put nothing off.
-        Ok(())
+        upkeep::compact::run(self)
     }
 
     fn spare(&mut self) {
-        self.folding.recounts = Some(Recounts::new(Instant::now()));
+        self.pace.spare(Instant::now());
     }
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
-        fold::run(self, now_ms, zone).map_err(store_error)
+        upkeep::run(self, now_ms, zone)
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
-        retire::run(self, now_ms, retention_days).map_err(store_error)
+        retire::run(self, now_ms, retention_days)
+    }
+}
+
+impl Steps for SqliteWriter {
+    /// When no batch waits, and interrupted if it takes too long.
+    fn step<R: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn Sql) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let _turn = self.turns.of_step();
+        let _guard = self.watch.guard(&self.connection, Duration::from_millis(SQLITE_STEP_MS_MAX));
+        let transaction = Self::begin(&mut self.connection)?;
+        let done = job(&mut SqliteSql(&transaction))?;
+        transaction.commit().map_err(store_error)?;
+        Ok(done)
+    }
+
+    fn look<R: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut dyn Sql) -> Result<R, StoreError> + Send + 'static,
+    ) -> Result<R, StoreError> {
+        let _guard = self.watch.guard(&self.connection, Duration::from_millis(STORE_CALL_MS_MAX));
+        let transaction = self.connection.transaction().map_err(store_error)?;
+        job(&mut SqliteSql(&transaction))
+    }
+
+    fn pace(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 }
 
@@ -153,7 +167,7 @@ fn move_watermark(transaction: &Transaction<'_>, batch: &Batch<'_>) -> Result<()
     if moved == 1 {
         return Ok(());
     }
-    Err(StoreError::Fenced { found: read::watermark(transaction, batch.stream).map_err(store_error)? })
+    Err(StoreError::Fenced { found: posts::watermark(&mut SqliteSql(transaction), batch.stream)? })
 }
 
 /// Everything of a batch but its watermark.
@@ -164,8 +178,8 @@ fn write(
     users: &mut UserHours,
 ) -> Result<Verdicts, StoreError> {
     draft.events().try_for_each(check_event)?;
-    let since_ms = retire::rows_since(transaction).map_err(store_error)? * 86_400_000;
-    if draft.events().any(|event| event.event_time_ms < since_ms) {
+    let frontier = Frontier::read(&mut SqliteSql(transaction))?;
+    if draft.first_day().is_some_and(|day| day < frontier.rows_since) {
         return Err(StoreError::Poison("rows of its day are gone: it is too old to be stored".to_owned()));
     }
     draft.puts().try_for_each(check_post)?;
@@ -179,16 +193,16 @@ fn write(
     let write_all = || {
         let number = number_of(transaction, stream)?;
         effects.rows.iter().try_for_each(|row| insert_event(transaction, row, number))?;
-        write_rollups(transaction, stream, &effects)?;
+        write_counts(transaction, &effects)?;
         clear_likes(transaction, stream, &draft, &fold)?;
         write_likes(transaction, stream, &draft, &fold)?;
         write_posts(transaction, &fold)?;
         write_exceptions(transaction, stream, &draft, &effects.verdicts)?;
         write_forgets(transaction, &draft)?;
-        write_tombstones(transaction, stream, &draft, &fold)?;
-        erase::erase(transaction, &draft)
+        write_tombstones(transaction, stream, &draft, &fold)
     };
     write_all().map_err(store_error)?;
+    erase::erase(transaction, stream, &draft)?;
     Ok(effects.verdicts)
 }
 
@@ -305,14 +319,6 @@ fn insert_event(transaction: &Transaction<'_>, row: &StoredRow<'_>, number: i64)
     Ok(())
 }
 
-fn add_rows(transaction: &Transaction<'_>, sql: &str, rows: &[RollupRow]) -> rusqlite::Result<()> {
-    let mut statement = transaction.prepare_cached(sql)?;
-    for row in rows {
-        statement.execute(params![row.dimension as i64, row.bucket, &*row.key, row.count])?;
-    }
-    Ok(())
-}
-
 /// Posts that are deleted get a tombstone, and posts that are put lose theirs.
 fn write_tombstones(
     transaction: &Transaction<'_>,
@@ -332,13 +338,11 @@ fn write_tombstones(
     Ok(())
 }
 
-fn write_rollups(transaction: &Transaction<'_>, stream: Uuid, effects: &Effects<'_>) -> rusqlite::Result<()> {
-    add_rows(transaction, ADD_MINUTE, &effects.rollups.minutes)?;
-    add_rows(transaction, ADD_HOUR, &effects.rollups.hours)?;
-    fold::add_late(transaction, &effects.rollups.hours)?;
-    let mut total = transaction.prepare_cached(ADD_TOTAL)?;
-    for (dimension, key, count) in &effects.rollups.totals {
-        total.execute(params![stream.to_string(), *dimension as i64, &**key, count])?;
+fn write_counts(transaction: &Transaction<'_>, effects: &Effects<'_>) -> rusqlite::Result<()> {
+    let mut delta = transaction
+        .prepare_cached("INSERT INTO rollup_delta (dimension, oldest_minute, counts) VALUES (?1, ?2, ?3)")?;
+    for (dimension, counts) in &effects.deltas.rows {
+        delta.execute(params![*dimension as i64, effects.deltas.oldest_minute, counts])?;
     }
     let mut user = transaction.prepare_cached("INSERT OR IGNORE INTO user_hour VALUES (?1, ?2, ?3)")?;
     for (hour, kind, user_id) in &effects.users {

@@ -134,7 +134,7 @@ fn state(fixture: &Fixture) -> Vec<Vec<Vec<String>>> {
         "SELECT * FROM post_stat WHERE version > 0",
         "SELECT * FROM post_like",
         "SELECT position, post_id, user_id, action, changed_at, happened_at FROM post_like_log",
-        "SELECT user_id, at FROM erased",
+        "SELECT id, at FROM erased",
         "SELECT post_id, version, at_ms, position FROM tombstone",
         "SELECT position, reason, user_id, happened_ms FROM dead_letter",
         "SELECT * FROM recent_forgotten",

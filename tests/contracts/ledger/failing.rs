@@ -158,6 +158,7 @@ fn housekeeping_beside_batches_changes_no_answer() {
             let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
             (lists, snapshot.minutes, snapshot.hours, snapshot.totals, snapshot.recent)
         };
+        feed.writer.add_up().expect("adds up");
         let before = answers(fixture);
         std::thread::scope(|scope| {
             for _ in 0..3 {

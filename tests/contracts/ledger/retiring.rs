@@ -89,13 +89,9 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
             fixture.rows(&format!("ALTER TABLE events DETACH PARTITION {}", day.strftime("events_%Y%m%d")));
         }
         let oldest = TODAY / DAY - RETENTION - 2;
-        // Of an hour that never had a set.
-        fixture.rows(&format!(
-            "INSERT INTO user_open (user_id, hour, event_type, number) VALUES ('x', {oldest} * 24 - 1, 1, 1), ('x', {oldest} * 24, 1, 1)"
-        ));
         retire_all(&mut feed, NOW);
         assert_eq!(days_of(fixture), (oldest..=TODAY / DAY).collect::<Vec<_>>(), "{}", fixture.name);
-        for (table, hour) in [("user_hour", "hour"), ("user_open", "hour"), ("user_set", "at")] {
+        for (table, hour) in [("user_hour", "hour"), ("visitor_bitmap", "at")] {
             let of = |compare: &str| {
                 fixture.number(&format!("SELECT count(*) FROM {table} WHERE {hour} {compare} {oldest} * 24"))
             };
@@ -113,11 +109,11 @@ fn old_rows_go_once_they_are_folded_and_counted_and_what_was_summed_up_stays() {
         }
         // What comes for a day whose rows are gone is set aside, and makes no partition; also if the rows are still on their
         // way out.
-        fixture.rows(&format!("UPDATE rollup_folded SET rows_since = {oldest} + 2"));
+        fixture.rows(&format!("UPDATE rollup_state SET rows_since = {oldest} + 2"));
         let on_its_way = feed.batch(vec![click(1, (oldest + 1) * DAY + HOUR)]);
         let refused = feed.writer.apply(&on_its_way, &BTreeMap::new());
         assert!(matches!(refused, Err(StoreError::Poison(_))), "{refused:?}");
-        fixture.rows(&format!("UPDATE rollup_folded SET rows_since = {oldest}"));
+        fixture.rows(&format!("UPDATE rollup_state SET rows_since = {oldest}"));
         let late = vec![click(1, NOW), click(1, TODAY - 40 * DAY), click(1, NOW)];
         let batch = feed.batch(late);
         let refused = feed.writer.apply(&batch, &BTreeMap::new());

@@ -9,11 +9,10 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::living::{Pace, Past, live_through};
-use super::open_day::check_open;
 use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
 
 const USERS: usize = 25;
-/// One of 64 days is over by then, wherever they begin.
+/// Several spans of 32 days are over by then.
 const BEGIN: i64 = NOW - 129 * DAY;
 
 /// When something happened, and whose it is while it is anybody's; and who was erased, up to when.
@@ -52,7 +51,7 @@ impl Past for Users {
     fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
         let mut end = || {
             let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
-            at - at.rem_euclid([64 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
+            at - at.rem_euclid([32 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
         };
         for _ in 0..4 {
             let (one, other) = (end(), end());
@@ -60,14 +59,13 @@ impl Past for Users {
             let read = fixture.ledger.users(range.start, range.end).expect("answers");
             assert_eq!(read, Some(self.users(&range)), "{} {of} {range:?}", fixture.name);
         }
-        let forgotten = "SELECT count(*) FROM user_number WHERE user_id NOT IN (SELECT user_id FROM user_hour)";
+        let forgotten = "SELECT count(*) FROM visitor WHERE substr(key, 3) NOT IN (SELECT user_id FROM user_hour)";
         assert_eq!(
             fixture.number(forgotten),
             0,
-            "{} {of}: nobody has a number who is named nowhere else",
+            "{} {of}: every ordinal is of a user who is named elsewhere",
             fixture.name
         );
-        check_open(fixture, of);
     }
 }
 
@@ -79,12 +77,13 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
         let spans = [4 * HOUR, 40 * HOUR, 100 * HOUR];
         let pace = Pace { begin: BEGIN, spans, events: 1..5, late: 1, back: 50 * DAY };
         live_through::<Users>(fixture, &pace, &mut random);
-        for (hours, least) in [(1, 40), (24, 40), (4 * 24, 10), (16 * 24, 4), (64 * 24, 1)] {
-            let kept = fixture.number(&format!("SELECT count(*) FROM user_set WHERE hours = {hours}"));
-            assert!(kept >= least, "{}: {kept} sets of {hours} hours", fixture.name);
+        for (hours, least) in [(1, 40), (24, 40), (32 * 24, 2)] {
+            let kept = fixture
+                .number(&format!("SELECT count(*) FROM visitor_bitmap WHERE hours = {hours} AND event_type = 0"));
+            assert!(kept >= least, "{}: {kept} bitmaps of {hours} hours", fixture.name);
         }
         let without = "SELECT count(*) FROM series AS s WHERE minutes = 60 AND event_type = 0 \
-                       AND NOT EXISTS (SELECT 1 FROM user_set WHERE hours = 1 AND user_set.at = s.at / 60)";
+                       AND NOT EXISTS (SELECT 1 FROM visitor_bitmap AS b WHERE b.hours = 1 AND b.at = s.at / 60)";
         assert_eq!(fixture.number(without), 0, "{}: every hour that was counted has one", fixture.name);
     });
 }
@@ -101,19 +100,19 @@ fn a_set_that_cannot_be_read_changes_no_answer() {
             let users = fixture.ledger.users(range.start, range.end).expect("answers");
             assert_eq!(users, Some(past.users(&range)), "{} {of}", fixture.name);
         };
-        let days = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 24");
+        let days = || fixture.number("SELECT count(*) FROM visitor_bitmap WHERE hours = 24");
         feed.fold_all();
         check(&past, "whole");
         let broken = if fixture.name == "postgres" { "'broken'::bytea" } else { "x'00'" };
-        fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 1"));
-        fixture.rows("DELETE FROM user_set WHERE hours > 1");
+        fixture.rows(&format!("UPDATE visitor_bitmap SET members = {broken} WHERE hours = 1"));
+        fixture.rows("DELETE FROM visitor_bitmap WHERE hours > 1");
         check(&past, "broken");
         feed.fold_all();
         assert!(days() > 0, "{}", fixture.name);
         check(&past, "made anew");
         let up_to = at + 20 * HOUR;
         feed.apply(vec![past.erase(up_to, &mut random), past.erase(up_to, &mut random)]);
-        fixture.rows(&format!("UPDATE user_set SET members = {broken} WHERE hours = 0"));
+        fixture.rows(&format!("UPDATE visitor_bitmap SET members = {broken} WHERE hours = 0"));
         check(&past, "who is gone is not known");
         feed.apply((0..USERS).map(|_| past.erase(up_to, &mut random)).collect());
         check(&past, "erased behind it");
@@ -132,12 +131,12 @@ fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
         feed.apply((0..10).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
         let (refuse, allow) = match fixture.name {
             "postgres" => (
-                format!("ALTER TABLE user_set ADD CONSTRAINT refused CHECK (hours <> 1 OR at <> {bad})"),
-                "ALTER TABLE user_set DROP CONSTRAINT refused",
+                format!("ALTER TABLE visitor_bitmap ADD CONSTRAINT refused CHECK (hours <> 1 OR at <> {bad})"),
+                "ALTER TABLE visitor_bitmap DROP CONSTRAINT refused",
             ),
             _ => (
                 format!(
-                    "CREATE TRIGGER refused BEFORE INSERT ON user_set WHEN NEW.hours = 1 AND NEW.at = {bad} \
+                    "CREATE TRIGGER refused BEFORE INSERT ON visitor_bitmap WHEN NEW.hours = 1 AND NEW.at = {bad} \
                      BEGIN SELECT RAISE(ABORT, 'refused'); END"
                 ),
                 "DROP TRIGGER refused",
@@ -145,7 +144,7 @@ fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
         };
         fixture.rows(&refuse);
         assert!(feed.writer.fold(NOW, &TimeZone::UTC).is_err(), "{}: it is said", fixture.name);
-        let hours = || fixture.number("SELECT count(*) FROM user_set WHERE hours = 1");
+        let hours = || fixture.number("SELECT count(*) FROM visitor_bitmap WHERE hours = 1 AND event_type = 0");
         assert_eq!(hours(), 9, "{}", fixture.name);
         assert!(!feed.writer.fold(NOW, &TimeZone::UTC).expect("it waits"), "{}", fixture.name);
         fixture.rows(allow);

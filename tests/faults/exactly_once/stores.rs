@@ -42,7 +42,7 @@ pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
 
 const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
 
-const TABLES: [&str; 18] = [
+const TABLES: [&str; 21] = [
     "events",
     "post_stat",
     "post_like",
@@ -59,6 +59,9 @@ const TABLES: [&str; 18] = [
     "series",
     "rollup_total",
     "user_hour",
+    "rollup_delta",
+    "visitor",
+    "visitor_bitmap",
     "event_id_a",
     "event_id_b",
 ];
@@ -81,7 +84,7 @@ impl Stores {
             LedgerKind::Postgres => {
                 let deletes: Vec<String> = TABLES.iter().map(|table| format!("DELETE FROM {table};")).collect();
                 let rest = "DELETE FROM recent_forgotten; UPDATE event_id_current SET name = 'a', since_ms = 0; \
-                    UPDATE rollup_folded SET until_hour = 0, until_day = 0";
+                    UPDATE rollup_state SET until_hour = 0, until_day = 0";
                 self.fixture.rows(&format!("{} {rest}", deletes.concat()));
             }
             LedgerKind::Sqlite => self.fixture = Fixture::sqlite_in(fast_directory()),
@@ -169,13 +172,10 @@ impl Stores {
         let after = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
         let minutes: Sums = model.minutes().into_iter().filter(|((_, minute, _), _)| *minute > after).collect();
         assert_eq!(self.sums("rollup_minute", after), minutes, "rollup_minute");
-        let totals = self.fixture.rows("SELECT stream, dimension, key, count FROM rollup_total WHERE count <> 0");
-        let stream = |text: &str| Uuid::parse_str(text).expect("a stream");
-        let totals: BTreeMap<_, _> = totals
-            .into_iter()
-            .map(|row| ((stream(&row[0]), number(&row[1]) as u8, row[2].clone()), number(&row[3])))
-            .collect();
-        assert_eq!(totals, model.totals(), "rollup_total");
+        let totals = self.fixture.rows("SELECT dimension, key, count FROM rollup_total WHERE count <> 0");
+        let totals: BTreeMap<_, _> =
+            totals.into_iter().map(|row| ((number(&row[0]) as u8, row[1].clone()), number(&row[2]))).collect();
+        assert_eq!(totals, all_totals(model), "rollup_total");
         let users = self.pairs("SELECT hour, event_type, user_id FROM user_hour");
         let expected = model.user_hours().into_iter().map(|(hour, kind, user)| strings([&hour, &kind, &user]));
         assert_eq!(users, expected.collect(), "user_hour");
@@ -244,14 +244,9 @@ impl Stores {
 
     /// The live store's answers are what the model says.
     pub(crate) fn check_live(&self, model: &Model, now_ms: i64, users: &[String]) {
-        let mut totals: BTreeMap<(u8, String), i64> = BTreeMap::new();
-        for ((_, dimension, name), count) in model.totals() {
-            // What is merely mentioned is the ledger's alone.
-            if dimension <= Dimension::Component as u8 {
-                *totals.entry((dimension, name)).or_default() += count;
-            }
-        }
-        totals.retain(|_, count| *count != 0);
+        let mut totals = all_totals(model);
+        // Mentions are the ledger's alone.
+        totals.retain(|(dimension, _), _| *dimension <= Dimension::Component as u8);
         let found = self.live.totals().expect("answers").into_iter().filter(|(.., count)| *count != 0);
         let found: BTreeMap<_, _> = found.map(|(dimension, name, count)| ((dimension as u8, name), count)).collect();
         assert_eq!(found, totals, "totals of the live store");
@@ -273,6 +268,16 @@ impl Stores {
             assert_eq!(self.fixture.ledger.recent(user, now_ms).expect("answers"), of_the_hour, "{user}");
         }
     }
+}
+
+/// Sums over all streams.
+fn all_totals(model: &Model) -> BTreeMap<(u8, String), i64> {
+    let mut totals: BTreeMap<(u8, String), i64> = BTreeMap::new();
+    for ((_, dimension, name), count) in model.totals() {
+        *totals.entry((dimension, name)).or_default() += count;
+    }
+    totals.retain(|_, count| *count != 0);
+    totals
 }
 
 fn top(dimension: Dimension, window: Window) -> TopQuery {

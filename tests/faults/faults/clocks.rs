@@ -43,7 +43,7 @@ fn wait_until_shown(bench: &Bench) {
 /// Waits until housekeeping has had its turn by a clock that is ahead: it folds the current hour, after all deletions.
 fn wait_for_housekeeping(bench: &Bench) {
     let hour = now_ms() / 1_000 / HOUR_S;
-    wait_until(WAIT, || bench.number("SELECT until_hour FROM rollup_folded"), |until| *until > hour);
+    wait_until(WAIT, || bench.number("SELECT until_hour FROM rollup_state"), |until| *until > hour);
 }
 
 fn one_start_with_the_clock_ahead(ledger: Ledger, live: Live, ahead_s: i64) {

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 /// Tables and what is read for them, in the order of their keys: so that they are filled from end to end.
-const TABLES: [(&str, &str); 16] = [
+const TABLES: [(&str, &str); 15] = [
     (
         "events",
         "SELECT event_id::text, event_type, user_id, session_id, component_id, element_id, keyword, post_id, url, referrer, \
@@ -22,9 +22,8 @@ const TABLES: [(&str, &str); 16] = [
     ("rollup_hour", "SELECT dimension, bucket, key, count FROM rollup_hour ORDER BY 1, 2, 3"),
     ("rollup_day", "SELECT dimension, bucket, key, count FROM rollup_day ORDER BY 1, 3, 2"),
     ("rollup_span", "SELECT dimension, bucket, key, count FROM rollup_span ORDER BY 1, 3, 2"),
-    ("rollup_total", "SELECT stream::text, dimension, key, count FROM rollup_total ORDER BY 1, 2, 3"),
+    ("rollup_total", "SELECT dimension, key, count FROM rollup_total ORDER BY 1, 2"),
     ("series", "SELECT minutes, event_type, at, count, users FROM series ORDER BY 1, 2, 3"),
-    ("user_day", "SELECT at, event_type, user_id FROM user_day ORDER BY 1, 2, 3"),
     ("user_hour", "SELECT hour, event_type, user_id FROM user_hour ORDER BY 1, 2, 3"),
     (
         "post_like",
@@ -41,13 +40,9 @@ const TABLES: [(&str, &str); 16] = [
         "SELECT post_id, like_count, version, (extract(epoch FROM made_at) * 1000)::int8 FROM post_stat ORDER BY 1",
     ),
     ("watermark", "SELECT stream::text, number, position, crc, pruned FROM watermark"),
-    ("user_number", "SELECT number, user_id, day FROM user_number ORDER BY 1"),
-    ("user_set", "SELECT hours, at, members FROM user_set ORDER BY 1, 2"),
-    (
-        "rollup_folded",
-        "SELECT 1, until_hour, until_day, rows_since, minutes_since, hour_dimension, hour_key, day_dimension, day_key \
-         FROM rollup_folded",
-    ),
+    ("visitor", "SELECT ordinal, key, day FROM visitor ORDER BY 1"),
+    ("visitor_bitmap", "SELECT hours, event_type, at, members FROM visitor_bitmap ORDER BY 1, 2, 3"),
+    ("rollup_state", "SELECT 1, until_hour, until_day, rows_since, minutes_since FROM rollup_state"),
 ];
 
 fn value(row: &Row, column: usize) -> Value {

@@ -59,8 +59,7 @@ fn batches_beside_the_folding_of_a_busy_hour() {
         let (whole, beside) = measure(&|| {
             let mut writer = fixture.ledger.open_writer().expect("a writer");
             let begun = Instant::now();
-            let is_folded =
-                || fixture.number("SELECT count(*) FROM rollup_folded WHERE until_hour > 0 AND hour_key IS NULL") > 0;
+            let is_folded = || fixture.number("SELECT count(*) FROM rollup_state WHERE until_hour > 0") > 0;
             while !is_folded() && begun.elapsed() < Duration::from_secs(60) {
                 writer.fold(NOW + 15 * MINUTE, &TimeZone::UTC).expect("folds");
             }

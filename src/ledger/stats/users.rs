@@ -1,0 +1,24 @@
+//! Exact distinct users of a range.
+
+use std::collections::HashSet;
+
+use super::bitmaps::distinct;
+use super::cover::cover;
+use crate::events::Dimension;
+use crate::ledger::delta::pending;
+use crate::ledger::sql::Sql;
+use crate::ports::StoreError;
+
+pub fn users(sql: &mut dyn Sql, from_ms: i64, to_ms: i64) -> Result<u64, StoreError> {
+    let pending = pending_hours(sql)?;
+    distinct(sql, &cover(from_ms..to_ms, None), None, &pending)
+}
+
+/// Hours with events whose counts are pending: their points and bitmaps do not know these events yet.
+pub fn pending_hours(sql: &mut dyn Sql) -> Result<HashSet<i64>, StoreError> {
+    let mut hours = HashSet::new();
+    pending(sql, [Dimension::Type], |_, minute, _, _| {
+        hours.insert(minute.div_euclid(60));
+    })?;
+    Ok(hours)
+}
