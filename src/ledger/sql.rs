@@ -29,6 +29,7 @@ pub enum Column<'v> {
     Ints(Vec<i64>),
     Reals(Vec<f64>),
     Texts(Vec<&'v str>),
+    Bytes(Vec<&'v [u8]>),
 }
 
 impl Column<'_> {
@@ -37,6 +38,7 @@ impl Column<'_> {
             Column::Ints(values) => values.len(),
             Column::Reals(values) => values.len(),
             Column::Texts(values) => values.len(),
+            Column::Bytes(values) => values.len(),
         }
     }
 
@@ -241,13 +243,14 @@ impl Dialect {
     }
 
     /// A table `r` of the rows of a [`Value::Rows`] whose first parameter is `first`, with a column `number` in their order.
-    /// `columns`: name and type (`bigint`, `float8` or `text`).
+    /// `columns`: name and type (`bigint`, `float8`, `text` or `bytea`).
     pub fn rows(self, first: usize, columns: &[(&str, &str)]) -> String {
         let (mut selected, mut arrays, mut names) = (Vec::new(), Vec::new(), Vec::new());
         for (at, (name, of)) in columns.iter().enumerate() {
             let collation = if *of == "text" { " COLLATE \"C\"" } else { "" };
             selected.push(match self {
                 Dialect::Postgres => format!("c{at}{collation} AS {name}"),
+                Dialect::Sqlite if *of == "bytea" => format!("unhex(value ->> {at}) AS {name}"),
                 Dialect::Sqlite => format!("value ->> {at} AS {name}"),
             });
             arrays.push(format!("${}::{of}[]", first + at));

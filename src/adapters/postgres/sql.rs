@@ -76,6 +76,7 @@ fn parameters<'v>(values: &'v [Value<'v>]) -> Vec<Parameter<'v>> {
                     Column::Ints(values) => (Box::new(values), Type::INT8_ARRAY),
                     Column::Reals(values) => (Box::new(values), Type::FLOAT8_ARRAY),
                     Column::Texts(values) => (Box::new(values), Type::TEXT_ARRAY),
+                    Column::Bytes(values) => (Box::new(values), Type::BYTEA_ARRAY),
                 }
             })),
         }

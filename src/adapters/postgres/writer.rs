@@ -25,7 +25,7 @@ use crate::ledger::stats::posts;
 use crate::ledger::upkeep;
 use crate::ledger::upkeep::pace::Pace;
 use crate::ledger::upkeep::steps::Steps;
-use crate::limits::{POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX, TERM_INDEX_MS_MAX};
+use crate::limits::{FOLD_MS_MAX, POSTGRES_BATCHES_TO_LOCK, POSTGRES_UNNEST_ROWS_MAX, TERM_INDEX_MS_MAX};
 use crate::ports::{Batch, LedgerWriter, Position, StoreError, Verdicts, Watermark};
 
 const DAY_MS: i64 = 86_400_000;
@@ -232,13 +232,26 @@ impl PostgresWriter {
         }
     }
 
+    /// Builds indexes of days that are over, as far as the time goes; true if there may be more.
+    fn build_term_indexes(&mut self, today: i64) -> Result<bool, StoreError> {
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(FOLD_MS_MAX) {
+            if !self.pace.has_time(Instant::now()) || !self.build_term_index(today)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Builds one index; true if it did, as there may be more.
     fn build_term_index(&mut self, today: i64) -> Result<bool, StoreError> {
         let missing = self.call(deadline(), move |session| term_index::missing(session, today)).map_err(|f| f.error)?;
         let next = missing.into_iter().find(|missing| self.pace.indexes.is_due(missing.day, Instant::now()));
         let Some(next) = next else { return Ok(false) };
         let (day, deadline) = (next.day, deadline() + Duration::from_millis(TERM_INDEX_MS_MAX));
+        let begun = Instant::now();
         let built = self.call(deadline, move |session| term_index::build(session, &next));
+        self.pace.spend(begun.elapsed());
         self.pace.indexes.settle(day, built.is_ok(), Instant::now());
         built.map_err(|failure| failure.error)
     }
@@ -334,11 +347,8 @@ impl LedgerWriter for PostgresWriter {
 
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
         let is_left = upkeep::run(self, now_ms, zone);
-        let is_built = match self.pace.has_time(Instant::now()) {
-            true => self.build_term_index(now_ms.div_euclid(DAY_MS)),
-            false => Ok(false),
-        };
-        Ok(is_left? | is_built?)
+        let is_more = self.build_term_indexes(now_ms.div_euclid(DAY_MS));
+        Ok(is_left? | is_more?)
     }
 
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {

@@ -44,6 +44,7 @@ fn rows_json(columns: &[Column<'_>]) -> String {
         Column::Ints(values) => json!(values[at]),
         Column::Reals(values) => json!(values[at]),
         Column::Texts(values) => json!(values[at]),
+        Column::Bytes(values) => json!(values[at].iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
     };
     let rows = columns.first().map_or(0, Column::len);
     let row = |at| Json::Array(columns.iter().map(|column| value(column, at)).collect());

@@ -98,39 +98,42 @@ struct Counted {
     marks: Vec<Mark>,
     erasures: i64,
     points: Vec<CountedPoint>,
-    /// Hour, type (0: all), bitmap.
+    /// Type (0: all), hour, bitmap.
     bitmaps: Vec<(i64, i64, Vec<u8>)>,
 }
 
 /// Counts hours of one UTC day, by their first minutes; false if something changed meanwhile.
 fn count<S: Steps>(steps: &mut S, ats: &[i64]) -> Result<bool, StoreError> {
-    for at in ats {
-        give_ordinals(steps, at.div_euclid(60))?;
-    }
+    give_ordinals(steps, &ats.iter().map(|at| at.div_euclid(60)).collect::<Vec<_>>())?;
     let group = ats.to_vec();
     let Some(counted) = steps.look(move |sql| read(sql, &group))? else { return Ok(false) };
     steps.step(move |sql| write(sql, &counted))
 }
 
-/// Gives the users of an hour ordinals, some in each step.
-fn give_ordinals<S: Steps>(steps: &mut S, hour: i64) -> Result<(), StoreError> {
-    let mut after = Some((0, String::new()));
-    while let Some((kind, user)) = after {
-        after = steps.step(move |sql| give_some(sql, hour, kind, &user))?;
+/// A user of an hour, as the key of `user_hour` has it.
+type UserKey = (i64, i64, String);
+
+/// Gives the users of hours ordinals, some in each step.
+fn give_ordinals<S: Steps>(steps: &mut S, hours: &[i64]) -> Result<(), StoreError> {
+    let mut after: Option<UserKey> = Some((i64::MIN, 0, String::new()));
+    while let Some(last) = after {
+        let hours = hours.to_vec();
+        after = steps.step(move |sql| give_some(sql, &hours, &last))?;
     }
     Ok(())
 }
 
-/// To the next users after a type and user; the last of them if there may be more.
-fn give_some(sql: &mut dyn Sql, hour: i64, kind: i64, user: &str) -> Result<Option<(i64, String)>, StoreError> {
+/// To the next users after one; the last of them if there may be more.
+fn give_some(sql: &mut dyn Sql, hours: &[i64], (hour, kind, user): &UserKey) -> Result<Option<UserKey>, StoreError> {
     let query = format!(
-        "SELECT event_type, user_id FROM user_hour WHERE hour = {hour} AND (event_type > {kind} OR event_type = {kind} AND user_id > $1) \
-         ORDER BY event_type, user_id LIMIT {COUNT_USERS_STEP}"
+        "SELECT hour, event_type, user_id FROM user_hour \
+         WHERE hour IN ({}) AND (hour, event_type, user_id) > ($1, $2, $3) \
+         ORDER BY hour, event_type, user_id LIMIT {COUNT_USERS_STEP}",
+        joined(hours.iter().copied())
     );
-    let users = sql.query(&query, &[Value::Text(user)])?;
-    let day = hour.div_euclid(24);
-    let keys: Vec<&str> = users.iter().map(|row| row.text(1)).collect();
-    let columns = [Column::Texts(keys)];
+    let users = sql.query(&query, &[Value::Int(*hour), Value::Int(*kind), Value::Text(user)])?;
+    let day = hours.iter().min().map_or(0, |hour| hour.div_euclid(24));
+    let columns = [Column::Texts(users.iter().map(|row| row.text(2)).collect())];
     let rows = sql.dialect().rows(1, &[("user_id", "text")]);
     // A test first: an insert that meets a row uses up an ordinal all the same.
     let give = format!(
@@ -142,7 +145,7 @@ fn give_some(sql: &mut dyn Sql, hour: i64, kind: i64, user: &str) -> Result<Opti
         format!("UPDATE visitor SET day = {day} WHERE day < {day} AND key IN (SELECT 'u:' || r.user_id FROM {rows})");
     sql.execute(&seen, &[Value::Rows(&columns)])?;
     let is_full = users.len() as i64 == COUNT_USERS_STEP;
-    Ok(users.last().filter(|_| is_full).map(|row| (row.int(0), row.text(1).to_owned())))
+    Ok(users.last().filter(|_| is_full).map(|row| (row.int(0), row.int(1), row.text(2).to_owned())))
 }
 
 /// The versions of the hours that are still dirty.
@@ -178,7 +181,7 @@ fn read(sql: &mut dyn Sql, ats: &[i64]) -> Result<Option<Counted>, StoreError> {
         for kind in kinds() {
             let code = kind.map_or(0, |kind| kind as i64);
             let bitmap = users.get(&(*hour, code)).cloned().unwrap_or_default();
-            bitmaps.push((*hour, code, bitmaps::bytes(&bitmap)));
+            bitmaps.push((code, *hour, bitmaps::bytes(&bitmap)));
         }
     }
     Ok(Some(Counted { marks, erasures, points, bitmaps }))
@@ -256,9 +259,7 @@ fn write(sql: &mut dyn Sql, counted: &Counted) -> Result<bool, StoreError> {
     let hours: Vec<i64> = ats.iter().map(|at| at.div_euclid(60)).collect();
     sql.batch(&forget_sql(&hours))?;
     write_points(sql, &counted.points)?;
-    for (hour, kind, members) in &counted.bitmaps {
-        super::bitmaps::write(sql, (1, *hour), *kind, members)?;
-    }
+    super::bitmaps::write(sql, 1, &counted.bitmaps)?;
     Ok(true)
 }
 

@@ -23,6 +23,8 @@ pub struct Pace {
     hours: Postponed,
     pub days: Postponed,
     pub indexes: Postponed,
+    /// No hour was counted since every bitmap of days and spans was made.
+    pub has_all_bitmaps: bool,
 }
 
 impl Pace {
@@ -44,6 +46,7 @@ impl Pace {
     /// An hour was counted, or could not be.
     pub fn settle_hour(&mut self, at: i64, is_counted: bool) {
         if is_counted {
+            self.has_all_bitmaps = false;
             self.recounts.iter_mut().for_each(|recounts| recounts.counted(at));
         }
         self.hours.settle(at, is_counted, Instant::now());
