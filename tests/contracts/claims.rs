@@ -1,6 +1,6 @@
 //! Every claim of a port names its tests, and they run over every adapter: read from the sources, as tidy.rs does.
 //!
-//! A claim is a line `- **L4** …` in the documents of src/ports.rs and src/ports/; a test says which it shows in a
+//! A claim is a line `- **L4** …` in the documents of src/ports/; a test says which it shows in a
 //! comment right above it, `// claims: L4, L5`. `cargo test --test contracts claims -- --nocapture` prints the table.
 
 #![allow(clippy::print_stdout, reason = "the table is for whoever asks for it")]
@@ -36,7 +36,7 @@ fn root() -> &'static Path {
 
 /// Numbers in the order of the document, with what each says.
 fn claims_of(port: &Port) -> Vec<(String, String)> {
-    let files = ["src/ports.rs", "src/ports/live.rs", "src/ports/shared_cache.rs"];
+    let files = ["src/ports/ledger.rs", "src/ports/live.rs", "src/ports/shared_cache.rs"];
     let text = files.map(|path| fs::read_to_string(root().join(path)).expect("the ports")).join("\n");
     let mut claims: Vec<(String, String)> = Vec::new();
     for line in text.lines() {
@@ -99,7 +99,7 @@ fn every_claim_of_a_port_is_shown_by_a_test_over_every_adapter() {
             for claim in &test.claims {
                 shown.entry(claim).or_default().extend(&test.adapters);
                 if !known.contains(claim.as_str()) {
-                    wrong.push(format!("{} claims {claim}, which src/ports.rs does not know", test.name));
+                    wrong.push(format!("{} claims {claim}, which its port does not know", test.name));
                 }
             }
         }

@@ -220,7 +220,8 @@ fn programs_of_two_zones_have_a_redis_generation_each_and_an_unused_one_is_delet
     // As a program of another format left it.
     server.admin("SET et:{t0}:1:UTC:gen g0123456789abcdef").unwrap();
     server.admin("HSET et:{t0}:1:UTC:g0123456789abcdef:wm rebuilt 1").unwrap();
-    server.admin(&format!("ZADD et:{{t0}}:generations {} et:{{t0}}:1:UTC:gen", now_ms / 1_000)).unwrap();
+    let [seconds, _]: [i64; 2] = server.ask("TIME");
+    server.admin(&format!("ZADD et:{{t0}}:generations {seconds} et:{{t0}}:1:UTC:gen")).unwrap();
     let ((first, mut of_first), (second, _)) = (open(&seoul), open(&kolkata));
     let keys = || -> Vec<String> {
         let mut keys = server.keys("et:*");
