@@ -8,6 +8,8 @@ mod starting;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use event_tracker::adapters::{postgres as postgres_ledger, sqlite as sqlite_ledger};
+
 use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs, on_pairs_stopped};
 use crate::support::certificate::Files;
 use crate::support::program::{Ended, run};
@@ -83,7 +85,10 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
         assert_eq!(code, 0, "{findings:#?}");
         expect(&findings, "ok", "journal", "a running server");
         expect(&findings, "ok", "port", "in use");
-        let version = if bench.database_url.is_some() { 10 } else { 9 };
+        let version = match bench.database_url.is_some() {
+            true => postgres_ledger::inspect::KNOWN_SCHEMA.into(),
+            false => sqlite_ledger::inspect::KNOWN_SCHEMA,
+        };
         expect(&findings, "ok", about, &format!("schema {version}"));
         bench.stop();
         let files = || (names(&bench.data_dir), names(&bench.data_dir.join("journal")));

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::ledger::sql::Sql;
-use crate::ledger::store::Store;
+use crate::ledger::store::{Store, View};
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, LedgerWriter, Post, PostSearch, StoreError};
 use connect::{Dialer, Pool, READ_MS_MAX};
 use sql::{PostgresSql, snapshot};
@@ -109,12 +109,16 @@ impl PostgresLedger {
 impl Store for PostgresLedger {
     fn read<R: Send + 'static>(
         &self,
-        ms: Option<u64>,
+        view: View,
         job: impl Fn(&mut dyn Sql) -> Result<R, StoreError> + Send + Sync + 'static,
     ) -> Result<R, StoreError> {
-        self.call(ms.unwrap_or(READ_MS_MAX), move |session| {
+        let wait_ms = if let View::Long(ms) = view { ms } else { READ_MS_MAX };
+        self.call(wait_ms, move |session| {
+            if view == View::Statement {
+                return Ok(job(&mut PostgresSql::on(&mut session.client))?);
+            }
             let mut transaction = snapshot(session)?;
-            let Some(ms) = ms else { return Ok(job(&mut PostgresSql::within_time(&mut transaction))?) };
+            let View::Long(ms) = view else { return Ok(job(&mut PostgresSql::within_time(&mut transaction))?) };
             transaction.batch_execute(&format!("SET LOCAL statement_timeout = {ms}"))?;
             Ok(job(&mut PostgresSql::on(&mut transaction))?)
         })

@@ -14,7 +14,7 @@ pub(super) fn switch_ids<S: Steps>(steps: &mut S, now_ms: i64) -> Result<(), Sto
     let due = format!("SELECT name FROM event_id_current WHERE since_ms <= {}", now_ms - ID_MEMORY_MS);
     let Some(current) = steps.look(move |sql| sql.first(&due, &[]))? else { return Ok(()) };
     let (older, table) = if current.text(0) == "a" { ("b", "event_id_b") } else { ("a", "event_id_a") };
-    if delete(steps, table, "event_id", "true".to_owned())? {
+    if delete(steps, table, "event_id", "true")? {
         let switch = format!("UPDATE event_id_current SET name = '{older}', since_ms = {now_ms}");
         steps.step(move |sql| sql.batch(&switch))?;
     }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::ledger::sql::Sql;
-use crate::ledger::store::Store;
+use crate::ledger::store::{Store, View};
 use crate::limits::READ_WAIT_MS;
 use crate::ports::{ExportCursor, ExportPage, ExportQuery, LedgerWriter, Post, PostSearch, StoreError};
 use error::{read_error, store_error};
@@ -96,24 +96,23 @@ impl SqliteLedger {
         let result = connection.transaction().map_err(store_error).and_then(|transaction| job(&transaction));
         drop(guard);
         // A connection that failed is closed: whatever ailed it is not handed to the next.
-        if result.is_err() {
-            return result;
-        }
+        let answer = result?;
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         if readers.len() < READERS_KEPT {
             readers.push(connection);
         }
-        result
+        Ok(answer)
     }
 }
 
 impl Store for SqliteLedger {
     fn read<R: Send + 'static>(
         &self,
-        ms: Option<u64>,
+        view: View,
         job: impl Fn(&mut dyn Sql) -> Result<R, StoreError> + Send + Sync + 'static,
     ) -> Result<R, StoreError> {
-        self.snapshot(ms.unwrap_or(READ_MS_MAX), |transaction| job(&mut SqliteSql(transaction)))
+        let wait_ms = if let View::Long(ms) = view { ms } else { READ_MS_MAX };
+        self.snapshot(wait_ms, |transaction| job(&mut SqliteSql(transaction)))
     }
 
     fn rank_all_events_max(&self) -> i64 {

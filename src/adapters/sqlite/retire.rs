@@ -9,6 +9,6 @@ const DAY_MS: i64 = 86_400_000;
 
 pub(super) fn run<S: Steps>(steps: &mut S, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
     let since = steps.step(move |sql| retention::mark(sql, now_ms, retention_days))?;
-    delete(steps, "events", "rowid", format!("event_time < {}", since * DAY_MS))?;
+    delete(steps, "events", "rowid", &format!("event_time < {}", since * DAY_MS))?;
     retention::forget_users(steps, since)
 }

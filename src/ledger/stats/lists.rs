@@ -71,7 +71,9 @@ impl Counts for Lists<'_, '_> {
 type Head = Vec<(String, i64)>;
 
 /// Table, count and order of a list.
-fn source(list: &List) -> (&'static str, &'static str, &'static str) {
+type Source = (&'static str, &'static str, &'static str);
+
+fn source(list: &List) -> Source {
     match list {
         List { is_taken_off: true, .. } => ("rollup_day", "-count", "AND count < 0 ORDER BY count"),
         List { is_span: true, .. } => ("rollup_span", "count", "ORDER BY count DESC"),
@@ -95,7 +97,7 @@ fn each_head(sql: &mut dyn Sql, lists: &[List], depth: usize) -> Result<Vec<Head
 
 /// In one statement, with one row per list. A join and a group over their rows took the server three times as long as reading.
 fn all_heads(sql: &mut dyn Sql, lists: &[List], depth: usize) -> Result<Vec<Head>, StoreError> {
-    let mut kinds: Vec<((&str, &str, &str), Vec<usize>)> = Vec::new();
+    let mut kinds: Vec<(Source, Vec<usize>)> = Vec::new();
     for (number, list) in lists.iter().enumerate() {
         let of = source(list);
         match kinds.iter_mut().find(|(kind, _)| *kind == of) {

@@ -272,7 +272,8 @@ pub fn edge_counts(
     let (parts, dialect): (Vec<(Dimension, i64)>, _) = (dimensions.iter().map(|of| (*of, 1)).collect(), sql.dialect());
     let mut counts = Vec::new();
     for Range { start, end } in ranges {
-        let cover = Cover { raw: vec![start * MINUTE_MS..end * MINUTE_MS], ..Cover::default() };
+        let raw = std::iter::once(start * MINUTE_MS..end * MINUTE_MS).collect();
+        let cover = Cover { raw, ..Cover::default() };
         debug_assert!((end - start) * MINUTE_MS <= HOUR_MS);
         let Some(query) = raw_sql(&parts, &cover, |column, range| dialect.during(column, range)) else { continue };
         sql.each(&query, &[], &mut |mut row| {

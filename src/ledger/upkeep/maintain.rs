@@ -25,11 +25,11 @@ pub fn run<S: Steps>(steps: &mut S, now_ms: i64) -> Result<(), StoreError> {
             steps,
             "rollup_minute",
             "dimension, bucket, key",
-            format!("dimension = {dimension} AND bucket <= {oldest}"),
+            &format!("dimension = {dimension} AND bucket <= {oldest}"),
         )?;
     }
     let forgotten = format!("at < {}", now_ms - RECENT_SEARCHES_MS);
-    delete(steps, "recent_forgotten", "user_id, keyword", forgotten)?;
+    delete(steps, "recent_forgotten", "user_id, keyword", &forgotten)?;
     Ok(())
 }
 
@@ -38,11 +38,11 @@ pub fn delete<S: Steps>(
     steps: &mut S,
     table: &'static str,
     key: &'static str,
-    condition: String,
+    condition: &str,
 ) -> Result<bool, StoreError> {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(MAINTAIN_MS_MAX) {
-        let condition = condition.clone();
+        let condition = condition.to_owned();
         let delete = move |sql: &mut dyn Sql| {
             sql.execute(&sql.dialect().delete_some(table, key, &condition, MAINTAIN_ROWS_MAX), &[])
         };

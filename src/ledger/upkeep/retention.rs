@@ -40,9 +40,9 @@ pub fn mark(sql: &mut dyn Sql, now_ms: i64, retention_days: i64) -> Result<i64, 
 
 /// Deletes what belongs to days before `since` besides their rows.
 pub fn forget_users<S: Steps>(steps: &mut S, since: i64) -> Result<(), StoreError> {
-    delete(steps, "user_hour", "hour, event_type, user_id", format!("hour < {}", since * 24))?;
-    delete(steps, "visitor_bitmap", "hours, event_type, at", format!("hours > 0 AND at < {}", since * 24))?;
-    delete(steps, "visitor", "key", format!("day < {since}"))?;
+    delete(steps, "user_hour", "hour, event_type, user_id", &format!("hour < {}", since * 24))?;
+    delete(steps, "visitor_bitmap", "hours, event_type, at", &format!("hours > 0 AND at < {}", since * 24))?;
+    delete(steps, "visitor", "key", &format!("day < {since}"))?;
     Ok(())
 }
 
