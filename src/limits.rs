@@ -176,8 +176,8 @@ pub const LINGER_BUSY_RECORDS: u64 = 200;
 pub const LINGER_BUSY_MS: u64 = 120;
 /// How often what batches have put off is added to the ledger's rollups.
 pub const ADD_UP_EVERY_MS: u64 = 5_000;
-/// … and after so many records: an exact read adds up first, and is not to find much more.
-pub const ADD_UP_RECORDS: u64 = 10_000;
+/// … and after so many records: an exact read sums what is pending.
+pub const ADD_UP_RECORDS: u64 = 100_000;
 /// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
 /// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
 pub const LINGER_WAITED_MS: u64 = 8;
@@ -238,7 +238,7 @@ pub const FOLD_MS_MAX: u64 = 2_000;
 /// Rows of pending counts that one step of compaction reads.
 pub const COMPACT_ROWS_MAX: usize = 4_000;
 /// … and their bytes, about: a batch on SQLite waits for a step.
-pub const COMPACT_BYTES_MAX: usize = 2 * 1024 * 1024;
+pub const COMPACT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Hours, or days, with no more events together than this are closed in one step.
 pub const CLOSE_EVENTS_MAX: i64 = 2_000;
 /// … of so many hours at most: 400 days.
