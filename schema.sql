@@ -161,6 +161,8 @@ CREATE TABLE IF NOT EXISTS watermark (
     number   smallint GENERATED ALWAYS AS IDENTITY UNIQUE,
     position bigint NOT NULL,
     crc      bigint NOT NULL,
+    -- The latest time of an event or of its receipt, milliseconds: a read that ends later reads whole minutes and hours.
+    newest_ms bigint NOT NULL DEFAULT 0,
     -- Verdicts up to here are removed: nobody may take their absence for "stored".
     pruned   bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);

@@ -115,7 +115,8 @@ BEGIN
         GROUP BY dimension, minute, key ORDER BY dimension, minute, key COLLATE "C";
     INSERT INTO rollup_total SELECT dimension, CASE WHEN dimension = 1 THEN key ELSE '' END, sum(count)
         FROM rollup_hour GROUP BY 1, 2;
-    INSERT INTO watermark (stream, position, crc, pruned) VALUES (stream, total, 0, total);
+    INSERT INTO watermark (stream, position, crc, newest_ms, pruned)
+        VALUES (stream, total, 0, extract(epoch FROM until) * 1000, total);
     COMMIT;
 END $$;
 

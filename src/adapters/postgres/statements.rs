@@ -51,12 +51,13 @@ fn events(first: usize, number: &str, gate: &str) -> String {
     format!("e AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT *, {number} FROM {rows} {gate})")
 }
 
-/// From parameter `first` on: a watermark's new position and checksum, its stream and what they were, and the latest erasure that
-/// the writer knows of.
+/// From parameter `first` on: a watermark's new position and checksum, its stream and what they were, the latest erasure that the
+/// writer knows of, and the latest time in the batch.
 fn move_watermark(first: usize) -> String {
-    let [position, crc, stream, from, from_crc, erased] = [0, 1, 2, 3, 4, 5].map(|at| format!("${}", first + at));
+    let [position, crc, stream, from, from_crc, erased, newest] =
+        [0, 1, 2, 3, 4, 5, 6].map(|at| format!("${}", first + at));
     format!(
-        "UPDATE watermark SET position = {position}, crc = {crc} \
+        "UPDATE watermark SET position = {position}, crc = {crc}, newest_ms = greatest(newest_ms, {newest}) \
          WHERE stream = {stream} AND position = {from} AND crc = {from_crc} \
            AND NOT EXISTS (SELECT FROM erased WHERE seq > {erased})"
     )
@@ -64,13 +65,13 @@ fn move_watermark(first: usize) -> String {
 
 const GATE: &str = "WHERE EXISTS (SELECT FROM w)";
 
-/// A whole batch: deltas from $1 on, users from $4 on, events from $7 on, the watermark from $24 on, its first day $30. Returns
+/// A whole batch: deltas from $1 on, users from $4 on, events from $7 on, the watermark from $24 on, its first day $31. Returns
 /// whether the watermark was moved, which it is not if it is another, if a user was erased that the writer does not know of, if
 /// rows of the first day were deleted, or if likes are not as they were seen; the first day that has rows; and whether likes are
 /// as they were seen.
 fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
     format!(
-        "WITH {first}w AS ({} AND (SELECT rows_since FROM rollup_state) <= $30 AND {is_as_seen} RETURNING number), \
+        "WITH {first}w AS ({} AND (SELECT rows_since FROM rollup_state) <= $31 AND {is_as_seen} RETURNING number), \
          {}, {}, {}{likes} \
          SELECT EXISTS (SELECT FROM w), (SELECT rows_since FROM rollup_state), {is_as_seen}",
         move_watermark(24),
@@ -82,16 +83,17 @@ fn apply_all(first: &str, is_as_seen: &str, likes: &str) -> String {
 
 /// A batch without likes.
 pub(super) static APPLY_ALL: LazyLock<String> = LazyLock::new(|| apply_all("", "true", ""));
-/// A batch with likes of posts $31, which were seen at versions $32: whatever changes the likes of a post changes its version.
+/// A batch with likes of posts $32, which were seen at versions $33: whatever changes the likes of a post changes its version.
 pub(super) static APPLY_LIKES: LazyLock<String> = LazyLock::new(|| {
-    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $32::int8[]";
-    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($31::text[]) \
+    let is_as_seen = "(SELECT array_agg(version ORDER BY post_id) FROM l) IS NOT DISTINCT FROM $33::int8[]";
+    let first = "l AS MATERIALIZED (SELECT post_id, version FROM post_stat WHERE post_id = ANY ($32::text[]) \
            ORDER BY post_id FOR UPDATE), ";
-    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$26", 33)))
+    apply_all(first, is_as_seen, &format!(", {}", write_likes(GATE, "$26", 34)))
 });
 /// The watermark of a transaction. Prepared by name, so that the text that opens the transaction has it executed.
-pub(super) static PREPARE_MOVE: LazyLock<String> =
-    LazyLock::new(|| format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8) AS {}", move_watermark(1)));
+pub(super) static PREPARE_MOVE: LazyLock<String> = LazyLock::new(|| {
+    format!("PREPARE move_watermark (int8, int8, uuid, int8, int8, int8, int8) AS {}", move_watermark(1))
+});
 /// Deltas, users and events of an open transaction.
 pub(super) static STORE: LazyLock<String> =
     LazyLock::new(|| format!("WITH {}, {}, {} SELECT 1", deltas(1, ""), users(4, ""), events(7, "$24::int2", "")));

@@ -22,6 +22,8 @@ pub(super) struct Fence {
     pub(super) to: Watermark,
     /// How far the writer knows who was erased; fenced on it too.
     pub(super) erased: i64,
+    /// The latest time in the batch.
+    pub(super) newest_ms: i64,
 }
 
 /// What a transaction reads and locks first.
@@ -150,7 +152,16 @@ pub(super) fn apply_all(session: &mut Session, fence: Fence, rows: &Rows) -> Res
     let first_day = rows.first_day.unwrap_or(i64::MAX);
     let mut values = rows.counts.params();
     values.extend(params(rows.events.iter()));
-    values.extend([&position as &(dyn ToSql + Sync), &crc, &fence.stream, &from, &from_crc, &fence.erased, &first_day]);
+    values.extend([
+        &position as &(dyn ToSql + Sync),
+        &crc,
+        &fence.stream,
+        &from,
+        &from_crc,
+        &fence.erased,
+        &fence.newest_ms,
+        &first_day,
+    ]);
     values.extend(params(rows.likes.iter()));
     let row = session.client.query_one(&statement, &values)?;
     let (is_moved, rows_since, is_as_seen): (bool, i64, bool) = (row.get(0), row.get(1), row.get(2));
@@ -180,9 +191,9 @@ pub(super) fn begin(session: &mut Session, fence: Option<Fence>, first: &str) ->
     match fence {
         None => session.client.batch_execute(&format!("BEGIN; {first}"))?,
         Some(fence) => {
-            let Fence { stream, from, to, erased } = fence;
+            let Fence { stream, from, to, erased, newest_ms } = fence;
             let moved = session.client.simple_query(&format!(
-                "BEGIN; {first}EXECUTE move_watermark ({}, {}, '{stream}', {}, {}, {erased})",
+                "BEGIN; {first}EXECUTE move_watermark ({}, {}, '{stream}', {}, {}, {erased}, {newest_ms})",
                 to.position, to.crc, from.position, from.crc
             ))?;
             // The last completion is the UPDATE's.

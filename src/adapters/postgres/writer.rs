@@ -218,8 +218,9 @@ impl PostgresWriter {
     fn try_apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, Failure> {
         let deadline = deadline();
         loop {
-            let fence = Fence { stream: batch.stream, from: batch.from, to: batch.to, erased: self.erased_known };
             let draft = Draft::new(batch, dead, &self.erased_of(batch, deadline)?)?;
+            let (stream, from, to) = (batch.stream, batch.from, batch.to);
+            let fence = Fence { stream, from, to, erased: self.erased_known, newest_ms: draft.newest_ms() };
             match self.run(draft, Some(fence), deadline) {
                 Err(Failure { error: StoreError::Fenced { found }, cause })
                     if found != Some(batch.from) || !self.learn_erased(deadline)? =>

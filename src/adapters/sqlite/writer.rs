@@ -183,6 +183,7 @@ fn write(
         return Err(StoreError::Poison("rows of its day are gone: it is too old to be stored".to_owned()));
     }
     draft.puts().try_for_each(check_post)?;
+    let newest_ms = draft.newest_ms();
     let new_ids = claim_ids(transaction, &draft.client_ids).map_err(store_error)?;
     draft.drop_known_ids(|id| new_ids.contains(id));
     let belongings = erase::belongings(transaction, &draft).map_err(store_error)?;
@@ -202,6 +203,10 @@ fn write(
         write_tombstones(transaction, stream, &draft, &fold)
     };
     write_all().map_err(store_error)?;
+    transaction
+        .prepare_cached("UPDATE watermark SET newest_ms = max(newest_ms, ?2) WHERE stream = ?1")
+        .and_then(|mut newest| newest.execute(params![stream.to_string(), newest_ms]))
+        .map_err(store_error)?;
     erase::erase(transaction, stream, &draft)?;
     Ok(effects.verdicts)
 }

@@ -146,6 +146,11 @@ impl<'b> Draft<'b> {
         })
     }
 
+    /// The latest time that the batch counts something at, or that it was received at.
+    pub fn newest_ms(&self) -> i64 {
+        self.events().map(|event| event.event_time_ms).max().unwrap_or(i64::MIN).max(self.now_ms).max(0)
+    }
+
     /// The first UTC day of an event that will be stored, since the epoch; `None` without events.
     pub fn first_day(&self) -> Option<i64> {
         self.events().map(|event| event.event_time_ms.div_euclid(86_400_000)).min()

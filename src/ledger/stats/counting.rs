@@ -6,15 +6,16 @@
 //! | one of component, element, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
 //! | several of them | rows, which on PostgreSQL an index of each closed day finds |
 //!
-//! Hours that a range cuts are counted from raw rows, which then match the same rows as the rollup does.
+//! Hours that a range cuts are counted by minutes, if these are kept, and from raw rows: these match the same rows.
 
 use std::ops::Range;
 
+use super::cover::cover;
 use crate::events::{Dimension, EventType, STRATEGIES, component_key, mention_key};
 use crate::ledger::HOUR_MS;
 use crate::ports::CountFilter;
 
-/// Behind the last hour that can be stored: see `draft`.
+/// After the last hour that can be stored: see `draft`.
 const HOURS_END: i64 = 253_402_300_800 / 3_600;
 
 /// The parts whose sum is the count; all are read in one snapshot.
@@ -24,13 +25,21 @@ pub struct CountPlan {
     pub raw: Vec<RawCount>,
 }
 
-/// What one key sums up to over whole hours.
+/// What one key sums up to over whole hours and minutes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RollupCount {
     pub dimension: Dimension,
     pub key: String,
     /// Hours since the epoch.
     pub hours: Range<i64>,
+    /// Minutes since the epoch.
+    pub minutes: Vec<Range<i64>>,
+}
+
+impl RollupCount {
+    pub fn contains(&self, minute: i64) -> bool {
+        self.hours.contains(&minute.div_euclid(60)) || self.minutes.iter().any(|minutes| minutes.contains(&minute))
+    }
 }
 
 /// Raw rows of one range, in milliseconds: from (inclusive), to (exclusive).
@@ -60,33 +69,26 @@ pub fn named_values(filter: &CountFilter) -> Vec<(&'static str, Named<'_>)> {
     filter.component_id.map(|id| ("component_id =", Named::Number(id))).into_iter().chain(texts).collect()
 }
 
-/// Decides what `filter` reads.
-pub fn plan_count(filter: &CountFilter) -> CountPlan {
-    let (from, to) = (filter.from_ms, filter.to_ms);
+/// Decides what `filter` reads. Minutes from `minutes_since` on are read as such.
+pub fn plan_count(filter: &CountFilter, minutes_since: i64) -> CountPlan {
+    let (from_ms, to_ms) = (filter.from_ms, filter.to_ms);
     if filter.is_empty() {
         return CountPlan::default();
     }
-    let whole = RawCount { from_ms: from, to_ms: to };
     let sums = rollups_of(filter);
     if sums.is_empty() {
-        return CountPlan { rollups: Vec::new(), raw: vec![whole] };
+        return CountPlan { rollups: Vec::new(), raw: vec![RawCount { from_ms, to_ms }] };
     }
-    let from_hour = from.map(|ms| ms.div_euclid(HOUR_MS) + i64::from(ms.rem_euclid(HOUR_MS) != 0));
-    let to_hour = to.map(|ms| ms.div_euclid(HOUR_MS));
-    if let (Some(first), Some(end)) = (from_hour, to_hour)
-        && first >= end
-    {
-        // No whole hour inside: one or two parts of hours, which are one range of rows.
-        return CountPlan { rollups: Vec::new(), raw: vec![whole] };
-    }
-    let head = from_hour.map(|hour| RawCount { from_ms: from, to_ms: Some(hour * HOUR_MS) });
-    let tail = to_hour.map(|hour| RawCount { from_ms: Some(hour * HOUR_MS), to_ms: to });
-    let raw = head.into_iter().chain(tail).filter(|part| part.from_ms != part.to_ms).collect();
-    let hours = from_hour.unwrap_or(0).max(0)..to_hour.unwrap_or(HOURS_END).min(HOURS_END);
-    // A range may end before the first whole hour, or begin after the last one.
-    let sums = if hours.is_empty() { Vec::new() } else { sums };
-    let rollups = sums.into_iter().map(|(dimension, key)| RollupCount { dimension, key, hours: hours.clone() });
-    CountPlan { rollups: rollups.collect(), raw }
+    let end_ms = HOURS_END * HOUR_MS;
+    let range = from_ms.unwrap_or(0).clamp(0, end_ms)..to_ms.unwrap_or(end_ms).clamp(0, end_ms);
+    let cover = cover(range, Some(minutes_since));
+    let hours = cover.hours.unwrap_or(0..0);
+    // A range may lie within one minute.
+    let sums = if hours.is_empty() && cover.minutes.is_empty() { Vec::new() } else { sums };
+    let rollup =
+        |(dimension, key)| RollupCount { dimension, key, hours: hours.clone(), minutes: cover.minutes.clone() };
+    let raw = cover.raw.iter().map(|range| RawCount { from_ms: Some(range.start), to_ms: Some(range.end) });
+    CountPlan { rollups: sums.into_iter().map(rollup).collect(), raw: raw.collect() }
 }
 
 /// The rows of rollups whose sum is exactly the rows that match, apart from the time range; none where several values
@@ -142,11 +144,11 @@ mod tests {
         ];
         for filter in one {
             for event_type in [None, Some(EventType::Click), Some(EventType::Like)] {
-                let plan = plan_count(&CountFilter { event_type, ..filter.clone() });
+                let plan = plan_count(&CountFilter { event_type, ..filter.clone() }, 0);
                 assert!(plan.raw.is_empty() && !plan.rollups.is_empty(), "{filter:?} {event_type:?}");
             }
         }
         let two = CountFilter { post_id: Some("p".into()), component_id: Some(1), ..CountFilter::default() };
-        assert!(plan_count(&two).rollups.is_empty());
+        assert!(plan_count(&two, 0).rollups.is_empty());
     }
 }

@@ -3,17 +3,20 @@
 use super::counting::{Named, RawCount, RollupCount, named_values, plan_count};
 use super::exact::{Terms, name_sum_sql};
 use super::sums::sums;
-use crate::ledger::HOUR_MS;
 use crate::ledger::delta::pending;
 use crate::ledger::frontier::Frontier;
-use crate::ledger::sql::{Dialect, Sql, Value};
+use crate::ledger::sql::{Dialect, Sql, Value, joined};
+use crate::ledger::{HOUR_MS, MINUTE_MS};
+use crate::limits::EXACT_MINUTES;
 use crate::ports::{CountFilter, StoreError};
 
 pub fn count(sql: &mut dyn Sql, filter: &CountFilter) -> Result<u64, StoreError> {
-    let plan = plan_count(filter);
+    let frontier = Frontier::read(sql)?;
+    let minutes_since = frontier.minutes_since.max(frontier.newest_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
+    let to_ms = filter.to_ms.map(|to_ms| frontier.end_ms(to_ms));
+    let plan = plan_count(&CountFilter { to_ms, ..filter.clone() }, minutes_since);
     let mut total = 0;
     if !plan.rollups.is_empty() {
-        let frontier = Frontier::read(sql)?;
         for rollup in &plan.rollups {
             total += count_rollup(sql, rollup, frontier)?;
         }
@@ -30,16 +33,25 @@ pub fn count(sql: &mut dyn Sql, filter: &CountFilter) -> Result<u64, StoreError>
 fn count_rollup(sql: &mut dyn Sql, rollup: &RollupCount, frontier: Frontier) -> Result<i64, StoreError> {
     let terms = [Terms { dimension: rollup.dimension, weight: 1.0, sums: sums(&rollup.hours, frontier) }];
     let key = if sql.dialect() == Dialect::Postgres { "$1::text" } else { "$1" };
-    let query = format!("SELECT CAST({} AS bigint)", name_sum_sql(&terms, key, true));
+    let mut sum = name_sum_sql(&terms, key, true);
+    if !rollup.minutes.is_empty() {
+        // Minute by minute, so that the key is looked up and no other name of a minute is read.
+        let minutes = joined(rollup.minutes.iter().cloned().flatten());
+        let code = rollup.dimension as u8;
+        sum += &format!(
+            " + coalesce((SELECT sum(count) FROM rollup_minute \
+               WHERE dimension = {code} AND bucket IN ({minutes}) AND key = {key}), 0)"
+        );
+    }
+    let query = format!("SELECT CAST({sum} AS bigint)");
     Ok(sql.number(&query, &[Value::Text(&rollup.key)])?.unwrap_or_default())
 }
 
 fn count_pending(sql: &mut dyn Sql, rollups: &[RollupCount]) -> Result<i64, StoreError> {
     let mut total = 0;
     pending(sql, rollups.iter().map(|rollup| rollup.dimension), |code, minute, key, count| {
-        let is_counted = |rollup: &&RollupCount| {
-            rollup.dimension as u8 == code && rollup.key == key && rollup.hours.contains(&minute.div_euclid(60))
-        };
+        let is_counted =
+            |rollup: &&RollupCount| rollup.dimension as u8 == code && rollup.key == key && rollup.contains(minute);
         total += count * rollups.iter().filter(is_counted).count() as i64;
     })?;
     Ok(total)

@@ -50,7 +50,7 @@ pub fn top(
 fn rank(sql: &mut dyn Sql, query: &RankingQuery, now_ms: i64, few: i64) -> Result<Ranked, StoreError> {
     let frontier = Frontier::read(sql)?;
     let minutes_since = frontier.minutes_since.max(now_ms.div_euclid(MINUTE_MS) - EXACT_MINUTES);
-    let cover = cover(query.from_ms..query.to_ms, Some(minutes_since));
+    let cover = cover(query.from_ms..frontier.end_ms(query.to_ms), Some(minutes_since));
     let extra = extra_counts(sql, &query.parts, &cover)?;
     let terms: Vec<Terms> = query
         .parts

@@ -6,12 +6,13 @@ use super::bitmaps::distinct;
 use super::cover::cover;
 use crate::events::Dimension;
 use crate::ledger::delta::pending;
+use crate::ledger::frontier::Frontier;
 use crate::ledger::sql::Sql;
 use crate::ports::StoreError;
 
 pub fn users(sql: &mut dyn Sql, from_ms: i64, to_ms: i64) -> Result<u64, StoreError> {
-    let pending = pending_hours(sql)?;
-    distinct(sql, &cover(from_ms..to_ms, None), None, &pending)
+    let (pending, frontier) = (pending_hours(sql)?, Frontier::read(sql)?);
+    distinct(sql, &cover(from_ms..frontier.end_ms(to_ms), None), None, &pending)
 }
 
 /// Hours with events whose counts are pending: their points and bitmaps do not know these events yet.

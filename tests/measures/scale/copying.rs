@@ -39,7 +39,7 @@ const TABLES: [(&str, &str); 15] = [
         "post_stat",
         "SELECT post_id, like_count, version, (extract(epoch FROM made_at) * 1000)::int8 FROM post_stat ORDER BY 1",
     ),
-    ("watermark", "SELECT stream::text, number, position, crc, pruned FROM watermark"),
+    ("watermark", "SELECT stream::text, number, position, crc, newest_ms, pruned FROM watermark"),
     ("visitor", "SELECT ordinal, key, day FROM visitor ORDER BY 1"),
     ("visitor_bitmap", "SELECT hours, event_type, at, members FROM visitor_bitmap ORDER BY 1, 2, 3"),
     ("rollup_state", "SELECT 1, until_hour, until_day, rows_since, minutes_since FROM rollup_state"),
