@@ -15,8 +15,9 @@ use rand::RngExt;
 const BATCH: u64 = 100;
 /// Connections that send, each a batch at a time.
 const SENDERS: u64 = 8;
-const USERS: u32 = 200_000;
-const NAMES: u32 = 50_000;
+const USERS: u32 = 10_000;
+const NAMES: u32 = 5_000;
+const KINDS: usize = 7;
 const PAUSE: Duration = Duration::from_millis(20);
 
 fn setting(name: &str, default: u64) -> u64 {
@@ -66,34 +67,24 @@ fn send(address: SocketAddr, bodies: &[String], rate: u64, sent: &AtomicU64, is_
     }
 }
 
-/// Exact reads; each range ends at another millisecond, so that no cached answer serves it.
-fn paths(now_ms: i64) -> [(&'static str, String); 7] {
-    let hour = 3_600_000;
-    let to = now_ms - rand::random_range(1_000..9_000);
-    let range = format!("from={}&to={to}", now_ms - 2 * hour - rand::random_range(0..hour));
-    let minutes = now_ms - now_ms.rem_euclid(60_000);
-    let random = rand::random_range(0..NAMES);
+/// Exact reads until now; each begins at another minute or hour, so that no cached answer serves it.
+fn paths(now_ms: i64) -> [(&'static str, String); KINDS] {
+    let (hour, minute) = (3_600_000, now_ms - now_ms.rem_euclid(60_000));
+    let random = rand::random_range(0..i64::from(NAMES));
+    let since =
+        |unit: i64| format!("from={}&to={now_ms}", minute - minute.rem_euclid(unit) - 2 * hour - random % 600 * unit);
+    let series = |interval: &str, unit: i64, points: i64| {
+        let to = minute - minute.rem_euclid(unit) + unit;
+        format!("/api/statistics/timeseries?interval={interval}&from={}&to={to}", to - points * unit)
+    };
     [
-        ("count of a keyword", format!("/api/statistics?keyword=keyword+{random}")),
-        ("count of a type", format!("/api/statistics?eventType=CLICK&{range}")),
-        ("keywords", format!("/api/statistics/rankings/keywords?limit=10&{range}")),
-        ("posts by score", format!("/api/statistics/rankings/posts?by=score&limit=10&{range}")),
-        ("users", format!("/api/statistics/users?{range}")),
-        (
-            "points by hour",
-            format!(
-                "/api/statistics/timeseries?interval=hour&from={}&to={}",
-                minutes - 20 * hour - random as i64 * 60_000,
-                minutes
-            ),
-        ),
-        (
-            "points by minute",
-            format!(
-                "/api/statistics/timeseries?interval=minute&from={}&to={minutes}",
-                minutes - 1_800_000 - (random % 600) as i64 * 1_000 / 60_000 * 60_000
-            ),
-        ),
+        ("count of a keyword", format!("/api/statistics?keyword=keyword+{random}&{}", since(60_000))),
+        ("count of a type", format!("/api/statistics?eventType=CLICK&{}", since(60_000))),
+        ("keywords", format!("/api/statistics/rankings/keywords?limit=10&{}", since(60_000))),
+        ("posts by score", format!("/api/statistics/rankings/posts?by=score&limit=10&{}", since(60_000))),
+        ("users", format!("/api/statistics/users?{}", since(hour))),
+        ("points by hour", series("hour", hour, 20 + random % 400)),
+        ("points by minute", series("minute", 60_000, 30 + random % 400)),
     ]
 }
 
@@ -118,8 +109,8 @@ fn exact_reads_beside_events() {
         // Something is there to read.
         std::thread::sleep(Duration::from_secs(seconds.min(10) / 2));
         while begun.elapsed() < Duration::from_secs(seconds) {
-            let now_ms = event_tracker::clock::Clock::System.now_ms();
-            for (kind, path) in paths(now_ms) {
+            for kind in 0..KINDS {
+                let (kind, path) = paths(event_tracker::clock::Clock::System.now_ms())[kind].clone();
                 let asked = Instant::now();
                 let answer = client.get(&path);
                 times.entry(kind).or_default().push(asked.elapsed().as_secs_f64() * 1e3);

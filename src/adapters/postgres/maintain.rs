@@ -2,6 +2,7 @@
 //! several instances at once.
 
 use jiff::Timestamp;
+use postgres::error::SqlState;
 
 use super::connect::{Failure, Session};
 use crate::limits::{ID_MEMORY_MS, MAINTAIN_LOCK_MS_MAX, PARTITIONS_AHEAD_DAYS};
@@ -71,6 +72,22 @@ pub(super) fn date(day: i64) -> Result<jiff::civil::Date, StoreError> {
     Timestamp::from_second(day * DAY_SECONDS)
         .map(|at| at.to_zoned_datetime(jiff::tz::TimeZone::UTC).date())
         .map_err(|error| StoreError::Poison(format!("no partition for day {day}: {error}")))
+}
+
+/// Every range that cuts an hour of today reads the rows that the BRIN index has not summarized. The server summarizes about once
+/// a minute: at 20,000 events per second a ranking of an empty hour took 280 to 420 ms.
+const SUMMARIZE: &str = "SELECT count(brin_summarize_new_values(indexrelid)) FROM pg_index JOIN pg_class ON oid = indexrelid \
+     WHERE relname LIKE '%event\\_time\\_idx' \
+       AND indrelid = to_regclass(to_char(now() AT TIME ZONE 'UTC', '\"events_\"YYYYMMDD'))";
+
+/// Summarizes the new rows of today, unless something else works on the table.
+pub(super) fn summarize(session: &mut Session) -> Result<(), Failure> {
+    let mut transaction = session.client.transaction()?;
+    transaction.batch_execute(&format!("SET LOCAL lock_timeout = {MAINTAIN_LOCK_MS_MAX}"))?;
+    match transaction.batch_execute(SUMMARIZE) {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(transaction.rollback()?),
+        result => Ok(result.and_then(|()| transaction.commit())?),
+    }
 }
 
 /// After a day, the older table of client ids is emptied and becomes the current one. Writers hold the row that

@@ -339,7 +339,8 @@ impl LedgerWriter for PostgresWriter {
     }
 
     fn add_up(&mut self) -> Result<(), StoreError> {
-        upkeep::compact::run(self)
+        upkeep::compact::run(self)?;
+        self.call(deadline(), maintain::summarize).map_err(|failure| failure.error)
     }
 
     fn spare(&mut self) {
