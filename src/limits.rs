@@ -174,7 +174,7 @@ pub const LINGER_MS: u64 = 20;
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
 pub const LINGER_BUSY_MS: u64 = 120;
-/// How often what batches have put off is added to the ledger's rollups.
+/// How often pending counts are added to the ledger's rollups.
 pub const ADD_UP_EVERY_MS: u64 = 5_000;
 /// … and after so many records: an exact read sums what is pending.
 pub const ADD_UP_RECORDS: u64 = 100_000;

@@ -108,7 +108,7 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
 /// - **L10** Data that is refused is `Poison`, found by `probe`, which stores nothing; what is set aside is a row of
 ///   `dead_letter` and a verdict, and the rest of its batch is stored.
-/// - **L11** Rows = Σ rollups, once it is added up: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals by stream;
+/// - **L11** Rows = Σ rollups with the pending counts: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals;
 ///   `user_hour` holds each hour, type and user once.
 /// - **L12** `count` is exact for every filter and range.
 /// - **L13** `top` ranks by score, then name (bytewise), only positive scores, over exactly its window's buckets.
@@ -127,7 +127,7 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 /// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
 ///   now, by likes, then newest, then id (bytewise), and no more than asked for.
 /// - **L22** `fold` changes no answer, by any clock, called by any instance, with late records before, between and beside
-///   its calls; days and spans are the sums of their folded hours.
+///   its calls; days and spans are the sums of their closed hours.
 /// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
 ///   url, referrer and properties, with the page and keyword that they count under; likes are undone through the log,
 ///   which forgets whose they were; posts, forgotten searches, user hours and dead letters go. What happened before it and
@@ -138,7 +138,7 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 /// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
 ///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
 ///   `Poison`: kept as a dead letter, counted nowhere.
-/// - **L26** What `apply` has yet to add to rollups is in every answer and added once, whoever calls `add_up` and whenever.
+/// - **L26** Pending counts are in every answer and are added to the rollups once, whichever instance calls `add_up`, at any time.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -251,16 +251,16 @@ pub trait LedgerWriter: Send {
     /// remembered ids. Bounded work. `now_ms` must be trusted: see [`crate::sinks::Steady`].
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Adds up what batches have put off to rollups, a few seconds' worth; whatever is read has it
-    /// all the same. Called every [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more
-    /// often under load, by any number of instances.
+    /// Adds pending counts to the rollups; every read has them already. Called every
+    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number of
+    /// instances.
     fn add_up(&mut self) -> Result<(), StoreError>;
 
-    /// Folds hours that are over into days and spans of days, and counts the points of series once,
-    /// days being those of `zone`: what reads of long ranges are answered from. Called about once a
-    /// minute, by any number of instances. Bounded work, in steps each of which a batch of another
-    /// writer waits for at most; true where something is left, for the next call. What cannot be
-    /// counted is an error and keeps nothing else from being counted.
+    /// Closes hours that are over, which adds them to days and spans of days, and counts the points of
+    /// series and the bitmaps of users once; days are those of `zone`. Called about once a minute, by any
+    /// number of instances. Bounded work, in steps that keep out no batch on PostgreSQL, and one batch at
+    /// a time on SQLite; true if something is left for the next call. What cannot be counted is an error
+    /// and keeps nothing else from being counted.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
     /// From now on `fold` recounts an hour only once nothing has changed in it for a minute, and

@@ -1,4 +1,5 @@
-//! Housekeeping of the ledger, about once a minute, and every few seconds what batches have put off: on a thread and a connection of its own, beside the sink.
+//! Housekeeping of the ledger, about once a minute, and every few seconds the compaction of pending counts: on a thread and a
+//! connection of its own, beside the sink.
 //!
 //! No batch waits for more than one of its steps, and no failure of it, of whatever kind, reaches the sink: it is logged,
 //! counted, and comes round again; a batch that needs what is missing says so itself. It rests while the sink does not
@@ -16,7 +17,7 @@ use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
 const EVERY: Duration = Duration::from_secs(60);
-/// How soon it is seen that the sink follows, and that much was put off.
+/// How soon it is seen that the sink follows, and that much is pending.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// What is to be remembered from one turn to the next.
@@ -73,7 +74,7 @@ impl Housekeeping {
         }
     }
 
-    /// Adds to rollups what batches have put off.
+    /// Adds pending counts to the rollups.
     pub fn add_up(&mut self) {
         self.call(|writer| writer.add_up());
     }
