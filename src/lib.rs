@@ -18,9 +18,10 @@
 //! (coroutines, tickets, clocks), [`commands`] (what can be typed), [`import`] (a client of the API), [`seed`]
 //! (synthetic events), [`limits`] (every bound).
 //!
-//! Invariants: a 2xx means synced in the journal (`ACK=memory` alone excepted). Rows of the ledger = Σ rollups = Σ
-//! totals of the live store, up to its watermark. No failure of the live store delays the ledger or an answer; none
-//! of the ledger delays an answer that need not wait for it. A sink acts on its watermark alone and never guesses.
+//! Invariants: a 2xx means synced in the journal (`ACK=memory` alone excepted). Rows of the ledger =
+//! Σ rollups with the pending counts = Σ totals of the live store, up to its watermark. No failure
+//! of the live store delays the ledger or an answer; none of the ledger delays an answer that need
+//! not wait for it. A sink acts on its watermark alone and never guesses.
 
 /// Shadows std's macro in this crate: that one panics if standard error is closed or full.
 macro_rules! eprintln {

@@ -169,8 +169,8 @@ pub const BATCH_RECORDS_MIN: usize = 100;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (not while a ticket waits: see [`LINGER_WAITED_MS`]).
 pub const LINGER_MS: u64 = 20;
-/// … and, where as many records as this came in that time already, up to the longer time below: the rollups of a large
-/// batch are far fewer rows than those of several small ones.
+/// If as many records came in that time, the ledger sink waits up to [`LINGER_BUSY_MS`]: a large
+/// batch appends far fewer rows of counts than several small ones.
 pub const LINGER_BUSY_RECORDS: u64 = 200;
 /// See [`LINGER_BUSY_RECORDS`].
 pub const LINGER_BUSY_MS: u64 = 120;
@@ -231,7 +231,8 @@ pub const FOLD_GRACE_MS: i64 = 5_000;
 pub const ROLLUP_MINUTES_KEPT: i64 = 180;
 /// UTC days of a span, by which long rankings are read: ten to twelve of them, and up to 47 days at the ends, are a year.
 pub const SPAN_DAYS: i64 = 32;
-/// An hour is folded into its day this long after it ended: what comes later adds to the day itself, which costs more.
+/// An hour is closed this long after it ended. Later events cost more: they are added to its day
+/// and span as well, and the hour is counted again.
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
 /// A call that closes and counts ends after this, so that a stop is not kept waiting: the next call does the rest.
 pub const FOLD_MS_MAX: u64 = 2_000;
@@ -257,7 +258,7 @@ pub const RECOUNT_SHARE: u32 = 10;
 pub const RECOUNT_BURST_MS: u64 = 6_000;
 /// Dirty hours that are remembered, at 40 bytes each: more than `RETENTION_DAYS` have.
 pub const RECOUNT_HOURS_MAX: usize = 20_000;
-/// A step of housekeeping on SQLite is broken off after this: none takes a tenth of it.
+/// A step of housekeeping on SQLite is broken off after this.
 pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
 /// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not
 /// keep the others from being counted.
@@ -285,7 +286,7 @@ pub const LEADERS_STEP: usize = 16;
 pub const RANK_ALL_EVENTS_A_ROW: i64 = 2_000;
 /// … and in all.
 pub const RANK_ALL_EVENTS_MAX: i64 = 100_000;
-/// Hours that are not folded and are still read by name; more of them are summed up by the ledger.
+/// Hours that are not closed and are still read by name; more of them are summed up by the ledger.
 pub const OPEN_HOURS_MAX: i64 = 48;
 /// Rows stay this many days longer than events of their time are taken (`RETENTION_DAYS`): what was taken before and waits in
 /// a journal still finds its day.

@@ -92,8 +92,9 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 
 /// The durable record and source of truth. What it claims, with [`LedgerWriter`]:
 ///
-/// - **L1** Atomic: a batch, its watermark, its verdicts, its dead letters and all rollups are one transaction. After
-///   any error all of it is there or nothing, and after `Fenced` and `Poison` nothing.
+/// - **L1** Atomic: a batch, its watermark, its verdicts, its dead letters and its counts are one
+///   transaction. After any error all of it is there or nothing, and after `Fenced` and `Poison`
+///   nothing.
 /// - **L2** Exactly once: `apply` is fenced on `batch.from`, position and checksum; `Fenced` says what was found.
 /// - **L3** A lost reply is told by `watermark`, which a reader and a writer answer alike.
 /// - **L4** Durable when `apply` returns: a crash of the server or the program right after it loses nothing.
@@ -108,8 +109,8 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
 /// - **L10** Data that is refused is `Poison`, found by `probe`, which stores nothing; what is set aside is a row of
 ///   `dead_letter` and a verdict, and the rest of its batch is stored.
-/// - **L11** Rows = Σ rollups with the pending counts: hours, minutes (of records that came within `ROLLUP_MINUTES_KEPT`) and totals;
-///   `user_hour` holds each hour, type and user once.
+/// - **L11** Rows = Σ rollups with the pending counts: hours, minutes (of records that came within
+///   `ROLLUP_MINUTES_KEPT`) and totals; `user_hour` holds each hour, type and user once.
 /// - **L12** `count` is exact for every filter and range.
 /// - **L13** `top` ranks by score, then name (bytewise), only positive scores, over exactly its window's buckets.
 /// - **L14** `recent` is a user's ten newest searches of the last hour by the earlier of event time and receipt, no
@@ -135,10 +136,12 @@ pub type Verdicts = Vec<(Position, Verdict)>;
 ///   later. Erasing again changes nothing.
 /// - **L24** `top` and `ranking` skip a deleted post and fill the page with others, until it is put again; then it is listed
 ///   with all its counts. `snapshot` has its tombstone. `count`, `series` and all sums keep what was counted.
-/// - **L25** `retire` removes rows of days that are old enough, folded and counted, and nothing else: no day before its
-///   time, none by a clock that jumped; counts, rankings of whole hours and points stay. What comes for such a day later is
-///   `Poison`: kept as a dead letter, counted nowhere.
-/// - **L26** Pending counts are in every answer and are added to the rollups once, whichever instance calls `add_up`, at any time.
+/// - **L25** `retire` removes rows of days that are old enough, closed and counted, and nothing
+///   else: no day before its time, none by a clock that jumped; counts, rankings of whole hours and
+///   points stay. What comes for such a day later is `Poison`: kept as a dead letter, counted
+///   nowhere.
+/// - **L26** Pending counts are in every answer and are added to the rollups once, whichever
+///   instance calls `add_up`, at any time.
 ///
 /// Calls block.
 pub trait Ledger: Send + Sync {
@@ -163,8 +166,8 @@ pub trait Ledger: Send + Sync {
     /// goes with the person.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
-    /// Exact number of stored events that match, from rollups where one filter allows it, else from
-    /// lists of events and raw rows.
+    /// Exact number of stored events that match, from rollups if there is at most one filter beside
+    /// the type, else from raw rows.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
     /// The highest counts of a window, read from the rollups: what lists are answered from while
@@ -247,20 +250,21 @@ pub trait LedgerWriter: Send {
     /// do.
     fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Housekeeping, called about once a minute: prepares, and deletes old minute rollups and
-    /// remembered ids. Bounded work. `now_ms` must be trusted: see [`crate::sinks::Steady`].
+    /// Housekeeping, called about once a minute: prepares, adds pending counts, and deletes old
+    /// minute rollups, forgotten searches and remembered ids. Bounded work. `now_ms` must be
+    /// trusted: see [`crate::sinks::Steady`].
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Adds pending counts to the rollups; every read has them already. Called every
-    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number of
-    /// instances.
+    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number
+    /// of instances.
     fn add_up(&mut self) -> Result<(), StoreError>;
 
-    /// Closes hours that are over, which adds them to days and spans of days, and counts the points of
-    /// series and the bitmaps of users once; days are those of `zone`. Called about once a minute, by any
-    /// number of instances. Bounded work, in steps that keep out no batch on PostgreSQL, and one batch at
-    /// a time on SQLite; true if something is left for the next call. What cannot be counted is an error
-    /// and keeps nothing else from being counted.
+    /// Closes hours that are over, which adds them to days and spans of days, and counts the points
+    /// of series and the bitmaps of users once; local days are those of `zone`. Called about once a
+    /// minute, by any number of instances. Bounded work, in steps: on PostgreSQL only a batch that
+    /// erases waits for one, on SQLite every batch does. True if something is left for the next
+    /// call. What cannot be counted is an error and keeps nothing else from being counted.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
     /// From now on `fold` recounts an hour only once nothing has changed in it for a minute, and
@@ -268,10 +272,10 @@ pub trait LedgerWriter: Send {
     /// reads have the same answers from rows.
     fn spare(&mut self);
 
-    /// Removes rows and user hours of days that are over for `retention_days` and a little: some
-    /// days of them, the oldest first, folded ones whose points are counted. Only as far as events
-    /// of several days in a row say that time has come. Everything summed up stays. To be called
-    /// while nothing old waits to be applied. Bounded work.
+    /// Removes rows, user hours and bitmaps of days that are over for `retention_days` and a
+    /// little: some days of them, the oldest first, closed ones whose points are counted. Only as
+    /// far as events of several days in a row say that time has come. Everything summed up stays.
+    /// To be called while nothing old waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 

@@ -221,7 +221,7 @@ fn given() -> Option<Scale> {
     Some(Scale { ledger, now })
 }
 
-/// Whatever the program's own folding finds to do: sets of users, of a ledger that was filled by hand.
+/// All that `fold` finds to do in a ledger that was filled by hand: points and bitmaps.
 #[test]
 #[ignore = "needs a ledger that is filled: perf/scale"]
 fn what_is_due_is_folded() {

@@ -38,7 +38,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const BUSY_MS_MAX: u64 = 5_000;
 /// Readers that are kept open.
 const READERS_KEPT: usize = 8;
-/// Pages that the writer keeps in memory: a batch touches rollups all over the file.
+/// Pages that a writer keeps in memory: likes, user hours and rollups are all over the file.
 const WRITER_CACHE_KIB: i64 = 32_000;
 /// … and each reader. Behind it stands the system's own cache, which all of them share: a large cache of each would be as
 /// many copies of one file, of what an export has passed over above all.

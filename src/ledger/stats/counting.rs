@@ -1,9 +1,9 @@
-//! What an exact count reads: hour rollups where they hold exactly the rows asked for, lists of events or raw rows elsewhere.
+//! What an exact count reads: rollups if they hold exactly the rows asked for, else raw rows.
 //!
 //! | filter | whole hours from |
 //! |---|---|
 //! | none, or a type | the rollup of types |
-//! | one of component, element, keyword, post, url; with or without a type | the type's own rollup of it, and the mentions of the other types |
+//! | one of component, element, keyword, post, page; with or without a type | the type's own rollup of it, and the mentions of the other types |
 //! | several of them | rows, which on PostgreSQL an index of each closed day finds |
 //!
 //! Hours that a range cuts are counted by minutes, if these are kept, and from raw rows: these match the same rows.

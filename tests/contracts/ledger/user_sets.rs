@@ -1,4 +1,4 @@
-//! Sets of users: whatever is counted, comes late or is erased, distinct users of any range are exact.
+//! Visitor bitmaps: distinct users of any range are exact, whatever is counted, late or erased.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -88,7 +88,7 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     });
 }
 
-/// A set that something else wrote over is not believed, and made anew; those who are gone stay gone.
+/// A damaged bitmap is not used and is made again; erased users stay erased.
 #[test]
 fn a_set_that_cannot_be_read_changes_no_answer() {
     each_ledger(|fixture| {
