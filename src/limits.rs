@@ -163,7 +163,7 @@ pub const BATCH_RECORDS_ENOUGH: u64 = 5_000;
 pub const LIVE_BATCH_RECORDS_ENOUGH: u64 = 4_000;
 /// Records of one ledger transaction.
 pub const BATCH_RECORDS_MAX: usize = 20_000;
-/// … and after failures, which halve it.
+/// Least records of one ledger transaction: each failure halves it, down to this.
 pub const BATCH_RECORDS_MIN: usize = 100;
 /// Journal bytes of one ledger transaction.
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -176,7 +176,7 @@ pub const LINGER_BUSY_RECORDS: u64 = 200;
 pub const LINGER_BUSY_MS: u64 = 120;
 /// How often pending counts are added to the ledger's rollups.
 pub const ADD_UP_EVERY_MS: u64 = 5_000;
-/// … and after so many records: an exact read sums what is pending.
+/// Pending counts are also added once this many records are pending: an exact read sums them.
 pub const ADD_UP_RECORDS: u64 = 100_000;
 /// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
 /// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.

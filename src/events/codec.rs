@@ -144,7 +144,7 @@ impl<'a, T: Part<'a>> Part<'a> for Vec<T> {
     }
     fn take(bytes: &mut &'a [u8]) -> Result<Self, Corrupt> {
         let count = u32::take(bytes)?;
-        // Grows with what is there, not with what the count says.
+        // Not reserved by `count`: a corrupt one could ask for gigabytes.
         let mut items = Vec::new();
         for _ in 0..count {
             items.push(T::take(bytes)?);

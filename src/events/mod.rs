@@ -140,7 +140,7 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// An event of nobody and nothing yet, with an id of the server's, that happens and comes in at `at_ms`.
+    /// An event without user, post or keyword; the server chose its id, and `at_ms` is both its time and its receipt.
     pub fn new(id: Uuid, event_type: EventType, at_ms: i64) -> Event<'a> {
         Event {
             id,

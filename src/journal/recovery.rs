@@ -1,6 +1,6 @@
 //! From the files of a directory to a journal that can be continued, or a refusal that says why.
 //!
-//! What is there is the business of `survey`. A bad frame with nothing valid after it in the last segment is a torn tail
+//! `survey` reads the files. A bad frame with nothing valid after it in the last segment is a torn tail
 //! and is overwritten with zeros. Every finding is corruption: the journal is left as it is and the start refused.
 //!
 //! The last frame of the last segment may be one whose sync failed or never came: after a failed sync the kernel calls

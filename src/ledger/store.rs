@@ -21,7 +21,7 @@ pub enum View {
     Statement,
     /// One snapshot, within the time of a read.
     Snapshot,
-    /// One snapshot, each statement within so many milliseconds.
+    /// One snapshot; each statement may take this many milliseconds.
     Long(u64),
 }
 

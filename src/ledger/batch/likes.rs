@@ -296,8 +296,8 @@ impl<'a> Folding<'a> {
         PostOutcome::Deleted { existed, likes_removed, version: self.version }
     }
 
-    /// The person's part of a post: all of it, or a like. What happened behind the erasure is of
-    /// somebody who came back, whenever the ledger gets to know of the erasure.
+    /// Removes the person's part of a post: the post itself, or a like. What is newer than the erasure
+    /// stays, even if the erasure reaches the ledger later: the person came back.
     fn erase(&mut self, action: &Action<'a>, erase: &'a Erase<'a>, fold: &mut LikeFold<'a>) -> PostOutcome {
         let (user, up_to_ms) = (&*erase.user_id, erase.at_ms);
         let is_theirs = self.owner.is_some_and(|(owner, written_ms)| owner == user && written_ms <= up_to_ms);
