@@ -275,8 +275,8 @@ CREATE TABLE IF NOT EXISTS visitor (
     PRIMARY KEY (key) INCLUDE (ordinal)
 ) WITH (fillfactor = 90, autovacuum_vacuum_scale_factor = 0.02);
 
--- Visitors of the `hours` (1, 24 or 768) from `at` on: a Roaring bitmap of their ordinals. Hours have one per event type;
--- type 0 is all types.
+-- Visitors of the `hours` (1, 24 or 768) from `at` on: a Roaring bitmap of their ordinals. Hours
+-- have one per event type; type 0 is all types.
 -- The row of 0 hours has the ordinals of erased users. See src/ledger/stats/bitmaps.rs.
 CREATE TABLE IF NOT EXISTS visitor_bitmap (
     hours      smallint NOT NULL,

@@ -140,7 +140,8 @@ pub struct Event<'a> {
 }
 
 impl<'a> Event<'a> {
-    /// An event without user, post or keyword; the server chose its id, and `at_ms` is both its time and its receipt.
+    /// An event without user, post or keyword; the server chose its id, and `at_ms` is both its
+    /// time and its receipt.
     pub fn new(id: Uuid, event_type: EventType, at_ms: i64) -> Event<'a> {
         Event {
             id,

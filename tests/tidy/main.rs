@@ -43,7 +43,7 @@ const LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const COMMENT_COLUMNS_MAX: usize = 100;
 /// Lines of comments that are longer today. Lower this number whenever the count has fallen.
-const LONG_COMMENTS_MAX: usize = 1_149;
+const LONG_COMMENTS_MAX: usize = 1_148;
 
 fn sources() -> BTreeMap<PathBuf, String> {
     sources_in(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("src")])

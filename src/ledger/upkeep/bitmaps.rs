@@ -114,8 +114,8 @@ pub fn write(sql: &mut dyn Sql, tier: i64, bitmaps: &[(i64, i64, Vec<u8>)]) -> R
     sql.execute(&statement, &[Value::Rows(&columns)]).map(drop)
 }
 
-/// Adds the ordinals of erased users to the bitmap of the erased: who comes back gets a new ordinal. Hours of `hours`, in which
-/// they may have rows left, are counted again.
+/// Adds the ordinals of erased users to the bitmap of the erased: who comes back gets a new ordinal.
+/// The `hours` in which they may have rows left are counted again.
 pub fn erase(sql: &mut dyn Sql, ordinals: &[i64], hours: &[i64]) -> Result<(), StoreError> {
     if !hours.is_empty() {
         sql.batch(&super::compact::mark_counted_dirty_sql(hours))?;
@@ -126,7 +126,8 @@ pub fn erase(sql: &mut dyn Sql, ordinals: &[i64], hours: &[i64]) -> Result<(), S
     let more: RoaringBitmap = ordinals.iter().filter_map(|ordinal| u32::try_from(*ordinal).ok()).collect();
     let before = union_of(sql, &format!("SELECT members FROM visitor_bitmap WHERE hours = {ERASED}"))?;
     if before.is_none() {
-        // The bitmap of erased users is damaged: all bitmaps are counted again from rows, which no longer name them.
+        // The bitmap of erased users is damaged: all bitmaps are counted again from rows, which no
+        // longer name them.
         sql.batch("DELETE FROM visitor_bitmap")?;
         count_again(sql, "true")?;
     }

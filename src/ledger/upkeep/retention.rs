@@ -46,8 +46,8 @@ pub fn forget_users<S: Steps>(steps: &mut S, since: i64) -> Result<(), StoreErro
     Ok(())
 }
 
-/// The newest of `days` (days with events, none later than today), if the days right before it have events too.
-/// A clock that jumped ahead leaves a gap before it; then there is none.
+/// The newest of `days` (days with events, none later than today), if the days right before it have
+/// events too. A clock that jumped ahead leaves a gap before it; then there is none.
 fn newest_trusted_day(days: &[i64]) -> Option<i64> {
     let newest = *days.iter().max()?;
     (newest + 1 - RETENTION_TRUSTED_DAYS..newest).all(|day| days.contains(&day)).then_some(newest)
