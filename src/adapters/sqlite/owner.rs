@@ -12,7 +12,7 @@ use crate::ports::StoreError;
 /// `PRAGMA application_id` of our files: "EvTr".
 pub(super) const APPLICATION_ID: i64 = 0x4576_5472;
 /// What this program writes, as `PRAGMA user_version`.
-pub(super) const SCHEMA_VERSION: i64 = 10;
+pub(super) const SCHEMA_VERSION: i64 = 11;
 const LOOK_WAIT: Duration = Duration::from_secs(2);
 const FIRST_TABLE: &str = "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' \
      ESCAPE '\\' ORDER BY name LIMIT 1";

@@ -45,17 +45,13 @@ CREATE TABLE IF NOT EXISTS post (
     written_at INTEGER
 ) WITHOUT ROWID;
 
--- What a search looks up: hashtags, and numbers of the characters of the folded content and of each two side by side.
-CREATE TABLE IF NOT EXISTS post_hashtag (
-    hashtag TEXT NOT NULL,
+-- The index of searches. A term is a hashtag (text) or the number of a character, or of two side by side, of the folded
+-- content (integer): values of the two types never compare equal, so one table holds both.
+CREATE TABLE IF NOT EXISTS post_term (
+    term    ANY NOT NULL,
     post_id TEXT NOT NULL,
-    PRIMARY KEY (hashtag, post_id)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS post_gram (
-    gram    INTEGER NOT NULL,
-    post_id TEXT NOT NULL,
-    PRIMARY KEY (gram, post_id)
-) WITHOUT ROWID;
+    PRIMARY KEY (term, post_id)
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE IF NOT EXISTS post_stat (
     post_id    TEXT PRIMARY KEY,

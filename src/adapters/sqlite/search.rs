@@ -21,9 +21,9 @@ const WALK: &str = "SELECT p.post_id, user_id, content, hashtags, image_urls, p.
 /// CROSS JOIN keeps the order: from the index to the posts, never through all posts.
 const SEARCH: &str = "WITH \
      found AS MATERIALIZED ( \
-         SELECT post_id FROM post_hashtag WHERE hashtag = ?1 UNION \
-         SELECT g.post_id FROM post_gram g CROSS JOIN post p ON p.post_id = g.post_id \
-         WHERE g.gram = ?2 AND instr(coalesce(p.folded, p.content), ?3) > 0), \
+         SELECT post_id FROM post_term WHERE term = ?1 UNION \
+         SELECT t.post_id FROM post_term t CROSS JOIN post p ON p.post_id = t.post_id \
+         WHERE t.term = ?2 AND instr(coalesce(p.folded, p.content), ?3) > 0), \
      best AS MATERIALIZED ( \
          SELECT p.post_id, coalesce(like_count, 0) AS likes FROM found f CROSS JOIN post p ON p.post_id = f.post_id \
          LEFT JOIN post_stat s ON s.post_id = p.post_id \
@@ -50,7 +50,7 @@ pub(super) fn posts(transaction: &Transaction<'_>, query: &PostSearch) -> Result
 /// The number of a keyword that fewest posts have: every post that matches has it, as it has the others.
 fn rarest(transaction: &Transaction<'_>, keyword: &str) -> Result<Option<i32>> {
     let mut count =
-        transaction.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM post_gram WHERE gram = ?1 LIMIT ?2)")?;
+        transaction.prepare_cached("SELECT count(*) FROM (SELECT 1 FROM post_term WHERE term = ?1 LIMIT ?2)")?;
     let mut fewest: Option<(i64, i32)> = None;
     for gram in keyword_grams(keyword) {
         let most = fewest.map_or(SEARCH_GRAM_ROWS_COUNTED, |(rows, _)| rows);
@@ -67,12 +67,10 @@ pub(super) fn remember(
     folded: &str,
     hashtags: &[Cow<'_, str>],
 ) -> Result<()> {
-    let mut insert = transaction.prepare_cached("INSERT INTO post_gram (gram, post_id) VALUES (?1, ?2)")?;
+    let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO post_term (term, post_id) VALUES (?1, ?2)")?;
     for gram in content_grams(folded) {
         insert.execute(params![gram, post_id])?;
     }
-    let mut insert =
-        transaction.prepare_cached("INSERT OR IGNORE INTO post_hashtag (hashtag, post_id) VALUES (?1, ?2)")?;
     for hashtag in hashtags {
         insert.execute(params![hashtag, post_id])?;
     }
@@ -85,12 +83,12 @@ pub(super) fn forget(transaction: &Transaction<'_>, post_id: &str) -> Result<()>
     let kept: Option<(String, String)> =
         transaction.prepare_cached(kept)?.query_row([post_id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
     let Some((folded, hashtags)) = kept else { return Ok(()) };
-    let mut delete = transaction.prepare_cached("DELETE FROM post_gram WHERE gram = ?1 AND post_id = ?2")?;
+    let mut delete = transaction.prepare_cached("DELETE FROM post_term WHERE term = ?1 AND post_id = ?2")?;
     for gram in content_grams(&folded) {
         delete.execute(params![gram, post_id])?;
     }
     transaction
-        .prepare_cached("DELETE FROM post_hashtag WHERE post_id = ?1 AND hashtag IN (SELECT value FROM json_each(?2))")?
+        .prepare_cached("DELETE FROM post_term WHERE post_id = ?1 AND term IN (SELECT value FROM json_each(?2))")?
         .execute(params![post_id, hashtags])?;
     Ok(())
 }
