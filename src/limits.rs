@@ -246,6 +246,12 @@ pub const CLOSE_EVENTS_MAX: i64 = 2_000;
 pub const CLOSE_HOURS_MAX: i64 = 9_600;
 /// Dirty hours of a day with no more events together than this are counted in one step.
 pub const COUNT_EVENTS_FEW: i64 = 2_000;
+/// A minute of an open hour is counted this long after it ended: a later event has it counted again.
+pub const COUNT_MINUTE_GRACE_MS: i64 = 10_000;
+/// Minutes of open hours that are counted at once.
+pub const COUNT_MINUTES_MAX: i64 = 5;
+/// Minutes that ended longer ago wait until their hour is closed.
+pub const COUNT_MINUTES_SINCE: i64 = 120;
 /// Users that one step gives an ordinal.
 pub const COUNT_USERS_STEP: i64 = 2_000;
 /// A dirty hour is recounted once nothing has changed in it for so long …

@@ -12,6 +12,7 @@ mod folding;
 mod leading;
 mod living;
 mod open_day;
+mod open_minutes;
 mod posting;
 mod products;
 mod retiring;

@@ -1,11 +1,12 @@
 //! Series: points that were counted once, and the rest counted now.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 
 use super::bitmaps::distinct;
 use super::cover::{Cover, cover};
 use super::points::{known_points, points_sql, runs, series_code};
-use super::users::pending_hours;
+use super::users::pending_minutes;
 use crate::events::{Dimension, EventType};
 use crate::ledger::delta::pending;
 use crate::ledger::sql::Sql;
@@ -13,10 +14,15 @@ use crate::ledger::{HOUR_MS, MINUTE_MS};
 use crate::ports::{Interval, SeriesPoint, SeriesQuery, StoreError};
 
 pub fn series(sql: &mut dyn Sql, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, StoreError> {
-    let pending = pending_hours(sql)?;
+    let pending = pending_minutes(sql)?;
     let rows = sql.query(&points_sql(query), &[])?;
     let rows = rows.iter().map(|row| (row.int(0), row.int(1), row.int(2), row.int(3), row.int(4)));
     let (mut points, missing) = known_points(query, rows, &pending);
+    let pending = pending.iter().map(|minute| minute.div_euclid(60)).collect();
+    if query.interval == Interval::Minute {
+        minutes(sql, query, &missing, &mut points)?;
+        return Ok(points);
+    }
     for run in runs(&missing) {
         let edges_ms = query.edges_ms[run.start..=run.end].to_vec();
         let counted = count_points(sql, &SeriesQuery { edges_ms, ..query.clone() }, &pending)?;
@@ -25,15 +31,12 @@ pub fn series(sql: &mut dyn Sql, query: &SeriesQuery) -> Result<Vec<SeriesPoint>
     Ok(points)
 }
 
-/// Counts every point of a series, whether or not it was counted before.
+/// Counts every point of a series of hours or days, whether or not it was counted before.
 pub fn count_points(
     sql: &mut dyn Sql,
     query: &SeriesQuery,
     pending: &HashSet<i64>,
 ) -> Result<Vec<SeriesPoint>, StoreError> {
-    if query.interval == Interval::Minute {
-        return minutes(sql, query);
-    }
     let covers: Vec<Cover> = query.edges_ms.windows(2).map(|edge| cover(edge[0]..edge[1], None)).collect();
     let counts = hour_counts(sql, query)?;
     let users = if query.interval == Interval::Hour { Some(hour_users(sql, query)?) } else { None };
@@ -51,25 +54,35 @@ pub fn count_points(
     Ok(points)
 }
 
-/// Distinct users of a minute are in raw rows alone, and then its count is there too.
-fn minutes(sql: &mut dyn Sql, query: &SeriesQuery) -> Result<Vec<SeriesPoint>, StoreError> {
-    let (Some(first), Some(end)) = (query.edges_ms.first(), query.edges_ms.last()) else { return Ok(Vec::new()) };
-    let mut points = vec![SeriesPoint::default(); query.edges_ms.len() - 1];
+/// Counts the `missing` points of a series of minutes from raw rows.
+fn minutes(
+    sql: &mut dyn Sql,
+    query: &SeriesQuery,
+    missing: &[usize],
+    points: &mut [SeriesPoint],
+) -> Result<(), StoreError> {
+    if missing.is_empty() {
+        return Ok(());
+    }
     let dialect = sql.dialect();
+    let edges = &query.edges_ms;
+    let during = |run: Range<usize>| dialect.during("event_time", &(edges[run.start]..edges[run.end]));
+    let during: Vec<String> = runs(missing).into_iter().map(|run| format!("({})", during(run))).collect();
+    // As in `minutes_sql`.
     let statement = format!(
-        "SELECT {}, count(*), count(DISTINCT user_id) FROM events WHERE {}{} GROUP BY 1",
+        "SELECT at, CAST(sum(count) AS bigint), count(user_id) FROM \
+           (SELECT {} AS at, user_id, count(*) AS count FROM events WHERE ({}){} GROUP BY 1, 2) AS by_user GROUP BY at",
         dialect.minute(),
-        dialect.during("event_time", &(*first..*end)),
+        during.join(" OR "),
         of_type(query.event_type)
     );
-    let first = first.div_euclid(MINUTE_MS);
+    let first = edges[0].div_euclid(MINUTE_MS);
     sql.each(&statement, &[], &mut |row| {
         if let Some(point) = usize::try_from(row.int(0) - first).ok().and_then(|at| points.get_mut(at)) {
             *point = SeriesPoint { count: row.count(1), users: row.count(2) };
         }
         Ok(())
-    })?;
-    Ok(points)
+    })
 }
 
 fn of_type(kind: Option<EventType>) -> String {

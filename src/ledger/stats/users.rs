@@ -11,15 +11,17 @@ use crate::ledger::sql::Sql;
 use crate::ports::StoreError;
 
 pub fn users(sql: &mut dyn Sql, from_ms: i64, to_ms: i64) -> Result<u64, StoreError> {
-    let (pending, frontier) = (pending_hours(sql)?, Frontier::read(sql)?);
-    distinct(sql, &cover(from_ms..frontier.end_ms(to_ms), None), None, &pending)
+    let (pending, frontier) = (pending_minutes(sql)?, Frontier::read(sql)?);
+    let hours = pending.iter().map(|minute| minute.div_euclid(60)).collect();
+    distinct(sql, &cover(from_ms..frontier.end_ms(to_ms), None), None, &hours)
 }
 
-/// Hours with events whose counts are pending: their points and bitmaps do not know these events yet.
-pub fn pending_hours(sql: &mut dyn Sql) -> Result<HashSet<i64>, StoreError> {
-    let mut hours = HashSet::new();
+/// Minutes with events whose counts are pending: points and bitmaps that share time with them do
+/// not know these events yet.
+pub fn pending_minutes(sql: &mut dyn Sql) -> Result<HashSet<i64>, StoreError> {
+    let mut minutes = HashSet::new();
     pending(sql, [Dimension::Type], |_, minute, _, _| {
-        hours.insert(minute.div_euclid(60));
+        minutes.insert(minute);
     })?;
-    Ok(hours)
+    Ok(minutes)
 }

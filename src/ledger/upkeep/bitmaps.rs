@@ -117,6 +117,7 @@ pub fn write(sql: &mut dyn Sql, tier: i64, bitmaps: &[(i64, i64, Vec<u8>)]) -> R
 /// Adds the ordinals of erased users to the bitmap of the erased: who comes back gets a new ordinal.
 /// The `hours` in which they may have rows left are counted again.
 pub fn erase(sql: &mut dyn Sql, ordinals: &[i64], hours: &[i64]) -> Result<(), StoreError> {
+    sql.batch(super::compact::FORGET_OPEN_MINUTES)?;
     if !hours.is_empty() {
         sql.batch(&super::compact::mark_counted_dirty_sql(hours))?;
     }

@@ -27,12 +27,17 @@ type Counts = BTreeMap<(u8, Box<str>, i64), i64>;
 struct Sums {
     minutes: Counts,
     hours: Counts,
+    /// Minutes with events.
+    touched: BTreeSet<i64>,
 }
 
 impl Sums {
     fn add(&mut self, dimension: u8, oldest_minute: i64, counts: &[u8]) -> Result<(), StoreError> {
         delta::read(counts, |minute, key, count| {
             *self.hours.entry((dimension, key.into(), minute.div_euclid(60))).or_default() += count;
+            if dimension == Dimension::Type as u8 {
+                self.touched.insert(minute);
+            }
             if minute > oldest_minute {
                 *self.minutes.entry((dimension, key.into(), minute)).or_default() += count;
             }
@@ -60,6 +65,7 @@ fn some(sql: &mut dyn Sql) -> Result<bool, StoreError> {
     }
     let is_left = read == COMPACT_ROWS_MAX || ids.len() < read;
     write(sql, &sums)?;
+    forget_minutes(sql, sums.touched)?;
     let list = sql.dialect().rows(1, &[("id", "bigint")]);
     sql.execute(
         &format!("DELETE FROM rollup_delta WHERE id IN (SELECT r.id FROM {list})"),
@@ -140,4 +146,15 @@ pub fn mark_dirty(sql: &mut dyn Sql, hours: &[i64]) -> Result<(), StoreError> {
 pub fn mark_counted_dirty_sql(hours: &[i64]) -> String {
     let ats = joined([-1].into_iter().chain(hours.iter().map(|hour| hour * 60)));
     format!("UPDATE series SET users = NULL, count = count + 1 WHERE minutes = 60 AND event_type = 0 AND at IN ({ats})")
+}
+
+/// Forgets that minutes of open hours were counted: an erasure may have touched them.
+pub const FORGET_OPEN_MINUTES: &str = "DELETE FROM series WHERE minutes = 1 AND event_type = 0 \
+     AND at >= (SELECT until_hour * 60 FROM rollup_state)";
+
+/// As [`FORGET_OPEN_MINUTES`], for minutes that have more events now.
+fn forget_minutes(sql: &mut dyn Sql, minutes: BTreeSet<i64>) -> Result<(), StoreError> {
+    let rows = sql.dialect().rows(1, &[("minute", "bigint")]);
+    let statement = format!("{FORGET_OPEN_MINUTES} AND at IN (SELECT minute FROM {rows})");
+    sql.execute(&statement, &[Value::Rows(&[Column::Ints(minutes.into_iter().collect())])]).map(drop)
 }

@@ -157,7 +157,7 @@ fn marks_of(sql: &mut dyn Sql, ats: &[i64]) -> Result<Vec<Mark>, StoreError> {
     Ok(sql.query(&query, &[])?.iter().map(|row| (row.int(0), row.int(1))).collect())
 }
 
-fn erasures(sql: &mut dyn Sql) -> Result<i64, StoreError> {
+pub(super) fn erasures(sql: &mut dyn Sql) -> Result<i64, StoreError> {
     Ok(sql.number("SELECT max(seq) FROM erased", &[])?.unwrap_or_default())
 }
 
@@ -209,9 +209,8 @@ fn users_of(sql: &mut dyn Sql, hours: &[i64]) -> Result<Option<Users>, StoreErro
     Ok(is_whole.then_some(users))
 }
 
-/// Some minutes at a time: users are told apart by sorting them, and each statement has its own time.
+/// Some minutes at a time: each statement has its own time.
 fn minutes_of(sql: &mut dyn Sql, hours: &[i64]) -> Result<Vec<CountedPoint>, StoreError> {
-    let dialect = sql.dialect();
     let ranges: Vec<Range<i64>> = match hours {
         [hour] => {
             let step = |from| from..from + COUNTED_AT_ONCE_MS;
@@ -223,13 +222,17 @@ fn minutes_of(sql: &mut dyn Sql, hours: &[i64]) -> Result<Vec<CountedPoint>, Sto
     let parts = if hours.len() == 1 { 1 } else { ranges.len().max(1) };
     let mut points = Vec::new();
     for ranges in ranges.chunks(parts) {
-        let during: Vec<String> =
-            ranges.iter().map(|range| format!("({})", dialect.during("event_time", range))).collect();
-        let query = minutes_sql(dialect.minute(), &format!("({})", during.join(" OR ")));
-        let rows = sql.query(&query, &[])?;
-        points.extend(rows.iter().map(|row| (row.int(0), row.int(1), row.int(2), row.int(3), row.int(4))));
+        points.extend(minutes_in(sql, ranges)?);
     }
     Ok(points)
+}
+
+/// Points of the minutes of some ranges of milliseconds.
+pub(super) fn minutes_in(sql: &mut dyn Sql, ranges: &[Range<i64>]) -> Result<Vec<CountedPoint>, StoreError> {
+    let dialect = sql.dialect();
+    let during: Vec<String> = ranges.iter().map(|range| format!("({})", dialect.during("event_time", range))).collect();
+    let rows = sql.query(&minutes_sql(dialect.minute(), &format!("({})", during.join(" OR "))), &[])?;
+    Ok(rows.iter().map(|row| (row.int(0), row.int(1), row.int(2), row.int(3), row.int(4))).collect())
 }
 
 /// Events by hour and type, 0 for all.
@@ -280,7 +283,7 @@ fn forget_sql(hours: &[i64]) -> String {
     )
 }
 
-fn write_points(sql: &mut dyn Sql, points: &[CountedPoint]) -> Result<(), StoreError> {
+pub(super) fn write_points(sql: &mut dyn Sql, points: &[CountedPoint]) -> Result<(), StoreError> {
     let column = |value: fn(&CountedPoint) -> i64| Column::Ints(points.iter().map(value).collect());
     let columns = [column(|p| p.0), column(|p| p.1), column(|p| p.2), column(|p| p.3), column(|p| p.4)];
     let names = ["minutes", "event_type", "at", "count", "users"].map(|name| (name, "bigint"));

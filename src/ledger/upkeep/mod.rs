@@ -8,6 +8,7 @@ pub mod close;
 pub mod compact;
 pub mod count;
 pub mod maintain;
+pub mod minutes;
 pub mod pace;
 pub mod retention;
 pub mod steps;
@@ -34,7 +35,8 @@ pub fn run<S: Steps>(steps: &mut S, now_ms: i64, zone: &TimeZone) -> Result<bool
     let counting = Instant::now();
     let hours = count::hours(steps, &has_time);
     let days = count::days(steps, zone, &has_time);
+    let minutes = minutes::run(steps, now_ms, &has_time);
     let bitmaps = bitmaps::run(steps, &has_time);
     steps.pace().spend(counting.elapsed());
-    Ok(closed? | hours? | days? | bitmaps?)
+    Ok(closed? | hours? | days? | minutes? | bitmaps?)
 }
