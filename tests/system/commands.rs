@@ -3,6 +3,7 @@
 mod logs;
 mod privacy;
 mod settings;
+mod settings_page;
 mod starting;
 
 use std::path::Path;

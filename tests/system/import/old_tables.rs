@@ -1,4 +1,4 @@
-//! The tables of the Kotlin tracker arrive by the pipes that the README documents: the lines are
+//! The tables of the Kotlin tracker arrive by the pipes that docs/operations.md documents: the lines are
 //! read from there and run.
 
 use std::process::{Command, Output};
@@ -10,9 +10,10 @@ use super::{embedded, now_ms};
 use crate::support::bench::Bench;
 use crate::support::postgres::Server;
 
-/// The README's section.
+/// The section of the document.
 fn section() -> &'static str {
-    let rest = include_str!("../../../README.md").split("### From the Kotlin tracker\n").nth(1).expect("the section");
+    let rest =
+        include_str!("../../../docs/operations.md").split("### From the Kotlin tracker\n").nth(1).expect("the section");
     rest.split("\n## ").next().expect("its end")
 }
 
