@@ -1,6 +1,7 @@
 //! The shape of the sources: arrows point one way, every file says what it owns, none grows past splitting.
 
 mod imports;
+mod language;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The tables of the Kotlin tracker arrive by the pipes that docs/operations.md documents: the lines are
-//! read from there and run.
+//! The tables of the Kotlin tracker arrive by the pipes that docs/operations.md documents: the test
+//! reads the lines there and runs them.
 
 use std::process::{Command, Output};
 
