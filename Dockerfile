@@ -3,12 +3,12 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# --build-arg COMMIT=$(git rev-parse HEAD): what /healthz/deps tells.
+# --build-arg COMMIT=$(git rev-parse HEAD): the commit that /healthz/deps shows.
 ARG COMMIT=
 RUN cargo build --release --locked --bin event-tracker
 
 FROM debian:bookworm-slim
-# The roots that TLS to managed stores is checked against; everything else is in the binary.
+# CA certificates for TLS to managed stores; everything else is in the binary.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
@@ -16,11 +16,11 @@ RUN apt-get update \
  && install -d -o tracker -g tracker -m 700 /data
 COPY --from=build /src/target/release/event-tracker /usr/local/bin/event-tracker
 USER tracker
-# The journal, and SQLite where no DATABASE_URL is given. One container a volume: the journal is locked.
+# The journal, and SQLite if DATABASE_URL is not set. One container per volume: the journal is locked.
 VOLUME /data
 ENV DATA_DIR=/data LISTEN=0.0.0.0:8080
 EXPOSE 8080
-# The image has no curl; bash speaks TCP. Live, not ready: a store that is away must not restart the tracker.
+# The image has no curl; bash speaks TCP. `live`, not `ready`: an unreachable store must not restart the tracker.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
   CMD ["bash", "-c", "exec 3<>\"/dev/tcp/127.0.0.1/${LISTEN##*:}\" && printf 'GET /healthz/live HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && read -r -t 2 _ status _ <&3 && [ \"$status\" = 200 ]"]
 STOPSIGNAL SIGTERM

@@ -1,4 +1,4 @@
-# One command an intent; `make` alone lists them. CI runs `make check` and nothing else (.ci/run).
+# One command per intent; `make` alone lists them. CI runs `make check` and nothing else (.ci/run).
 # ARGS goes to the command: make test ARGS='--test system ingest', make run ARGS='--log debug', make psql ARGS='-c "SELECT 1"'.
 
 SERVICES_DIR ?= data/services
@@ -17,12 +17,12 @@ run: rust ## release build on the embedded stores (SQLite, memory): needs no ser
 	cargo run --release --locked -- serve $(ARGS)
 
 # A journal belongs to one pair of stores: that of `make run` is in ./data, this one's in ./data/full.
-run-full: rust services ## the same on private PostgreSQL and Redis, kept under data/services
+run-full: rust services ## the same on a private PostgreSQL and Redis, under data/services
 	@urls=$$(.ci/services env '$(SERVICES_DIR)') && export $$urls && \
 	DATA_DIR="$${DATA_DIR:-data/full}" exec cargo run --release --locked -- serve $(ARGS)
 
 # In a database and under keys of its own. Loopback only.
-run-card: rust services ## a BASELINE, not the tracker: the design card taken literally, on 127.0.0.1:8081 (ARGS=address:port)
+run-card: rust services ## a baseline, not the tracker: the design card as written, on 127.0.0.1:8081 (ARGS=address:port)
 	@cargo build --release --locked --manifest-path perf/baselines/card/Cargo.toml --target-dir target/baselines
 	@.ci/services psql '$(SERVICES_DIR)' -qAtc "SELECT 'CREATE DATABASE card' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = 'card')" | \
 	.ci/services psql '$(SERVICES_DIR)' -q
@@ -32,10 +32,10 @@ run-card: rust services ## a BASELINE, not the tracker: the design card taken li
 rust: # an old cargo fails with an obscure message
 	@.ci/rust
 
-services: ## start those PostgreSQL and Redis only (installed if missing)
+services: ## start only that PostgreSQL and Redis (installed if missing)
 	@.ci/services up '$(SERVICES_DIR)'
 
-services-down: ## stop them; their data stay
+services-down: ## stop them and keep their data
 	@.ci/services down '$(SERVICES_DIR)'
 
 psql: ## a shell on that PostgreSQL
@@ -48,11 +48,11 @@ test: rust ## all tests; they start their own PostgreSQL and Redis (installed if
 	.ci/install postgres redis
 	cargo test --locked --no-fail-fast $(ARGS)
 
-test-long: rust ## the tests that wait or measure rather than claim (half a minute each)
+test-long: rust ## tests that wait or measure (half a minute each)
 	.ci/install postgres redis
 	cargo test --locked --no-fail-fast $(ARGS) -- --ignored --nocapture
 
-fuzz: rust ## coverage-guided targets against models, FUZZ_SECONDS (600) each (ARGS: head chunks query events)
+fuzz: rust ## coverage-guided fuzzing against models, FUZZ_SECONDS (600) per target (ARGS: head chunks query events)
 	tests/fuzz/run $(ARGS)
 
 check: rust ## format, lints, all tests: what CI runs
@@ -63,26 +63,26 @@ check: rust ## format, lints, all tests: what CI runs
 fmt: rust ## format the sources
 	cargo fmt
 
-perf: rust ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s a run)
+perf: rust ## load test with wrk on private servers, writes perf/results (ARGS=--quick: 5 s per run)
 	perf/ingest $(ARGS)
 
 perf-http: rust ## a trivial GET beside may_minihttp, actix-web and axum, each alone on one core (ARGS=--quick)
 	perf/http $(ARGS)
 
-perf-card: rust ## the design card taken literally beside the tracker (ARGS=--quick)
+perf-card: rust ## the design card as written beside the tracker (ARGS=--quick)
 	perf/card $(ARGS)
 
-bench-cache: rust ## the read path: queries a generation at PostgreSQL, killed holders, a cached list beside the trivial GET (12 min)
+bench-cache: rust ## the read path: queries per generation, killed lock holders, a cached list beside the trivial GET (12 min)
 	perf/cache $(ARGS)
 
-perf-scale: rust services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]': 1000000; 100 million need 50 GB; LEDGER=sqlite)
+perf-scale: rust services ## every statistics query on a generated ledger (ARGS='EVENTS [DAYS]', default 1000000; 100 million need 50 GB; LEDGER=sqlite)
 	perf/scale/run $(or $(ARGS),1000000)
 
-seed-posts: rust ## the 1,000 posts of the predecessor's load, onto a server on 127.0.0.1:8080 (ARGS='--url …')
+seed-posts: rust ## put the 1,000 posts of the predecessor's load on a server, 127.0.0.1:8080 (ARGS='--url …')
 	cargo run --release --locked -- seed posts $(ARGS)
 
-locust: rust ## the predecessor's load with 500 and 1,000 users, 5 min each, writes perf/results (LOCUST_SECONDS=20: to see that it works)
+locust: rust ## the predecessor's load with 500 and 1,000 users, 5 min each, writes perf/results (LOCUST_SECONDS=20: a trial)
 	perf/locust/run
 
-clean: rust ## remove what was built; ./data stays
+clean: rust ## remove build results, keep ./data
 	cargo clean
