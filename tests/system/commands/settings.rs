@@ -1,7 +1,6 @@
 //! Settings that can never work, and those that mean nothing: exit code 2 and one line that names the setting.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
