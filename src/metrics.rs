@@ -215,7 +215,7 @@ impl Collected {
         out.counters("events", help, "outcome", outcomes.map(|(outcome, value)| (outcome, read(value))));
         let help = "Accepted events whose url or referrer was cut at its limit";
         out.counter("events_truncated", help, read(&counters.truncated));
-        let types = STRATEGIES.iter().map(|s| (s.name(), read(&counters.decoded_by_type[s.event_type() as usize])));
+        let types = STRATEGIES.iter().map(|s| (s.name, read(&counters.decoded_by_type[s.event_type as usize])));
         out.counters("events_decoded", "Valid events by type", "type", types);
     }
 

@@ -242,7 +242,7 @@ impl<'a> WireEvent<'a> {
         if event.user_id.is_none() && event.session_id.is_none() {
             return Err(Rejection::of_field("missing_field", "userId", "is required (or sessionId)"));
         }
-        if let Some((field, reason)) = event_type.strategy().missing(&event) {
+        if let Some((field, reason)) = (event_type.strategy().missing)(&event) {
             return Err(Rejection::of_field("missing_field", field, reason));
         }
         if is_url_cut || is_referrer_cut {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Ack, App};
-use crate::events::{Event, encode_event};
+use crate::events::Event;
 use crate::journal::{AppendError, Wait};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::ports::Verdict;
@@ -70,7 +70,7 @@ impl App {
     /// One event into the journal, counted by its type and by what became of it.
     pub(super) fn append_event(&self, event: &Event<'_>, core: usize, wait: Wait) -> Result<(), AppendError> {
         self.count(event);
-        let append = self.journal.append(core, 1, wait, |bytes| encode_event(event, bytes));
+        let append = self.journal.append(core, 1, wait, |bytes| event.encode(bytes));
         append.inspect_err(|_| self.count_refused(1))?;
         self.counters.accepted.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -92,7 +92,7 @@ impl App {
         for (index, event) in events.iter().enumerate() {
             pause();
             self.count(event);
-            encode_event(event, &mut bytes);
+            event.encode(&mut bytes);
             let count = (index + 1 - first) as u32;
             // Half a frame is more than any one record: an append always fits.
             if bytes.len() < FRAME_BYTES_MAX / 2 && index + 1 < events.len() {
@@ -137,7 +137,7 @@ impl App {
 
     fn count(&self, event: &Event<'_>) {
         // A toggle counts as what its strategy says: what it turns out to be is not known yet.
-        let counted_as = event.event_type.strategy().event_type();
+        let counted_as = event.event_type.strategy().event_type;
         self.counters.decoded_by_type[counted_as as usize].fetch_add(1, Ordering::Relaxed);
     }
 

@@ -9,13 +9,6 @@ use uuid::Uuid;
 
 use super::{Event, EventType};
 
-const KIND_EVENT: u8 = 1;
-const KIND_FORGET: u8 = 2;
-const KIND_POST_PUT: u8 = 3;
-const KIND_POST_DELETE: u8 = 4;
-const KIND_ERASE: u8 = 5;
-const KIND_LOST: u8 = 255;
-
 /// One entry of the journal: every write of the system, in one order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record<'a> {
@@ -201,7 +194,7 @@ fn if_set<'a, T: Part<'a>>(mask: u16, bit: u32, bytes: &mut &'a [u8]) -> Result<
 
 /// A record whose body is these fields, in this order: never to be changed.
 macro_rules! body {
-    ($kind:ident $record:ident { $($field:ident),* }) => {
+    ($record:ident { $($field:ident),* }) => {
         impl<'a> Part<'a> for $record<'a> {
             fn put(&self, out: &mut Vec<u8>) {
                 $(self.$field.put(out);)*
@@ -211,20 +204,49 @@ macro_rules! body {
                 Ok($record { $($field),* })
             }
         }
+    };
+}
 
-        impl $record<'_> {
-            /// Appends it, encoded, to `out`.
+body!(Forget { at_ms, user_id, keyword });
+body!(PostPut { at_ms, created_at_ms, post_id, user_id, content, hashtags, image_urls });
+body!(PostDelete { at_ms, post_id });
+body!(Erase { at_ms, user_id });
+
+/// A lost record, encoded: the bytes that the journal writes for one (`journal::LOST_RECORD`).
+const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
+const KIND_LOST: u8 = 255;
+
+/// The other kinds of records by their numbers: never to be changed.
+macro_rules! kinds {
+    ($($kind:literal $record:ident),*) => {
+        $(impl $record<'_> {
+            /// Appends it, encoded as a record, to `out`.
             pub fn encode(&self, out: &mut Vec<u8>) {
                 put_record($kind, self, out);
+            }
+        })*
+
+        impl Record<'_> {
+            /// Appends it, encoded, to `out`.
+            pub fn encode(&self, out: &mut Vec<u8>) {
+                match self {
+                    $(Record::$record(record) => record.encode(out),)*
+                    Record::Lost => out.extend_from_slice(&LOST_RECORD),
+                }
+            }
+        }
+
+        fn take_body<'a>(kind: u8, body: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
+            match kind {
+                $($kind => Part::take(body).map(Record::$record),)*
+                KIND_LOST => Ok(Record::Lost),
+                _ => Err(Corrupt("unknown kind of record; a newer version may have written it")),
             }
         }
     };
 }
 
-body!(KIND_FORGET Forget { at_ms, user_id, keyword });
-body!(KIND_POST_PUT PostPut { at_ms, created_at_ms, post_id, user_id, content, hashtags, image_urls });
-body!(KIND_POST_DELETE PostDelete { at_ms, post_id });
-body!(KIND_ERASE Erase { at_ms, user_id });
+kinds!(1 Event, 2 Forget, 3 PostPut, 4 PostDelete, 5 Erase);
 
 fn put_record<'a>(kind: u8, body: &impl Part<'a>, out: &mut Vec<u8>) {
     let start = out.len();
@@ -233,24 +255,6 @@ fn put_record<'a>(kind: u8, body: &impl Part<'a>, out: &mut Vec<u8>) {
     let length = u32::try_from(out.len() - start - 4).expect("a record is bounded by RECORD_BYTES_MAX");
     out[start..start + 4].copy_from_slice(&length.to_le_bytes());
 }
-
-pub fn encode_event(event: &Event<'_>, out: &mut Vec<u8>) {
-    put_record(KIND_EVENT, event, out);
-}
-
-pub fn encode_record(record: &Record<'_>, out: &mut Vec<u8>) {
-    match record {
-        Record::Event(event) => encode_event(event, out),
-        Record::Forget(forget) => forget.encode(out),
-        Record::PostPut(put) => put.encode(out),
-        Record::PostDelete(delete) => delete.encode(out),
-        Record::Erase(erase) => erase.encode(out),
-        Record::Lost => out.extend_from_slice(&LOST_RECORD),
-    }
-}
-
-/// A lost record, encoded: the bytes that the journal writes for one (`journal::LOST_RECORD`).
-const LOST_RECORD: [u8; 5] = [1, 0, 0, 0, KIND_LOST];
 
 /// The records of `bytes`, which hold exactly `count`; they borrow from the bytes.
 pub fn decode_records(bytes: &[u8], count: usize) -> Result<Vec<Record<'_>>, Corrupt> {
@@ -266,15 +270,8 @@ pub fn decode_records(bytes: &[u8], count: usize) -> Result<Vec<Record<'_>>, Cor
 pub fn decode_record<'a>(bytes: &mut &'a [u8]) -> Result<Record<'a>, Corrupt> {
     let length = u32::take(bytes)? as usize;
     let mut body = take(bytes, length)?;
-    let record = match u8::take(&mut body)? {
-        KIND_EVENT => Record::Event(Part::take(&mut body)?),
-        KIND_FORGET => Record::Forget(Part::take(&mut body)?),
-        KIND_POST_PUT => Record::PostPut(Part::take(&mut body)?),
-        KIND_POST_DELETE => Record::PostDelete(Part::take(&mut body)?),
-        KIND_ERASE => Record::Erase(Part::take(&mut body)?),
-        KIND_LOST => Record::Lost,
-        _ => return Err(Corrupt("unknown kind of record; a newer version may have written it")),
-    };
+    let kind = u8::take(&mut body)?;
+    let record = take_body(kind, &mut body)?;
     if body.is_empty() { Ok(record) } else { Err(Corrupt("a record is longer than its fields")) }
 }
 
@@ -309,7 +306,7 @@ mod tests {
                 properties, event_time_ms, received_at_ms,
             };
             let mut bytes = Vec::new();
-            encode_event(&event, &mut bytes);
+            event.encode(&mut bytes);
             let forget = Forget { user_id: "u".into(), keyword: event.keyword.clone(), at_ms: event_time_ms };
             forget.encode(&mut bytes);
             let put = PostPut {
@@ -320,7 +317,7 @@ mod tests {
             let delete = PostDelete { post_id: "p".into(), at_ms: event_time_ms };
             let erase = Erase { user_id: "u".into(), at_ms: event_time_ms };
             let rest_of_them = [Record::PostPut(put), Record::PostDelete(delete), Record::Erase(erase)];
-            rest_of_them.iter().for_each(|record| encode_record(record, &mut bytes));
+            rest_of_them.iter().for_each(|record| record.encode(&mut bytes));
             bytes.extend_from_slice(&LOST_RECORD);
             let mut rest = bytes.as_slice();
             prop_assert_eq!(decode_record(&mut rest).unwrap(), Record::Event(event));

@@ -1,46 +1,17 @@
 //! LIKE and UNLIKE: set or clear a user's like of a post. Idempotent, so what they count towards (net likes of the
 //! post) is known only once the ledger has folded them in journal order: see `tally_like`.
 
-use super::{Dimension, Event, EventStrategy, EventType};
+use super::{EventStrategy, EventType};
 
-pub(super) struct Like;
-pub(super) struct Unlike;
+pub(super) const LIKE: EventStrategy = EventStrategy {
+    event_type: EventType::Like,
+    name: "LIKE",
+    missing: |event| match (&event.user_id, &event.post_id) {
+        (None, _) => Some(("userId", "is required for LIKE and UNLIKE")),
+        (_, None) => Some(("metadata.postId", "is required for LIKE and UNLIKE")),
+        _ => None,
+    },
+    counts: |_, _| (),
+};
 
-fn missing_user_or_post(event: &Event<'_>) -> Option<(&'static str, &'static str)> {
-    if event.user_id.is_none() {
-        return Some(("userId", "is required for LIKE and UNLIKE"));
-    }
-    event.post_id.is_none().then_some(("metadata.postId", "is required for LIKE and UNLIKE"))
-}
-
-impl EventStrategy for Like {
-    fn event_type(&self) -> EventType {
-        EventType::Like
-    }
-
-    fn name(&self) -> &'static str {
-        "LIKE"
-    }
-
-    fn missing(&self, event: &Event<'_>) -> Option<(&'static str, &'static str)> {
-        missing_user_or_post(event)
-    }
-
-    fn counts(&self, _: &Event<'_>, _: &mut dyn FnMut(Dimension, &str)) {}
-}
-
-impl EventStrategy for Unlike {
-    fn event_type(&self) -> EventType {
-        EventType::Unlike
-    }
-
-    fn name(&self) -> &'static str {
-        "UNLIKE"
-    }
-
-    fn missing(&self, event: &Event<'_>) -> Option<(&'static str, &'static str)> {
-        missing_user_or_post(event)
-    }
-
-    fn counts(&self, _: &Event<'_>, _: &mut dyn FnMut(Dimension, &str)) {}
-}
+pub(super) const UNLIKE: EventStrategy = EventStrategy { event_type: EventType::Unlike, name: "UNLIKE", ..LIKE };

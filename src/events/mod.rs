@@ -14,9 +14,7 @@ mod sketch;
 mod strategies;
 mod tally;
 
-pub use codec::{
-    Corrupt, Erase, Forget, PostDelete, PostPut, Record, decode_record, decode_records, encode_event, encode_record,
-};
+pub use codec::{Corrupt, Erase, Forget, PostDelete, PostPut, Record, decode_record, decode_records};
 pub use keyword::{fold_hashtag, fold_keyword};
 pub use page::{PageRules, page_key, set_page_rules};
 pub use sketch::Sketch;
@@ -46,15 +44,18 @@ impl EventType {
     }
 }
 
+/// A field by its name in the contract, and what to do about it.
+type Missing = Option<(&'static str, &'static str)>;
+
 /// One kind of event: what it needs and what it counts towards.
-pub trait EventStrategy: Sync {
-    fn event_type(&self) -> EventType;
+pub struct EventStrategy {
+    pub event_type: EventType,
     /// Its name in the contract, upper case.
-    fn name(&self) -> &'static str;
-    /// The first field that is missing, by its name in the contract, with what to do about it.
-    fn missing(&self, event: &Event<'_>) -> Option<(&'static str, &'static str)>;
+    pub name: &'static str,
+    /// The first field that is missing.
+    pub missing: fn(&Event<'_>) -> Missing,
     /// Calls `add` for each dimension and key that the event counts towards, the type's own total excepted.
-    fn counts(&self, event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str));
+    pub counts: fn(event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str)),
 }
 
 /// What can be counted and ranked. The number is what stores keep: never reused, never renumbered.

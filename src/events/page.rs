@@ -85,18 +85,25 @@ fn route_of(rest: &str, rules: PageRules) -> Option<&str> {
 /// have as an escape. A percent sign that begins no escape stays as it is.
 fn normalised(path: &str) -> String {
     let mut out = String::with_capacity(path.len());
-    let bytes = path.as_bytes();
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match escaped(&bytes[at..]) {
-            Some(value) if value.is_ascii_alphanumeric() || b"-._~".contains(&value) => out.push(value.into()),
-            Some(value) => push_escape(&mut out, value),
-            None if byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte) => out.push(byte.into()),
-            None => push_escape(&mut out, byte),
-        }
-        at += if escaped(&bytes[at..]).is_some() { 3 } else { 1 };
+    for (byte, was_escaped) in units(path) {
+        let is_plain = match was_escaped {
+            true => byte.is_ascii_alphanumeric() || b"-._~".contains(&byte),
+            false => byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte),
+        };
+        if is_plain { out.push(byte.into()) } else { push_escape(&mut out, byte) }
     }
     out
+}
+
+/// The bytes that a path stands for, each with whether it is written as an escape.
+fn units(path: &str) -> impl Iterator<Item = (u8, bool)> {
+    let mut rest = path.as_bytes();
+    std::iter::from_fn(move || {
+        let first = *rest.first()?;
+        let escape = escaped(rest);
+        rest = &rest[if escape.is_some() { 3 } else { 1 }..];
+        Some((escape.unwrap_or(first), escape.is_some()))
+    })
 }
 
 fn push_escape(out: &mut String, byte: u8) {
@@ -114,17 +121,8 @@ fn escaped(bytes: &[u8]) -> Option<u8> {
 
 /// The text behind the escapes, if it is printable and none of it would be read as an escape, query or fragment.
 fn decoded(normal: &str) -> Option<String> {
-    let bytes = normal.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match escaped(&bytes[at..]) {
-            Some(b'?' | b'#') => return None,
-            Some(value) => out.push(value),
-            None => out.push(byte),
-        }
-        at += if escaped(&bytes[at..]).is_some() { 3 } else { 1 };
-    }
+    let bytes = units(normal).map(|unit| if matches!(unit, (b'?' | b'#', true)) { None } else { Some(unit.0) });
+    let out: Vec<u8> = bytes.collect::<Option<_>>()?;
     let has_escape = (0..out.len()).any(|at| escaped(&out[at..]).is_some());
     String::from_utf8(out).ok().filter(|text| !has_escape && text.chars().all(is_printable))
 }

@@ -57,23 +57,23 @@ impl Tally {
 }
 
 /// Counts a stored event under its type and under what its strategy names. `event_type` is the resolved one: a toggle
-/// is stored, and counted, as the LIKE or UNLIKE it turned out to be.
-pub fn tally_event(tally: &mut Tally, event: &Event<'_>, event_type: EventType) {
+/// is stored, and counted, as the LIKE or UNLIKE it turned out to be. Returns a bit per dimension that it counts towards.
+pub fn tally_event(tally: &mut Tally, event: &Event<'_>, event_type: EventType) -> u32 {
     let minute = event.minute();
     tally.add(Dimension::Type, minute, event_type.name(), 1);
-    event_type.strategy().counts(event, &mut |dimension, key| tally.add(dimension, minute, key, 1));
+    let mut counted = 0;
+    (event_type.strategy().counts)(event, &mut |dimension, key| {
+        counted |= 1 << dimension as u8;
+        tally.add(dimension, minute, key, 1);
+    });
+    counted
 }
 
 /// Counts an event as the ledger does: as [`tally_event`], and each post, page, component and keyword that it names
 /// beside its type's own dimensions, so that every count by one of them is a sum of rollups.
 pub fn tally_stored(tally: &mut Tally, event: &Event<'_>, event_type: EventType) {
     let minute = event.minute();
-    tally.add(Dimension::Type, minute, event_type.name(), 1);
-    let mut counted = 0u32;
-    event_type.strategy().counts(event, &mut |dimension, key| {
-        counted |= 1 << dimension as u8;
-        tally.add(dimension, minute, key, 1);
-    });
+    let counted = tally_event(tally, event, event_type);
     let is_counted = |dimensions: &[Dimension]| dimensions.iter().any(|d| counted >> *d as u8 & 1 == 1);
     let mut mention = |dimension, value: &str| tally.add(dimension, minute, &mention_key(event_type, value), 1);
     if let Some(post) = event.post_id.as_deref().filter(|_| !is_counted(&[Dimension::PostViews, Dimension::PostClicks]))

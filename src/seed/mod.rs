@@ -169,7 +169,7 @@ mod tests {
         assert_ne!(events, make(8));
         assert!(events.is_sorted_by_key(|event| event.event_time_ms));
         assert_eq!(events.iter().map(|event| event.id).collect::<HashSet<_>>().len(), 2_000);
-        assert!(events.iter().all(|event| event.event_type.strategy().missing(event).is_none()));
+        assert!(events.iter().all(|event| (event.event_type.strategy().missing)(event).is_none()));
         let last = events.last().unwrap().event_time_ms;
         assert!((1_795_599_000_000..1_795_600_000_000).contains(&last), "{last}");
     }

@@ -10,8 +10,8 @@ use super::erasing::{Belonging, Erased, erase_actions, person_of};
 use super::likes::{Action, Deed, LikeFold};
 use super::user_hours::UserHours;
 use crate::events::{
-    Erase, Event, EventType, Forget, PostPut, Record, Tally, encode_record, fold_keyword, page_key, tally_like,
-    tally_stored, tally_unliked,
+    Erase, Event, EventType, Forget, PostPut, Record, Tally, fold_keyword, page_key, tally_like, tally_stored,
+    tally_unliked,
 };
 use crate::ports::{Batch, Position, PostOutcome, StoreError, Verdict, Verdicts};
 
@@ -206,7 +206,7 @@ impl<'b> Draft<'b> {
     pub fn letter(&self, position: Position) -> (Vec<u8>, Option<(&'b str, i64)>) {
         let record = &self.batch.records[(position - self.batch.from.position - 1) as usize];
         let mut bytes = Vec::new();
-        encode_record(record, &mut bytes);
+        record.encode(&mut bytes);
         // No table keeps a name with U+0000, and nobody of that name can be erased.
         (bytes, person_of(record).filter(|(user, _)| !user.contains('\0')))
     }

@@ -103,7 +103,7 @@ fn rollups_of(filter: &CountFilter) -> Vec<(Dimension, String)> {
         (Dimension::MentionedPage, page.as_ref()),
     ];
     let mut given = values.into_iter().filter_map(|(mentioned, value)| Some((mentioned, value?)));
-    let types = STRATEGIES.iter().map(|strategy| strategy.event_type());
+    let types = STRATEGIES.iter().map(|strategy| strategy.event_type);
     let types = types.filter(|kind| event_type.is_none_or(|wanted| wanted == *kind));
     match (given.next(), given.next()) {
         (None, _) => types.map(|kind| (Dimension::Type, kind.name().to_owned())).collect(),

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
-use event_tracker::events::{Record, encode_record};
+use event_tracker::events::Record;
 use event_tracker::journal::{Journal, Settings};
 use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position};
@@ -108,7 +108,7 @@ impl Instance {
         let decision = self.ledger_sink.handover.waiting.decide(Until::Ledger, ticket.clone());
         let encode = |out: &mut Vec<u8>| {
             for record in records {
-                encode_record(record, out);
+                record.encode(out);
             }
         };
         self.journal.append(0, count, decision.wait(), encode).expect("the journal takes it");

@@ -1,7 +1,7 @@
 //! Events of a request, judged naively over the parsed JSON, and on their way through the journal.
 
 use event_tracker::api::probe;
-use event_tracker::events::{Event, EventType, Record, decode_record, encode_event};
+use event_tracker::events::{Event, EventType, Record, decode_record};
 use serde_json::{Map, Value};
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
@@ -13,7 +13,7 @@ pub(crate) const RETENTION_MS: i64 = 400 * 86_400_000;
 pub(crate) fn check_text(text: &str) {
     if let Ok(event) = probe::event(text, NOW_MS, RETENTION_MS) {
         let mut bytes = Vec::new();
-        encode_event(&event, &mut bytes);
+        event.encode(&mut bytes);
         let mut rest = bytes.as_slice();
         assert_eq!(decode_record(&mut rest).expect("a record"), Record::Event(event), "{text}");
         assert!(rest.is_empty());
