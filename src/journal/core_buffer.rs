@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::position::Position;
+use super::format::Position;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
-use crate::runtime::Ticket;
+use crate::runtime::{Ticket, complete};
 
 /// A request that waits for a follower of the journal.
 pub trait Pending: Send + Sync {
@@ -26,6 +26,16 @@ pub enum Wait {
     Durable(Arc<Ticket>),
     /// A follower. If deferred, it may be synced shortly before the follower's next batch begins.
     Applied { pending: Arc<dyn Pending>, is_deferred: bool },
+}
+
+impl Wait {
+    fn ticket(&self) -> Option<&Arc<Ticket>> {
+        match self {
+            Wait::Nothing | Wait::Leisure => None,
+            Wait::Durable(ticket) => Some(ticket),
+            Wait::Applied { pending, .. } => Some(pending.ticket()),
+        }
+    }
 }
 
 /// Whole appends, at most one frame's worth.
@@ -57,34 +67,17 @@ impl Default for CoreBuffer {
     }
 }
 
-/// Adds an append to the last chunk it fits into; returns its bytes.
+/// Adds an append to the last chunk if it fits there; returns its bytes.
 pub(super) fn put(chunks: &mut VecDeque<Chunk>, count: u32, wait: Wait, encode: impl FnOnce(&mut Vec<u8>)) -> usize {
     assert!((1..=FRAME_RECORDS_MAX as u32).contains(&count), "an append of {count} records");
     // A record's size is known only once it is encoded: a chunk takes no more when its rest could be too small.
-    let room = |c: &Chunk| {
+    let has_room = |c: &Chunk| {
         c.bytes.len() + FRAME_BYTES_MAX / 4 <= FRAME_BYTES_MAX && c.count + count <= FRAME_RECORDS_MAX as u32
     };
-    if count > 1 || !chunks.back().is_some_and(room) {
-        let mut chunk = Chunk::default();
-        encode(&mut chunk.bytes);
-        let added = chunk.bytes.len();
-        assert!((1..=FRAME_BYTES_MAX).contains(&added), "an append of {added} bytes");
-        chunk.count = count;
-        chunk.waits.push((0, count, begun(wait)));
-        match chunks.back_mut() {
-            Some(last)
-                if last.bytes.len() + added <= FRAME_BYTES_MAX && last.count + count <= FRAME_RECORDS_MAX as u32 =>
-            {
-                last.bytes.extend_from_slice(&chunk.bytes);
-                let first = last.count;
-                last.waits.extend(chunk.waits.into_iter().map(|(_, n, wait)| (first, n, wait)));
-                last.count += count;
-            }
-            _ => chunks.push_back(chunk),
-        }
-        return added;
+    if count > 1 || !chunks.back().is_some_and(has_room) {
+        chunks.push_back(Chunk::default());
     }
-    let chunk = chunks.back_mut().expect("room was found in it");
+    let chunk = chunks.back_mut().expect("one with room");
     let before = chunk.bytes.len();
     encode(&mut chunk.bytes);
     assert!((before + 1..=FRAME_BYTES_MAX).contains(&chunk.bytes.len()), "a chunk of {} bytes", chunk.bytes.len());
@@ -97,16 +90,16 @@ pub(super) fn put(chunks: &mut VecDeque<Chunk>, count: u32, wait: Wait, encode: 
         {
             *n += count;
         }
-        (_, wait) => chunk.waits.push((first, count, begun(wait))),
+        (_, wait) => {
+            wait.ticket().into_iter().for_each(|ticket| ticket.add());
+            chunk.waits.push((first, count, wait));
+        }
     }
     chunk.bytes.len() - before
 }
 
-fn begun(wait: Wait) -> Wait {
-    match &wait {
-        Wait::Nothing | Wait::Leisure => {}
-        Wait::Durable(ticket) => ticket.add(),
-        Wait::Applied { pending, .. } => pending.ticket().add(),
-    }
-    wait
+/// Fails all that wait for these chunks.
+pub(super) fn refuse(chunks: impl IntoIterator<Item = Chunk>) {
+    let waits = chunks.into_iter().flat_map(|chunk| chunk.waits);
+    complete(waits.filter_map(|(_, _, wait)| wait.ticket().cloned()), false);
 }

@@ -11,9 +11,19 @@ use std::io;
 
 use uuid::Uuid;
 
-use super::position::Position;
 use super::storage::SegmentFile;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX, SEGMENT_BYTES};
+
+/// The sequence number of a record, without gaps, from the birth of its journal; the first is 1, 0 is "none yet".
+pub type Position = u64;
+
+/// How far a store has followed a journal: the last record applied and the CRC32C of the frame that
+/// ends there (0 at position 0), which tells a copied or foreign journal from this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermark {
+    pub position: Position,
+    pub crc: u32,
+}
 
 const MAGIC: &[u8; 8] = b"ETJOURNL";
 /// The format that this program writes. It reads this one and, once there is one, the one before.
@@ -159,14 +169,6 @@ pub(super) fn written_bytes(bytes: &[u8]) -> usize {
     let Some(last) = blocks.clone().rposition(|block| *block != ZEROS[..block.len()]) else { return 0 };
     let block = &bytes[last * ZEROS.len()..bytes.len().min((last + 1) * ZEROS.len())];
     last * ZEROS.len() + block.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)
-}
-
-/// A whole frame begins here, of positions that could follow `last` soon: numbers by chance are cheap to rule out
-/// before the checksum.
-pub(super) fn is_frame_behind(bytes: &[u8], last: Position) -> bool {
-    let Some(header) = bytes.first_chunk().and_then(FrameHeader::decode) else { return false };
-    let plausible = header.first > last && header.first - last <= 64 * FRAME_RECORDS_MAX as u64;
-    plausible && frame_in(bytes).is_some()
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

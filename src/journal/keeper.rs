@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::position::Position;
+use super::format::Position;
 use super::recovery::Segment;
 use super::shared::{FULL, Follower, OPEN, Shared, lock};
-use super::storage::Storage;
+use super::storage::{Storage, if_there};
 
 const TICK: Duration = Duration::from_secs(1);
 
@@ -25,25 +25,27 @@ pub(super) fn clean_up(storage: &dyn Storage) {
 
 pub(super) fn spawn(shared: Arc<Shared>) -> JoinHandle<()> {
     let run = move || {
+        let mut removal_unsynced = false;
         while !shared.is_closing() {
-            tend(&shared);
-            shared.spares.sleep(TICK);
+            tend(&shared, &mut removal_unsynced);
+            std::thread::park_timeout(TICK);
         }
-        if let Some(spare) = shared.spares.take() {
+        if let Some(spare) = lock(&shared.spare).take() {
             let _ = shared.storage.remove(&spare.name);
         }
     };
     crate::process::spawn("journal-keeper", run)
 }
 
-fn tend(shared: &Shared) {
-    if let Err(error) = remove_old(shared) {
+/// `removal_unsynced`: a segment was removed and its removal is not known to be durable.
+fn tend(shared: &Shared, removal_unsynced: &mut bool) {
+    if let Err(error) = remove_old(shared, removal_unsynced) {
         tracing::warn!(%error, "journal: an old segment cannot be removed");
     }
     let no_room = no_room(shared);
-    if no_room.is_none() && !shared.spares.has_one() {
-        match shared.spares.make(&*shared.storage, shared.settings.segment_bytes) {
-            Ok(spare) => shared.spares.put(spare),
+    if no_room.is_none() && lock(&shared.spare).is_none() {
+        match shared.make_spare() {
+            Ok(spare) => *lock(&shared.spare) = Some(spare),
             Err(error) => tracing::warn!(%error, "journal: no spare segment"),
         }
     }
@@ -61,7 +63,7 @@ fn tend(shared: &Shared) {
 /// Why no further segment may be allocated, if so.
 fn no_room(shared: &Shared) -> Option<&'static str> {
     let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
-    let spares = u64::from(shared.spares.has_one());
+    let spares = u64::from(lock(&shared.spare).is_some());
     let settings = &shared.settings;
     if (segments + 1) * settings.segment_bytes > settings.bytes_max {
         return Some("JOURNAL_MAX_BYTES is reached");
@@ -74,38 +76,29 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
 /// Removes segments that every follower is past: once they are old, or at once where the bound asks for room. Where it
 /// does, followers that can be rebuilt are passed over. Age is monotonic time of this process: no wrong clock removes a
 /// segment, and a restart keeps all of them for `keep_ms` again.
-fn remove_old(shared: &Shared) -> io::Result<()> {
+fn remove_old(shared: &Shared, removal_unsynced: &mut bool) -> io::Result<()> {
     let keep = Duration::from_millis(shared.settings.keep_ms);
-    if shared.spares.removal_unsynced.load(Ordering::Relaxed) {
-        sync_removal(shared)?;
-    }
     loop {
+        // Each removal is made durable before the next, or a crash could undo any subset of them and leave a gap.
+        if *removal_unsynced {
+            shared.storage.sync_names()?;
+            *removal_unsynced = false;
+        }
         let crowded = is_crowded(shared);
         let passed = passed_by(shared, |follower| !(crowded && follower.can_be_rebuilt));
         let Some(segment) = take_first(shared, passed, |next| crowded || next.known_since.elapsed() >= keep) else {
             return Ok(());
         };
-        // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need. Each removal is made
-        // durable before the next, or a crash could undo any subset of them and leave a gap.
-        if let Err(error) = shared.storage.remove(&segment.name)
-            && error.kind() != io::ErrorKind::NotFound
-        {
+        // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need.
+        if let Err(error) = if_there(shared.storage.remove(&segment.name)) {
             // It stays the first one: to remove those behind it would leave a gap.
             let mut segments = lock(&shared.segments);
             segments.insert(0, segment);
             shared.segment_count.store(segments.len(), Ordering::Relaxed);
             return Err(error);
         }
-        sync_removal(shared)?;
+        *removal_unsynced = true;
     }
-}
-
-/// Until this succeeds no further segment is removed.
-fn sync_removal(shared: &Shared) -> io::Result<()> {
-    shared.spares.removal_unsynced.store(true, Ordering::Relaxed);
-    shared.storage.sync_names()?;
-    shared.spares.removal_unsynced.store(false, Ordering::Relaxed);
-    Ok(())
 }
 
 /// The position that all the followers concerned are past.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::OpenError;
+use super::storage::if_there;
 use crate::limits::JOURNAL_LOCK_WAIT_MS;
 
 const PAUSE: Duration = Duration::from_millis(5);
@@ -34,11 +35,7 @@ impl Lock {
     /// A process uses the directory. Asked by taking the lock shared, and letting go of it at once: who looks never
     /// keeps a server from starting.
     pub fn is_held(directory: &Path) -> io::Result<bool> {
-        let file = match File::open(directory.join("LOCK")) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(error),
-        };
+        let Some(file) = if_there(File::open(directory.join("LOCK")))? else { return Ok(false) };
         match file.try_lock_shared() {
             Ok(()) => Ok(false),
             Err(TryLockError::WouldBlock) => Ok(true),

@@ -10,20 +10,17 @@ mod core_buffer;
 mod format;
 mod keeper;
 mod lock;
-mod position;
 mod reader;
 mod recovery;
 mod salvage;
 mod shared;
-mod spares;
 mod storage;
 mod survey;
 mod writer;
 
 pub use core_buffer::{Pending, Wait};
-pub use format::LOST_RECORD;
+pub use format::{LOST_RECORD, Position, Watermark};
 pub use lock::Lock;
-pub use position::{Position, Watermark};
 pub use reader::{Frames, ReadError, Reader};
 pub use recovery::OpenError;
 pub use salvage::{Salvage, Salvaged, salvage, salvage_on};
@@ -43,7 +40,6 @@ use crate::clock::Clock;
 use crate::limits::{JOURNAL_LINGER_BYTES, PENDING_BYTES_MAX};
 use core_buffer::{NOW, put};
 use shared::{CLOSING, FORKED, Follower, OPEN, Shared, lock};
-use spares::Spares;
 
 /// How long before a follower's batch begins deferred appends are written, besides the time of two
 /// syncs: a sync that takes longer costs them that batch.
@@ -90,7 +86,6 @@ impl Journal {
         }
         tracing::info!(%stream, end = recovered.end.position, segments = recovered.segments.len(), "journal: open");
         let shared = Arc::new(Shared {
-            spares: Spares::default(),
             storage,
             settings,
             clock,
@@ -102,17 +97,22 @@ impl Journal {
             deferred_until: AtomicU64::new(NOW),
             usual_sync_us: AtomicU64::new(0),
             writer: OnceLock::new(),
+            keeper: OnceLock::new(),
             end: Mutex::new(recovered.end),
             end_position: AtomicU64::new(recovered.end.position),
             end_moved: Condvar::new(),
-            readers_waiting: AtomicU64::new(0),
             segment_count: AtomicUsize::new(recovered.segments.len()),
             segments: Mutex::new(recovered.segments.into_iter().map(Arc::new).collect()),
             followers: Mutex::default(),
+            spare: Mutex::default(),
+            spares_made: AtomicU64::default(),
             stats: Stats::default(),
         });
         let writer = writer::spawn(shared.clone(), &recovered.resume)?;
-        let threads = vec![keeper::spawn(shared.clone()), writer];
+        let keeper = keeper::spawn(shared.clone());
+        let _ = shared.writer.set(writer.thread().clone());
+        let _ = shared.keeper.set(keeper.thread().clone());
+        let threads = vec![keeper, writer];
         Ok(Journal { shared, threads: Mutex::new(threads), _lock: None })
     }
 
@@ -160,7 +160,7 @@ impl Journal {
         std::sync::atomic::fence(Ordering::SeqCst);
         let parked_until = &self.shared.writer_parked_until;
         if parked_until.load(Ordering::Relaxed) > due && parked_until.swap(NOW, Ordering::AcqRel) != NOW {
-            self.shared.wake_writer();
+            self.shared.writer.get().inspect(|writer| writer.unpark());
         }
         Ok(())
     }
@@ -213,14 +213,16 @@ impl Journal {
     /// Writes what was taken, then ends the journal's threads; appends are refused from the first moment on.
     pub fn close(&self) {
         self.shared.state.store(CLOSING, Ordering::SeqCst);
-        self.shared.wake_writer();
-        self.shared.spares.wake();
-        for thread in std::mem::take(&mut *lock(&self.threads)) {
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        threads.iter().for_each(|thread| thread.thread().unpark());
+        for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("journal: a thread of it has panicked");
             }
         }
-        self.shared.announce();
+        // Under the lock: a reader that has looked at the state waits already.
+        let _end = lock(&self.shared.end);
+        self.shared.end_moved.notify_all();
     }
 }
 

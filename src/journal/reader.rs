@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::format::{FrameHeader, LOST_RECORD, SEGMENT_HEADER_BYTES, read_frame, read_frame_header};
-use super::position::{Position, Watermark};
+use super::format::{
+    FrameHeader, LOST_RECORD, Position, SEGMENT_HEADER_BYTES, Watermark, read_frame, read_frame_header,
+};
 use super::recovery::Segment;
 use super::shared::{Shared, lock};
 
@@ -63,17 +64,14 @@ impl Reader {
             return Err(ReadError::Ahead { store: from.position, end });
         }
         let offset = SEGMENT_HEADER_BYTES as u64;
-        // The frame that ends at `from` may be gone already while all behind it is there.
-        let begins_behind = segment_holding(&shared, from.position + 1).filter(|s| s.first == from.position + 1);
-        if let Some(segment) = begins_behind
-            && (from.position == 0 || segment_holding(&shared, from.position).is_none())
-        {
+        let Some(segment) = segment_holding(&shared, from.position) else {
+            // The frame that ends at `from` may be gone already while all behind it is there.
+            let segment = segment_holding(&shared, from.position + 1).ok_or(ReadError::Gone(from.position))?;
             return Ok(Reader { shared, at: from, segment, offset, passed: 0 });
-        }
-        let segment = segment_holding(&shared, from.position).ok_or(ReadError::Gone(from.position))?;
-        let mut reader = Reader { shared, at: Watermark::default(), segment, offset, passed: 0 };
+        };
         // Walk to the frame that ends at `from`; the frame before the segment is of no use.
-        reader.at.position = reader.segment.first - 1;
+        let at = Watermark { position: segment.first - 1, crc: 0 };
+        let mut reader = Reader { shared, at, segment, offset, passed: 0 };
         while reader.at.position < from.position {
             let header = read_frame_header(&*reader.segment.file, reader.offset)?;
             let header = header.filter(|h| h.first == reader.at.position + 1);
@@ -170,15 +168,11 @@ impl Reader {
     /// Moves to the segment that begins at the next position, where there is one.
     fn at_next_segment(&mut self) -> bool {
         let next = self.at.position + 1;
-        let segments = lock(&self.shared.segments);
-        match segments.iter().rev().take_while(|s| s.first >= next).last() {
-            Some(segment) if segment.first == next && !Arc::ptr_eq(segment, &self.segment) => {
-                self.segment = segment.clone();
-                self.offset = SEGMENT_HEADER_BYTES as u64;
-                true
-            }
-            _ => false,
-        }
+        let begins = |segment: &Arc<Segment>| segment.first == next && !Arc::ptr_eq(segment, &self.segment);
+        let Some(segment) = segment_holding(&self.shared, next).filter(begins) else { return false };
+        self.segment = segment;
+        self.offset = SEGMENT_HEADER_BYTES as u64;
+        true
     }
 }
 

@@ -15,8 +15,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::format::{SEGMENT_HEADER_BYTES, VERSION, frame_in};
-use super::position::{Position, Watermark};
+use super::format::{Position, SEGMENT_HEADER_BYTES, VERSION, Watermark, frame_in};
 use super::storage::{SegmentFile, Storage, read_stream, write_stream};
 use super::survey::{SegmentSurvey, survey};
 

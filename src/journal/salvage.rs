@@ -23,11 +23,12 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::format::{FRAME_HEADER_BYTES, LOST_RECORD, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name};
-use super::position::Position;
+use super::format::{
+    FRAME_HEADER_BYTES, LOST_RECORD, Position, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name,
+};
 use super::recovery::recover;
-use super::storage::{Directory, Storage, read_stream, write_stream};
-use super::survey::{Finding, Survey, survey};
+use super::storage::{Directory, Storage, if_there, read_stream, write_and_name, write_stream};
+use super::survey::{Finding, Run, SegmentSurvey, Survey, survey};
 use super::{Lock, OpenError};
 use crate::clock::Clock;
 use crate::limits::{FRAME_RECORDS_MAX, JOURNAL_LOST_RECORDS_MAX};
@@ -42,7 +43,7 @@ pub struct Salvage {
     pub allow_tmpfs: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Salvaged {
     pub findings: Vec<Finding>,
     /// Positions that hold no record any more.
@@ -75,17 +76,16 @@ pub fn salvage_on(
     storage.sync_names()?;
     let found = survey(storage, &mut |_| Ok(()))?;
     if found.is_empty() {
-        return Ok(Salvaged { findings: Vec::new(), lost: Vec::new(), copy: None, written: Vec::new(), end: 0 });
+        return Ok(Salvaged::default());
     }
     let stream = refuse_what_is_no_damage(&found)?;
     let patches = patches(&found, wanted)?;
     let unused = unused(storage, &found)?;
     let mut salvaged = Salvaged {
         lost: patches.iter().flat_map(Patch::lost).collect(),
-        copy: None,
-        written: Vec::new(),
         end: found.end.position.max(wanted.last.unwrap_or(0)),
         findings: found.findings.clone(),
+        ..Salvaged::default()
     };
     let has_stream = read_stream(storage)?.is_some_and(|text| text.trim() == stream.to_string());
     if patches.is_empty() && unused.is_empty() && has_stream {
@@ -96,7 +96,7 @@ pub fn salvage_on(
         write_stream(storage, stream)?;
     }
     for patch in &patches {
-        salvaged.written.push(patch.write(storage, &found, stream, clock)?);
+        salvaged.written.push(patch.write(storage, stream, clock)?);
     }
     // They are not part of the journal, and stay in the copy alone.
     for name in unused.iter().filter(|name| !salvaged.written.contains(name)) {
@@ -118,31 +118,28 @@ fn refuse_what_is_no_damage(found: &Survey) -> Result<Uuid, OpenError> {
 }
 
 /// A segment to write: from a position on, lost ranges and frames of a damaged segment, without gaps.
-struct Patch {
+struct Patch<'a> {
     first: Position,
+    damaged: &'a SegmentSurvey,
     parts: Vec<Part>,
 }
 
 enum Part {
     Lost(RangeInclusive<Position>),
-    /// Bytes of a segment of the survey.
-    Frames {
-        segment: usize,
-        offset: u64,
-        bytes: u64,
-    },
+    /// Of the damaged segment.
+    Frames(Run),
 }
 
 /// What must be written so that the segments follow each other from the first position to the last.
-fn patches(found: &Survey, wanted: Salvage) -> Result<Vec<Patch>, OpenError> {
+fn patches(found: &Survey, wanted: Salvage) -> Result<Vec<Patch<'_>>, OpenError> {
     let mut patches = Vec::new();
-    let journal_first = found.segments[0].first;
-    if let Some(first) = wanted.first.filter(|first| (1..journal_first).contains(first)) {
-        patches.push(Patch { first, parts: vec![Part::Lost(first..=journal_first - 1)] });
+    let damaged = &found.segments[0];
+    if let Some(first) = wanted.first.filter(|first| (1..damaged.first).contains(first)) {
+        patches.push(Patch { first, damaged, parts: vec![Part::Lost(first..=damaged.first - 1)] });
     }
-    for index in 0..found.segments.len() {
+    for (index, segment) in found.segments.iter().enumerate() {
         let limit = found.segments.get(index + 1).map(|next| next.first);
-        patches.extend(patch(found, index, limit.or(wanted.last.map(|last| last + 1))));
+        patches.extend(patch(segment, limit.or(wanted.last.map(|last| last + 1))));
     }
     let lost: u64 = patches.iter().flat_map(Patch::lost).map(|lost| lost.end() - lost.start() + 1).sum();
     if lost > JOURNAL_LOST_RECORDS_MAX {
@@ -155,58 +152,48 @@ fn patches(found: &Survey, wanted: Salvage) -> Result<Vec<Patch>, OpenError> {
 }
 
 /// What takes over where a segment's sound beginning ends, if it does before `limit`.
-fn patch(found: &Survey, index: usize, limit: Option<Position>) -> Option<Patch> {
-    let segment = &found.segments[index];
-    let begins_well = |run: &&super::survey::Run| {
-        segment.is_sound && run.offset == SEGMENT_HEADER_BYTES as u64 && run.first == segment.first
-    };
-    let sound = segment.runs.first().filter(begins_well);
-    let first = sound.map_or(segment.first, |run| run.last + 1);
-    let mut parts = Vec::new();
-    let mut next = first;
-    for run in segment.runs.iter().skip(usize::from(sound.is_some())) {
-        if run.first > next {
-            parts.push(Part::Lost(next..=run.first - 1));
-        }
-        parts.push(Part::Frames { segment: index, offset: run.offset, bytes: run.bytes });
+fn patch(damaged: &SegmentSurvey, limit: Option<Position>) -> Option<Patch<'_>> {
+    let begins_well =
+        |run: &&Run| damaged.is_sound && run.offset == SEGMENT_HEADER_BYTES as u64 && run.first == damaged.first;
+    let sound = damaged.runs.first().filter(begins_well);
+    let first = sound.map_or(damaged.first, |run| run.last + 1);
+    let gap = |from: Position, to: Position| (from < to).then(|| Part::Lost(from..=to - 1));
+    let (mut parts, mut next) = (Vec::new(), first);
+    for run in &damaged.runs[usize::from(sound.is_some())..] {
+        parts.extend(gap(next, run.first));
+        parts.push(Part::Frames(*run));
         next = run.last + 1;
     }
-    if let Some(limit) = limit.filter(|limit| *limit > next) {
-        parts.push(Part::Lost(next..=limit - 1));
-    }
+    parts.extend(limit.and_then(|limit| gap(next, limit)));
     // Without parts only a damaged header asks for a new file.
-    (!parts.is_empty() || !segment.is_sound).then_some(Patch { first, parts })
+    (!parts.is_empty() || !damaged.is_sound).then_some(Patch { first, damaged, parts })
 }
 
-impl Patch {
+impl Patch<'_> {
     fn lost(&self) -> impl Iterator<Item = RangeInclusive<Position>> + '_ {
         self.parts.iter().filter_map(|part| match part {
             Part::Lost(range) => Some(range.clone()),
-            Part::Frames { .. } => None,
+            Part::Frames(_) => None,
         })
     }
 
     /// Writes the segment, durably, and only then gives it its name.
-    fn write(&self, storage: &dyn Storage, found: &Survey, stream: Uuid, clock: &Clock) -> io::Result<String> {
+    fn write(&self, storage: &dyn Storage, stream: Uuid, clock: &Clock) -> io::Result<String> {
         let header = SegmentHeader { stream, first: self.first, created_ms: clock.now_ms() };
         let mut bytes = header.encode().to_vec();
         for part in &self.parts {
             match part {
                 Part::Lost(range) => put_lost(range, &mut bytes),
-                Part::Frames { segment, offset, bytes: length } => {
-                    let file = &found.segments[*segment].file;
+                Part::Frames(run) => {
                     let start = bytes.len();
-                    bytes.resize(start + usize::try_from(*length).expect("part of a segment"), 0);
-                    file.read_at(&mut bytes[start..], *offset)?;
+                    bytes.resize(start + usize::try_from(run.bytes).expect("part of a segment"), 0);
+                    self.damaged.file.read_at(&mut bytes[start..], run.offset)?;
                 }
             }
         }
         let name = segment_name(self.first);
         let file = storage.create("salvage.tmp", bytes.len() as u64)?;
-        file.write_at(&bytes, 0)?;
-        file.sync()?;
-        storage.rename("salvage.tmp", &name)?;
-        storage.sync_names()?;
+        write_and_name(storage, &*file, &bytes, "salvage.tmp", &name)?;
         Ok(name)
     }
 }
@@ -238,16 +225,11 @@ fn keep_copy(directory: &Path, clock: &Clock) -> io::Result<PathBuf> {
     let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let now = jiff::Timestamp::from_millisecond(clock.now_ms()).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let stem = format!("{name}.damaged-{}", now.strftime("%Y%m%dT%H%M%SZ"));
-    let names = std::iter::once(stem.clone()).chain((2..).map(|n| format!("{stem}-{n}")));
-    let copy = names.map(|name| parent.join(name)).find(|path| !path.exists()).expect("an endless row");
-    // The whole name, not its extension: that would be a directory of somebody else's.
-    let mut unfinished = copy.clone().into_os_string();
-    unfinished.push(".tmp");
-    let unfinished = PathBuf::from(unfinished);
-    match fs::remove_dir_all(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => fs::create_dir(&unfinished)?,
-    }
+    let mut names = std::iter::once(stem.clone()).chain((2..).map(|n| format!("{stem}-{n}")));
+    let name = names.find(|name| !parent.join(name).exists()).expect("an endless row");
+    let (copy, unfinished) = (parent.join(&name), parent.join(format!("{name}.tmp")));
+    if_there(fs::remove_dir_all(&unfinished))?;
+    fs::create_dir(&unfinished)?;
     for entry in fs::read_dir(&directory)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -1,16 +1,17 @@
 //! State that the journal's threads, its readers and its producers share.
 
+use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::core_buffer::{CoreBuffer, Due, NEVER, NOW, Wait};
-use super::position::{Position, Watermark};
+use super::format::{Position, Watermark};
 use super::recovery::Segment;
-use super::spares::Spares;
-use super::storage::Storage;
+use super::storage::{SegmentFile, Storage};
 use crate::clock::Clock;
 use crate::limits::{JOURNAL_LINGER_MS, SEGMENT_BYTES};
 
@@ -77,6 +78,12 @@ pub(super) struct Follower {
     pub(super) can_be_rebuilt: bool,
 }
 
+/// A segment that is allocated and waits for its header and name.
+pub(super) struct Spare {
+    pub(super) name: String,
+    pub(super) file: Arc<dyn SegmentFile>,
+}
+
 pub(super) struct Shared {
     pub(super) storage: Arc<dyn Storage>,
     pub(super) settings: Settings,
@@ -91,16 +98,19 @@ pub(super) struct Shared {
     pub(super) deferred_until: AtomicU64,
     // How long a write and its sync took of late.
     pub(super) usual_sync_us: AtomicU64,
-    pub(super) writer: OnceLock<std::thread::Thread>,
+    pub(super) writer: OnceLock<Thread>,
+    pub(super) keeper: OnceLock<Thread>,
     pub(super) end: Mutex<Watermark>,
     pub(super) end_position: AtomicU64,
     pub(super) end_moved: Condvar,
-    pub(super) readers_waiting: AtomicU64,
     pub(super) segments: Mutex<Vec<Arc<Segment>>>,
     // Beside the list, for readers that must not wait for its lock.
     pub(super) segment_count: AtomicUsize,
     pub(super) followers: Mutex<Vec<Follower>>,
-    pub(super) spares: Spares,
+    // Allocated ahead, so that the writer rarely waits for the disk's allocation.
+    pub(super) spare: Mutex<Option<Spare>>,
+    // Names of spares are never reused within a process: a failed one may still be open.
+    pub(super) spares_made: AtomicU64,
     pub(super) stats: Stats,
 }
 
@@ -149,42 +159,39 @@ impl Shared {
         moved.is_ok()
     }
 
-    /// A write succeeded after a failure: appends are taken again. True where that is news.
-    pub(super) fn recovered(&self) -> bool {
-        self.state.compare_exchange(FAILED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    /// A write failed: appends are refused.
+    pub(super) fn failed(&self, error: &io::Error) {
+        if self.set_state(FAILED) {
+            tracing::error!(%error, "journal: cannot write; events are refused (503) until it can");
+        }
     }
 
-    pub(super) fn wake_writer(&self) {
-        if let Some(writer) = self.writer.get() {
-            writer.unpark();
+    /// A write succeeded, perhaps after a failure: appends are taken.
+    pub(super) fn recovered(&self) {
+        if self.state.compare_exchange(FAILED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            tracing::info!("journal: can write again");
         }
+    }
+
+    pub(super) fn make_spare(&self) -> io::Result<Spare> {
+        let name = format!("spare-{}.tmp", self.spares_made.fetch_add(1, Ordering::Relaxed) + 1);
+        let made = self.storage.create(&name, self.settings.segment_bytes);
+        // Half a spare on a full disk would keep it full.
+        let file = made.inspect_err(|_| drop(self.storage.remove(&name)))?;
+        Ok(Spare { name, file })
     }
 
     /// Publishes a new end: readers may go up to it.
     pub(super) fn publish(&self, end: Watermark) {
         let before = std::mem::replace(&mut *lock(&self.end), end);
         assert!(before.position < end.position, "positions ascend");
-        self.end_position.store(end.position, Ordering::SeqCst);
-        if self.readers_waiting.load(Ordering::SeqCst) > 0 {
-            self.announce();
-        }
-    }
-
-    pub(super) fn announce(&self) {
-        let _end = lock(&self.end);
+        self.end_position.store(end.position, Ordering::Release);
         self.end_moved.notify_all();
     }
 
     /// Waits until the end is past `position`, the journal closes, or `timeout` is over.
     pub(super) fn wait_for_end(&self, position: Position, timeout: Duration) {
-        if self.end_position.load(Ordering::SeqCst) > position || timeout.is_zero() {
-            return;
-        }
-        self.readers_waiting.fetch_add(1, Ordering::SeqCst);
-        let end = lock(&self.end);
-        let past =
-            self.end_moved.wait_timeout_while(end, timeout, |end| end.position <= position && !self.is_closing());
-        drop(past.unwrap_or_else(PoisonError::into_inner));
-        self.readers_waiting.fetch_sub(1, Ordering::SeqCst);
+        let is_waiting = |end: &mut Watermark| end.position <= position && !self.is_closing();
+        drop(self.end_moved.wait_timeout_while(lock(&self.end), timeout, is_waiting));
     }
 }

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::format::{
-    FRAME_HEADER_BYTES, FrameHeader, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader, frame_in, is_frame_behind,
+    FRAME_HEADER_BYTES, FrameHeader, HeaderError, Position, SEGMENT_HEADER_BYTES, SegmentHeader, Watermark, frame_in,
     segment_name, written_bytes,
 };
-use super::position::{Position, Watermark};
-use super::storage::{SegmentFile, Storage, read_stream};
+use super::storage::{SegmentFile, Storage, if_there, read_stream};
+use crate::limits::FRAME_RECORDS_MAX;
 
 /// What a disk reads at once; what fails in it is taken for zeros.
 const BLOCK_BYTES: usize = 4096;
@@ -43,7 +43,9 @@ pub struct Survey {
 pub struct SegmentSurvey {
     pub name: String,
     pub first: Position,
+    /// By its header, as the next one.
     pub created_ms: Option<i64>,
+    pub(super) stream: Option<Uuid>,
     pub size: u64,
     pub frames: u64,
     /// Whole frames that follow each other, in bytes and in positions.
@@ -99,7 +101,6 @@ impl fmt::Display for Range<'_> {
 #[derive(Debug)]
 pub struct FrameRecords<'a> {
     pub first: Position,
-    pub crc: u32,
     pub bytes: &'a [u8],
     pub count: usize,
 }
@@ -131,11 +132,6 @@ impl Survey {
         self.segments.is_empty() && self.stream.is_none() && self.is_sound()
     }
 
-    /// Positions whose records cannot be had, in order.
-    pub fn lost(&self) -> Vec<RangeInclusive<Position>> {
-        self.findings.iter().filter_map(|finding| finding.lost.clone()).collect()
-    }
-
     fn find(&mut self, name: &str, what: impl Into<String>) -> &mut Finding {
         let finding = Finding { name: name.to_owned(), what: what.into(), lost: None, is_foreign: false };
         self.findings.push(finding);
@@ -149,47 +145,47 @@ pub type Visit<'v> = dyn FnMut(&FrameRecords<'_>) -> Result<(), String> + 'v;
 /// Surveys the journal in `storage`, handing each whole frame to `visit` in the journal's order.
 pub fn survey(storage: &dyn Storage, visit: &mut Visit<'_>) -> io::Result<Survey> {
     let mut survey = Survey::default();
-    let opened = open_all(storage, &mut survey)?;
-    survey.stream = judge_stream(storage, &opened, &mut survey)?;
-    let mine: Vec<Opened> = opened.into_iter().filter(|o| !is_foreign(o, &mut survey)).collect();
-    survey.end.position = mine.first().map_or(0, |o| o.first - 1);
-    for (index, opened) in mine.iter().enumerate() {
-        let limit = mine.get(index + 1).map(|next| next.first);
-        let walked = Walk { opened, limit, survey: &mut survey, visit }.run()?;
-        survey.segments.push(walked);
+    let mut segments = open_all(storage, &mut survey)?;
+    survey.stream = judge_stream(storage, &segments, &mut survey)?;
+    segments.retain(|segment| !is_foreign(segment, &mut survey));
+    for index in 0..segments.len() {
+        let limit = segments.get(index + 1).map(|next| next.first);
+        Walk { segment: &mut segments[index], limit, survey: &mut survey, visit }.run()?;
     }
+    survey.segments = segments;
     Ok(survey)
 }
 
-struct Opened {
-    name: String,
-    file: Arc<dyn SegmentFile>,
-    first: Position,
-    header: Option<SegmentHeader>,
-}
-
 /// Every segment whose place in the order is known: from its header or, where that is damaged, its name.
-fn open_all(storage: &dyn Storage, survey: &mut Survey) -> io::Result<Vec<Opened>> {
+fn open_all(storage: &dyn Storage, survey: &mut Survey) -> io::Result<Vec<SegmentSurvey>> {
     let mut names: Vec<String> = storage.list()?.into_iter().filter(|name| name.ends_with(".segment")).collect();
     names.sort_unstable();
-    let mut all: Vec<Opened> = Vec::with_capacity(names.len());
+    let mut all: Vec<SegmentSurvey> = Vec::with_capacity(names.len());
     for name in names {
-        let file = match storage.open(&name) {
-            Ok(file) => file,
-            // Removed since it was listed: the journal is in use.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
+        // Removed since it was listed: the journal is in use.
+        let Some(file) = if_there(storage.open(&name))? else { continue };
         let header = judge_header(&*file, &name, survey);
         let named = name.strip_suffix(".segment").and_then(|digits| digits.parse().ok()).filter(|first| *first > 0);
         let Some(first) = header.map(|h| h.first).or(named) else {
             survey.find(&name, "neither its name nor its header says where it begins; it is not used");
             continue;
         };
-        all.push(Opened { name, file, first, header });
+        let is_sound = header.is_some_and(|h| segment_name(h.first) == name);
+        let (created_ms, stream) = (header.map(|h| h.created_ms), header.map(|h| h.stream));
+        all.push(SegmentSurvey {
+            name,
+            first,
+            created_ms,
+            stream,
+            size: 0,
+            frames: 0,
+            runs: Vec::new(),
+            is_sound,
+            file,
+        });
     }
     // Of two that begin at one position the one with the right name is the journal's.
-    all.sort_by_key(|o| (o.first, o.name != segment_name(o.first)));
+    all.sort_by_key(|segment| (segment.first, segment.name != segment_name(segment.first)));
     all.dedup_by(|again, kept| {
         let is_again = again.first == kept.first;
         if is_again {
@@ -226,31 +222,30 @@ fn judge_header(file: &dyn SegmentFile, name: &str, survey: &mut Survey) -> Opti
 }
 
 /// The journal's id: the file says it, else all headers agree on it.
-fn judge_stream(storage: &dyn Storage, opened: &[Opened], survey: &mut Survey) -> io::Result<Option<Uuid>> {
-    let mut said = opened.iter().filter_map(|o| o.header.map(|h| h.stream));
+fn judge_stream(storage: &dyn Storage, segments: &[SegmentSurvey], survey: &mut Survey) -> io::Result<Option<Uuid>> {
+    let mut said = segments.iter().filter_map(|segment| segment.stream);
     let of_segments = said.next().filter(|first| said.all(|other| other == *first));
     let text = read_stream(storage)?;
     let of_file = text.as_deref().and_then(|text| Uuid::parse_str(text.trim()).ok());
-    if of_file.is_none() && (text.is_some() || !opened.is_empty()) {
+    if of_file.is_none() && (text.is_some() || !segments.is_empty()) {
         let what = if text.is_some() { "it holds no UUID" } else { "it is missing" };
-        let finding = survey.find("stream", what);
-        finding.is_foreign = of_segments.is_none();
+        survey.find("stream", what).is_foreign = of_segments.is_none();
     }
     Ok(of_file.or(of_segments))
 }
 
-fn is_foreign(opened: &Opened, survey: &mut Survey) -> bool {
-    let foreign = opened.header.filter(|header| Some(header.stream) != survey.stream);
-    if let Some(header) = foreign {
-        let what = format!("it belongs to journal {}; it is not used", header.stream);
-        survey.find(&opened.name, what).is_foreign = survey.stream.is_none();
+fn is_foreign(segment: &SegmentSurvey, survey: &mut Survey) -> bool {
+    let foreign = segment.stream.filter(|stream| Some(*stream) != survey.stream);
+    if let Some(stream) = foreign {
+        let what = format!("it belongs to journal {stream}; it is not used");
+        survey.find(&segment.name, what).is_foreign = survey.stream.is_none();
     }
     foreign.is_some()
 }
 
 /// A way through one segment, from whole frame to whole frame.
 struct Walk<'a> {
-    opened: &'a Opened,
+    segment: &'a mut SegmentSurvey,
     /// Where the next segment begins: what stands here from there on was never acknowledged.
     limit: Option<Position>,
     survey: &'a mut Survey,
@@ -258,26 +253,16 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn run(mut self) -> io::Result<SegmentSurvey> {
+    fn run(mut self) -> io::Result<()> {
         let bytes = self.read_whole()?;
-        let header = self.opened.header;
-        let mut segment = SegmentSurvey {
-            name: self.opened.name.clone(),
-            first: self.opened.first,
-            created_ms: header.map(|h| h.created_ms),
-            size: bytes.len() as u64,
-            frames: 0,
-            runs: Vec::new(),
-            is_sound: header.is_some_and(|h| segment_name(h.first) == self.opened.name),
-            file: self.opened.file.clone(),
-        };
-        self.survey.end.position = self.opened.first - 1;
+        self.segment.size = bytes.len() as u64;
+        self.survey.end.position = self.segment.first - 1;
         let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
         let mut last = None;
         while self.limit != Some(self.survey.end.position + 1) {
             match self.frame_at(&bytes, at) {
                 Some(frame) if frame.first == self.survey.end.position + 1 => {
-                    self.take(&bytes, at, &frame, &mut segment);
+                    self.take(&bytes, at, &frame);
                     let end = at + FRAME_HEADER_BYTES + frame.payload_bytes;
                     last = Some(at..end);
                     at = end;
@@ -294,12 +279,12 @@ impl Walk<'_> {
         if self.limit.is_none() {
             self.survey.last_frame = last.map(|frame| (frame.start as u64, bytes[frame].to_vec()));
         }
-        Ok(segment)
+        Ok(())
     }
 
     /// All bytes; blocks that the disk does not give are zeros, and a finding.
     fn read_whole(&mut self) -> io::Result<Vec<u8>> {
-        let file = &*self.opened.file;
+        let file = &*self.segment.file;
         let mut bytes = vec![0; usize::try_from(file.size()?).expect("a segment fits into memory")];
         match file.read_at(&mut bytes, 0) {
             Ok(n) => bytes.truncate(n),
@@ -308,7 +293,7 @@ impl Walk<'_> {
                     let offset = index * BLOCK_BYTES;
                     if let Err(error) = file.read_at(block, offset as u64) {
                         block.fill(0);
-                        self.survey.find(&self.opened.name, format!("byte {offset} cannot be read: {error}"));
+                        self.survey.find(&self.segment.name, format!("byte {offset} cannot be read: {error}"));
                         self.survey.unread.get_or_insert(error);
                     }
                 }
@@ -324,22 +309,22 @@ impl Walk<'_> {
         fits.then_some(frame)
     }
 
-    fn take(&mut self, bytes: &[u8], at: usize, frame: &FrameHeader, segment: &mut SegmentSurvey) {
+    fn take(&mut self, bytes: &[u8], at: usize, frame: &FrameHeader) {
         let payload = &bytes[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + frame.payload_bytes];
-        let records = FrameRecords { first: frame.first, crc: frame.crc, bytes: payload, count: frame.count as usize };
+        let records = FrameRecords { first: frame.first, bytes: payload, count: frame.count as usize };
         if let Err(why) = (self.visit)(&records) {
-            self.survey.find(&segment.name, format!("positions {} to {}: {why}", frame.first, frame.last()));
+            self.survey.find(&self.segment.name, format!("positions {} to {}: {why}", frame.first, frame.last()));
         }
         self.survey.end = Watermark { position: frame.last(), crc: frame.crc };
-        segment.frames += 1;
-        match segment.runs.last_mut() {
+        self.segment.frames += 1;
+        match self.segment.runs.last_mut() {
             Some(run) if run.last + 1 == frame.first && run.offset + run.bytes == at as u64 => {
                 run.bytes += frame.frame_bytes();
                 run.last = frame.last();
             }
             _ => {
                 let (first, last) = (frame.first, frame.last());
-                segment.runs.push(Run { offset: at as u64, bytes: frame.frame_bytes(), first, last });
+                self.segment.runs.push(Run { offset: at as u64, bytes: frame.frame_bytes(), first, last });
             }
         }
     }
@@ -347,16 +332,20 @@ impl Walk<'_> {
     /// The next place from `at` on where a frame of this segment stands.
     fn next_frame(&self, bytes: &[u8], at: usize) -> Option<usize> {
         let end = at + written_bytes(&bytes[at..]);
-        (at..end).find(|next| {
-            is_frame_behind(&bytes[*next..], self.survey.end.position) && self.frame_at(bytes, *next).is_some()
-        })
+        let is_soon = |header: FrameHeader| {
+            let ahead = header.first.saturating_sub(self.survey.end.position);
+            (1..=64 * FRAME_RECORDS_MAX as u64).contains(&ahead)
+        };
+        // Numbers by chance are cheap to rule out before the checksum.
+        let is_plausible = |at: usize| bytes[at..].first_chunk().and_then(FrameHeader::decode).is_some_and(is_soon);
+        (at..end).find(|next| is_plausible(*next) && self.frame_at(bytes, *next).is_some())
     }
 
     /// Damage in the middle: what lies between two whole frames is lost.
     fn passed_over(&mut self, at: usize, next: usize, bytes: &[u8]) -> usize {
         let expected = self.survey.end.position + 1;
         let found = frame_in(&bytes[next..]).expect("looked for it").first;
-        let finding = self.survey.find(&self.opened.name, format!("bytes {at} to {next} are damaged"));
+        let finding = self.survey.find(&self.segment.name, format!("bytes {at} to {next} are damaged"));
         finding.lost = (found > expected).then(|| expected..=found - 1);
         self.survey.end.position = found - 1;
         next
@@ -367,12 +356,12 @@ impl Walk<'_> {
         let expected = self.survey.end.position + 1;
         match self.limit {
             None if frame_in(&bytes[at..]).is_some() => {
-                self.survey.find(&self.opened.name, format!("the frame at byte {at} repeats earlier positions"));
+                self.survey.find(&self.segment.name, format!("the frame at byte {at} repeats earlier positions"));
             }
             None => self.survey.torn_bytes = written_bytes(&bytes[at..]) as u64,
             Some(limit) => {
                 let what = format!("damaged at byte {at}, or a segment behind it is missing");
-                self.survey.find(&self.opened.name, what).lost = Some(expected..=limit - 1);
+                self.survey.find(&self.segment.name, what).lost = Some(expected..=limit - 1);
             }
         }
     }

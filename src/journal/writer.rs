@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::core_buffer::{Chunk, Due, NEVER, NOW, Wait};
-use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name};
-use super::position::{Position, Watermark};
+use super::core_buffer::{Chunk, Due, NEVER, NOW, Wait, refuse};
+use super::format::{
+    FRAME_HEADER_BYTES, Position, SEGMENT_HEADER_BYTES, SegmentHeader, Watermark, seal_frame, segment_name,
+};
 use super::recovery::{Resume, Segment};
-use super::shared::{FAILED, Shared, lock};
-use super::spares::Spare;
+use super::shared::{Shared, lock};
+use super::storage::write_and_name;
 use crate::limits::{FRAME_BYTES_MAX, FRAME_RECORDS_MAX};
 use crate::runtime::complete;
 
@@ -46,7 +47,6 @@ pub(super) fn spawn(shared: Arc<Shared>, resume: &Resume) -> io::Result<JoinHand
 
 impl Writer {
     fn run(&mut self) {
-        let _ = self.shared.writer.set(std::thread::current());
         loop {
             // Whoever is about to append gets to it first where the cores are busy: fewer, larger frames. Where they are
             // not, this returns at once: there is no timer.
@@ -75,7 +75,7 @@ impl Writer {
         for buffer in &self.shared.buffers {
             let mut buffer = lock(buffer);
             buffer.is_closed = true;
-            refuse(buffer.chunks.drain(..).collect());
+            refuse(buffer.chunks.drain(..));
         }
     }
 
@@ -145,15 +145,11 @@ impl Writer {
         match written {
             Ok(()) => {
                 self.publish(chunks, count, crc);
-                if self.shared.recovered() {
-                    tracing::info!("journal: can write again");
-                }
+                self.shared.recovered();
             }
             Err(error) => {
                 self.fail(&error);
-                if self.shared.set_state(FAILED) {
-                    tracing::error!(%error, "journal: cannot write; events are refused (503) until it can");
-                }
+                self.shared.failed(&error);
                 refuse(chunks);
             }
         }
@@ -196,8 +192,7 @@ impl Writer {
         }
         match self.begin_segment_with(resume.first, &resume.frame) {
             Err(error) if resume.frame.is_empty() && resume.offset.is_some() => {
-                self.shared.set_state(FAILED);
-                tracing::error!(%error, "journal: cannot write; events are refused (503) until it can");
+                self.shared.failed(&error);
                 Ok(())
             }
             begun => begun,
@@ -252,9 +247,12 @@ impl Writer {
     fn begin_segment_with(&mut self, first: Position, frame: &[u8]) -> io::Result<()> {
         self.current = None;
         let header = SegmentHeader { stream: self.shared.stream, first, created_ms: self.shared.clock.now_ms() };
-        let spare = self.shared.spares.take_or_make(&*self.shared.storage, self.shared.settings.segment_bytes)?;
+        let spare = lock(&self.shared.spare).take();
+        self.shared.keeper.get().inspect(|keeper| keeper.unpark());
+        let spare = spare.map_or_else(|| self.shared.make_spare(), Ok)?;
         let name = segment_name(first);
-        let begun = self.name_segment(&spare, &[&header.encode(), frame].concat(), &name);
+        let bytes = [&header.encode(), frame].concat();
+        let begun = write_and_name(&*self.shared.storage, &*spare.file, &bytes, &spare.name, &name);
         // What is left of a spare that failed would fill the disk, one each probe.
         begun.inspect_err(|_| drop(self.shared.storage.remove(&spare.name)))?;
         let segment = Arc::new(Segment { name, first, known_since: Instant::now(), file: spare.file });
@@ -269,32 +267,11 @@ impl Writer {
         Ok(())
     }
 
-    fn name_segment(&self, spare: &Spare, bytes: &[u8], name: &str) -> io::Result<()> {
-        spare.file.write_at(bytes, 0)?;
-        spare.file.sync()?;
-        self.shared.storage.rename(&spare.name, name)?;
-        self.shared.storage.sync_names()
-    }
-
     /// After a failure: tries a new segment now and then, and takes appends again once it succeeds.
     fn probe(&mut self) {
         match self.begin_segment() {
-            Ok(()) => {
-                if self.shared.recovered() {
-                    tracing::info!("journal: can write again");
-                }
-            }
+            Ok(()) => self.shared.recovered(),
             Err(_) => std::thread::park_timeout(PROBE_PAUSE),
         }
     }
-}
-
-fn refuse(chunks: Vec<Chunk>) {
-    let waits = chunks.into_iter().flat_map(|chunk| chunk.waits);
-    let tickets = waits.filter_map(|(_, _, wait)| match wait {
-        Wait::Nothing | Wait::Leisure => None,
-        Wait::Durable(ticket) => Some(ticket),
-        Wait::Applied { pending, .. } => Some(pending.ticket().clone()),
-    });
-    complete(tickets, false);
 }
