@@ -75,7 +75,13 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         Action::Verify(place) => verify(&place, &mut out),
         Action::Salvage(arguments) => arguments.run(&mut out),
     };
-    out.flush().map_err(Error::from).and(done).or_else(Error::into_failure)
+    match out.flush().and(done) {
+        // The reader of a pipe has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        // A line of this command.
+        Err(error) if error.kind() == ErrorKind::Other => Err(Failure::Failed(error.to_string())),
+        done => done.map_err(|error| Failure::Failed(format!("journal: {error}"))),
+    }
 }
 
 /// `serve --salvage`: the same, told to the log.
@@ -96,28 +102,6 @@ pub(super) fn salvage_at_start(directory: &Path, allow_tmpfs: bool) -> Result<()
     Ok(())
 }
 
-enum Error {
-    Io(io::Error),
-    Journal(String),
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Error {
-        Error::Io(error)
-    }
-}
-
-impl Error {
-    fn into_failure(self) -> Result<(), Failure> {
-        match self {
-            // Whoever read along has seen enough.
-            Error::Io(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-            Error::Io(error) => Err(Failure::Failed(format!("journal: {error}"))),
-            Error::Journal(line) => Err(Failure::Failed(line)),
-        }
-    }
-}
-
 /// `FROM..TO`, either of which may be missing, or one position.
 fn positions(text: &str) -> Result<RangeInclusive<Position>, String> {
     let number = |part: &str, missing: Position| {
@@ -135,9 +119,9 @@ impl Place {
     }
 
     /// The survey, and whether a server runs on it.
-    fn survey(&self, visit: &mut Visit<'_>) -> Result<(Survey, bool), Error> {
+    fn survey(&self, visit: &mut Visit<'_>) -> io::Result<(Survey, bool)> {
         let directory = self.journal();
-        let failed = |error: io::Error| Error::Journal(format!("journal: {error} ({})", directory.display()));
+        let failed = |error: io::Error| io::Error::other(format!("journal: {error} ({})", directory.display()));
         let storage = Directory::look(&directory).map_err(failed)?;
         let found = survey(&storage, visit).map_err(failed)?;
         let is_live = Lock::is_held(&directory).map_err(failed)?;
@@ -146,21 +130,16 @@ impl Place {
 }
 
 impl Inspect {
-    fn run(&self, out: &mut dyn Write) -> Result<(), Error> {
+    fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         if let Some(positions) = &self.records {
             return print_records(&self.place, positions, out);
         }
         let (found, is_live) = self.place.survey(&mut records::check)?;
-        if self.json {
-            writeln!(out, "{}", as_json(&found, is_live))?;
-        } else {
-            print_survey(&found, is_live, out)?;
-        }
-        Ok(())
+        if self.json { writeln!(out, "{}", as_json(&found, is_live)) } else { print_survey(&found, is_live, out) }
     }
 }
 
-fn print_records(place: &Place, positions: &RangeInclusive<Position>, out: &mut dyn Write) -> Result<(), Error> {
+fn print_records(place: &Place, positions: &RangeInclusive<Position>, out: &mut dyn Write) -> io::Result<()> {
     let mut written = Ok(());
     place.survey(&mut |frame| {
         if written.is_ok() {
@@ -168,7 +147,7 @@ fn print_records(place: &Place, positions: &RangeInclusive<Position>, out: &mut 
         }
         Ok(())
     })?;
-    Ok(written?)
+    written
 }
 
 fn print_survey(found: &Survey, is_live: bool, out: &mut dyn Write) -> io::Result<()> {
@@ -234,13 +213,13 @@ fn as_json(found: &Survey, is_live: bool) -> Value {
     })
 }
 
-fn verify(place: &Place, out: &mut dyn Write) -> Result<(), Error> {
+fn verify(place: &Place, out: &mut dyn Write) -> io::Result<()> {
     let (found, is_live) = place.survey(&mut records::check)?;
     for finding in &found.findings {
         writeln!(out, "{finding}")?;
     }
     if !found.is_sound() {
-        return Err(Error::Journal(format!("journal: {}", counted(found.findings.len() as u64, "finding"))));
+        return Err(io::Error::other(format!("journal: {}", counted(found.findings.len() as u64, "finding"))));
     }
     let frames: u64 = found.segments.iter().map(|segment| segment.frames).sum();
     let records: u64 = found.segments.iter().map(|segment| segment.records()).sum();
@@ -253,17 +232,16 @@ fn verify(place: &Place, out: &mut dyn Write) -> Result<(), Error> {
         bytes => format!(", and a tail of {}", counted(bytes, "byte")),
     };
     let live = if is_live { "; a server is writing it" } else { "" };
-    writeln!(out, "sound: {segments}, {frames}, {records}, end {end}{torn}{live}")?;
-    Ok(())
+    writeln!(out, "sound: {segments}, {frames}, {records}, end {end}{torn}{live}")
 }
 
 impl SalvageArguments {
-    fn run(&self, out: &mut dyn Write) -> Result<(), Error> {
+    fn run(&self, out: &mut dyn Write) -> io::Result<()> {
         let wanted = Salvage { first: self.first, last: self.last, allow_tmpfs: self.allow_tmpfs };
         let directory = self.place.journal();
-        let failed = |e| Error::Journal(format!("{e} ({})", directory.display()));
+        let failed = |e| io::Error::other(format!("{e} ({})", directory.display()));
         let salvaged = salvage(&directory, wanted, &Clock::System).map_err(failed)?;
-        Ok(print_salvaged(&salvaged, out)?)
+        print_salvaged(&salvaged, out)
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::format::Position;
 use super::recovery::Segment;
 use super::shared::{FULL, Follower, OPEN, Shared, lock};
 use super::storage::{Storage, if_there};
@@ -62,7 +61,7 @@ fn tend(shared: &Shared, removal_unsynced: &mut bool) {
 
 /// Why no further segment may be allocated, if so.
 fn no_room(shared: &Shared) -> Option<&'static str> {
-    let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
+    let segments = shared.segment_count() as u64;
     let spares = u64::from(lock(&shared.spare).is_some());
     let settings = &shared.settings;
     if (segments + 1) * settings.segment_bytes > settings.bytes_max {
@@ -73,59 +72,43 @@ fn no_room(shared: &Shared) -> Option<&'static str> {
     (free < wanted).then_some("less than JOURNAL_MIN_FREE is left on the disk")
 }
 
-/// Removes segments that every follower is past: once they are old, or at once where the bound asks for room. Where it
-/// does, followers that can be rebuilt are passed over. Age is monotonic time of this process: no wrong clock removes a
-/// segment, and a restart keeps all of them for `keep_ms` again.
+/// Removes segments that every follower is past: once they are old, or at once if the bound asks for room.
 fn remove_old(shared: &Shared, removal_unsynced: &mut bool) -> io::Result<()> {
-    let keep = Duration::from_millis(shared.settings.keep_ms);
     loop {
         // Each removal is made durable before the next, or a crash could undo any subset of them and leave a gap.
         if *removal_unsynced {
             shared.storage.sync_names()?;
             *removal_unsynced = false;
         }
-        let crowded = is_crowded(shared);
-        let passed = passed_by(shared, |follower| !(crowded && follower.can_be_rebuilt));
-        let Some(segment) = take_first(shared, passed, |next| crowded || next.known_since.elapsed() >= keep) else {
-            return Ok(());
-        };
-        // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need.
-        if let Err(error) = if_there(shared.storage.remove(&segment.name)) {
-            // It stays the first one: to remove those behind it would leave a gap.
-            let mut segments = lock(&shared.segments);
-            segments.insert(0, segment);
-            shared.segment_count.store(segments.len(), Ordering::Relaxed);
-            return Err(error);
-        }
+        let Some(first) = removable(shared) else { return Ok(()) };
+        // Unlinking 64 MiB takes its time: not under the lock that the writer and readers need. After an error it stays
+        // the first one: to remove those behind it would leave a gap.
+        if_there(shared.storage.remove(&first.name))?;
         *removal_unsynced = true;
+        lock(&shared.segments).remove(0);
     }
 }
 
-/// The position that all the followers concerned are past.
-fn passed_by(shared: &Shared, concerned: impl Fn(&Follower) -> bool) -> Position {
-    let followers = lock(&shared.followers);
-    let positions = followers.iter().filter(|f| concerned(f)).map(|f| f.position.load(Ordering::Acquire));
-    positions.min().unwrap_or(0)
+/// The first segment, if nobody needs it. If the bound asks for room, followers that can be rebuilt are passed over. Age
+/// is monotonic time of this process: no wrong clock removes a segment, and a restart keeps all of them for `keep_ms`
+/// again.
+fn removable(shared: &Shared) -> Option<Arc<Segment>> {
+    let is_crowded = is_crowded(shared);
+    let concerned = |follower: &&Follower| !(is_crowded && follower.can_be_rebuilt);
+    let position = |follower: &Follower| follower.position.load(Ordering::Acquire);
+    let passed = lock(&shared.followers).iter().filter(concerned).map(position).min().unwrap_or(0);
+    let segments = lock(&shared.segments);
+    let [first, second, ..] = &segments[..] else { return None };
+    assert!(first.first < second.first, "segments ascend");
+    // The first one's records end, and its age counts, where the second begins.
+    let is_old = second.known_since.elapsed() >= Duration::from_millis(shared.settings.keep_ms);
+    (second.first <= passed + 1 && (is_crowded || is_old)).then(|| first.clone())
 }
 
 fn is_crowded(shared: &Shared) -> bool {
     let settings = &shared.settings;
-    let segments = shared.segment_count.load(Ordering::Relaxed) as u64;
+    let segments = shared.segment_count() as u64;
     (segments + 2) * settings.segment_bytes > settings.bytes_max
         || shared.storage.free_bytes().unwrap_or(u64::MAX)
             < settings.free_bytes_min.saturating_add(settings.segment_bytes)
-}
-
-/// Takes the first segment off the list where all of it is passed and its successor, at whose beginning its records
-/// end and its age counts, is `removable`.
-fn take_first(shared: &Shared, passed: Position, removable: impl Fn(&Segment) -> bool) -> Option<Arc<Segment>> {
-    let mut segments = lock(&shared.segments);
-    let second = segments.get(1)?;
-    if second.first > passed + 1 || !removable(second) {
-        return None;
-    }
-    assert!(segments[0].first < second.first, "segments ascend");
-    let first = segments.remove(0);
-    shared.segment_count.store(segments.len(), Ordering::Relaxed);
-    Some(first)
 }

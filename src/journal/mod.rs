@@ -29,7 +29,7 @@ pub use storage::{Directory, SegmentFile, Storage};
 pub use survey::{Finding, FrameRecords, Range, SegmentSurvey, Survey, Visit, survey};
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -101,7 +101,6 @@ impl Journal {
             end: Mutex::new(recovered.end),
             end_position: AtomicU64::new(recovered.end.position),
             end_moved: Condvar::new(),
-            segment_count: AtomicUsize::new(recovered.segments.len()),
             segments: Mutex::new(recovered.segments.into_iter().map(Arc::new).collect()),
             followers: Mutex::default(),
             spare: Mutex::default(),
@@ -206,7 +205,7 @@ impl Journal {
 
     /// Bytes and number of the segments kept.
     pub fn size(&self) -> (u64, usize) {
-        let segments = self.shared.segment_count.load(Ordering::Relaxed);
+        let segments = self.shared.segment_count();
         (segments as u64 * self.shared.settings.segment_bytes, segments)
     }
 

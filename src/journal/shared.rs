@@ -1,7 +1,7 @@
 //! State that the journal's threads, its readers and its producers share.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -104,8 +104,6 @@ pub(super) struct Shared {
     pub(super) end_position: AtomicU64,
     pub(super) end_moved: Condvar,
     pub(super) segments: Mutex<Vec<Arc<Segment>>>,
-    // Beside the list, for readers that must not wait for its lock.
-    pub(super) segment_count: AtomicUsize,
     pub(super) followers: Mutex<Vec<Follower>>,
     // Allocated ahead, so that the writer rarely waits for the disk's allocation.
     pub(super) spare: Mutex<Option<Spare>>,
@@ -171,6 +169,10 @@ impl Shared {
         if self.state.compare_exchange(FAILED, OPEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             tracing::info!("journal: can write again");
         }
+    }
+
+    pub(super) fn segment_count(&self) -> usize {
+        lock(&self.segments).len()
     }
 
     pub(super) fn make_spare(&self) -> io::Result<Spare> {

@@ -261,7 +261,6 @@ impl Writer {
         segments.retain(|s| s.first != first);
         assert!(segments.last().is_none_or(|last| last.first < first), "segments ascend");
         segments.push(segment.clone());
-        self.shared.segment_count.store(segments.len(), Ordering::Relaxed);
         drop(segments);
         self.current = Some((segment, (SEGMENT_HEADER_BYTES + frame.len()) as u64));
         Ok(())
