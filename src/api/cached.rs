@@ -12,10 +12,9 @@ use std::hash::Hash;
 use super::answer::{Answered, Failure};
 use super::cacheable;
 use super::state::Api;
-use crate::cache::policy::STALE_AFTER_MS;
 use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
 use crate::http::{Exchange, Request, Waited};
-use crate::limits::CACHE_WRITE_WAIT_MS;
+use crate::limits::{CACHE_REVALIDATE_WAIT_MS, CACHE_WRITE_WAIT_MS};
 use crate::ports::StoreError;
 use crate::runtime::complete;
 
@@ -82,7 +81,7 @@ impl Api {
             };
             let began = *began.get_or_insert_with(Instant::now);
             let insists = copy.is_none();
-            let mut patience_ms = STALE_AFTER_MS;
+            let mut patience_ms = CACHE_REVALIDATE_WAIT_MS;
             let outcome = loop {
                 let left_ms = u64::from(policy.deadline_ms).saturating_sub(ms_since(began));
                 let ticket = exchange.ticket().clone();
@@ -107,7 +106,7 @@ impl Api {
             cache.stats.waited(ms_since(began));
             match (outcome, copy) {
                 (Some(Outcome::Hit(hit)), _) if hit.how == How::Stale => {
-                    return Ok(shown(cache.stats.revalidated(hit)));
+                    return Ok(shown(cache.stats.at_once(hit)));
                 }
                 (Some(Outcome::Hit(hit)), _) => return Ok(shown(hit)),
                 (_, Some(copy)) => return cache.late(copy, policy).map(late).ok_or(FillError::Away),

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use super::early;
-use super::fill::{Fill, FillError};
+use super::fill::{Fill, FillError, Hit, How, Outcome};
 use super::flight::{Flight, Flights, Waker};
-use super::hit::{Hit, How, Outcome};
-use super::local::Copy;
+use super::local::{Copy, lock};
 use super::policy::{Policy, Stand};
-use super::state::{Cache, Errand, lock, short};
+use super::state::{Cache, Errand, short};
 use super::stats::count;
-use crate::limits::{CACHE_FLIGHTS_MAX, CACHE_LOCAL_MS};
+use crate::limits::CACHE_FLIGHTS_MAX;
 
 pub enum Ask {
     Have(Hit),
@@ -25,32 +24,26 @@ impl Cache {
     /// fill task.
     pub fn ask(self: &Arc<Cache>, key: &str, policy: &Policy, fill: impl FnOnce() -> Fill) -> Ask {
         let key = &*short(key);
-        if policy.fresh_ms == 0 {
+        if !policy.is_cached() {
             let flight = Flights::alone();
-            let mut errand = Errand::new(key, *policy, fill(), flight.clone());
-            errand.is_cached = false;
-            self.set_out(errand);
+            self.set_out(Errand::new(self, key, *policy, fill(), flight.clone()));
             return Ask::Wait(flight, None);
         }
         let now_ms = self.around.now_ms();
         let Some(copy) = self.local.get(key) else { return self.wait_for(key, policy, None, fill) };
-        match policy.stand(copy.left_ms(now_ms), copy.looked_ms(now_ms)) {
+        let how = match policy.stand(copy.left_ms(now_ms), copy.looked_ms(now_ms)) {
             Stand::Fresh if self.is_early(&copy, policy, now_ms) => {
-                let how = if self.refresh(key, policy, &copy, true, now_ms, fill) { How::Early } else { How::Fresh };
-                Ask::Have(self.stats.local(Hit::of(copy, how, now_ms)))
+                if self.refresh(key, policy, &copy, true, now_ms, fill) { How::Early } else { How::Fresh }
             }
-            Stand::Fresh => Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms))),
-            Stand::Look => {
+            Stand::Fresh => How::Fresh,
+            stand @ (Stand::Look | Stand::Revalidate) => {
                 self.refresh(key, policy, &copy, false, now_ms, fill);
-                Ask::Have(self.stats.local(Hit::of(copy, How::Fresh, now_ms)))
+                if stand == Stand::Look { How::Fresh } else { How::Stale }
             }
-            Stand::Revalidate => {
-                self.refresh(key, policy, &copy, false, now_ms, fill);
-                Ask::Have(self.stats.revalidated(Hit::of(copy, How::Stale, now_ms)))
-            }
-            Stand::Lapsed | Stand::Late => self.wait_for(key, policy, Some(copy), fill),
-            Stand::Gone => self.wait_for(key, policy, None, fill),
-        }
+            Stand::Lapsed | Stand::Late => return self.wait_for(key, policy, Some(copy), fill),
+            Stand::Gone => return self.wait_for(key, policy, None, fill),
+        };
+        Ask::Have(self.stats.at_once(Hit::of(copy, how, now_ms)))
     }
 
     /// A copy, if it may still be shown, that a request takes because the flight did not land in time, or failed.
@@ -69,19 +62,19 @@ impl Cache {
     /// The shared cache was changed by some instance: a hint. An empty key: anything may have been.
     pub fn hint(self: &Arc<Cache>, key: &str, is_removed: bool) {
         if key.is_empty() {
-            self.local.each(|copy| copy.outdated(CACHE_LOCAL_MS));
+            self.local.each(Copy::outdated);
         } else if is_removed {
             // A fill under way here may show what was before that.
             self.forget_here(&[key.into()]);
         } else if let Some(copy) = self.local.get(key) {
-            copy.overtaken(self.around.now_ms(), CACHE_LOCAL_MS);
+            copy.overtaken(self.around.now_ms());
         }
         self.resume_parked(key);
     }
 
     /// Fills under way, locks held, and copies with their bytes: for metrics and tests.
     pub fn sizes(&self) -> (usize, usize, (usize, usize)) {
-        (self.flights.count(), lock(&self.held).len(), self.local.size())
+        (self.flights.count(), lock(&self.held).locks.len(), self.local.size())
     }
 
     fn is_early(&self, copy: &Copy, policy: &Policy, now_ms: u64) -> bool {
@@ -106,7 +99,7 @@ impl Cache {
         let (flight, is_leader) = self.board(key, policy, false);
         if is_leader {
             count(if is_early { &self.stats.early } else { &self.stats.refreshes });
-            let mut errand = Errand::new(key, *policy, fill(), flight);
+            let mut errand = Errand::new(self, key, *policy, fill(), flight);
             (errand.seen, errand.is_early) = (Some(copy.fence), is_early);
             self.set_out(errand);
         }
@@ -126,7 +119,7 @@ impl Cache {
         }
         let (flight, is_leader) = self.board(key, policy, copy.is_none());
         if is_leader {
-            self.set_out(Errand::new(key, *policy, fill(), flight.clone()));
+            self.set_out(Errand::new(self, key, *policy, fill(), flight.clone()));
         } else {
             count(&self.stats.joined);
         }

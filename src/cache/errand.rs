@@ -6,12 +6,10 @@
 
 use std::sync::Arc;
 
-use super::breaker::Breaker;
-use super::fill::{FillError, Filled, Stage};
-use super::hit::{Hit, How, Outcome};
-use super::local::Copy;
+use super::fill::{FillError, Filled, Hit, How, Outcome, Stage};
+use super::local::{Copy, lock};
 use super::policy::Stand;
-use super::state::{Brought, Cache, Errand, lock};
+use super::state::{Cache, Errand};
 use super::stats::count;
 use super::surroundings::{Job, Lane};
 use crate::limits::{
@@ -21,11 +19,8 @@ use crate::limits::{
 use crate::ports::{Acquired, CacheEntry, CacheRead, NewEntry, StoreError};
 
 impl Cache {
-    pub(super) fn set_out(self: &Arc<Cache>, mut errand: Errand) {
-        errand.began_ms = self.around.now_ms();
-        errand.token = self.around.token();
-        errand.cache = Some(self.clone());
-        if !errand.is_cached || !errand.policy.is_shared {
+    pub(super) fn set_out(self: &Arc<Cache>, errand: Errand) {
+        if !errand.policy.is_cached() || !errand.policy.is_shared {
             return self.fill(errand);
         }
         let cache = self.clone();
@@ -47,13 +42,13 @@ impl Cache {
             Some(CacheRead::Throttled { error, left_ms }) => self.throttled_elsewhere(errand, &error, left_ms),
             Some(CacheRead::Entry(entry)) => {
                 let policy = errand.policy;
-                let copy = self.adopt(&errand, entry);
-                errand.seen = Some(copy.fence);
                 let now_ms = self.around.now_ms();
+                let copy = self.keep(&errand, Copy::of(entry, now_ms), now_ms);
+                errand.seen = Some(copy.fence);
                 match policy.stand(copy.left_ms(now_ms), 0) {
                     Stand::Fresh | Stand::Look | Stand::Lapsed => {
                         count(&self.stats.hits_shared);
-                        errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
+                        errand.land_with(copy, How::Fresh, now_ms);
                     }
                     Stand::Revalidate => {
                         errand.flight.show(Outcome::Hit(Hit::of(copy, How::Stale, now_ms)));
@@ -93,11 +88,11 @@ impl Cache {
                 }
                 Some(Acquired::Busy) => return self.wait_for_holder(errand),
                 Some(Acquired::Newer(entry)) => {
-                    let copy = self.adopt(&errand, entry);
                     let now_ms = self.around.now_ms();
+                    let copy = self.keep(&errand, Copy::of(entry, now_ms), now_ms);
                     if copy.left_ms(now_ms) > 0 {
                         count(&self.stats.hits_shared);
-                        return errand.land(Outcome::Hit(Hit::of(copy, How::Fresh, now_ms)));
+                        return errand.land_with(copy, How::Fresh, now_ms);
                     }
                     errand.seen = Some(copy.fence);
                 }
@@ -124,14 +119,15 @@ impl Cache {
         }
         let pause_ms = errand.pause_ms;
         errand.pause_ms = (pause_ms * 2).min(CACHE_POLL_MS_MAX);
-        let number = lock(&self.parked).park(errand);
+        let number = self.around.token();
+        lock(&self.parked).insert(number, errand);
         let cache = self.clone();
         self.around.run_after(pause_ms, Lane::Shared, Box::new(move || cache.resume(number)));
     }
 
-    fn resume(self: &Arc<Cache>, number: u64) {
+    fn resume(self: &Arc<Cache>, number: u128) {
         // A hint may have been first: then the end of the pause finds nobody, be it that the errand rests again.
-        let parked = lock(&self.parked).errands.remove(&number);
+        let parked = lock(&self.parked).remove(&number);
         if let Some(errand) = parked {
             self.take_lock(errand);
         }
@@ -139,8 +135,8 @@ impl Cache {
 
     /// Something happened to a key (empty: to any): who waits for it looks at once.
     pub(super) fn resume_parked(self: &Arc<Cache>, key: &str) {
-        let concerned = |(number, errand): (&u64, &Errand)| (key.is_empty() || *errand.key == *key).then_some(*number);
-        let numbers: Vec<u64> = lock(&self.parked).errands.iter().filter_map(concerned).collect();
+        let concerned = |(number, errand): (&u128, &Errand)| (key.is_empty() || *errand.key == *key).then_some(*number);
+        let numbers: Vec<u128> = lock(&self.parked).iter().filter_map(concerned).collect();
         for number in numbers {
             let cache = self.clone();
             // Without room for it the pause goes on.
@@ -151,9 +147,8 @@ impl Cache {
     /// The next stage, with the lock or without.
     fn fill(self: &Arc<Cache>, mut errand: Errand) {
         while let Some(stage) = errand.fill.next() {
-            let now_ms = self.around.now_ms();
-            if self.breaker_of(stage.lane).lets_through(now_ms) {
-                let cache = self.clone();
+            if self.lets_through(stage.lane) {
+                let (cache, now_ms) = (self.clone(), self.around.now_ms());
                 // Waiting for the lane is part of what a fill takes.
                 self.around.run(stage.lane, Box::new(move || cache.run_stage(errand, stage, now_ms)));
                 return;
@@ -169,7 +164,7 @@ impl Cache {
             count(&self.stats.shed);
             return self.failed(errand, FillError::Busy);
         }
-        let breaker = self.breaker_of(stage.lane);
+        let breaker = &self.breakers[stage.lane as usize];
         let result = (stage.run)();
         let now_ms = self.around.now_ms();
         match result {
@@ -180,14 +175,12 @@ impl Cache {
                 self.filled(errand, filled, fill_ms);
             }
             Err(error) => {
-                match error {
-                    FillError::Away => breaker.failed(now_ms),
-                    _ => breaker.answered(),
+                if error == FillError::Away {
+                    breaker.failed(now_ms)
+                } else {
+                    breaker.answered()
                 }
-                match errand.fill.len() {
-                    0 => self.failed(errand, error),
-                    _ => self.fill(errand),
-                }
+                if errand.fill.len() == 0 { self.failed(errand, error) } else { self.fill(errand) }
             }
         }
     }
@@ -195,7 +188,9 @@ impl Cache {
     fn filled(self: &Arc<Cache>, mut errand: Errand, filled: Filled, fill_ms: u32) {
         let ttl_ms = errand.policy.ttl_ms(filled.is_null, self.around.random());
         let is_kept = filled.value.len() <= CACHE_ENTRY_BYTES_MAX;
-        errand.brought = Some(Brought { filled, fill_ms, ttl_ms });
+        let Filled { value, as_of_ms, .. } = filled;
+        let fresh_left_ms = i64::from(ttl_ms);
+        errand.brought = Some(CacheEntry { value, fill_ms, as_of_ms, fence: 0, fresh_ttl_ms: ttl_ms, fresh_left_ms });
         match errand.fence {
             Some(fence) if is_kept => {
                 let cache = self.clone();
@@ -212,45 +207,37 @@ impl Cache {
     }
 
     fn store(self: &Arc<Cache>, mut errand: Errand, fence: u64) {
-        let Some(Brought { filled, fill_ms, ttl_ms }) = &errand.brought else { return };
-        let (value, as_of_ms, fresh_ttl_ms) = (&*filled.value, filled.as_of_ms, *ttl_ms);
-        let stale_cap_ms = errand.policy.cap_ms;
-        let entry = NewEntry { value, fill_ms: *fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
+        let Some(CacheEntry { value, fill_ms, as_of_ms, fresh_ttl_ms, .. }) = &errand.brought else { return };
+        let (fill_ms, as_of_ms, fresh_ttl_ms, stale_cap_ms) =
+            (*fill_ms, *as_of_ms, *fresh_ttl_ms, errand.policy.cap_ms);
+        let entry = NewEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
         let stored = self.shared_said(self.shared.store(&errand.key, errand.token, &entry));
         self.unhold(errand.token);
         errand.fence = None;
         match stored {
-            Some(stored) => {
-                if !stored {
-                    count(&self.stats.lock_lost);
-                }
-                // Not stored: the key was written, or another fill overtook this one. Who waited has its value; nobody else.
-                self.arrived(errand, fence, stored);
-            }
-            None => {
-                self.give_back(&errand.key, errand.token);
-                self.arrived(errand, fence, true);
-            }
+            Some(true) => {}
+            Some(false) => count(&self.stats.lock_lost),
+            None => self.give_back(&errand.key, errand.token),
         }
+        // Not stored: the key was written, or another fill overtook this one. Who waited has its value; nobody else.
+        self.arrived(errand, fence, stored != Some(false));
     }
 
     fn arrived(&self, mut errand: Errand, fence: u64, is_kept: bool) {
         let Some(brought) = errand.brought.take() else { return };
         let now_ms = self.around.now_ms();
-        let how = if fence > 0 || !errand.policy.is_shared || !errand.is_cached { How::Miss } else { How::Direct };
-        let copy = brought.copy(fence, now_ms);
-        let copy = match is_kept && errand.is_cached {
-            true => self.local.put(&errand.key, copy, now_ms, || errand.flight.is_spoiled()),
-            false => Arc::new(copy),
-        };
-        errand.land(Outcome::Hit(Hit::of(copy, how, now_ms)));
+        let is_cached = errand.policy.is_cached();
+        let how = if fence > 0 || !errand.policy.is_shared || !is_cached { How::Miss } else { How::Direct };
+        let copy = Copy::of(CacheEntry { fence, ..brought }, now_ms);
+        let copy = if is_kept && is_cached { self.keep(&errand, copy, now_ms) } else { Arc::new(copy) };
+        errand.land_with(copy, how, now_ms);
     }
 
     /// The fill came to nothing: nobody tries again for a moment.
     fn failed(self: &Arc<Cache>, mut errand: Errand, error: FillError) {
         count(&self.stats.failures);
         let ms = CACHE_THROTTLE_MS + (2.0 * f64::from(CACHE_THROTTLE_MS) * self.around.random()) as u32;
-        if errand.is_cached {
+        if errand.policy.is_cached() {
             self.throttle(&errand.key, error, u64::from(ms));
         }
         if errand.fence.take().is_some() {
@@ -281,35 +268,30 @@ impl Cache {
         }
     }
 
-    fn adopt(&self, errand: &Errand, entry: CacheEntry) -> Arc<Copy> {
-        let now_ms = self.around.now_ms();
-        self.local.put(&errand.key, Copy::of_entry(entry, now_ms), now_ms, || errand.flight.is_spoiled())
+    fn keep(&self, errand: &Errand, copy: Copy, now_ms: u64) -> Arc<Copy> {
+        self.local.put(&errand.key, copy, now_ms, || errand.flight.is_spoiled())
     }
 
     /// Whether the shared cache may be asked: it is not known to be away, and knows of every write made here.
     fn may_ask_shared(&self) -> bool {
-        self.shared_breaker.lets_through(self.around.now_ms()) && self.settle_owed()
+        self.lets_through(Lane::Shared) && self.settle_owed()
+    }
+
+    /// Whether the store behind a lane may be asked.
+    pub(super) fn lets_through(&self, lane: Lane) -> bool {
+        self.breakers[lane as usize].lets_through(self.around.now_ms())
     }
 
     /// What the shared cache answered; none where it did not.
     pub(super) fn shared_said<T>(&self, said: Result<T, StoreError>) -> Option<T> {
-        match said {
-            Ok(said) => {
-                self.shared_breaker.answered();
-                Some(said)
-            }
+        let breaker = &self.breakers[Lane::Shared as usize];
+        match &said {
+            Ok(_) => breaker.answered(),
             Err(error) => {
-                self.shared_breaker.failed(self.around.now_ms());
+                breaker.failed(self.around.now_ms());
                 tracing::debug!(%error, "the shared cache does not answer");
-                None
             }
         }
-    }
-
-    fn breaker_of(&self, lane: Lane) -> &Breaker {
-        match lane {
-            Lane::Shared | Lane::Live => &self.live_breaker,
-            Lane::Ledger => &self.ledger_breaker,
-        }
+        said.ok()
     }
 }

@@ -62,25 +62,17 @@ impl<T: Clone> Flight<T> {
 
     /// Shows something to those who wait, and to those who join, while it goes on: nobody insists on its end then.
     pub fn show(&self, value: T) {
-        let waiters = {
-            let mut state = self.state();
-            if state.landed {
-                return;
-            }
-            state.shown = Some(value);
-            self.wanted.store(false, Ordering::Release);
-            std::mem::take(&mut state.waiters)
-        };
-        waiters.into_iter().for_each(|wake| wake());
+        self.tell(value, false);
     }
 
-    fn land(&self, value: T) {
+    fn tell(&self, value: T, is_end: bool) {
         let waiters = {
             let mut state = self.state();
             if state.landed {
                 return;
             }
-            (state.shown, state.landed) = (Some(value), true);
+            (state.shown, state.landed) = (Some(value), is_end);
+            self.wanted.store(false, Ordering::Release);
             std::mem::take(&mut state.waiters)
         };
         waiters.into_iter().for_each(|wake| wake());
@@ -125,7 +117,7 @@ impl<T: Clone> Flights<T> {
     /// a second end changes nothing.
     pub fn land(&self, key: &str, flight: &Arc<Flight<T>>, value: T) {
         self.leave(key, &Arc::downgrade(flight));
-        flight.land(value);
+        flight.tell(value, true);
     }
 
     /// The key was written: whoever asks from now on must not join what began before that.

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use super::state::{Cache, HeldLock, lock};
+use super::local::lock;
+use super::state::{Cache, HeldLock};
 use super::surroundings::Lane;
 use crate::limits::{CACHE_HOLD_MS_MAX, CACHE_LEASE_MS, CACHE_RENEW_MS};
 use crate::ports::LockToken;
@@ -55,7 +56,7 @@ impl Cache {
         self.unhold(token);
         let (cache, key) = (self.clone(), Box::<str>::from(key));
         let release = move || {
-            if cache.shared_breaker.lets_through(cache.around.now_ms()) {
+            if cache.lets_through(Lane::Shared) {
                 cache.shared_said(cache.shared.release(&key, token));
             }
         };

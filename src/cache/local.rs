@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::limits::{CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_SHARDS};
+use crate::limits::{CACHE_LOCAL_ENTRIES_MAX, CACHE_LOCAL_MS, CACHE_LOCAL_SHARDS};
 use crate::ports::CacheEntry;
 
 /// A value and what is known of it. Times are milliseconds of this process's clock, which only goes forward.
@@ -24,36 +24,20 @@ pub struct Copy {
     // Nobody sets out for a refresh before this.
     not_before_ms: AtomicU64,
     reads: AtomicU32,
-    packed: Mutex<Vec<Packed>>,
-}
-
-/// An answer made of a copy, as it is sent to those who take it packed.
-#[derive(Debug)]
-struct Packed {
-    /// Its ETag: what is made of one copy differs in what it says, and so in its tag.
-    tag: Box<str>,
-    bytes: Arc<[u8]>,
+    // Answers made of it, packed, each with its ETag: what is made of one copy differs in what it says, and so in its tag.
+    packed: Mutex<Vec<(Box<str>, Arc<[u8]>)>>,
 }
 
 impl Copy {
-    pub fn of_entry(entry: CacheEntry, now_ms: u64) -> Copy {
-        let until_ms = now_ms.saturating_add_signed(entry.fresh_left_ms);
-        let CacheEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms: ttl_ms, .. } = entry;
-        Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, until_ms, now_ms)
-    }
-
-    pub fn of_fill(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, now_ms: u64) -> Copy {
-        Copy::new(value, fence, as_of_ms, fill_ms, ttl_ms, now_ms + u64::from(ttl_ms), now_ms)
-    }
-
-    fn new(value: Arc<[u8]>, fence: u64, as_of_ms: i64, fill_ms: u32, ttl_ms: u32, until_ms: u64, now_ms: u64) -> Copy {
+    pub(super) fn of(entry: CacheEntry, now_ms: u64) -> Copy {
+        let CacheEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms: ttl_ms, fresh_left_ms } = entry;
         Copy {
             value,
             fence,
             as_of_ms,
             fill_ms,
             ttl_ms,
-            until_ms,
+            until_ms: now_ms.saturating_add_signed(fresh_left_ms),
             since_ms: now_ms,
             looked_at_ms: AtomicI64::new(now_ms.cast_signed()),
             not_before_ms: AtomicU64::default(),
@@ -62,28 +46,25 @@ impl Copy {
         }
     }
 
-    /// The answer of that tag, packed by `pack` where it is not at hand: of the answers that are made of a copy the latest few
+    /// The answer of that tag, packed by `pack` unless it is at hand: of the answers that are made of a copy the latest few
     /// are remembered that take no more than its value together.
     pub fn packed(&self, tag: &str, pack: impl FnOnce() -> Option<Vec<u8>>) -> Option<Arc<[u8]>> {
-        let known = |packed: &[Packed]| packed.iter().find(|one| *one.tag == *tag).map(|one| one.bytes.clone());
-        if let Some(bytes) = known(&self.all_packed()) {
-            return Some(bytes);
+        let known = lock(&self.packed).iter().find(|(known, _)| **known == *tag).map(|(_, bytes)| bytes.clone());
+        if known.is_some() {
+            return known;
         }
-        // Not under the lock. Two that come at once both pack, and the second finds that it is there.
+        // Not under the lock. Two that come at once both pack, and the second replaces what the first has packed.
         let bytes: Arc<[u8]> = pack()?.into();
-        let mut packed = self.all_packed();
-        if known(&packed).is_none() && bytes.len() <= self.value.len() {
-            let size = |packed: &[Packed]| packed.iter().map(|one| one.bytes.len()).sum::<usize>();
-            while packed.len() >= PACKED_MAX || size(&packed) + bytes.len() > self.value.len() {
+        if bytes.len() <= self.value.len() {
+            let mut packed = lock(&self.packed);
+            packed.retain(|(known, _)| **known != *tag);
+            packed.push((tag.into(), bytes.clone()));
+            while packed.len() > PACKED_MAX || packed.iter().map(|(_, one)| one.len()).sum::<usize>() > self.value.len()
+            {
                 packed.remove(0);
             }
-            packed.push(Packed { tag: tag.into(), bytes: bytes.clone() });
         }
         Some(bytes)
-    }
-
-    fn all_packed(&self) -> MutexGuard<'_, Vec<Packed>> {
-        self.packed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Milliseconds until it expires; negative since then.
@@ -107,13 +88,13 @@ impl Copy {
     }
 
     /// The shared one may have changed: this one is not shown again without a look at it.
-    pub fn outdated(&self, local_ms: u32) {
-        self.looked_at_ms.fetch_sub(i64::from(local_ms), Ordering::Relaxed);
+    pub fn outdated(&self) {
+        self.looked_at_ms.fetch_sub(i64::from(CACHE_LOCAL_MS), Ordering::Relaxed);
     }
 
     /// There is a newer one: this one is shown on, and its next reader looks after it behind its answer.
-    pub fn overtaken(&self, now_ms: u64, local_ms: u32) {
-        let look_ms = now_ms.cast_signed() - i64::from(local_ms - local_ms / 5);
+    pub fn overtaken(&self, now_ms: u64) {
+        let look_ms = now_ms.cast_signed() - i64::from(CACHE_LOCAL_MS - CACHE_LOCAL_MS / 5);
         self.looked_at_ms.fetch_min(look_ms, Ordering::Relaxed);
         self.not_before_ms.store(0, Ordering::Relaxed);
     }
@@ -208,8 +189,9 @@ impl Local {
     }
 }
 
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Guards plain data for a few lines: nothing in there panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shard {
@@ -251,7 +233,11 @@ mod tests {
     use crate::limits::{CACHE_ENTRY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX};
 
     fn copy(bytes: usize, fence: u64, now_ms: u64) -> Copy {
-        Copy::of_fill(vec![0; bytes].into(), fence, 0, 5, 1_000, now_ms)
+        let value = vec![0; bytes].into();
+        Copy::of(
+            CacheEntry { value, fill_ms: 5, as_of_ms: 0, fence, fresh_ttl_ms: 1_000, fresh_left_ms: 1_000 },
+            now_ms,
+        )
     }
 
     fn put(local: &Local, key: &str, copy: Copy, now_ms: u64) -> Arc<Copy> {
@@ -283,7 +269,7 @@ mod tests {
     #[test]
     fn a_copy_is_outdated_in_a_process_that_is_younger_than_a_copy_may_be_too() {
         let copy = copy(1, 0, 5);
-        copy.outdated(1_000);
+        copy.outdated();
         assert_eq!(copy.looked_ms(6), 1_001);
     }
 
@@ -293,7 +279,7 @@ mod tests {
         for looked_ago in [0, 300, 900] {
             let copy = copy(1, 1, 5_000 - looked_ago);
             copy.rest(5_000, 150);
-            copy.overtaken(5_000, policy.local_ms);
+            copy.overtaken(5_000);
             assert_eq!(policy.stand(copy.left_ms(5_000), copy.looked_ms(5_000)), super::super::policy::Stand::Look);
             assert!(copy.may_refresh(5_000));
         }
@@ -326,7 +312,7 @@ mod tests {
         assert_eq!((at_hand("b"), at_hand("c")), (vec![3; 40], vec![4; 1]));
         assert_eq!(pack("a", vec![5; 2]), [5; 2], "it had to go");
         (0..100u8).for_each(|n| assert_eq!(pack(&format!("n {n}"), vec![n]), [n]));
-        assert_eq!(copy.all_packed().len(), PACKED_MAX);
+        assert_eq!(lock(&copy.packed).len(), PACKED_MAX);
         assert!(copy.packed("nothing", || None).is_none());
     }
 

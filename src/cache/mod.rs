@@ -14,7 +14,6 @@ pub mod early;
 mod errand;
 mod fill;
 pub mod flight;
-mod hit;
 mod keeper;
 mod local;
 pub mod policy;
@@ -25,8 +24,7 @@ mod sync;
 mod writes;
 
 pub use ask::{Ask, waker};
-pub use fill::{Fill, FillError, Filled, Stage};
-pub use hit::{Hit, How, Outcome};
+pub use fill::{Fill, FillError, Filled, Hit, How, Outcome, Stage};
 pub use local::Copy;
 pub use policy::Policy;
 pub use state::Cache;

@@ -1,9 +1,7 @@
 //! What a class of keys is allowed: how long a value is fresh, how long it may be shown after that, and which of these
 //! a given copy is now. Pure functions of ages.
 
-use crate::limits::{
-    CACHE_BETA, CACHE_CAP_MS, CACHE_DEADLINE_MS, CACHE_JITTER, CACHE_LOCAL_MS, CACHE_NULL_MS, CACHE_REVALIDATE_WAIT_MS,
-};
+use crate::limits::{CACHE_BETA, CACHE_CAP_MS, CACHE_DEADLINE_MS, CACHE_JITTER, CACHE_LOCAL_MS, CACHE_NULL_MS};
 
 /// Settings of a class of keys, milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,8 +20,6 @@ pub struct Policy {
     pub deadline_ms: u32,
     /// Instances share values and fills through the shared cache.
     pub is_shared: bool,
-    /// An instance's own copy is good for this long without a look at the shared one.
-    pub local_ms: u32,
     /// Requests of an instance join one fill. False only in `perf/cache`, which measures what that saves.
     pub is_joined: bool,
 }
@@ -39,7 +35,6 @@ impl Policy {
             beta: CACHE_BETA,
             deadline_ms: CACHE_DEADLINE_MS,
             is_shared: true,
-            local_ms: CACHE_LOCAL_MS,
             is_joined: true,
         }
     }
@@ -80,6 +75,10 @@ impl Policy {
         Ok(self)
     }
 
+    pub(super) fn is_cached(&self) -> bool {
+        self.fresh_ms > 0
+    }
+
     /// How long a new value is fresh. `random` is uniform in [0, 1): values that were written together do not expire
     /// together.
     pub fn ttl_ms(&self, is_null: bool, random: f64) -> u32 {
@@ -99,7 +98,7 @@ impl Policy {
             return Stand::Late;
         }
         // What is not shared has nothing to be compared with.
-        let local_ms = if self.is_shared { u64::from(self.local_ms) } else { u64::MAX };
+        let local_ms = if self.is_shared { u64::from(CACHE_LOCAL_MS) } else { u64::MAX };
         match (looked_ms >= local_ms, left_ms > 0) {
             (true, _) => Stand::Lapsed,
             (false, false) => Stand::Revalidate,
@@ -124,9 +123,6 @@ pub enum Stand {
     /// Not to be shown any more.
     Gone,
 }
-
-/// How long a request waits before it takes what is stale.
-pub const STALE_AFTER_MS: u64 = CACHE_REVALIDATE_WAIT_MS;
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::hit::{Hit, How};
+use super::fill::{Hit, How};
 
 /// Bounds of the histogram of waits, milliseconds; one more bucket is for what lies beyond.
 pub const WAIT_BOUNDS_MS: [u64; 8] = [1, 5, 20, 50, 100, 300, 700, 1_500];
@@ -45,17 +45,13 @@ impl CacheStats {
         add(&self.waits_ms, ms);
     }
 
-    pub(super) fn local(&self, hit: Hit) -> Hit {
-        count(&self.hits_local);
+    /// Shown at once: fresh, or expired while a refresh runs behind.
+    pub fn at_once(&self, hit: Hit) -> Hit {
+        count(if hit.how == How::Stale { &self.stale_revalidated } else { &self.hits_local });
         hit
     }
 
-    /// An expired value is shown while a refresh runs behind.
-    pub fn revalidated(&self, hit: Hit) -> Hit {
-        count(&self.stale_revalidated);
-        hit
-    }
-
+    /// Shown because nothing better came in time.
     pub(super) fn late(&self, hit: Hit) -> Hit {
         count(if hit.how == How::Stale { &self.stale_late } else { &self.hits_local });
         hit

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::flight::Waker;
-use super::state::{Cache, lock, short};
+use super::local::lock;
+use super::state::{Cache, short};
 use super::surroundings::Lane;
 use crate::limits::{CACHE_INVALIDATE_KEYS_MAX, CACHE_KEYS_REMEMBERED_MAX};
 
@@ -15,7 +16,7 @@ impl Cache {
     pub fn wrote(self: &Arc<Cache>, keys: Vec<Box<str>>, waker: Waker) {
         let keys = short_all(keys);
         self.forget_here(&keys);
-        let mut pending = lock(&self.writes.pending);
+        let mut pending = lock(&self.pending);
         if pending.keys.len() + keys.len() > CACHE_KEYS_REMEMBERED_MAX {
             drop(pending);
             self.owe(&keys);
@@ -28,22 +29,10 @@ impl Cache {
         }
         drop(pending);
         let cache = self.clone();
-        if !self.around.run(Lane::Shared, Box::new(move || cache.delete_pending())) {
-            self.put_off();
+        if !self.around.run(Lane::Shared, Box::new(move || while cache.delete_pending(true) {})) {
+            // No room: all of it is owed, and nobody waits for it.
+            self.delete_pending(false);
         }
-    }
-
-    /// No room: all of it is owed, and nobody waits for it.
-    fn put_off(&self) {
-        let (keys, wakers) = {
-            let mut pending = lock(&self.writes.pending);
-            pending.is_running = false;
-            (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
-        };
-        self.owe(&keys);
-        // A reader may have fetched the old entry in between.
-        self.forget_here(&keys);
-        wakers.into_iter().for_each(|wake| wake());
     }
 
     /// The writer of `keys` did not wait for the end of [`Cache::wrote`]: it is answered, so whoever reads here from now
@@ -54,24 +43,23 @@ impl Cache {
         self.forget_here(&keys);
     }
 
-    fn delete_pending(self: &Arc<Cache>) {
-        loop {
-            let (keys, wakers) = {
-                let mut pending = lock(&self.writes.pending);
-                if pending.wakers.is_empty() {
-                    pending.is_running = false;
-                    return;
-                }
-                (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
-            };
-            let is_up = self.shared_breaker.lets_through(self.around.now_ms());
-            if !is_up || !self.delete(&keys) {
-                self.owe(&keys);
-            }
-            // A reader may have fetched the old entry in between.
-            self.forget_here(&keys);
-            wakers.into_iter().for_each(|wake| wake());
+    /// Deletes what has gathered, or owes it if the lane has no room. False: nothing had gathered.
+    fn delete_pending(&self, has_room: bool) -> bool {
+        let (keys, wakers) = {
+            let mut pending = lock(&self.pending);
+            pending.is_running = has_room && !pending.wakers.is_empty();
+            (std::mem::take(&mut pending.keys), std::mem::take(&mut pending.wakers))
+        };
+        if wakers.is_empty() {
+            return false;
         }
+        if !(has_room && self.lets_through(Lane::Shared) && self.delete(&keys)) {
+            self.owe(&keys);
+        }
+        // A reader may have fetched the old entry in between.
+        self.forget_here(&keys);
+        wakers.into_iter().for_each(|wake| wake());
+        true
     }
 
     pub(super) fn forget_here(&self, keys: &[Box<str>]) {
@@ -81,13 +69,13 @@ impl Cache {
         }
     }
 
-    fn delete(&self, keys: &[Box<str>]) -> bool {
-        let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+    fn delete<'k>(&self, keys: impl IntoIterator<Item = &'k Box<str>>) -> bool {
+        let keys: Vec<&str> = keys.into_iter().map(|key| &**key).collect();
         keys.chunks(CACHE_INVALIDATE_KEYS_MAX).all(|some| self.shared_said(self.shared.invalidate(some)).is_some())
     }
 
     fn owe(&self, keys: &[Box<str>]) {
-        let mut owed = lock(&self.writes.owed);
+        let mut owed = lock(&self.owed);
         owed.writes += 1;
         let write = owed.writes;
         for key in keys {
@@ -100,25 +88,13 @@ impl Cache {
 
     /// Deletes what is owed. False: the shared cache may still hold what was written over here.
     pub(super) fn settle_owed(&self) -> bool {
-        let owed: Vec<(Box<str>, u64)> = {
-            let owed = lock(&self.writes.owed);
-            if owed.keys.is_empty() {
-                return true;
-            }
-            owed.keys.iter().map(|(key, write)| (key.clone(), *write)).collect()
-        };
-        let keys: Vec<Box<str>> = owed.iter().map(|(key, _)| key.clone()).collect();
-        if !self.delete(&keys) {
-            return false;
-        }
-        let mut left = lock(&self.writes.owed);
-        for (key, write) in owed {
+        let owed = lock(&self.owed).keys.clone();
+        let is_settled = owed.is_empty() || self.delete(owed.keys());
+        if is_settled {
             // One that was written again since is owed again.
-            if left.keys.get(&key) == Some(&write) {
-                left.keys.remove(&key);
-            }
+            lock(&self.owed).keys.retain(|key, write| owed.get(key) != Some(write));
         }
-        true
+        is_settled
     }
 }
 
