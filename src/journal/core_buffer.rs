@@ -11,7 +11,6 @@ use crate::runtime::{Ticket, complete};
 pub trait Pending: Send + Sync {
     /// What is finished once the follower has applied the records.
     fn ticket(&self) -> &Arc<Ticket>;
-
     /// The records are durable at these positions. Called once, before any reader sees them.
     fn durable(self: Arc<Self>, first: Position, count: u32);
 }

@@ -1,11 +1,6 @@
-//! The journal's bytes: segment headers and frames, version 1, little endian.
-//!
-//! Segment header (64 bytes): `magic 8 | version u32 | stream 16 | first position u64 | created ms i64 | zeros 16 |
-//! CRC32C u32 of all before it`. Magic, version and checksum stand in these places in every version, so that an older
-//! program can tell a newer format from damage.
-//! Frame: `payload length u32 | CRC32C u32 of all behind it | first position u64 | records u32 | payload`. A length of
-//! zero is the end of what was written. Exactly one frame is written a sync, so nothing valid can stand behind a frame
-//! that a crash tore.
+//! The journal's bytes: segment headers and frames, version 1, little endian. docs/architecture.md has the tables.
+//! Magic, version and checksum of a header stand in the same places in every version, so that an older program can tell
+//! a newer format from damage. One frame is written per sync, so nothing valid can stand behind a torn one.
 
 use std::io;
 

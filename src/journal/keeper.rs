@@ -1,5 +1,5 @@
-//! The keeper: has a spare segment ready ahead, removes segments behind the slowest follower, and says when the
-//! journal is full. Everything slow about files happens here, not on the writer's path.
+//! The keeper: has a spare segment ready ahead, removes old segments, and says when the journal is full. Everything slow
+//! about files happens here, not on the writer's path.
 
 use std::io;
 use std::sync::Arc;

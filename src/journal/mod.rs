@@ -1,10 +1,6 @@
-//! The journal: an event is safe here before it is answered.
-//!
-//! Owns the segments, their order and their durability; leaves the meaning of records to `events` and their fate to
-//! the sinks. Producers put encoded records into the batch of their core; one writer thread turns what is there into
-//! one frame, syncs it, publishes the new end and completes the tickets. Whoever waits for the sync has no timer to wait
-//! for: the next batch forms while this one syncs (group commit). Searches that were answered, and appends whose follower
-//! is known to begin its next batch later, have time: they go with the next frame, or with their own when it is due.
+//! The journal: an event is safe here before it is answered. Producers append encoded records to the buffer of their core.
+//! One writer turns what is there into one frame, syncs it and completes the tickets; the next frame forms meanwhile
+//! (group commit). What has time goes with the next frame, or with its own when it is due.
 
 mod core_buffer;
 mod format;
@@ -79,12 +75,12 @@ impl Journal {
         // What an earlier process did to names and could not sync must be durable before it is built upon.
         storage.sync_names()?;
         let stream = recovery::stream_id(&*storage)?;
-        let recovered = recovery::recover(&*storage)?;
+        let (segments, end, resume) = recovery::recover(&*storage)?;
         keeper::clean_up(&*storage);
-        if recovered.resume.torn_bytes > 0 {
-            tracing::warn!(bytes = recovered.resume.torn_bytes, "journal: cut a torn tail that was never acknowledged");
+        if resume.torn_bytes > 0 {
+            tracing::warn!(bytes = resume.torn_bytes, "journal: cut a torn tail that was never acknowledged");
         }
-        tracing::info!(%stream, end = recovered.end.position, segments = recovered.segments.len(), "journal: open");
+        tracing::info!(%stream, end = end.position, segments = segments.len(), "journal: open");
         let shared = Arc::new(Shared {
             storage,
             settings,
@@ -98,16 +94,16 @@ impl Journal {
             usual_sync_us: AtomicU64::new(0),
             writer: OnceLock::new(),
             keeper: OnceLock::new(),
-            end: Mutex::new(recovered.end),
-            end_position: AtomicU64::new(recovered.end.position),
+            end: Mutex::new(end),
+            end_position: AtomicU64::new(end.position),
             end_moved: Condvar::new(),
-            segments: Mutex::new(recovered.segments.into_iter().map(Arc::new).collect()),
+            segments: Mutex::new(segments),
             followers: Mutex::default(),
             spare: Mutex::default(),
             spares_made: AtomicU64::default(),
             stats: Stats::default(),
         });
-        let writer = writer::spawn(shared.clone(), &recovered.resume)?;
+        let writer = writer::spawn(shared.clone(), &resume)?;
         let keeper = keeper::spawn(shared.clone());
         let _ = shared.writer.set(writer.thread().clone());
         let _ = shared.keeper.set(keeper.thread().clone());
@@ -129,10 +125,8 @@ impl Journal {
         self.shared.end_position.load(Ordering::Acquire)
     }
 
-    /// Takes `count` records, which `encode` appends to the bytes it is given, as neighbours in the journal's order.
-    ///
-    /// `core` picks the buffer (any number). Never blocks but for a lock held for a copy. `encode` writes at most
-    /// `FRAME_BYTES_MAX` bytes and `FRAME_RECORDS_MAX` records.
+    /// Takes `count` records, neighbours in the journal's order, which `encode` appends to the bytes it is given: at most
+    /// `FRAME_BYTES_MAX` bytes and `FRAME_RECORDS_MAX` records. `core` picks the buffer. Blocks for a copy at most.
     pub fn append(
         &self,
         core: usize,
@@ -165,17 +159,14 @@ impl Journal {
     }
 
     /// The follower's next batch does not begin before `at` (`None`: it may begin at once). Deferred
-    /// appends have until shortly before that, so that they share a sync. If a sync takes about as long
-    /// as that, they have no time.
+    /// appends have until shortly before that, so that they share a sync.
     pub fn next_batch_begins(&self, at: Option<Instant>) {
         let sync = Duration::from_micros(self.shared.usual_sync_us.load(Ordering::Relaxed));
         let due = at.and_then(|at| at.checked_sub(BATCH_LEAD + 2 * sync));
         self.shared.deferred_until.store(due.map_or(NOW, |due| self.shared.watch(due)), Ordering::Relaxed);
     }
 
-    /// A reader that goes on behind `from`. Refuses where the frame that ends there is another than `from.crc` says
-    /// (a foreign or copied journal), where `from` lies ahead of the journal, and where the records behind it are
-    /// gone.
+    /// A reader that goes on behind `from`.
     pub fn reader(&self, from: Watermark) -> Result<Reader, ReadError> {
         Reader::open(self.shared.clone(), from)
     }

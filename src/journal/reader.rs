@@ -34,16 +34,12 @@ pub enum ReadError {
 pub struct Frames {
     pub from: Watermark,
     pub to: Watermark,
-    bytes: Vec<u8>,
+    pub bytes: Vec<u8>,
 }
 
 impl Frames {
     pub fn count(&self) -> usize {
         usize::try_from(self.to.position - self.from.position).unwrap_or(usize::MAX)
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 }
 
@@ -121,9 +117,10 @@ impl Reader {
         self.shared.end_position.load(std::sync::atomic::Ordering::Acquire).saturating_sub(self.at.position)
     }
 
-    /// Waits until something is durable behind the reader's position, at most `timeout`.
+    /// Waits until something is durable behind the reader's position or the journal closes, at most `timeout`.
     pub fn wait(&self, timeout: Duration) {
-        self.shared.wait_for_end(self.at.position, timeout);
+        let is_waiting = |end: &mut Watermark| end.position <= self.at.position && !self.shared.is_closing();
+        drop(self.shared.end_moved.wait_timeout_while(lock(&self.shared.end), timeout, is_waiting));
     }
 
     /// The next whole frames up to `records_max` records and `bytes_max` bytes (always at least one frame), none

@@ -1,13 +1,7 @@
 //! From the files of a directory to a journal that can be continued, or a refusal that says why.
 //!
-//! `survey` reads the files. A bad frame with nothing valid after it in the last segment is a torn tail
-//! and is overwritten with zeros. Every finding is corruption: the journal is left as it is and the start refused.
-//!
-//! The last frame of the last segment may be one whose sync failed or never came: after a failed sync the kernel calls
-//! its pages clean, and a later sync of the file succeeds without writing them. So what is read back proves nothing
-//! about that frame. The writer writes it again in its place, with zeros over the torn tail, and syncs both before anybody
-//! may read it. The same bytes in the same place harm nothing if the power fails meanwhile: a frame that was durable
-//! stays what it was, and any other was never acknowledged. Every frame before it was synced before its successor was written.
+//! What is read back proves nothing about the last frame: after a failed sync the kernel calls its pages clean, and a later
+//! sync succeeds without writing them. So the writer writes it again in its place, and syncs, before anybody may read it.
 
 use std::io;
 use std::sync::Arc;
@@ -26,12 +20,6 @@ pub(super) struct Segment {
     /// Since when this process knows it. Its header's time is not asked for its age: that clock may have been wrong.
     pub(super) known_since: Instant,
     pub(super) file: Arc<dyn SegmentFile>,
-}
-
-pub(super) struct Recovered {
-    pub(super) segments: Vec<Segment>,
-    pub(super) end: Watermark,
-    pub(super) resume: Resume,
 }
 
 /// Where a recovered journal goes on.
@@ -66,8 +54,8 @@ pub enum OpenError {
     Newer { name: String, version: u32, known: u32 },
 }
 
-/// Reads and checks everything: a finding of the survey is a refusal.
-pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
+/// Reads and checks everything: a finding of the survey is a refusal. Returns the segments, the end, and how to go on.
+pub(super) fn recover(storage: &dyn Storage) -> Result<(Vec<Arc<Segment>>, Watermark, Resume), OpenError> {
     let found = survey(storage, &mut |_| Ok(()))?;
     if let Some(error) = found.unread {
         return Err(error.into());
@@ -85,9 +73,9 @@ pub(super) fn recover(storage: &dyn Storage) -> Result<Recovered, OpenError> {
     let resume = Resume { first, frame, offset, torn_bytes: found.torn_bytes };
     let segments = found.segments.into_iter().map(|SegmentSurvey { name, first, file, .. }| {
         file.sync()?;
-        Ok(Segment { name, first, known_since: Instant::now(), file })
+        Ok(Arc::new(Segment { name, first, known_since: Instant::now(), file }))
     });
-    Ok(Recovered { segments: segments.collect::<io::Result<_>>()?, end: found.end, resume })
+    Ok((segments.collect::<io::Result<_>>()?, found.end, resume))
 }
 
 /// The journal's id: read, or drawn and made durable where the storage is new.

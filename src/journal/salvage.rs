@@ -1,20 +1,6 @@
-//! From a damaged journal to one that opens, holding every whole frame and saying of every other position that it is
-//! lost.
-//!
-//! The rules: no position ever moves or is given to another record, because stores' watermarks refer to positions and
-//! to the checksums of the frames that end there. The stream stays, too: a new one would make the live store and every
-//! later follower lose what lies between its watermark and the ledger's. So lost positions get as many
-//! [`LOST_RECORD`]s, in ordinary frames: followers pass them, count them and say so. A store
-//! that stands before the damage applies what is left of it; one that stands behind finds its frame; one that stands
-//! within goes on behind its position (see [`Reader`](super::Reader)). Nothing is applied twice.
-//!
-//! Nothing is written into a damaged segment. A new segment begins where the damage begins, and what stands behind
-//! that in the damaged one is ignored, as everywhere: it holds the lost ranges and copies of the whole frames behind
-//! them, to the next segment. Only a segment that is damaged from its first byte is replaced, by renaming. Each repair
-//! is complete and synced before it has its name, so a crash leaves a journal that is repaired up to there.
-//!
-//! Before the first change the files are linked into a directory beside it. Links are enough, and cost no room, since
-//! this program never continues a segment that has another name; where a file system has none, files are copied.
+//! From a damaged journal to one that opens, with every whole frame and a [`LOST_RECORD`] at every other position:
+//! stores' watermarks refer to positions and checksums, so none moves. Nothing is written into a damaged segment; a new
+//! one begins where the damage begins. See "What salvage does" in docs/architecture.md.
 
 use std::fs::{self, File};
 use std::io;
@@ -55,10 +41,7 @@ pub struct Salvaged {
 }
 
 /// Salvages the journal in `directory`, which no process may use. Keeps a copy beside it first. Does nothing to a
-/// journal that is sound, unless `wanted` names positions.
-///
-/// Errors: `Locked`; `Newer` and `Corrupt` where it is not damage that stands in the way, or nothing says whose
-/// journal it is.
+/// journal that is sound, unless `wanted` names positions. `Newer` and `Corrupt`: something else than damage is wrong.
 pub fn salvage(directory: &Path, wanted: Salvage, clock: &Clock) -> Result<Salvaged, OpenError> {
     Directory::look(directory)?;
     let storage = Directory::open(directory, wanted.allow_tmpfs)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::core_buffer::{CoreBuffer, Due, NEVER, NOW, Wait};
-use super::format::{Position, Watermark};
+use super::format::Watermark;
 use super::recovery::Segment;
 use super::storage::{SegmentFile, Storage};
 use crate::clock::Clock;
@@ -54,7 +54,6 @@ pub enum AppendError {
     Forked,
 }
 
-/// Counts of what the journal did since it was opened.
 #[derive(Debug, Default)]
 pub struct Stats {
     pub records: AtomicU64,
@@ -149,7 +148,7 @@ impl Shared {
         self.state.load(Ordering::Acquire) == CLOSING
     }
 
-    /// Moves between open, full and failed; closing is for good.
+    /// Closing and forked are for good.
     pub(super) fn set_state(&self, state: u8) -> bool {
         let moved = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
             (now != CLOSING && now != FORKED && now != state).then_some(state)
@@ -183,17 +182,11 @@ impl Shared {
         Ok(Spare { name, file })
     }
 
-    /// Publishes a new end: readers may go up to it.
+    /// Readers may go up to a new end.
     pub(super) fn publish(&self, end: Watermark) {
         let before = std::mem::replace(&mut *lock(&self.end), end);
         assert!(before.position < end.position, "positions ascend");
         self.end_position.store(end.position, Ordering::Release);
         self.end_moved.notify_all();
-    }
-
-    /// Waits until the end is past `position`, the journal closes, or `timeout` is over.
-    pub(super) fn wait_for_end(&self, position: Position, timeout: Duration) {
-        let is_waiting = |end: &mut Watermark| end.position <= position && !self.is_closing();
-        drop(self.end_moved.wait_timeout_while(lock(&self.end), timeout, is_waiting));
     }
 }

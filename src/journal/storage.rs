@@ -10,20 +10,15 @@ use uuid::Uuid;
 
 use crate::process::{TMPFS, file_system};
 
-/// A directory of segment files. Names are plain file names.
-///
-/// An error means that the call may have had its effect, or a part of it, or none.
-///
-/// Durability is the caller's to ask for: contents by [`SegmentFile::sync`], names (creation, renaming, removal) by
-/// [`Storage::sync_names`]. Nothing else is promised to survive a crash. Calls block.
+/// A directory of segment files. After an error the call may have had its effect, or a part of it, or none. Only
+/// contents after [`SegmentFile::sync`] and names after [`Storage::sync_names`] survive a crash. Calls block.
 pub trait Storage: Send + Sync {
-    /// All names, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// A new file of `bytes` zeros, allocated on the disk: a full disk shows here. Replaces a file of that name.
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn SegmentFile>>;
     /// An existing file; `NotFound` where there is none.
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>>;
-    /// Renames, atomically, replacing `to`.
+    /// Atomic; replaces `to`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a name; readers that have the file open keep it.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -36,19 +31,15 @@ pub trait Storage: Send + Sync {
 /// One file. After an error of `write_at` or `sync` its contents behind the last successful `sync` are unknown. The
 /// caller does not write to it again, but for a recovery, which writes everything again that may not be durable.
 pub trait SegmentFile: Send + Sync {
-    /// Writes all of `bytes` at `offset`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Fills `bytes` from `offset`; the number of bytes is smaller only at the end of the file.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
-    /// What was written is on the disk when this returns.
     fn sync(&self) -> io::Result<()>;
-    /// The file's length.
     fn size(&self) -> io::Result<u64>;
     /// It has another name, too: a copy by links, whose contents must stay as they are.
     fn is_linked(&self) -> io::Result<bool>;
 }
 
-/// What the file `stream` says, if it is there.
 pub(super) fn read_stream(storage: &dyn Storage) -> io::Result<Option<String>> {
     let Some(file) = if_there(storage.open("stream"))? else { return Ok(None) };
     let mut bytes = [0; 64];
@@ -112,8 +103,7 @@ impl Directory {
     }
 }
 
-/// Creates what is missing of a path and makes each new name durable in its parent: else the power could take a whole
-/// directory of synced files with it.
+/// Creates a path and makes each new name durable: else the power could take a directory of synced files with it.
 fn create_durably(path: &Path) -> io::Result<()> {
     let path = std::path::absolute(path)?;
     let missing: Vec<&Path> = path.ancestors().take_while(|ancestor| !ancestor.exists()).collect();
@@ -145,8 +135,7 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn SegmentFile>> {
-        let file = OpenOptions::new().read(true).write(!self.is_read_only).open(self.path.join(name))?;
-        Ok(Arc::new(file))
+        Ok(Arc::new(OpenOptions::new().read(true).write(!self.is_read_only).open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

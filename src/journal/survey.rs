@@ -1,8 +1,5 @@
-//! A look at every byte of a journal, damaged or not: what is there, what is not, what is wrong.
-//!
-//! A segment ends where its successor's first position begins: what stands behind that was never acknowledged. Where
-//! something does not fit, a survey looks for the next whole frame, which says itself what positions it holds. Nothing is
-//! written; the journal may be in use meanwhile.
+//! A look at every byte of a journal, damaged or not: what is there, what is not, what is wrong. Writes nothing; the
+//! journal may be in use. Behind damage it looks for the next whole frame, which says itself what positions it holds.
 
 use std::fmt;
 use std::io;
@@ -89,10 +86,9 @@ pub struct Range<'a>(pub &'a RangeInclusive<Position>);
 
 impl fmt::Display for Range<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (first, last) = (self.0.start(), self.0.end());
-        match last - first + 1 {
-            1 => write!(f, "position {first} (1 record)"),
-            count => write!(f, "positions {first} to {last} ({count} records)"),
+        match (self.0.start(), self.0.end()) {
+            (first, last) if first == last => write!(f, "position {first} (1 record)"),
+            (first, last) => write!(f, "positions {first} to {last} ({} records)", last - first + 1),
         }
     }
 }
@@ -122,7 +118,7 @@ impl SegmentSurvey {
 }
 
 impl Survey {
-    /// Nothing is wrong; a torn tail is not.
+    /// A torn tail is not wrong.
     pub fn is_sound(&self) -> bool {
         self.findings.is_empty()
     }
@@ -139,7 +135,7 @@ impl Survey {
     }
 }
 
-/// Looks at one frame; an error says why its records are wrong.
+/// An error says why the records are wrong.
 pub type Visit<'v> = dyn FnMut(&FrameRecords<'_>) -> Result<(), String> + 'v;
 
 /// Surveys the journal in `storage`, handing each whole frame to `visit` in the journal's order.

@@ -1,7 +1,6 @@
-//! The writer: takes what the cores have put in, writes one frame, syncs it once, and tells everybody.
-//!
-//! After an error of a write or a sync it never touches that file again: the same frame goes into a new segment, and
-//! where that fails too the appends are refused until a probe succeeds.
+//! The writer: takes what the cores have put in, writes one frame, syncs it once, and tells everybody. After an error of
+//! a write or a sync it never touches that file again: the same frame goes into a new segment, or the appends are
+//! refused until a probe succeeds.
 
 use std::io;
 use std::sync::Arc;

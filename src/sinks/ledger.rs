@@ -180,7 +180,7 @@ impl LedgerSink {
     }
 
     fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
-        let records = decode_records(frames.bytes(), frames.count())?;
+        let records = decode_records(&frames.bytes, frames.count())?;
         let batch = Batch { stream: self.journal.stream(), from: frames.from, to: frames.to, records };
         let started = Instant::now();
         let none = BTreeMap::new();

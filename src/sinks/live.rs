@@ -177,7 +177,7 @@ impl LiveSink {
 
     fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<Applied, Ended> {
         let started = Instant::now();
-        let records = decode_records(frames.bytes(), frames.count())?;
+        let records = decode_records(&frames.bytes, frames.count())?;
         let batch = self.batch(frames, &records, self.now_ms(writer)?)?;
         match writer.apply(&batch) {
             Ok(()) => {}

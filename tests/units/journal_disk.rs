@@ -54,12 +54,10 @@ fn numbers(journal: &Journal) -> Vec<i64> {
     let mut reader = journal.reader(Watermark::default()).unwrap();
     let mut numbers = Vec::new();
     while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20).unwrap() {
-        numbers.extend(decode_records(frames.bytes(), frames.count()).unwrap().into_iter().map(
-            |record| match record {
-                Record::Forget(forget) => forget.at_ms,
-                other => panic!("{other:?} was not written"),
-            },
-        ));
+        numbers.extend(decode_records(&frames.bytes, frames.count()).unwrap().into_iter().map(|record| match record {
+            Record::Forget(forget) => forget.at_ms,
+            other => panic!("{other:?} was not written"),
+        }));
     }
     numbers
 }

@@ -383,7 +383,7 @@ fn salvage_and_read(seed: u64, death: Option<(u64, End)>) -> Option<Vec<Option<i
     let mut reader = journal.reader(Watermark::default()).expect("from the beginning");
     let mut found = Vec::new();
     while let Some(frames) = reader.next(u64::MAX, 100, 1 << 20).expect("reads") {
-        found.extend(decode_records(frames.bytes(), frames.count()).expect("decodes").iter().map(
+        found.extend(decode_records(&frames.bytes, frames.count()).expect("decodes").iter().map(
             |record| match record {
                 Record::Forget(forget) => Some(forget.at_ms),
                 _ => None,

@@ -32,7 +32,7 @@ impl Store {
         };
         match reader.next(up_to, records_max, 1 << 20) {
             Ok(Some(frames)) => {
-                let records = decode_records(frames.bytes(), frames.count()).map_err(|e| e.to_string())?;
+                let records = decode_records(&frames.bytes, frames.count()).map_err(|e| e.to_string())?;
                 if frames.from != self.at || records.len() as u64 != frames.to.position - frames.from.position {
                     return Err(format!("frames from {:?}, the store is at {:?}", frames.from, self.at));
                 }
