@@ -29,7 +29,7 @@ pub struct Classes {
     /// Popular lists and live users, in the same way; fresh=1000
     // From the live store, which every instance has at hand.
     #[arg(long = "cache-popular", env = "CACHE_POPULAR", default_value = "", hide_default_value = true,
-        value_parser = class(Policy::fresh_for(CACHE_POPULAR_MS).of_each_instance()), value_name = "off|NAME=MS,…")]
+        value_parser = class(Policy { is_shared: false, ..Policy::fresh_for(CACHE_POPULAR_MS) }), value_name = "off|NAME=MS,…")]
     pub popular: Policy,
     /// Rankings, time series and exact users; fresh=5000
     #[arg(long = "cache-rankings", env = "CACHE_RANKINGS", default_value = "", hide_default_value = true,

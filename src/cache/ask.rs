@@ -40,7 +40,7 @@ impl Cache {
                 self.refresh(key, policy, &copy, false, now_ms, fill);
                 if stand == Stand::Look { How::Fresh } else { How::Stale }
             }
-            Stand::Lapsed | Stand::Late => return self.wait_for(key, policy, Some(copy), fill),
+            Stand::Late => return self.wait_for(key, policy, Some(copy), fill),
             Stand::Gone => return self.wait_for(key, policy, None, fill),
         };
         Ask::Have(self.stats.at_once(Hit::of(copy, how, now_ms)))
@@ -113,7 +113,12 @@ impl Cache {
         copy: Option<Arc<Copy>>,
         fill: impl FnOnce() -> Fill,
     ) -> Ask {
-        let error = self.throttle_of(key, self.around.now_ms()).or_else(|| self.is_full().then(|| self.shed()));
+        let error = self.throttle_of(key, self.around.now_ms()).or_else(|| {
+            self.is_full().then(|| {
+                count(&self.stats.shed);
+                FillError::Busy
+            })
+        });
         if let Some(error) = error {
             return copy.and_then(|copy| self.late(copy, policy)).map_or(Ask::Failed(error), Ask::Have);
         }
@@ -134,19 +139,8 @@ impl Cache {
         self.flights.count() >= CACHE_FLIGHTS_MAX
     }
 
-    fn shed(&self) -> FillError {
-        count(&self.stats.shed);
-        FillError::Busy
-    }
-
     fn throttle_of(&self, key: &str, now_ms: u64) -> Option<FillError> {
-        let mut throttled = lock(&self.throttled);
-        let (error, until_ms) = *throttled.get(key)?;
-        if now_ms < until_ms {
-            return Some(error);
-        }
-        throttled.remove(key);
-        None
+        lock(&self.throttled).get(key).filter(|(_, until_ms)| now_ms < *until_ms).map(|(error, _)| *error)
     }
 }
 

@@ -1,9 +1,6 @@
-//! Early refresh: each reader of a value that is about to expire draws whether it is the one to refresh it, more likely
-//! the nearer the end is, so that a new value is there before anybody waits.
-//!
-//! Algorithm: XFetch, from Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention",
-//! PVLDB 8 (2015). Two bounds are added: a key that is read rarely gets a wider window, so that some reader falls into it,
-//! and the window is never more than a part of the value's life.
+//! Early refresh: each reader of a value that is about to expire draws whether it is the one to refresh it, by XFetch
+//! (Vattani, Chierichetti, Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", PVLDB 8, 2015). A key that is
+//! read rarely gets a wider window, so that some reader falls into it, and no window exceeds a part of the value's life.
 
 use crate::limits::{CACHE_EARLY_READS, CACHE_EARLY_SHARE_MAX};
 

@@ -1,8 +1,6 @@
-//! One fill from its beginning to its end, in steps that each run on a lane: look at the shared entry, take the lock,
-//! ask the store, write the result back, land the flight.
-//!
-//! Whatever happens to a step (a panic, a lane without room), dropping the errand lands its flight and gives its lock
-//! back: nobody hangs, and no lock outlives its lease.
+//! One fill from its beginning to its end, in steps that each run on a lane. Whatever happens to a step (a panic, a lane
+//! without room), dropping the errand lands its flight and gives its lock back: nobody hangs, and no lock outlives its
+//! lease.
 
 use std::sync::Arc;
 
@@ -11,7 +9,7 @@ use super::local::{Copy, lock};
 use super::policy::Stand;
 use super::state::{Cache, Errand};
 use super::stats::count;
-use super::surroundings::{Job, Lane};
+use super::surroundings::Lane;
 use crate::limits::{
     CACHE_ENTRY_BYTES_MAX, CACHE_KEYS_REMEMBERED_MAX, CACHE_LEASE_MS, CACHE_LOCK_WAIT_MS, CACHE_POLL_MS_MAX,
     CACHE_THROTTLE_MS,
@@ -23,13 +21,8 @@ impl Cache {
         if !errand.policy.is_cached() || !errand.policy.is_shared {
             return self.fill(errand);
         }
-        let cache = self.clone();
         // An early refresh knows the entry: the lock's answer tells whether there is a newer one.
-        let step: Job = match errand.is_early {
-            true => Box::new(move || cache.take_lock(errand)),
-            false => Box::new(move || cache.look(errand)),
-        };
-        self.around.run(Lane::Shared, step);
+        self.on(Lane::Shared, |cache| if errand.is_early { cache.take_lock(errand) } else { cache.look(errand) });
     }
 
     fn look(self: &Arc<Cache>, mut errand: Errand) {
@@ -39,14 +32,14 @@ impl Cache {
         match self.shared_said(self.shared.read(&errand.key)) {
             None => self.fill(errand),
             Some(CacheRead::Missing) => self.take_lock(errand),
-            Some(CacheRead::Throttled { error, left_ms }) => self.throttled_elsewhere(errand, &error, left_ms),
+            Some(CacheRead::Throttled { error, left_ms }) => self.throttle(errand, FillError::of_name(&error), left_ms),
             Some(CacheRead::Entry(entry)) => {
                 let policy = errand.policy;
                 let now_ms = self.around.now_ms();
                 let copy = self.keep(&errand, Copy::of(entry, now_ms), now_ms);
                 errand.seen = Some(copy.fence);
                 match policy.stand(copy.left_ms(now_ms), 0) {
-                    Stand::Fresh | Stand::Look | Stand::Lapsed => {
+                    Stand::Fresh | Stand::Look => {
                         count(&self.stats.hits_shared);
                         errand.land_with(copy, How::Fresh, now_ms);
                     }
@@ -84,7 +77,7 @@ impl Cache {
                     return self.fill(errand);
                 }
                 Some(Acquired::Throttled { error, left_ms }) => {
-                    return self.throttled_elsewhere(errand, &error, left_ms);
+                    return self.throttle(errand, FillError::of_name(&error), left_ms);
                 }
                 Some(Acquired::Busy) => return self.wait_for_holder(errand),
                 Some(Acquired::Newer(entry)) => {
@@ -138,9 +131,8 @@ impl Cache {
         let concerned = |(number, errand): (&u128, &Errand)| (key.is_empty() || *errand.key == *key).then_some(*number);
         let numbers: Vec<u128> = lock(&self.parked).iter().filter_map(concerned).collect();
         for number in numbers {
-            let cache = self.clone();
             // Without room for it the pause goes on.
-            self.around.run(Lane::Shared, Box::new(move || cache.resume(number)));
+            self.on(Lane::Shared, move |cache| cache.resume(number));
         }
     }
 
@@ -148,9 +140,9 @@ impl Cache {
     fn fill(self: &Arc<Cache>, mut errand: Errand) {
         while let Some(stage) = errand.fill.next() {
             if self.lets_through(stage.lane) {
-                let (cache, now_ms) = (self.clone(), self.around.now_ms());
                 // Waiting for the lane is part of what a fill takes.
-                self.around.run(stage.lane, Box::new(move || cache.run_stage(errand, stage, now_ms)));
+                let now_ms = self.around.now_ms();
+                self.on(stage.lane, move |cache| cache.run_stage(errand, stage, now_ms));
                 return;
             }
         }
@@ -175,10 +167,9 @@ impl Cache {
                 self.filled(errand, filled, fill_ms);
             }
             Err(error) => {
-                if error == FillError::Away {
-                    breaker.failed(now_ms)
-                } else {
-                    breaker.answered()
+                match error {
+                    FillError::Away => breaker.failed(now_ms),
+                    _ => breaker.answered(),
                 }
                 if errand.fill.len() == 0 { self.failed(errand, error) } else { self.fill(errand) }
             }
@@ -193,12 +184,10 @@ impl Cache {
         errand.brought = Some(CacheEntry { value, fill_ms, as_of_ms, fence: 0, fresh_ttl_ms: ttl_ms, fresh_left_ms });
         match errand.fence {
             Some(fence) if is_kept => {
-                let cache = self.clone();
-                self.around.run(Lane::Shared, Box::new(move || cache.store(errand, fence)));
+                self.on(Lane::Shared, move |cache| cache.store(errand, fence));
             }
-            held => {
-                if held.is_some() {
-                    errand.fence = None;
+            _ => {
+                if errand.fence.take().is_some() {
                     self.give_back(&errand.key, errand.token);
                 }
                 self.arrived(errand, 0, is_kept);
@@ -207,10 +196,9 @@ impl Cache {
     }
 
     fn store(self: &Arc<Cache>, mut errand: Errand, fence: u64) {
-        let Some(CacheEntry { value, fill_ms, as_of_ms, fresh_ttl_ms, .. }) = &errand.brought else { return };
-        let (fill_ms, as_of_ms, fresh_ttl_ms, stale_cap_ms) =
-            (*fill_ms, *as_of_ms, *fresh_ttl_ms, errand.policy.cap_ms);
-        let entry = NewEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms };
+        let Some(brought) = &errand.brought else { return };
+        let CacheEntry { ref value, fill_ms, as_of_ms, fresh_ttl_ms, .. } = *brought;
+        let entry = NewEntry { value, fill_ms, as_of_ms, fence, fresh_ttl_ms, stale_cap_ms: errand.policy.cap_ms };
         let stored = self.shared_said(self.shared.store(&errand.key, errand.token, &entry));
         self.unhold(errand.token);
         errand.fence = None;
@@ -233,48 +221,36 @@ impl Cache {
         errand.land_with(copy, how, now_ms);
     }
 
-    /// The fill came to nothing: nobody tries again for a moment.
     fn failed(self: &Arc<Cache>, mut errand: Errand, error: FillError) {
         count(&self.stats.failures);
         let ms = CACHE_THROTTLE_MS + (2.0 * f64::from(CACHE_THROTTLE_MS) * self.around.random()) as u32;
-        if errand.policy.is_cached() {
-            self.throttle(&errand.key, error, u64::from(ms));
-        }
         if errand.fence.take().is_some() {
             self.unhold(errand.token);
-            let (cache, key, token) = (self.clone(), errand.key.clone(), errand.token);
-            let tell = move || {
+            let (key, token) = (errand.key.clone(), errand.token);
+            self.on(Lane::Shared, move |cache| {
                 cache.shared_said(cache.shared.fail(&key, token, error.name().as_bytes(), ms));
-            };
-            self.around.run(Lane::Shared, Box::new(tell));
+            });
         }
-        errand.land(Outcome::Failed(error));
+        self.throttle(errand, error, ms);
     }
 
-    fn throttled_elsewhere(&self, mut errand: Errand, error: &[u8], left_ms: u32) {
-        let error = FillError::of_name(error);
-        self.throttle(&errand.key, error, u64::from(left_ms));
-        errand.land(Outcome::Failed(error));
-    }
-
-    fn throttle(&self, key: &str, error: FillError, ms: u64) {
+    /// Nobody fills the key again for so long.
+    fn throttle(&self, mut errand: Errand, error: FillError, ms: u32) {
         let now_ms = self.around.now_ms();
-        let mut throttled = lock(&self.throttled);
-        if throttled.len() >= CACHE_KEYS_REMEMBERED_MAX {
-            throttled.retain(|_, (_, until_ms)| *until_ms > now_ms);
+        if errand.policy.is_cached() {
+            let mut throttled = lock(&self.throttled);
+            if throttled.len() >= CACHE_KEYS_REMEMBERED_MAX {
+                throttled.retain(|_, (_, until_ms)| *until_ms > now_ms);
+            }
+            if throttled.len() < CACHE_KEYS_REMEMBERED_MAX {
+                throttled.insert(errand.key.clone(), (error, now_ms + u64::from(ms)));
+            }
         }
-        if throttled.len() < CACHE_KEYS_REMEMBERED_MAX {
-            throttled.insert(key.into(), (error, now_ms + ms));
-        }
+        errand.land(Outcome::Failed(error));
     }
 
     fn keep(&self, errand: &Errand, copy: Copy, now_ms: u64) -> Arc<Copy> {
         self.local.put(&errand.key, copy, now_ms, || errand.flight.is_spoiled())
-    }
-
-    /// Whether the shared cache may be asked: it is not known to be away, and knows of every write made here.
-    fn may_ask_shared(&self) -> bool {
-        self.lets_through(Lane::Shared) && self.settle_owed()
     }
 
     /// Whether the store behind a lane may be asked.

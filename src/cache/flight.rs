@@ -1,7 +1,5 @@
 //! Flights (singleflight): at most one fill of a key at a time in this process, joined by every request for the key.
-//!
-//! The map is lock-free and holds weak references: it frees what it has removed in batches, later, and the value of a
-//! flight must not wait for that. The leader of a flight holds it until it is completed.
+//! The lock-free map holds weak references, since it frees what it has removed later; the leader holds the flight.
 
 use papaya::HashMap;
 

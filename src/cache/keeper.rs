@@ -1,10 +1,9 @@
-//! Who keeps the locks: renews every one that is held, and takes back what is dropped, so that whoever drops one does no
-//! I/O.
+//! Who keeps the locks: renews every one that is held, and takes back what is dropped without I/O of who drops it.
 
 use std::sync::Arc;
 
 use super::local::lock;
-use super::state::{Cache, HeldLock};
+use super::state::Cache;
 use super::surroundings::Lane;
 use crate::limits::{CACHE_HOLD_MS_MAX, CACHE_LEASE_MS, CACHE_RENEW_MS};
 use crate::ports::LockToken;
@@ -13,7 +12,7 @@ impl Cache {
     pub(super) fn hold(self: &Arc<Cache>, key: &str, token: LockToken) {
         let is_kept = {
             let mut held = lock(&self.held);
-            held.locks.push(HeldLock { key: key.into(), token, since_ms: self.around.now_ms() });
+            held.locks.push((key.into(), token, self.around.now_ms()));
             std::mem::replace(&mut held.is_kept, true)
         };
         if !is_kept {
@@ -22,7 +21,7 @@ impl Cache {
     }
 
     pub(super) fn unhold(&self, token: LockToken) {
-        lock(&self.held).locks.retain(|held| held.token != token);
+        lock(&self.held).locks.retain(|(_, held, _)| *held != token);
     }
 
     fn keep_on(self: &Arc<Cache>) {
@@ -35,9 +34,9 @@ impl Cache {
         let now_ms = self.around.now_ms();
         let locks: Vec<(Box<str>, LockToken)> = {
             let mut held = lock(&self.held);
-            held.locks.retain(|lock| now_ms - lock.since_ms < CACHE_HOLD_MS_MAX);
+            held.locks.retain(|(_, _, since_ms)| now_ms - since_ms < CACHE_HOLD_MS_MAX);
             held.is_kept = !held.locks.is_empty();
-            held.locks.iter().map(|lock| (lock.key.clone(), lock.token)).collect()
+            held.locks.iter().map(|(key, token, _)| (key.clone(), *token)).collect()
         };
         if locks.is_empty() {
             return;
@@ -54,12 +53,11 @@ impl Cache {
     /// A release without waiting for it. Without room for it the lock ends with its lease.
     pub(super) fn give_back(self: &Arc<Cache>, key: &str, token: LockToken) {
         self.unhold(token);
-        let (cache, key) = (self.clone(), Box::<str>::from(key));
-        let release = move || {
+        let key = Box::<str>::from(key);
+        self.on(Lane::Shared, move |cache| {
             if cache.lets_through(Lane::Shared) {
                 cache.shared_said(cache.shared.release(&key, token));
             }
-        };
-        self.around.run(Lane::Shared, Box::new(release));
+        });
     }
 }

@@ -1,12 +1,6 @@
-//! The read path: for a hot key one query per expiry over all instances, and no request that waits for it.
-//!
-//! Owns the policy: what a request is shown (`policy`, `early`), an instance's own copies (`local`), one fill a key and
-//! process (`flight`), how a fill goes through the shared cache and its lock (`errand`), what happens when a store is away
-//! (`breaker`), and deletions after writes (`writes`). Knows no store by name, no HTTP and no clock: time, chance and
-//! threads are handed in as [`Surroundings`], so that the whole of it runs in a simulation too.
-//!
-//! The idea: whoever reads never does the work. A request takes the copy at hand, or waits on a flight; what blocks runs
-//! in steps on lanes, whoever started it may leave.
+//! The read path: for a hot key one query per expiry over all instances, and no request that waits for it. A request takes
+//! the copy at hand, or waits on a flight; what blocks runs in steps on lanes. Knows no store by name, no HTTP and no
+//! clock: time, chance and threads are handed in as [`Surroundings`], so that all of it runs in a simulation too.
 
 mod ask;
 pub mod breaker;

@@ -39,11 +39,6 @@ impl Policy {
         }
     }
 
-    /// The same for what every instance fills for itself.
-    pub const fn of_each_instance(self) -> Policy {
-        Policy { is_shared: false, ..self }
-    }
-
     /// The same with what `text` says instead: `off`, or a list such as `fresh=5000,stale=5000,beta=1`, milliseconds.
     pub fn with(mut self, text: &str) -> Result<Policy, String> {
         if text.trim().eq_ignore_ascii_case("off") {
@@ -100,7 +95,7 @@ impl Policy {
         // What is not shared has nothing to be compared with.
         let local_ms = if self.is_shared { u64::from(CACHE_LOCAL_MS) } else { u64::MAX };
         match (looked_ms >= local_ms, left_ms > 0) {
-            (true, _) => Stand::Lapsed,
+            (true, _) => Stand::Late,
             (false, false) => Stand::Revalidate,
             // A busy key is looked after before its time is over, so that nobody waits for it.
             (false, true) if looked_ms >= local_ms - local_ms / 5 => Stand::Look,
@@ -116,9 +111,7 @@ pub enum Stand {
     Look,
     /// Expired: shown at once, refreshed behind.
     Revalidate,
-    /// The shared one must be looked at first; shown where that takes long.
-    Lapsed,
-    /// Expired for long: a fill is waited for, for a moment; then it is shown as stale.
+    /// Expired for long, or not compared for long: shown if nothing better comes within a moment.
     Late,
     /// Not to be shown any more.
     Gone,
@@ -133,8 +126,8 @@ mod tests {
         let policy = Policy { cap_ms: 600_000, ..Policy::fresh_for(2_000) };
         let stands = [(1, 0), (1, 799), (1, 800), (1, 999), (1, 1_000), (0, 0), (-1_999, 0), (-2_000, 0)];
         let stands: Vec<Stand> = stands.iter().map(|(left, looked)| policy.stand(*left, *looked)).collect();
-        use Stand::{Fresh, Gone, Lapsed, Late, Look, Revalidate};
-        assert_eq!(stands, [Fresh, Fresh, Look, Look, Lapsed, Revalidate, Revalidate, Late]);
+        use Stand::{Fresh, Gone, Late, Look, Revalidate};
+        assert_eq!(stands, [Fresh, Fresh, Look, Look, Late, Revalidate, Revalidate, Late]);
         assert_eq!((policy.stand(-599_999, 0), policy.stand(-600_000, 0)), (Late, Gone));
     }
 

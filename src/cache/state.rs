@@ -12,7 +12,7 @@ use super::flight::{Flight, Flights, Waker};
 use super::local::{Copy, Local};
 use super::policy::Policy;
 use super::stats::{CacheStats, count};
-use super::surroundings::Surroundings;
+use super::surroundings::{Lane, Surroundings};
 use crate::limits::{self, CACHE_KEY_BYTES_MAX, CACHE_LOCAL_BYTES_MAX, CACHE_POLL_MS_MIN};
 use crate::ports::{CacheEntry, LockToken, SharedCache};
 
@@ -51,20 +51,21 @@ impl Cache {
             stats: CacheStats::default(),
         })
     }
+
+    /// Runs a step on a lane; false, and it never runs, if too many wait there.
+    pub(super) fn on(self: &Arc<Cache>, lane: Lane, step: impl FnOnce(&Arc<Cache>) + Send + 'static) -> bool {
+        let cache = self.clone();
+        self.around.run(lane, Box::new(move || step(&cache)))
+    }
 }
 
 /// Locks that are held, to be renewed.
 #[derive(Default)]
 pub(super) struct Held {
-    pub(super) locks: Vec<HeldLock>,
+    /// Each with its key and since when it is held.
+    pub(super) locks: Vec<(Box<str>, LockToken, u64)>,
     /// A round of renewals is due: there is never more than one.
     pub(super) is_kept: bool,
-}
-
-pub(super) struct HeldLock {
-    pub(super) key: Box<str>,
-    pub(super) token: LockToken,
-    pub(super) since_ms: u64,
 }
 
 /// Keys whose deletion did not get through, each with the number of its write; the shared cache is not read before it has.

@@ -1,6 +1,5 @@
-//! After a write: what is cached of it goes, so that who wrote sees the new state.
-//!
-//! Deletions of many writes travel together: while one call is under way, the next ones gather.
+//! After a write: what is cached of it goes, so that who wrote sees the new state. Deletions of many writes travel
+//! together: while one call is under way, the next ones gather.
 
 use std::sync::Arc;
 
@@ -28,8 +27,7 @@ impl Cache {
             return;
         }
         drop(pending);
-        let cache = self.clone();
-        if !self.around.run(Lane::Shared, Box::new(move || while cache.delete_pending(true) {})) {
+        if !self.on(Lane::Shared, |cache| while cache.delete_pending(true) {}) {
             // No room: all of it is owed, and nobody waits for it.
             self.delete_pending(false);
         }
@@ -86,8 +84,11 @@ impl Cache {
         }
     }
 
-    /// Deletes what is owed. False: the shared cache may still hold what was written over here.
-    pub(super) fn settle_owed(&self) -> bool {
+    /// Whether the shared cache may be asked: it is not known to be away, and knows of every write made here.
+    pub(super) fn may_ask_shared(&self) -> bool {
+        if !self.lets_through(Lane::Shared) {
+            return false;
+        }
         let owed = lock(&self.owed).keys.clone();
         let is_settled = owed.is_empty() || self.delete(owed.keys());
         if is_settled {

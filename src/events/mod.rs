@@ -1,7 +1,4 @@
 //! The event: one type from the edge to the ledger, and what each kind of event needs and counts.
-//!
-//! Owns the domain's values ([`Event`], [`Dimension`], [`Tally`]) and the table of strategies; leaves parsing of
-//! bodies to `api` and storing to the adapters. A kind of event is one file and one row of [`STRATEGIES`].
 
 mod click;
 mod codec;

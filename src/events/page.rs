@@ -1,6 +1,5 @@
-//! The page that a url belongs to: one name for all spellings of it.
-//!
-//! A name is its own spelling: `page_key(page_key(url)) == page_key(url)`. So a filter takes what a list shows.
+//! The page that a url belongs to: one name for all spellings of it. A name is its own spelling,
+//! `page_key(page_key(url)) == page_key(url)`, so a filter takes what a list shows.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;

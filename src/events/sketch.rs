@@ -1,11 +1,6 @@
-//! A sketch of distinct names: HyperLogLog, as Redis has it.
-//!
-//! The hash, the registers and the estimator are Redis' own (MurmurHash64A; 2^14 registers of 6 bits; Otmar Ertl, "New
-//! cardinality estimation algorithms for HyperLogLog sketches", 2017), so that both live stores answer the same number
-//! and a rebuild writes registers instead of names. The standard error is 1.04 / √16384 = 0.81 %.
-//!
-//! No crate has registers that Redis can read. The nearest one, `hyperloglogplus` 0.4.1, has the same error, and adds a
-//! name in 21 to 230 ns (1,000,000 to 10,000 names) where this one takes 7.
+//! A sketch of distinct names: HyperLogLog with Redis' own hash, registers and estimator (Otmar Ertl, 2017), so that both
+//! live stores answer the same number and a rebuild writes registers instead of names. The standard error is 0.81 %. No
+//! crate has registers that Redis can read.
 
 /// log2 of the number of registers.
 const PRECISION: u32 = 14;

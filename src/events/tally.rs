@@ -1,6 +1,4 @@
 //! Counts of a batch, coalesced: what both the ledger's rollups and the live store's buckets are written from.
-//!
-//! One strategy a type decides what an event counts towards, so that Σ rollups = Σ live totals holds by construction.
 
 use std::collections::HashMap;
 
@@ -31,28 +29,15 @@ impl Tally {
         }
     }
 
-    /// Takes out every count of a name.
-    pub fn forget(&mut self, key: &str) {
-        self.counts.values_mut().for_each(|keys| _ = keys.remove(key));
-    }
-
     /// All counts that are not zero, in the order of dimension, minute and key (bytewise): the order in which every
     /// instance locks the same rows.
     pub fn into_sorted(self) -> Vec<(TallyKey, i64)> {
-        let mut all: Vec<(TallyKey, i64)> = self
-            .counts
-            .into_iter()
-            .flat_map(|((dimension, minute), keys)| {
-                keys.into_iter().map(move |(key, count)| (TallyKey { dimension, minute, key }, count))
-            })
-            .filter(|(_, count)| *count != 0)
-            .collect();
-        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let all = self.counts.into_iter().flat_map(|((dimension, minute), keys)| {
+            keys.into_iter().map(move |(key, count)| (TallyKey { dimension, minute, key }, count))
+        });
+        let mut all: Vec<(TallyKey, i64)> = all.filter(|(_, count)| *count != 0).collect();
+        all.sort_unstable();
         all
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.counts.is_empty()
     }
 }
 

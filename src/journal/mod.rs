@@ -5,7 +5,6 @@
 mod core_buffer;
 mod format;
 mod keeper;
-mod lock;
 mod reader;
 mod recovery;
 mod salvage;
@@ -16,12 +15,11 @@ mod writer;
 
 pub use core_buffer::{Pending, Wait};
 pub use format::{LOST_RECORD, Position, Watermark};
-pub use lock::Lock;
 pub use reader::{Frames, ReadError, Reader};
 pub use recovery::OpenError;
 pub use salvage::{Salvage, Salvaged, salvage, salvage_on};
 pub use shared::{AppendError, Settings, Stats};
-pub use storage::{Directory, SegmentFile, Storage};
+pub use storage::{Directory, Lock, SegmentFile, Storage};
 pub use survey::{Finding, FrameRecords, Range, SegmentSurvey, Survey, Visit, survey};
 
 use std::path::Path;
@@ -59,7 +57,7 @@ impl Journal {
         clock: Clock,
     ) -> Result<Journal, OpenError> {
         let storage = Arc::new(Directory::open(directory, allow_tmpfs)?);
-        let lock = Lock::take(directory)?;
+        let lock = Lock::take(directory)?.ok_or(OpenError::Locked)?;
         let mut journal = Journal::open_on(storage, cores, settings, clock)?;
         journal._lock = Some(lock);
         Ok(journal)

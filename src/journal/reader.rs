@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
-
 use super::format::{
     FrameHeader, LOST_RECORD, Position, SEGMENT_HEADER_BYTES, Watermark, read_frame, read_frame_header,
 };
@@ -102,10 +100,6 @@ impl Reader {
             self.passed = usize::try_from(from.position + 1 - header.first).expect("within a frame");
         }
         Ok(self)
-    }
-
-    pub fn stream(&self) -> Uuid {
-        self.shared.stream
     }
 
     pub fn at(&self) -> Watermark {

@@ -12,10 +12,9 @@ use uuid::Uuid;
 use super::format::{
     FRAME_HEADER_BYTES, LOST_RECORD, Position, SEGMENT_HEADER_BYTES, SegmentHeader, seal_frame, segment_name,
 };
-use super::recovery::recover;
-use super::storage::{Directory, Storage, if_there, read_stream, write_and_name, write_stream};
+use super::recovery::{OpenError, recover};
+use super::storage::{Directory, Lock, Storage, if_there, read_stream, write_and_name, write_stream};
 use super::survey::{Finding, Run, SegmentSurvey, Survey, survey};
-use super::{Lock, OpenError};
 use crate::clock::Clock;
 use crate::limits::{FRAME_RECORDS_MAX, JOURNAL_LOST_RECORDS_MAX};
 
@@ -45,7 +44,7 @@ pub struct Salvaged {
 pub fn salvage(directory: &Path, wanted: Salvage, clock: &Clock) -> Result<Salvaged, OpenError> {
     Directory::look(directory)?;
     let storage = Directory::open(directory, wanted.allow_tmpfs)?;
-    let _lock = Lock::take(directory)?;
+    let _lock = Lock::take(directory)?.ok_or(OpenError::Locked)?;
     salvage_on(&storage, wanted, clock, &mut || keep_copy(directory, clock))
 }
 

@@ -1,13 +1,15 @@
 //! Where the journal's bytes are kept: a directory of files, behind a trait so that a model of crashes can stand in.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use crate::limits::JOURNAL_LOCK_WAIT_MS;
 use crate::process::{TMPFS, file_system};
 
 /// A directory of segment files. After an error the call may have had its effect, or a part of it, or none. Only
@@ -183,5 +185,41 @@ impl SegmentFile for File {
 
     fn is_linked(&self) -> io::Result<bool> {
         self.metadata().map(|m| m.nlink() > 1)
+    }
+}
+
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// One process a directory: a lock on the file `LOCK` in it, held as long as it lives, which ends with the process however
+/// that ends.
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock, unless another process keeps it for [`JOURNAL_LOCK_WAIT_MS`]: its [`Lock::is_held`] may have it for a
+    /// moment.
+    pub fn take(directory: &Path) -> io::Result<Option<Lock>> {
+        let file = File::options().create(true).truncate(false).write(true).open(directory.join("LOCK"))?;
+        let deadline = Instant::now() + Duration::from_millis(JOURNAL_LOCK_WAIT_MS);
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(Lock { _file: file })),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// A process uses the directory. Asked by taking the lock shared, and letting go of it at once: who looks never
+    /// keeps a server from starting.
+    pub fn is_held(directory: &Path) -> io::Result<bool> {
+        let Some(file) = if_there(File::open(directory.join("LOCK")))? else { return Ok(false) };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(false),
+            Err(TryLockError::WouldBlock) => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 }
