@@ -12,7 +12,7 @@ use std::hash::Hash;
 use super::answer::{Answered, Failure};
 use super::cacheable;
 use super::state::Api;
-use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage, waker};
+use crate::cache::{Ask, Copy, Fill, FillError, Filled, Hit, How, Lane, Outcome, Policy, Stage};
 use crate::http::{Exchange, Request, Waited};
 use crate::limits::{CACHE_REVALIDATE_WAIT_MS, CACHE_WRITE_WAIT_MS};
 use crate::ports::StoreError;
@@ -87,7 +87,7 @@ impl Api {
                 let ticket = exchange.ticket().clone();
                 let end = flight.join(insists, || {
                     ticket.add();
-                    waker(move || complete([ticket], true))
+                    Box::new(move || complete([ticket], true))
                 });
                 if end.is_some() || left_ms == 0 {
                     break end;

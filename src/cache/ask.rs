@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::early;
 use super::fill::{Fill, FillError, Hit, How, Outcome};
-use super::flight::{Flight, Flights, Waker};
+use super::flight::{Flight, Flights};
 use super::local::{Copy, lock};
 use super::policy::{Policy, Stand};
 use super::state::{Cache, Errand, short};
@@ -142,9 +142,4 @@ impl Cache {
     fn throttle_of(&self, key: &str, now_ms: u64) -> Option<FillError> {
         lock(&self.throttled).get(key).filter(|(_, until_ms)| now_ms < *until_ms).map(|(error, _)| *error)
     }
-}
-
-/// A waker that a request of a coroutine or a test hands to [`Flight::join`].
-pub fn waker(wake: impl FnOnce() + Send + 'static) -> Waker {
-    Box::new(wake)
 }

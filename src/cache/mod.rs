@@ -17,7 +17,7 @@ mod surroundings;
 mod sync;
 mod writes;
 
-pub use ask::{Ask, waker};
+pub use ask::Ask;
 pub use fill::{Fill, FillError, Filled, Hit, How, Outcome, Stage};
 pub use local::Copy;
 pub use policy::Policy;

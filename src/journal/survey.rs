@@ -168,17 +168,8 @@ fn open_all(storage: &dyn Storage, survey: &mut Survey) -> io::Result<Vec<Segmen
         };
         let is_sound = header.is_some_and(|h| segment_name(h.first) == name);
         let (created_ms, stream) = (header.map(|h| h.created_ms), header.map(|h| h.stream));
-        all.push(SegmentSurvey {
-            name,
-            first,
-            created_ms,
-            stream,
-            size: 0,
-            frames: 0,
-            runs: Vec::new(),
-            is_sound,
-            file,
-        });
+        let runs = Vec::new();
+        all.push(SegmentSurvey { name, first, created_ms, stream, size: 0, frames: 0, runs, is_sound, file });
     }
     // Of two that begin at one position the one with the right name is the journal's.
     all.sort_by_key(|segment| (segment.first, segment.name != segment_name(segment.first)));
@@ -251,26 +242,24 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn run(mut self) -> io::Result<()> {
         let bytes = self.read_whole()?;
+        let written = written_bytes(&bytes);
         self.segment.size = bytes.len() as u64;
         self.survey.end.position = self.segment.first - 1;
         let mut at = SEGMENT_HEADER_BYTES.min(bytes.len());
         let mut last = None;
         while self.limit != Some(self.survey.end.position + 1) {
-            match self.frame_at(&bytes, at) {
-                Some(frame) if frame.first == self.survey.end.position + 1 => {
-                    self.take(&bytes, at, &frame);
-                    let end = at + FRAME_HEADER_BYTES + frame.payload_bytes;
-                    last = Some(at..end);
-                    at = end;
-                }
-                _ => match self.next_frame(&bytes, at) {
-                    Some(next) => at = self.passed_over(at, next, &bytes),
-                    None => {
-                        self.ended(at, &bytes);
-                        break;
-                    }
-                },
+            let Some((next, frame)) = self.next_frame(&bytes, at, written) else {
+                self.ended(&bytes, at, written);
+                break;
+            };
+            let expected = self.survey.end.position + 1;
+            if (next, frame.first) != (at, expected) {
+                let finding = self.survey.find(&self.segment.name, format!("bytes {at} to {next} are damaged"));
+                finding.lost = (frame.first > expected).then(|| expected..=frame.first - 1);
             }
+            at = next + FRAME_HEADER_BYTES + frame.payload_bytes;
+            self.take(&bytes[next..at], next as u64, &frame);
+            last = Some(next..at);
         }
         if self.limit.is_none() {
             self.survey.last_frame = last.map(|frame| (frame.start as u64, bytes[frame].to_vec()));
@@ -282,31 +271,23 @@ impl Walk<'_> {
     fn read_whole(&mut self) -> io::Result<Vec<u8>> {
         let file = &*self.segment.file;
         let mut bytes = vec![0; usize::try_from(file.size()?).expect("a segment fits into memory")];
-        match file.read_at(&mut bytes, 0) {
-            Ok(n) => bytes.truncate(n),
-            Err(_) => {
-                for (index, block) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
-                    let offset = index * BLOCK_BYTES;
-                    if let Err(error) = file.read_at(block, offset as u64) {
-                        block.fill(0);
-                        self.survey.find(&self.segment.name, format!("byte {offset} cannot be read: {error}"));
-                        self.survey.unread.get_or_insert(error);
-                    }
-                }
+        if let Ok(n) = file.read_at(&mut bytes, 0) {
+            bytes.truncate(n);
+            return Ok(bytes);
+        }
+        for (index, block) in bytes.chunks_mut(BLOCK_BYTES).enumerate() {
+            let offset = index * BLOCK_BYTES;
+            if let Err(error) = file.read_at(block, offset as u64) {
+                block.fill(0);
+                self.survey.find(&self.segment.name, format!("byte {offset} cannot be read: {error}"));
+                self.survey.unread.get_or_insert(error);
             }
         }
         Ok(bytes)
     }
 
-    /// A whole frame that this segment may hold at this place of the order.
-    fn frame_at(&self, bytes: &[u8], at: usize) -> Option<FrameHeader> {
-        let frame = frame_in(bytes.get(at..)?)?;
-        let fits = frame.first > self.survey.end.position && self.limit.is_none_or(|limit| frame.last() < limit);
-        fits.then_some(frame)
-    }
-
-    fn take(&mut self, bytes: &[u8], at: usize, frame: &FrameHeader) {
-        let payload = &bytes[at + FRAME_HEADER_BYTES..at + FRAME_HEADER_BYTES + frame.payload_bytes];
+    fn take(&mut self, bytes: &[u8], offset: u64, frame: &FrameHeader) {
+        let payload = &bytes[FRAME_HEADER_BYTES..];
         let records = FrameRecords { first: frame.first, bytes: payload, count: frame.count as usize };
         if let Err(why) = (self.visit)(&records) {
             self.survey.find(&self.segment.name, format!("positions {} to {}: {why}", frame.first, frame.last()));
@@ -314,50 +295,43 @@ impl Walk<'_> {
         self.survey.end = Watermark { position: frame.last(), crc: frame.crc };
         self.segment.frames += 1;
         match self.segment.runs.last_mut() {
-            Some(run) if run.last + 1 == frame.first && run.offset + run.bytes == at as u64 => {
+            Some(run) if run.last + 1 == frame.first && run.offset + run.bytes == offset => {
                 run.bytes += frame.frame_bytes();
                 run.last = frame.last();
             }
             _ => {
                 let (first, last) = (frame.first, frame.last());
-                self.segment.runs.push(Run { offset: at as u64, bytes: frame.frame_bytes(), first, last });
+                self.segment.runs.push(Run { offset, bytes: frame.frame_bytes(), first, last });
             }
         }
     }
 
-    /// The next place from `at` on where a frame of this segment stands.
-    fn next_frame(&self, bytes: &[u8], at: usize) -> Option<usize> {
-        let end = at + written_bytes(&bytes[at..]);
-        let is_soon = |header: FrameHeader| {
-            let ahead = header.first.saturating_sub(self.survey.end.position);
-            (1..=64 * FRAME_RECORDS_MAX as u64).contains(&ahead)
+    /// The next whole frame that this segment may hold, and where it begins, from `at` on.
+    fn next_frame(&self, bytes: &[u8], at: usize, written: usize) -> Option<(usize, FrameHeader)> {
+        let end = self.survey.end.position;
+        let is_next = |frame: &FrameHeader| {
+            let is_soon = frame.first > end && frame.first - end <= 64 * FRAME_RECORDS_MAX as u64;
+            is_soon && self.limit.is_none_or(|limit| frame.last() < limit)
         };
-        // Numbers by chance are cheap to rule out before the checksum.
-        let is_plausible = |at: usize| bytes[at..].first_chunk().and_then(FrameHeader::decode).is_some_and(is_soon);
-        (at..end).find(|next| is_plausible(*next) && self.frame_at(bytes, *next).is_some())
-    }
-
-    /// Damage in the middle: what lies between two whole frames is lost.
-    fn passed_over(&mut self, at: usize, next: usize, bytes: &[u8]) -> usize {
-        let expected = self.survey.end.position + 1;
-        let found = frame_in(&bytes[next..]).expect("looked for it").first;
-        let finding = self.survey.find(&self.segment.name, format!("bytes {at} to {next} are damaged"));
-        finding.lost = (found > expected).then(|| expected..=found - 1);
-        self.survey.end.position = found - 1;
-        next
+        (at..written).find_map(|at| {
+            // Numbers by chance are cheap to rule out before the checksum.
+            bytes[at..].first_chunk().and_then(FrameHeader::decode).filter(is_next)?;
+            Some((at, frame_in(&bytes[at..])?))
+        })
     }
 
     /// No frame follows: that is the end, or what the next segment's beginning says is missing.
-    fn ended(&mut self, at: usize, bytes: &[u8]) {
-        let expected = self.survey.end.position + 1;
+    fn ended(&mut self, bytes: &[u8], at: usize, written: usize) {
+        let name = &self.segment.name;
         match self.limit {
             None if frame_in(&bytes[at..]).is_some() => {
-                self.survey.find(&self.segment.name, format!("the frame at byte {at} repeats earlier positions"));
+                self.survey.find(name, format!("the frame at byte {at} repeats earlier positions"));
             }
-            None => self.survey.torn_bytes = written_bytes(&bytes[at..]) as u64,
+            None => self.survey.torn_bytes = written.saturating_sub(at) as u64,
             Some(limit) => {
+                let expected = self.survey.end.position + 1;
                 let what = format!("damaged at byte {at}, or a segment behind it is missing");
-                self.survey.find(&self.segment.name, what).lost = Some(expected..=limit - 1);
+                self.survey.find(name, what).lost = Some(expected..=limit - 1);
             }
         }
     }

@@ -61,10 +61,12 @@ impl Writer {
                 } else if is_closing {
                     return self.close_buffers();
                 }
-            } else if self.current.is_none() {
-                self.probe();
-            } else {
+            } else if self.current.is_some() {
                 self.sleep(due);
+            } else if self.begin_segment().is_ok() {
+                self.shared.recovered();
+            } else {
+                std::thread::park_timeout(PROBE_PAUSE);
             }
         }
     }
@@ -263,13 +265,5 @@ impl Writer {
         drop(segments);
         self.current = Some((segment, (SEGMENT_HEADER_BYTES + frame.len()) as u64));
         Ok(())
-    }
-
-    /// After a failure: tries a new segment now and then, and takes appends again once it succeeds.
-    fn probe(&mut self) {
-        match self.begin_segment() {
-            Ok(()) => self.shared.recovered(),
-            Err(_) => std::thread::park_timeout(PROBE_PAUSE),
-        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
 
 use event_tracker::cache::flight::Flight;
-use event_tracker::cache::{Ask, FillError, How, Lane, Outcome, Policy, waker};
+use event_tracker::cache::{Ask, FillError, How, Lane, Outcome, Policy};
 use event_tracker::limits::CACHE_ENTRY_BYTES_MAX;
 use event_tracker::ports::{Acquired, NewEntry, SharedCache};
 use hand::{Hand, KEY};
@@ -108,7 +108,7 @@ fn hints_do_not_multiply_the_looks_of_who_waits_for_another_instance() {
         let hand = Hand::new();
         assert!(matches!(hand.shared.acquire(KEY, 99, 3_000, None).unwrap(), Acquired::Owned { .. }));
         let flight = waits(hand.ask(&policy()));
-        assert!(flight.join(true, || waker(|| ())).is_none());
+        assert!(flight.join(true, || Box::new(|| ())).is_none());
         hand.run();
         for _ in 0..hints {
             hand.cache.hint(KEY, false);

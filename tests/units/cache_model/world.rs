@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use event_tracker::adapters::memory_cache::MemoryCache;
 use event_tracker::cache::flight::Flight;
 use event_tracker::cache::{
-    Ask, Cache, Copy, Fill, FillError, Filled, Hit, How, Job, Lane, Outcome, Policy, Stage, Surroundings, waker,
+    Ask, Cache, Copy, Fill, FillError, Filled, Hit, How, Job, Lane, Outcome, Policy, Stage, Surroundings,
 };
 use event_tracker::limits::CACHE_REVALIDATE_WAIT_MS;
 use event_tracker::ports::{Acquired, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
@@ -370,7 +370,7 @@ impl World {
             let shown = landed.shown();
             world.clone().push(0, Box::new(move |world| world.landed(&woken, shown)));
         };
-        if let Some(shown) = flight.join(request.copy.is_none(), || waker(wake)) {
+        if let Some(shown) = flight.join(request.copy.is_none(), || Box::new(wake)) {
             return self.landed(&request, Some(shown));
         }
         let late = request.clone();
@@ -467,7 +467,7 @@ impl World {
             written.acknowledged.fetch_max(number, Ordering::Relaxed);
             world.report.lock().unwrap().writes += 1;
         };
-        instance.cache.wrote(vec![KEY.into()], waker(acknowledge));
+        instance.cache.wrote(vec![KEY.into()], Box::new(acknowledge));
     }
 
     fn break_something(self: &Arc<World>, fault: u64) {
