@@ -21,8 +21,8 @@ const CHANNEL: &str = "et:cache";
 /// Hash slots of a cluster that keys are spread over.
 const SLOTS: u32 = 256;
 
-/// A script that may find an entry: the function for that goes after the first line, which has the flags.
-macro_rules! finding {
+/// A script, with the function for an entry that was found after its first line, which has flags.
+macro_rules! script {
     ($flags:literal, $name:literal) => {
         LazyLock::new(|| {
             Script::new(concat!(
@@ -36,12 +36,12 @@ macro_rules! finding {
 }
 
 // Writes nothing, so that a Redis that refuses writes still serves what it has.
-static READ: LazyLock<Script> = finding!("#!lua flags=no-writes", "read.lua");
-static ACQUIRE: LazyLock<Script> = finding!("#!lua", "acquire.lua");
-static KEEP: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/keep.lua")));
-static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/store.lua")));
-static RELEASE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/release.lua")));
-static RENEW: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/cache/renew.lua")));
+static READ: LazyLock<Script> = script!("#!lua flags=no-writes", "read.lua");
+static ACQUIRE: LazyLock<Script> = script!("#!lua", "acquire.lua");
+static STORE: LazyLock<Script> = script!("#!lua", "store.lua");
+static KEEP: LazyLock<Script> = script!("#!lua flags=allow-oom", "keep.lua");
+static RELEASE: LazyLock<Script> = script!("#!lua flags=allow-oom", "release.lua");
+static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom", "renew.lua");
 
 struct Names {
     entry: String,
@@ -81,57 +81,23 @@ impl RedisCache {
         }
         Ok(entry)
     }
-
-    /// One renewal a key, in one round trip.
-    fn renew_all(&self, invocations: &[ScriptInvocation<'_>]) -> Result<Vec<i64>, StoreError> {
-        if invocations.is_empty() {
-            return Ok(Vec::new());
-        }
-        let run = |connection: &mut redis::Connection| {
-            let mut pipeline = redis::pipe();
-            invocations.iter().for_each(|invocation| _ = pipeline.invoke_script(invocation));
-            pipeline.query(connection)
-        };
-        self.0.read(|wire| {
-            wire.exchange(|connection| match run(connection) {
-                // A pipeline does not load what the server has forgotten.
-                Err(error) if is_unknown_script(&error) => {
-                    RENEW.prepare_invoke().load(connection)?;
-                    run(connection)
-                }
-                result => result,
-            })
-        })
-    }
 }
 
-fn is_unknown_script(error: &redis::RedisError) -> bool {
-    let is_one = |error: &redis::RedisError| error.code() == Some("NOSCRIPT");
-    let of_commands = error.clone().into_server_errors();
-    is_one(error) || of_commands.is_some_and(|all| all.iter().any(|(_, error)| error.code() == "NOSCRIPT"))
-}
+type EntryValues = (Value, Vec<u8>, u32, i64, u64, u32, i64, i64, i64);
 
 /// An entry, and whether it is kept for the whole cap.
 fn entry_of(values: Vec<Value>) -> Result<(CacheEntry, bool), StoreError> {
-    let [_, value, fill, as_of, fence, ttl, cap, left, full]: [Value; 9] =
-        values.try_into().map_err(|_| unexpected("an entry of another shape"))?;
-    let (cap_ms, full_ms): (i64, i64) = (from_value(cap)?, from_value(full)?);
-    let left_ms: i64 = from_value(left)?;
-    let entry = CacheEntry {
-        value: from_value::<Vec<u8>>(value)?.into(),
-        fill_ms: from_value(fill)?,
-        as_of_ms: from_value(as_of)?,
-        fence: from_value(fence)?,
-        fresh_ttl_ms: from_value(ttl)?,
-        fresh_left_ms: left_ms - cap_ms,
-    };
+    let (_, value, fill_ms, as_of_ms, fence, fresh_ttl_ms, cap_ms, left_ms, full_ms): EntryValues =
+        from_value(Value::Array(values))?;
+    let fresh_left_ms = left_ms - cap_ms;
+    let entry = CacheEntry { value: value.into(), fill_ms, as_of_ms, fence, fresh_ttl_ms, fresh_left_ms };
     Ok((entry, cap_ms >= full_ms))
 }
 
 fn mark_of(values: Vec<Value>) -> Result<(Box<[u8]>, u32), StoreError> {
-    let [_, error, left]: [Value; 3] = values.try_into().map_err(|_| unexpected("a mark of another shape"))?;
+    let (_, error, left_ms): (Value, Vec<u8>, i64) = from_value(Value::Array(values))?;
     // -2: it ended within the script.
-    Ok((from_value::<Vec<u8>>(error)?.into(), from_value::<i64>(left)?.clamp(0, i64::from(u32::MAX)) as u32))
+    Ok((error.into(), left_ms.clamp(0, i64::from(u32::MAX)) as u32))
 }
 
 fn kind_of(values: &[Value]) -> Result<String, StoreError> {
@@ -158,47 +124,37 @@ impl SharedCache for RedisCache {
         let mut call = ACQUIRE.key(&names.entry);
         call.key(&names.mark).key(&names.lock).key(&names.fence);
         call.arg(text(token)).arg(lease_ms).arg(seen.map_or_else(String::new, |fence| fence.to_string()));
-        let mut values: Vec<Value> = self.invoke(call.arg(CACHE_FENCE_KEPT_MS))?;
+        let values: Vec<Value> = self.invoke(call.arg(CACHE_FENCE_KEPT_MS))?;
         match kind_of(&values)?.as_str() {
             "entry" => self.found(&names, values).map(Acquired::Newer),
             "mark" => mark_of(values).map(|(error, left_ms)| Acquired::Throttled { error, left_ms }),
             "busy" => Ok(Acquired::Busy),
             _ => {
-                let fence = values.pop().map_or_else(|| Err(unexpected("a lock without a fence")), from_value)?;
+                let (_, fence): (Value, u64) = from_value(Value::Array(values))?;
                 Ok(Acquired::Owned { fence })
             }
         }
     }
 
     fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
-        let call = |(key, token): &(&str, LockToken)| {
-            let mut call = RENEW.key(Names::of(key).lock);
-            call.arg(text(*token)).arg(lease_ms);
-            call
+        let renew = |(key, token): &(&str, LockToken)| {
+            self.invoke(RENEW.key(Names::of(key).lock).arg(text(*token)).arg(lease_ms))
         };
-        let calls: Vec<ScriptInvocation<'_>> = locks.iter().map(call).collect();
-        Ok(self.renew_all(&calls)?.into_iter().map(|renewed| renewed == 1).collect())
+        locks.iter().map(renew).collect()
     }
 
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
         let names = Names::of(key);
         let mut call = STORE.key(names.entry);
-        call.key(names.mark)
-            .key(names.lock)
-            .key(names.fence)
-            .arg(text(token))
-            .arg(entry.value)
-            .arg(entry.fill_ms)
-            .arg(entry.as_of_ms);
-        call.arg(entry.fence).arg(entry.fresh_ttl_ms).arg(entry.stale_cap_ms).arg(CHANNEL).arg(key);
-        self.invoke::<i64>(&call).map(|stored| stored == 1)
+        call.key(names.mark).key(names.lock).key(names.fence).arg(text(token)).arg(entry.value);
+        call.arg(entry.fill_ms).arg(entry.as_of_ms).arg(entry.fence).arg(entry.fresh_ttl_ms).arg(entry.stale_cap_ms);
+        self.invoke(call.arg(CHANNEL).arg(key))
     }
 
     fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
         let names = Names::of(key);
         let mut call = RELEASE.key(names.mark);
-        call.key(names.lock).arg(text(token)).arg(error).arg(throttle_ms).arg(CHANNEL).arg(key);
-        self.invoke::<i64>(&call).map(|done| done == 1)
+        self.invoke(call.key(names.lock).arg(text(token)).arg(error).arg(throttle_ms).arg(CHANNEL).arg(key))
     }
 
     fn release(&self, key: &str, token: LockToken) -> Result<(), StoreError> {
@@ -221,7 +177,7 @@ impl SharedCache for RedisCache {
     }
 
     fn watch(&self, on_change: Box<dyn Fn(Change<'_>) + Send>, stop: Arc<AtomicBool>) -> Result<(), StoreError> {
-        let client = self.0.client.clone();
+        let client = self.0.connector.client.clone();
         let run = move || {
             while !stop.load(Ordering::Relaxed) {
                 if let Err(error) = listen(&client, &*on_change, &stop) {

@@ -1,10 +1,8 @@
 //! Connections that never wait for ever and never hand one caller's late reply to the next.
 //!
-//! The client's own r2d2 adapter connects without a time-out, sets none, and takes a connection that timed out in the
-//! middle of a reply for sound (it stays "open"): so a connection is wrapped here, and after any I/O error it is gone.
+//! The client's own r2d2 adapter sets no time-out and reuses a connection that timed out within a
+//! reply, so a connection is wrapped here: after any I/O error the next exchange opens another one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind};
@@ -18,68 +16,63 @@ pub(super) const READER_TIMEOUT: Duration = Duration::from_millis(REDIS_READ_MS_
 /// A batch of thousands of counts, or a piece of a rebuild, on a busy server.
 pub(super) const WRITER_TIMEOUT: Duration = Duration::from_millis(REDIS_WRITE_MS_MAX);
 
+#[derive(Clone)]
 pub(super) struct Connector {
-    client: Client,
-    timeout: Duration,
-    /// Grows with each connection that broke: a restarted server broke all that were opened before.
-    epoch: Arc<AtomicU64>,
+    pub(super) client: Client,
+    pub(super) timeout: Duration,
 }
 
 pub(super) struct Wire {
-    connection: Connection,
-    broken: bool,
-    born: u64,
-    epoch: Arc<AtomicU64>,
+    connector: Connector,
+    connection: Option<Connection>,
 }
 
 impl Connector {
-    pub(super) fn new(client: Client, timeout: Duration) -> Connector {
-        Connector { client, timeout, epoch: Arc::default() }
+    /// A connection that is opened when it is first needed.
+    pub(super) fn wire(&self) -> Wire {
+        Wire { connector: self.clone(), connection: None }
     }
 
-    pub(super) fn open(&self) -> RedisResult<Wire> {
-        let born = self.epoch.load(Ordering::Acquire);
-        let connection = self.client.get_connection_with_timeout(CONNECT_TIMEOUT)?;
+    fn open(&self, connect_timeout: Duration) -> RedisResult<Connection> {
+        let connection = self.client.get_connection_with_timeout(connect_timeout)?;
         connection.set_read_timeout(Some(self.timeout))?;
         connection.set_write_timeout(Some(self.timeout))?;
-        Ok(Wire { connection, broken: false, born, epoch: Arc::clone(&self.epoch) })
+        Ok(connection)
     }
 }
 
 impl Wire {
     /// Runs one exchange. Whatever the server did not answer in full breaks the connection.
     pub(super) fn exchange<T>(&mut self, run: impl FnOnce(&mut Connection) -> RedisResult<T>) -> RedisResult<T> {
-        let result = run(&mut self.connection);
-        if result.as_ref().is_err_and(|error| !is_answer(error)) {
-            self.broken = true;
-            self.epoch.fetch_max(self.born + 1, Ordering::AcqRel);
+        let connect_timeout = CONNECT_TIMEOUT.min(self.connector.timeout);
+        let mut connection = self.connection.take().map_or_else(|| self.connector.open(connect_timeout), Ok)?;
+        let result = run(&mut connection);
+        if result.as_ref().err().is_none_or(is_answer) {
+            self.connection = Some(connection);
         }
         result
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.broken
+        self.connection.is_none()
     }
 }
 
+/// The pool opens connections on threads of its own, and asks nothing at a check-out.
 impl r2d2::ManageConnection for Connector {
     type Connection = Wire;
     type Error = RedisError;
 
     fn connect(&self) -> RedisResult<Wire> {
-        self.open()
+        Ok(Wire { connector: self.clone(), connection: Some(self.open(CONNECT_TIMEOUT)?) })
     }
 
-    /// Asked at each check-out: no PING, only whether another connection of its age was found broken since.
-    fn is_valid(&self, wire: &mut Wire) -> RedisResult<()> {
-        if wire.broken || wire.born < self.epoch.load(Ordering::Acquire) {
-            return Err((ErrorKind::Io, "opened before another connection broke").into());
-        }
+    fn is_valid(&self, _: &mut Wire) -> RedisResult<()> {
         Ok(())
     }
 
     fn has_broken(&self, wire: &mut Wire) -> bool {
-        wire.broken
+        wire.is_broken()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use r2d2::ManageConnection;
 use redis::{Cmd, cmd};
 
 use super::connection::{Connector, READER_TIMEOUT, store_error};
@@ -27,7 +28,8 @@ pub struct Inspection {
 /// Asks. `Retry` if the server does not answer or refuses the connection.
 pub fn inspect(url: &str) -> Result<Inspection, StoreError> {
     let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
-    let mut wire = Connector::new(client, READER_TIMEOUT).open().map_err(|error| store_error(&error))?;
+    let connector = Connector { client, timeout: READER_TIMEOUT };
+    let mut wire = connector.connect().map_err(|error| store_error(&error))?;
     let (info, is_info_refused): (String, bool) = match wire.exchange(|connection| cmd("INFO").query(connection)) {
         Ok(info) => (info, false),
         Err(error) if error.code() == Some("NOPERM") => (String::new(), true),

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use redis::Value;
+use r2d2::ManageConnection;
+use redis::FromRedisValue;
 
 use crate::events::Dimension;
 use crate::limits::{LIVE_UNION_KEPT_MS, RECENT_SEARCHES_MAX, REDIS_CHECK_OUT_MS_MAX};
@@ -35,15 +36,13 @@ use crate::ports::{LiveStore, LiveTop, LiveWriter, StoreError, TopQuery, Window}
 
 use connection::{Connector, READER_TIMEOUT, WRITER_TIMEOUT, Wire, is_refusal, store_error};
 use keys::{bucket_name, key_prefix};
-use script::{RECENT, Reply, Script, TOP, TOTALS, USERS, from_value, unexpected};
-
-/// A reader that finds no connection free for this long gives up.
-const CHECK_OUT_TIMEOUT: Duration = Duration::from_millis(REDIS_CHECK_OUT_MS_MAX);
+use script::{RECENT, Script, TOP, TOTALS, USERS, unexpected};
+use writer::RedisWriter;
 
 /// See the module. Clones share one pool.
 #[derive(Clone)]
 pub struct RedisLive {
-    client: redis::Client,
+    connector: Connector,
     pool: r2d2::Pool<Connector>,
     calendar: Arc<Calendar>,
     generation_key: Arc<str>,
@@ -55,50 +54,51 @@ impl RedisLive {
     /// no url of Redis.
     pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
         let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
-        let pool = pool_of(client.clone(), pool_size, READER_TIMEOUT, CHECK_OUT_TIMEOUT);
+        let connector = Connector { client, timeout: READER_TIMEOUT };
+        let pool = pool_of(connector.clone(), pool_size, Duration::from_millis(REDIS_CHECK_OUT_MS_MAX));
         let generation_key = format!("{}gen", key_prefix(&time_zone)).into();
-        Ok(RedisLive { client, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
+        Ok(RedisLive { connector, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
     }
 
     /// Why the server will never serve this URL, if it says so.
     pub fn refusal(&self) -> Option<String> {
         let ping = |mut wire: Wire| wire.exchange(|connection| redis::cmd("PING").exec(connection));
-        let answer = Connector::new(self.client.clone(), READER_TIMEOUT).open().and_then(ping);
+        let answer = self.connector.connect().and_then(ping);
         answer.err().filter(is_refusal).map(|error| error.to_string())
     }
 
     /// The same server with connections of its own, of which `call_timeout` is all that a call may
     /// take.
     fn with_pool(&self, pool_size: usize, call_timeout: Duration) -> RedisLive {
-        let pool = pool_of(self.client.clone(), pool_size, call_timeout, call_timeout);
-        RedisLive { pool, ..self.clone() }
+        let connector = Connector { timeout: call_timeout, ..self.connector.clone() };
+        let pool = pool_of(connector.clone(), pool_size, call_timeout);
+        RedisLive { connector, pool, ..self.clone() }
     }
 
-    /// Runs a read, once more where the connection turned out to be dead: it did not time out, so
-    /// there is time.
+    /// Runs a read, once more on a new connection if the pooled one turned out to be dead: it did
+    /// not time out, so there is time.
     fn read<T>(&self, run: impl Fn(&mut Wire) -> redis::RedisResult<T>) -> Result<T, StoreError> {
-        let mut tried = false;
-        loop {
-            let mut wire = self.pool.get().map_err(|error| StoreError::Retry(format!("redis: {error}")))?;
-            match run(&mut wire) {
-                Err(error) if wire.is_broken() && !error.is_timeout() && !tried => tried = true,
-                result => return result.map_err(|error| store_error(&error)),
-            }
-        }
+        let mut wire = self.pool.get().map_err(|error| StoreError::Retry(format!("redis: {error}")))?;
+        let result = match run(&mut wire) {
+            Err(error) if wire.is_broken() && !error.is_timeout() => run(&mut wire),
+            result => result,
+        };
+        result.map_err(|error| store_error(&error))
     }
 
-    fn read_script(&self, script: &Script, arguments: impl Fn(&mut redis::Cmd)) -> Result<Vec<Value>, StoreError> {
+    fn read_script<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        arguments: impl Fn(&mut redis::Cmd),
+    ) -> Result<T, StoreError> {
         let mut command = script::call(script, &self.generation_key);
         arguments(&mut command);
-        match script::reply(self.read(|wire| script::run(wire, script, &command))?)? {
-            Reply::Done(values) => Ok(values),
-            Reply::Lost => Err(StoreError::Retry("redis: the live store is empty and waits to be rebuilt".into())),
-            Reply::Fenced(_) => Err(unexpected("a fenced read")),
-        }
-    }
-
-    fn info(&self) -> Result<String, StoreError> {
-        self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)))
+        script::reply(self.read(|wire| script::run(wire, script, &command))?).map_err(|error| match error {
+            StoreError::Fenced { .. } => {
+                StoreError::Retry("redis: the live store is empty and waits to be rebuilt".into())
+            }
+            error => error,
+        })
     }
 }
 
@@ -124,47 +124,38 @@ pub fn check_url(url: &str) -> Result<(), String> {
     }
 }
 
-fn pool_of(client: redis::Client, size: usize, call: Duration, check_out: Duration) -> r2d2::Pool<Connector> {
+fn pool_of(connector: Connector, size: usize, check_out: Duration) -> r2d2::Pool<Connector> {
     r2d2::Pool::builder()
         .max_size(u32::try_from(size.max(1)).unwrap_or(u32::MAX))
         .min_idle(Some(0))
         .connection_timeout(check_out)
-        .test_on_check_out(true)
+        .test_on_check_out(false)
         // A failure reaches the reader that it fails; the pool's own log line would be the second.
         .error_handler(Box::new(r2d2::NopErrorHandler))
-        .build_unchecked(Connector::new(client, call))
+        .build_unchecked(connector)
 }
 
 impl LiveStore for RedisLive {
     fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError> {
-        Ok(Box::new(writer::RedisWriter::new(
-            Connector::new(self.client.clone(), WRITER_TIMEOUT),
-            Arc::clone(&self.calendar),
-            Arc::clone(&self.generation_key),
-        )))
+        let connector = Connector { timeout: WRITER_TIMEOUT, ..self.connector.clone() };
+        let (calendar, generation_key) = (Arc::clone(&self.calendar), Arc::clone(&self.generation_key));
+        Ok(Box::new(RedisWriter { wire: connector.wire(), connector, calendar, generation_key }))
     }
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
-        let mut values = self.read_script(&TOP, |command| top_arguments(command, query, now_ms, &self.calendar))?;
-        let (Some(Value::Array(rows)), Some(approximate)) = (values.pop(), values.pop()) else {
-            return Err(unexpected("a ranking without rows"));
-        };
-        let mut items = Vec::with_capacity(rows.len() / 2);
-        let mut rows = rows.into_iter();
-        while let (Some(name), Some(score)) = (rows.next(), rows.next()) {
-            items.push((from_value(name)?, -from_value::<f64>(score)?));
-        }
-        Ok(LiveTop { items, approximate: from_value::<i64>(approximate)? != 0 })
+        let (approximate, rows): (bool, Vec<(String, f64)>) =
+            self.read_script(&TOP, |command| top_arguments(command, query, now_ms, &self.calendar))?;
+        let items = rows.into_iter().map(|(name, score)| (name, -score)).collect();
+        Ok(LiveTop { items, approximate })
     }
 
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
-        let values = self.read_script(&USERS, |command| users_arguments(command, window, now_ms, &self.calendar))?;
-        values.into_iter().next().map_or_else(|| Err(unexpected("no number of users")), from_value)
+        let (users,) = self.read_script(&USERS, |command| users_arguments(command, window, now_ms, &self.calendar))?;
+        Ok(users)
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        let values = self.read_script(&RECENT, |command| _ = command.arg(user_id))?;
-        let elements: Vec<String> = values.into_iter().next().map_or(Ok(Vec::new()), from_value)?;
+        let (elements,): (Vec<String>,) = self.read_script(&RECENT, |command| _ = command.arg(user_id))?;
         let mut keywords = Vec::with_capacity(elements.len());
         for element in elements.iter().take(RECENT_SEARCHES_MAX) {
             let (at, keyword) = element.split_once(':').ok_or_else(|| unexpected(element))?;
@@ -178,8 +169,7 @@ impl LiveStore for RedisLive {
     }
 
     fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
-        let values = self.read_script(&TOTALS, |_| {})?;
-        let fields: Vec<(String, i64)> = values.into_iter().next().map_or(Ok(Vec::new()), from_value)?;
+        let (fields,): (Vec<(String, i64)>,) = self.read_script(&TOTALS, |_| {})?;
         let mut totals = Vec::with_capacity(fields.len());
         for (field, count) in fields {
             let (code, name) = field.split_once(':').unwrap_or((&field, ""));
@@ -197,7 +187,8 @@ impl LiveStore for RedisLive {
     fn warnings(&self) -> Vec<String> {
         // A server that does not answer is no warning, and one that forbids INFO works all the
         // same.
-        self.info().map(|info| warnings(&info)).unwrap_or_default()
+        let info = self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)));
+        info.map(|info: String| warnings(&info)).unwrap_or_default()
     }
 }
 

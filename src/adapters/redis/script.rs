@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind, Value, cmd};
+use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, Value, cmd};
 
 use crate::ports::{StoreError, Watermark};
 
@@ -36,12 +36,6 @@ pub(super) static REGISTER: Script = script!("", "register.lua");
 pub(super) static APPLY: Script = script!("", "apply.lua");
 pub(super) static FOLD: Script = script!("", "fold.lua");
 
-pub(super) enum Reply {
-    Done(Vec<Value>),
-    Lost,
-    Fenced(Option<Watermark>),
-}
-
 /// A call of `script` on the generation that `generation_key` names; the caller adds the arguments.
 pub(super) fn call(script: &redis::Script, generation_key: &str) -> Cmd {
     let mut command = cmd("EVALSHA");
@@ -51,8 +45,7 @@ pub(super) fn call(script: &redis::Script, generation_key: &str) -> Cmd {
 
 /// Runs a call made by [`call`], loading the script where the server lost it: nothing was done then.
 pub(super) fn run(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> RedisResult<Vec<Value>> {
-    let first = wire.exchange(|connection| command.query(connection));
-    match first {
+    match wire.exchange(|connection| command.query(connection)) {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
             wire.exchange(|connection| script.prepare_invoke().load(connection))?;
             wire.exchange(|connection| command.query(connection))
@@ -61,17 +54,29 @@ pub(super) fn run(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> Red
     }
 }
 
-pub(super) fn reply(mut values: Vec<Value>) -> Result<Reply, StoreError> {
+/// The values behind the first word of a reply, which says whether the script did its work.
+pub(super) fn reply<T: FromRedisValue>(mut values: Vec<Value>) -> Result<T, StoreError> {
     if values.is_empty() {
         return Err(unexpected("an empty answer of a script"));
     }
     let word: String = from_value(values.remove(0))?;
     match word.as_str() {
-        "ok" => Ok(Reply::Done(values)),
-        "lost" => Ok(Reply::Lost),
-        "fenced" => Ok(Reply::Fenced(values.into_iter().next().map_or(Ok(None), watermark)?)),
+        "ok" => from_value(Value::Array(values)),
+        "lost" => Err(StoreError::Fenced { found: None }),
+        "fenced" => {
+            let (found,): (Option<String>,) = from_value(Value::Array(values))?;
+            Err(StoreError::Fenced { found: found.as_deref().map(watermark).transpose()? })
+        }
         other => Err(unexpected(other)),
     }
+}
+
+pub(super) fn run_reply<T: FromRedisValue>(
+    wire: &mut Wire,
+    script: &redis::Script,
+    command: &Cmd,
+) -> Result<T, StoreError> {
+    reply(run(wire, script, command).map_err(|error| store_error(&error))?)
 }
 
 /// `position:crc`, as it is stored.
@@ -79,22 +84,16 @@ pub(super) fn watermark_text(watermark: Watermark) -> String {
     format!("{}:{}", watermark.position, watermark.crc)
 }
 
-pub(super) fn watermark(value: Value) -> Result<Option<Watermark>, StoreError> {
-    let Some(text) = from_value::<Option<String>>(value)? else { return Ok(None) };
-    let parsed = text
-        .split_once(':')
-        .and_then(|(position, crc)| Some(Watermark { position: position.parse().ok()?, crc: crc.parse().ok()? }));
-    parsed.map(Some).ok_or_else(|| unexpected(&text))
+pub(super) fn watermark(text: &str) -> Result<Watermark, StoreError> {
+    let parse =
+        |(position, crc): (&str, &str)| Some(Watermark { position: position.parse().ok()?, crc: crc.parse().ok()? });
+    text.split_once(':').and_then(parse).ok_or_else(|| unexpected(text))
 }
 
-pub(super) fn from_value<T: redis::FromRedisValue>(value: Value) -> Result<T, StoreError> {
+pub(super) fn from_value<T: FromRedisValue>(value: Value) -> Result<T, StoreError> {
     redis::from_redis_value(value).map_err(|error| unexpected(&error.to_string()))
 }
 
 pub(super) fn unexpected(what: &str) -> StoreError {
     StoreError::Fatal(format!("redis: not what our scripts answer or store: {what}"))
-}
-
-pub(super) fn run_reply(wire: &mut Wire, script: &redis::Script, command: &Cmd) -> Result<Reply, StoreError> {
-    reply(run(wire, script, command).map_err(|error| store_error(&error))?)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use redis::Cmd;
+use redis::{Cmd, FromRedisValue};
 use uuid::Uuid;
 
 use crate::events::{Dimension, TallyKey, fold_keyword};
@@ -19,97 +19,70 @@ use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, Sto
 use super::connection::{Connector, Wire, store_error};
 use super::keys::{GENERATIONS_KEY, bucket_name, recent_element, total_field};
 use super::rebuild::{self, Rebuild};
-use super::script::{self, APPLY, FOLD, REGISTER, Reply, STATE, Script, from_value, unexpected, watermark_text};
+use super::script::{self, APPLY, FOLD, REGISTER, STATE, Script, watermark_text};
 
 pub(super) struct RedisWriter {
-    connector: Connector,
-    wire: Option<Wire>,
-    calendar: Arc<Calendar>,
-    generation_key: Arc<str>,
+    pub(super) connector: Connector,
+    pub(super) wire: Wire,
+    pub(super) calendar: Arc<Calendar>,
+    pub(super) generation_key: Arc<str>,
 }
 
 impl RedisWriter {
-    pub(super) fn new(connector: Connector, calendar: Arc<Calendar>, generation_key: Arc<str>) -> RedisWriter {
-        RedisWriter { connector, wire: None, calendar, generation_key }
-    }
-
-    /// Runs `job` on the connection. A connection that broke before the call reached the server cannot be told from
-    /// one that broke after it: the error goes to the sink, which asks for the watermark.
-    fn with_wire<T>(&mut self, job: impl FnOnce(&mut Wire) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let mut wire = self.take_wire()?;
-        let result = job(&mut wire);
-        self.wire = (!wire.is_broken()).then_some(wire);
-        result
-    }
-
-    fn take_wire(&mut self) -> Result<Wire, StoreError> {
-        match self.wire.take() {
-            Some(wire) => Ok(wire),
-            None => self.connector.open().map_err(|error| store_error(&error)),
-        }
-    }
-
-    fn state_on(&self, wire: &mut Wire, stream: Uuid) -> Result<LiveState, StoreError> {
-        let mut command = script::call(&STATE, &self.generation_key);
-        command.arg(stream.to_string());
-        match script::run_reply(wire, &STATE, &command)? {
-            Reply::Done(values) => match values.into_iter().next().map_or(Ok(None), script::watermark)? {
-                Some(watermark) => Ok(LiveState::At(watermark)),
-                None => Ok(LiveState::NewStream),
-            },
-            Reply::Lost => Ok(LiveState::Lost),
-            Reply::Fenced(_) => Err(unexpected("a fenced read")),
-        }
-    }
-
-    fn run(&mut self, script: &Script, arguments: impl FnOnce(&mut Cmd)) -> Result<Reply, StoreError> {
+    /// A connection that broke before the call reached the server cannot be told from one that broke
+    /// after it: the error goes to the sink, which asks for the watermark.
+    fn run<T: FromRedisValue>(
+        &mut self,
+        script: &Script,
+        arguments: impl FnOnce(&mut Cmd, &Calendar),
+    ) -> Result<T, StoreError> {
         let mut command = script::call(script, &self.generation_key);
-        arguments(&mut command);
-        self.with_wire(|wire| script::run_reply(wire, script, &command))
+        arguments(&mut command, &self.calendar);
+        script::run_reply(&mut self.wire, script, &command)
+    }
+}
+
+fn state_on(wire: &mut Wire, generation_key: &str, stream: Uuid) -> Result<LiveState, StoreError> {
+    let mut command = script::call(&STATE, generation_key);
+    match script::run_reply::<(Option<String>,)>(wire, &STATE, command.arg(stream.to_string())) {
+        Ok((Some(text),)) => script::watermark(&text).map(LiveState::At),
+        Ok((None,)) => Ok(LiveState::NewStream),
+        Err(StoreError::Fenced { .. }) => Ok(LiveState::Lost),
+        Err(error) => Err(error),
     }
 }
 
 impl LiveWriter for RedisWriter {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        let mut wire = self.take_wire()?;
-        let state = self.state_on(&mut wire, stream);
-        self.wire = (!wire.is_broken()).then_some(wire);
-        state
+        state_on(&mut self.wire, &self.generation_key, stream)
     }
 
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
-        let ask = |connection: &mut redis::Connection| redis::cmd("TIME").query(connection);
-        let time = self.with_wire(|wire| wire.exchange(ask).map_err(|error| store_error(&error)));
-        let (seconds, micros): (i64, i64) = time?;
+        let time = self.wire.exchange(|connection| redis::cmd("TIME").query(connection));
+        let (seconds, micros): (i64, i64) = time.map_err(|error| store_error(&error))?;
         Ok(Some(seconds * 1_000 + micros / 1_000))
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
         let start = watermark_text(Watermark::default());
-        fenced(self.run(&REGISTER, |command| _ = command.arg(stream.to_string()).arg(start))?).map(drop)
+        self.run(&REGISTER, |command, _| _ = command.arg(stream.to_string()).arg(start))
     }
 
     fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError> {
-        let calendar = Arc::clone(&self.calendar);
-        fenced(self.run(&APPLY, |command| apply_arguments(command, batch, &calendar))?).map(drop)
+        self.run(&APPLY, |command, calendar| apply_arguments(command, batch, calendar))
     }
 
     fn fold(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        let calendar = Arc::clone(&self.calendar);
         loop {
-            match self.run(&FOLD, |command| fold_arguments(command, now_ms, &calendar))? {
-                Reply::Done(values) => {
-                    let mut values = values.into_iter();
-                    let more: i64 = values.next().map_or(Ok(0), from_value)?;
-                    if more == 0 {
-                        let unused: Option<String> = values.next().map_or(Ok(None), from_value)?;
-                        let delete = |key: String| self.with_wire(|wire| rebuild::delete_unused(wire, &key));
-                        return unused.map_or(Ok(()), delete);
-                    }
-                }
+            match self
+                .run::<(bool, Option<String>)>(&FOLD, |command, calendar| fold_arguments(command, now_ms, calendar))
+            {
+                Ok((true, _)) => {}
+                Ok((false, None)) => return Ok(()),
+                Ok((false, Some(unused))) => return rebuild::delete_unused(&mut self.wire, &unused),
                 // Nothing to fold: the sink learns of it by its next batch.
-                Reply::Lost => return Ok(()),
-                Reply::Fenced(_) => return Err(unexpected("a fenced fold")),
+                Err(StoreError::Fenced { .. }) => return Ok(()),
+                Err(error) => return Err(error),
             }
         }
     }
@@ -121,25 +94,10 @@ impl LiveWriter for RedisWriter {
         snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let mut wire = self.take_wire()?;
-        let about = Rebuild {
-            connector: &self.connector,
-            calendar: &self.calendar,
-            generation_key: &self.generation_key,
-            now_ms,
-        };
-        let is_needed = |wire: &mut Wire| Ok(self.state_on(wire, stream)? == seen);
-        let done = rebuild::rebuild(&mut wire, &about, is_needed, snapshot);
-        self.wire = (!wire.is_broken()).then_some(wire);
-        done
-    }
-}
-
-fn fenced(reply: Reply) -> Result<Vec<redis::Value>, StoreError> {
-    match reply {
-        Reply::Done(values) => Ok(values),
-        Reply::Lost => Err(StoreError::Fenced { found: None }),
-        Reply::Fenced(found) => Err(StoreError::Fenced { found }),
+        let RedisWriter { connector, wire, calendar, generation_key } = self;
+        let about = Rebuild { connector, calendar, generation_key, now_ms };
+        let is_needed = |wire: &mut Wire| Ok(state_on(wire, generation_key, stream)? == seen);
+        rebuild::rebuild(wire, &about, is_needed, snapshot)
     }
 }
 

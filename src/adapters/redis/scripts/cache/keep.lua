@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- An entry that is read a second time is kept for the whole cap. Keys: entry.
 local caps = redis.call('HMGET', KEYS[1], 'cap', 'full')
 local more = (tonumber(caps[2]) or 0) - (tonumber(caps[1]) or 0)

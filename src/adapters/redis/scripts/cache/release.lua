@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- Gives the lock up; where its fill failed, marks the key. Keys: mark, lock. Arguments: token, error, how long (or 0),
 -- channel, key.
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end

@@ -1,4 +1,3 @@
-#!lua flags=allow-oom
 -- Another lease for the lock's owner. Keys: lock. Arguments: token, lease.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 return redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -1,4 +1,3 @@
-#!lua
 -- Stores what the lock's owner has filled, and gives the lock up. Keys: entry, mark, lock, fence. Arguments: token, value,
 -- fill, as of, fence, time to live, cap, channel, key.
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
