@@ -1,9 +1,9 @@
 //! The seams: what the program asks of a ledger and of a live store. Two shipped adapters each.
 //!
-//! A port speaks the application's language and takes batches; its document is its contract: a list
-//! of numbered claims, each of which names a test that runs over every adapter (`tests/contracts/claims.rs`
-//! fails where one has none). Numbers are never reused. All calls block: they are made on lanes and
-//! on sink threads, never in a coroutine.
+//! A port speaks the application's language and takes batches. Its contract is a list of numbered
+//! claims in `docs/claims.md`, each with the tests that show it over every adapter
+//! (`tests/contracts/claims.rs` compares). All calls block: they are made on lanes and on sink
+//! threads, never in a coroutine.
 
 mod error;
 mod ledger;

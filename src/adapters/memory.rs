@@ -102,14 +102,6 @@ impl LiveStore for MemoryLive {
             generation.totals.iter().map(|((dimension, name), count)| (*dimension, name.clone(), *count)).collect()
         })
     }
-
-    fn ping(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 /// A panic while the lock is held leaves plain data, at worst one batch half merged: later calls go
@@ -346,10 +338,6 @@ impl LiveWriter for MemoryWriter {
                 Some(watermark) => LiveState::At(*watermark),
             },
         })
-    }
-
-    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
-        Ok(None)
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {

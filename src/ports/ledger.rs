@@ -90,60 +90,8 @@ pub struct Erasure {
 /// Verdicts in the order of their positions; a record without one was stored.
 pub type Verdicts = Vec<(Position, Verdict)>;
 
-/// The durable record and source of truth. What it claims, with [`LedgerWriter`]:
-///
-/// - **L1** Atomic: a batch, its watermark, its verdicts, its dead letters and its counts are one
-///   transaction. After any error all of it is there or nothing, and after `Fenced` and `Poison`
-///   nothing.
-/// - **L2** Exactly once: `apply` is fenced on `batch.from`, position and checksum; `Fenced` says what was found.
-/// - **L3** A lost reply is told by `watermark`, which a reader and a writer answer alike.
-/// - **L4** Durable when `apply` returns: a crash of the server or the program right after it loses nothing.
-/// - **L5** Order: records take effect in journal order, those of several journals in some order.
-/// - **L6** A stream is unknown (`None`) until it is registered at position 0; registering again moves nothing.
-/// - **L7** An id that a client chose is stored once, within a batch, across batches and across journals, for at least
-///   `ID_MEMORY_MS`; what comes again is a `Duplicate`, and neither stored nor counted.
-/// - **L8** Likes are the fold of their journal by user and post: state, count (never below 0) and one row of
-///   the log for each change; the version grows by one with each change, put and deletion; an outcome is that right after its action, and the type stored is what a toggle turned
-///   out to be.
-/// - **L9** Verdicts are kept until they are pruned, a range at a time, by stream; behind what was pruned the answer is
-///   `None`. Likes stay in their log; one that changed nothing is told by `apply` alone.
-/// - **L10** Data that is refused is `Poison`, found by `probe`, which stores nothing; what is set aside is a row of
-///   `dead_letter` and a verdict, and the rest of its batch is stored.
-/// - **L11** Rows = Σ rollups with the pending counts: hours, minutes (of records that came within
-///   `ROLLUP_MINUTES_KEPT`) and totals; `user_hour` holds each hour, type and user once.
-/// - **L12** `count` is exact for every filter and range.
-/// - **L13** `top` ranks by score, then name (bytewise), only positive scores, over exactly its window's buckets.
-/// - **L14** `recent` is a user's ten newest searches of the last hour by the earlier of event time and receipt, no
-///   folded keyword twice, without what was forgotten, also where the search comes in after that.
-/// - **L15** `snapshot` is one state: watermarks, rollups, totals, recent searches and what was forgotten agree.
-/// - **L16** Several writers add up, whatever they write at the same time.
-/// - **L17** `maintain` changes no answer but that of what is too old, may run anywhere at any time, and gives up soon
-///   where something is in its way.
-/// - **L18** A server that is away, hangs or is busy ends a call in `Retry`, within a bound; the next call finds it
-///   again.
-/// - **L19** `export`, page after page, gives every stored event that matches once, by event time, however many share a
-///   time, as it was stored.
-/// - **L20** A post is put, replaced and deleted in journal order; deleting it removes its likes, each through the log.
-///   `post` and `likes` answer what is there.
-/// - **L21** `search` finds exactly the posts with the hashtag or with the keyword in their folded content, as they are
-///   now, by likes, then newest, then id (bytewise), and no more than asked for.
-/// - **L22** `fold` changes no answer, by any clock, called by any instance, with late records before, between and beside
-///   its calls; days and spans are the sums of their closed hours.
-/// - **L23** An erasure leaves nothing that names the person: rows of before it stay for the counts without user, session,
-///   url, referrer and properties, with the page and keyword that they count under; likes are undone through the log,
-///   which forgets whose they were; posts, forgotten searches, user hours and dead letters go. What happened before it and
-///   comes in later, through any journal, is `Erased`; what happened behind it stays, also where the erasure comes in
-///   later. Erasing again changes nothing.
-/// - **L24** `top` and `ranking` skip a deleted post and fill the page with others, until it is put again; then it is listed
-///   with all its counts. `snapshot` has its tombstone. `count`, `series` and all sums keep what was counted.
-/// - **L25** `retire` removes rows of days that are old enough, closed and counted, and nothing
-///   else: no day before its time, none by a clock that jumped; counts, rankings of whole hours and
-///   points stay. What comes for such a day later is `Poison`: kept as a dead letter, counted
-///   nowhere.
-/// - **L26** Pending counts are in every answer and are added to the rollups once, whichever
-///   instance calls `add_up`, at any time.
-///
-/// Calls block.
+/// The durable record and source of truth. With [`LedgerWriter`] it claims L1 to L26 of
+/// `docs/claims.md`. Calls block.
 pub trait Ledger: Send + Sync {
     /// A connection of its own for a sink. Creates nothing; the schema is there already.
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError>;
@@ -151,33 +99,28 @@ pub trait Ledger: Send + Sync {
     /// How far this ledger has followed `stream`; `None` where it never heard of it.
     fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError>;
 
-    /// The verdicts of `after < position <= up_to`, in order, unless
-    /// [`LedgerWriter::prune_verdicts`] removed them. A like that changed nothing may be missing;
-    /// those that went with their post are told by its verdict. Read together with the watermark,
-    /// in one snapshot: verdicts of a position past the watermark do not exist. `None` where
-    /// verdicts behind `after` were pruned: nobody may guess that a record was stored because its
-    /// verdict is gone.
+    /// The verdicts of `after < position <= up_to`, in order, as of one snapshot with the watermark
+    /// (L9). A like that changed nothing may be missing; likes that were removed with their post
+    /// have no verdict of their own. `None` if verdicts behind `after` were pruned.
     fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError>;
 
     /// What the erasure at a position did to posts: read by the follower of the live store.
     fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError>;
 
-    /// The posts that a person made or likes, at most `limit` of them each: what is cached of them
-    /// goes with the person.
+    /// The posts that a person made or likes, at most `limit` of each: their cached answers are
+    /// deleted with the person.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
-    /// Exact number of stored events that match, from rollups if there is at most one filter beside
-    /// the type, else from raw rows.
+    /// Exact number of stored events that match.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
-    /// The highest counts of a window, read from the rollups: what lists are answered from while
-    /// the live store is away. Windows are those of [`Window`], days those of `zone`; order and
-    /// ties as in [`LiveStore::top`].
+    /// The list that [`LiveStore::top`] would give, read from the rollups, for while the live store
+    /// is unreachable. Days are those of `zone`.
     fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError>;
 
     /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum
-    /// descending, then name ascending (bytewise), behind `after`. One snapshot. `None`: more than
-    /// could be read in the time of a read.
+    /// descending, then name ascending (bytewise), behind `after`. One snapshot. `None`: the time
+    /// of a read was not enough.
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError>;
 
     /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as
@@ -188,31 +131,27 @@ pub trait Ledger: Send + Sync {
     /// (inclusive), to (exclusive). `None` as in `ranking`.
     fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError>;
 
-    /// A user's recent searches as [`LiveStore::recent`] answers them, read from raw rows.
+    /// As [`LiveStore::recent`], read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
     /// One consistent snapshot of everything that a live store is built from, whose days are those
     /// of `zone`.
     fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError>;
 
-    /// The likes of a post as of now, none for one that nobody ever liked, and whether `user_id`
-    /// likes it.
+    /// The likes of a post as of now, and whether `user_id` likes it.
     fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError>;
 
-    /// A post with its likes as of now, in one snapshot; `None` where there is none of that id.
+    /// A post with its likes as of now, in one snapshot.
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
-    /// The posts that a keyword finds, with their likes as of now, in one snapshot: those with most
-    /// likes first, then the newest, then by id (bytewise); from `after` on, if that is given. Once
-    /// the posts of an answer hold [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no
-    /// further ones are read. `Cancelled` if the matches cannot be read in the time that a read
-    /// has.
+    /// The posts that a keyword finds, in one snapshot and in the order of [`PostRank`]. Once they
+    /// hold [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read.
+    /// `Cancelled` if the time of a read is not enough.
     fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the
-    /// beginning). Bounded in rows, memory and time: it may hold fewer rows than there are, even
-    /// none, and is the last one only where it says so. Every row that was there before the first
-    /// page comes exactly once; one that comes in meanwhile does if its time is still ahead.
+    /// beginning). Bounded in rows, memory and time: even an empty page need not be the last. A row
+    /// that was there before the first page comes exactly once; a later one may.
     fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError>;
 
     /// Rows of `dead_letter`. Answers if the store does: for health checks.
@@ -228,54 +167,46 @@ pub trait LedgerWriter: Send {
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
 
     /// Applies a batch. Positions in `dead` become rows of `dead_letter` with that reason and the
-    /// verdict `Dead`. Returns all verdicts, likes that changed nothing included.
-    ///
-    /// Errors: `Fenced` where the stored watermark is not `batch.from`; `Poison` where the data of
-    /// some record is refused; nothing of the batch is stored then.
+    /// verdict `Dead`. Returns all verdicts, likes that changed nothing included. After `Fenced`
+    /// and `Poison` nothing of the batch is stored.
     fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError>;
 
-    /// Whether the records at `range` (indexes into `batch.records`) can be stored: tries, and
-    /// rolls back. `Poison` is the answer that the caller bisects by.
+    /// Tries to store the records at `range` (indexes into `batch.records`), and rolls back.
+    /// `Poison` is the answer that the caller bisects by.
     fn probe(&mut self, batch: &Batch<'_>, range: std::ops::Range<usize>) -> Result<(), StoreError>;
 
-    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them, and remembers that
-    /// it did. Likes stay in their log.
+    /// Forgets verdicts of `stream` up to `up_to`: every follower is past them.
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
 
     /// The store's own clock, milliseconds since the epoch. `None`: it has no clock but that of
     /// this machine.
-    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError>;
+    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
+        Ok(None)
+    }
 
-    /// Makes what coming batches need, such as partitions ahead. Deletes nothing, so any clock will
-    /// do.
+    /// Makes what coming batches need, such as partitions ahead. Deletes nothing: any clock will do.
     fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Housekeeping, called about once a minute: prepares, adds pending counts, and deletes old
-    /// minute rollups, forgotten searches and remembered ids. Bounded work. `now_ms` must be
-    /// trusted: see [`crate::sinks::Steady`].
+    /// Housekeeping, about once a minute: prepares, adds pending counts, and deletes old minute
+    /// rollups, forgotten searches and remembered ids. Bounded work. `now_ms` must be trusted.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
-    /// Adds pending counts to the rollups; every read has them already. Called every
-    /// [`ADD_UP_EVERY_MS`](crate::limits::ADD_UP_EVERY_MS) and more often under load, by any number
-    /// of instances.
+    /// Adds pending counts to the rollups; every read has them already.
     fn add_up(&mut self) -> Result<(), StoreError>;
 
     /// Closes hours that are over, which adds them to days and spans of days, and counts the points
-    /// of series and the bitmaps of users once; local days are those of `zone`. Called about once a
-    /// minute, by any number of instances. Bounded work, in steps: on PostgreSQL only a batch that
-    /// erases waits for one, on SQLite every batch does. True if something is left for the next
-    /// call. What cannot be counted is an error and keeps nothing else from being counted.
+    /// of series and the bitmaps of users once; local days are those of `zone`. Bounded work, in
+    /// steps: on PostgreSQL only a batch that erases waits for one, on SQLite every batch does. True
+    /// if something is left for the next call. An hour that cannot be counted is an error, after
+    /// all others were counted.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
-    /// From now on `fold` recounts an hour only once nothing has changed in it for a minute, and
-    /// takes a tenth of a core at most for all that it counts. Until then, and without this call,
-    /// reads have the same answers from rows.
+    /// From now on `fold` recounts an hour only after a quiet minute, and takes a tenth of a core at
+    /// most. Until an hour is recounted, reads have the same answers from rows.
     fn spare(&mut self);
 
-    /// Removes rows, user hours and bitmaps of days that are over for `retention_days` and a
-    /// little: some days of them, the oldest first, closed ones whose points are counted. Only as
-    /// far as events of several days in a row say that time has come. Everything summed up stays.
-    /// To be called while nothing old waits to be applied. Bounded work.
+    /// Removes rows, user hours and bitmaps of some days, the oldest first, that ended more than
+    /// `retention_days` ago (L25). To be called while nothing old waits to be applied. Bounded work.
     fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError>;
 }
 

@@ -77,22 +77,8 @@ pub enum Change<'a> {
     Anything,
 }
 
-/// Values with their freshness, a lock a key, and hints. Loses anything at any time. What it claims:
-///
-/// - **C1** One clock, the store's, says how long an entry is fresh; it is kept for its fresh time and the cap, no longer.
-///   A store without a bound in bytes may keep an entry of a key that is read once for two fresh times only.
-/// - **C2** A lock has one owner at a time, and is free again once its lease is over, it was given up, or its key was
-///   invalidated; asking again with the owner's token is the owner's.
-/// - **C3** Fences of a key grow, also through expiry, invalidation and the loss of everything.
-/// - **C4** `store` is for the owner of the lock alone, gives the lock up with it, and never replaces an entry of a higher
-///   fence; `fail` and `release` do nothing for anybody else.
-/// - **C5** `acquire` takes no lock where there is an entry other than the one seen, or a throttle mark.
-/// - **C6** After `invalidate` there is neither entry nor lock nor mark: a fill that began before it stores nothing.
-/// - **C7** A mark ends by itself, and goes when a value is stored.
-/// - **C8** `watch` tells of the changes of every instance; after a loss of its connection, that any may have been missed.
-/// - **C9** A store that is away, hangs or is full ends a call in `Retry`, within a bound; the next call finds it again.
-///
-/// Calls block.
+/// Values with their freshness, a lock per key, and hints. Loses anything at any time. It claims C1
+/// to C9 of `docs/claims.md`. Calls block.
 pub trait SharedCache: Send + Sync {
     /// What there is of a key; an entry before a mark.
     fn read(&self, key: &str) -> Result<CacheRead, StoreError>;
