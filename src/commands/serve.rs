@@ -1,7 +1,7 @@
 //! `serve`: checks the data directory, answers health, opens journal and stores, then serves until a signal.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -218,7 +218,6 @@ fn start_sinks(
         event_age_ms: settings.event_age_ms,
         counters: Default::default(),
     });
-    let follower = Arc::new(AtomicU64::new(0));
     let ledger_sink = Arc::new(LedgerSink {
         journal: app.journal.clone(),
         ledger: app.ledger.clone(),
@@ -227,7 +226,7 @@ fn start_sinks(
         clock: app.clock.clone(),
         zone: settings.stores.time_zone.clone(),
         retention_days: settings.retention_ms / 86_400_000,
-        follower: follower.clone(),
+        live: app.live_status.clone(),
         records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
     });
     let live_sink = Arc::new(LiveSink {
@@ -237,7 +236,6 @@ fn start_sinks(
         handover,
         status: app.live_status.clone(),
         clock: app.clock.clone(),
-        follower,
     });
     (app, vec![Housekeeping::spawn(ledger_sink.clone()), ledger_sink.spawn(), live_sink.spawn()])
 }

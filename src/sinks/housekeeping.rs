@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{LedgerSink, Level, SinkState, Steady, Trust, agreed_ms};
-use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS};
+use super::{LedgerSink, SinkState, Steady, Trust, agreed_ms};
+use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS, RETIRE_BEHIND_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
 const EVERY: Duration = Duration::from_secs(60);
@@ -28,13 +28,14 @@ pub struct Housekeeping {
     /// Where the follower stood, and when: a store that goes back to an older state finds the verdicts it needs for as
     /// long as the journal is kept for replays.
     passed: VecDeque<(Instant, Position)>,
-    level: Level,
+    /// Where the journal ended, and when.
+    ended: VecDeque<(Instant, Position)>,
 }
 
 impl Housekeeping {
     /// Nothing is done and nobody asked before the first turn.
     pub fn new(sink: Arc<LedgerSink>) -> Housekeeping {
-        Housekeeping { sink, writer: None, passed: VecDeque::new(), level: Level::default() }
+        Housekeeping { sink, writer: None, passed: VecDeque::new(), ended: VecDeque::new() }
     }
 
     /// Starts its thread, which ends when the sink is asked to.
@@ -82,7 +83,7 @@ impl Housekeeping {
     /// One turn: all that is due.
     pub fn tend(&mut self, now: Instant, trust: Trust) {
         let sink = self.sink.clone();
-        self.passed.push_back((now, sink.follower.load(Ordering::Acquire)));
+        self.passed.push_back((now, sink.live.position()));
         let now_ms = sink.clock.now_ms();
         // Without an answer of the store's clock nothing is deleted.
         let trusted_ms = match trust {
@@ -94,8 +95,8 @@ impl Housekeeping {
             self.call(|writer| writer.maintain(trusted_ms));
         }
         while self.call(|writer| writer.fold(now_ms, &sink.zone)).unwrap_or(false) && !sink.status.is_stopping() {}
-        let applied = sink.follower.load(Ordering::Acquire).min(sink.status.position());
-        let is_level = self.level.look(now, sink.journal.end_position(), applied);
+        let applied = sink.live.position().min(sink.status.position());
+        let is_level = self.is_level(now, sink.journal.end_position(), applied);
         if let Some(trusted_ms) = trusted_ms.filter(|_| is_level) {
             self.call(|writer| writer.retire(trusted_ms, sink.retention_days));
         }
@@ -108,31 +109,38 @@ impl Housekeeping {
         }
     }
 
+    /// Whether all has been applied that was durable a while ago. What came since may wait: a day that is removed is
+    /// older, by more than that, than anything that is still accepted. Beside younger looks only the newest old one is
+    /// kept.
+    fn is_level(&mut self, now: Instant, end: Position, applied: Position) -> bool {
+        let is_old = |at: &Instant| now.duration_since(*at) >= Duration::from_millis(RETIRE_BEHIND_MS);
+        self.ended.push_back((now, end));
+        while self.ended.get(1).is_some_and(|(at, _)| is_old(at)) {
+            self.ended.pop_front();
+        }
+        self.ended.front().is_some_and(|(at, end)| is_old(at) && *end <= applied)
+    }
+
     fn call<R>(&mut self, job: impl FnOnce(&mut dyn LedgerWriter) -> Result<R, StoreError>) -> Option<R> {
         let open = || {
-            self.sink.ledger.open_writer().map(|mut writer| {
-                writer.spare();
-                writer
-            })
+            let mut writer = self.sink.ledger.open_writer()?;
+            writer.spare();
+            Ok(writer)
         };
-        let done = match self.writer.take().map_or_else(open, Ok) {
-            Ok(writer) => job(&mut **self.writer.insert(writer)),
-            Err(error) => Err(error),
-        };
+        let writer = self.writer.take().map_or_else(open, Ok);
+        let done = writer.and_then(|writer| job(&mut **self.writer.insert(writer)));
         self.report(done)
     }
 
     fn report<R>(&self, done: Result<R, StoreError>) -> Option<R> {
         const WHAT: &str = "housekeeping failed; it is tried again in a minute";
-        let error = match done {
-            Ok(value) => return Some(value),
-            Err(error) => error,
+        let report = |error: &StoreError| {
+            self.sink.status.housekeeping_failures.fetch_add(1, Ordering::Relaxed);
+            match error {
+                StoreError::Retry(_) => tracing::warn!(sink = "ledger", %error, "{WHAT}"),
+                _ => tracing::error!(sink = "ledger", %error, "{WHAT}"),
+            }
         };
-        self.sink.status.housekeeping_failures.fetch_add(1, Ordering::Relaxed);
-        match error {
-            StoreError::Retry(why) => tracing::warn!(sink = "ledger", error = why, "{WHAT}"),
-            error => tracing::error!(sink = "ledger", error = %error, "{WHAT}"),
-        }
-        None
+        done.inspect_err(report).ok()
     }
 }

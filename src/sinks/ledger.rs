@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::supervise::supervise;
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until, Waiting};
+use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until};
 use crate::clock::Clock;
-use crate::events::{Record, decode_records};
+use crate::events::decode_records;
 use crate::journal::{Frames, Journal, ReadError, Reader};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_RECORDS_ENOUGH, BATCH_RECORDS_MAX, BATCH_RECORDS_MIN, LINGER_BUSY_MS, LINGER_BUSY_RECORDS,
@@ -32,8 +31,8 @@ pub struct LedgerSink {
     pub zone: TimeZone,
     /// Rows that are older may go.
     pub retention_days: i64,
-    /// The slowest follower of the ledger: verdicts far behind it are not needed any more.
-    pub follower: Arc<AtomicU64>,
+    /// The follower of the ledger: verdicts far behind its position are not needed any more.
+    pub live: Arc<SinkStatus>,
     /// Records of a batch, fewer after a failure: [`BATCH_RECORDS_MAX`] at the start.
     pub records_max: AtomicUsize,
 }
@@ -56,13 +55,8 @@ impl Pulse {
         }
     }
 
-    /// How long those who wait may be kept waiting, so that several share a transaction: it costs the same for one as for
-    /// ten. Not where they come one by one, nor where many wait already.
-    fn pause(&self) -> Duration {
-        self.next().map_or(Duration::ZERO, |next| next.saturating_duration_since(Instant::now()))
-    }
-
-    /// When the next batch may begin; `None`: at any time.
+    /// When the next batch may begin (`None`: at any time), so that several requests share a transaction, which costs
+    /// the same for one as for ten: not if they come one by one, nor if many wait already.
     fn next(&self) -> Option<Instant> {
         let expected = self.records_per_ms * LINGER_WAITED_MS as f64;
         let is_moderate = (LINGER_WAITED_RECORDS_MIN..LINGER_WAITED_RECORDS_MAX).contains(&expected);
@@ -73,25 +67,22 @@ impl Pulse {
 impl LedgerSink {
     /// Starts the sink's thread.
     pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
-        let sink = self;
         let run = move || {
             // From 0: nothing is removed before the ledger has said how far it is.
-            let kept = sink.journal.follow(0, false);
-            sink.handover.waiting.serve_ledger();
-            supervise(&sink.status, || sink.follow(&kept));
+            let kept = self.journal.follow(0, false);
+            self.handover.waiting.serve_ledger();
+            self.status.supervise(|| {
+                let mut follower = self.stand(&kept)?;
+                while !self.status.is_stopping() {
+                    follower.step(Pace::Patient)?;
+                }
+                Ok(())
+            });
         };
         crate::process::spawn("ledger-sink", run)
     }
 
-    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
-        let mut follower = self.stand(kept)?;
-        while !self.status.is_stopping() {
-            follower.step(Pace::Patient)?;
-        }
-        Ok(())
-    }
-
-    /// Opens a connection and goes to where the ledger stands. `kept` is what the journal keeps segments by.
+    /// Opens a connection and goes to the ledger's position. The journal keeps segments by `kept`.
     pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LedgerFollower, Ended> {
         let stream = self.journal.stream();
         let mut writer = self.ledger.open_writer()?;
@@ -110,68 +101,82 @@ impl LedgerSink {
         self.status.at(at.position);
         self.handover.resume(at.position);
         kept.store(at.position, Ordering::Release);
-        let waiting = self.handover.waiting.clone();
         // A commit whose reply was lost has decided for those who still wait.
-        self.settle_lost_reply(&waiting, at.position)?;
-        let (sink, kept) = (self.clone(), kept.clone());
-        Ok(LedgerFollower { sink, writer, reader, waiting, kept, pulse: Pulse::default() })
-    }
-
-    fn grow_batches(&self) {
-        let grown = (self.records_max.load(Ordering::Relaxed) * 2).min(BATCH_RECORDS_MAX);
-        self.records_max.store(grown, Ordering::Relaxed);
-    }
-
-    /// A batch that the store could not finish in time would not finish the next time either: half of it may.
-    fn shrink_batches(&self, ended: &Ended) {
-        if matches!(ended, Ended::Retry(_)) {
-            let halved = (self.records_max.load(Ordering::Relaxed) / 2).max(BATCH_RECORDS_MIN);
-            self.records_max.store(halved, Ordering::Relaxed);
+        let waiting = &self.handover.waiting;
+        if let Some(first) = waiting.first_undecided(Until::Ledger, at.position) {
+            let verdicts = self.ledger.verdicts(stream, first - 1, at.position)?.unwrap_or_default();
+            waiting.settle(Until::Ledger, at.position, &verdicts);
         }
+        Ok(LedgerFollower { sink: self.clone(), writer, reader, kept: kept.clone(), pulse: Pulse::default() })
+    }
+}
+
+/// The sink at its ledger's position: its thread's work, one step at a time.
+pub struct LedgerFollower {
+    sink: Arc<LedgerSink>,
+    writer: Box<dyn LedgerWriter>,
+    reader: Reader,
+    kept: Arc<AtomicU64>,
+    pulse: Pulse,
+}
+
+impl LedgerFollower {
+    /// Applies one batch, tells who waits, and hands its verdicts on; false if there was nothing to apply. After an
+    /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
+    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+        let sink = self.sink.clone();
+        sink.status.set(SinkState::Following);
+        let records_max = sink.records_max.load(Ordering::Relaxed);
+        let Some(frames) = self.next_frames(pace, records_max)? else {
+            sink.status.current_as_of(sink.clock.now_ms());
+            sink.status.recovered();
+            return Ok(false);
+        };
+        let applied = self.apply(&frames);
+        let next_max = match &applied {
+            Ok(_) => (records_max * 2).min(BATCH_RECORDS_MAX),
+            // A batch that the store could not finish in time would not finish the next time either: half of it may.
+            Err(Ended::Retry(_)) => (records_max / 2).max(BATCH_RECORDS_MIN),
+            Err(_) => records_max,
+        };
+        sink.records_max.store(next_max, Ordering::Relaxed);
+        let verdicts = applied?;
+        // Before those who wait hear of it: whoever looks then sees it applied.
+        sink.status.at(frames.to.position);
+        sink.handover.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
+        sink.handover.push(frames.to.position, verdicts);
+        self.kept.store(frames.to.position, Ordering::Release);
+        Ok(true)
     }
 
-    fn settle_lost_reply(&self, waiting: &Waiting, up_to: Position) -> Result<(), Ended> {
-        let Some(after) = waiting.first_undecided(Until::Ledger, up_to) else { return Ok(()) };
-        let verdicts = self.ledger.verdicts(self.journal.stream(), after - 1, up_to)?.unwrap_or_default();
-        waiting.settle(Until::Ledger, up_to, &verdicts);
-        Ok(())
-    }
-
-    /// The next batch's frames.
-    fn next_frames(
-        &self,
-        reader: &mut Reader,
-        waiting: &Waiting,
-        pulse: &mut Pulse,
-        pace: Pace,
-    ) -> Result<Option<Frames>, Ended> {
+    fn next_frames(&mut self, pace: Pace, records_max: usize) -> Result<Option<Frames>, ReadError> {
         if pace == Pace::Patient {
-            self.wait_for_more(reader, waiting, pulse);
+            self.wait_for_more();
         }
-        if reader.behind() > 0 {
-            pulse.beat(reader.behind());
-            self.journal.next_batch_begins(pulse.next());
+        if self.reader.behind() > 0 {
+            self.pulse.beat(self.reader.behind());
+            self.sink.journal.next_batch_begins(self.pulse.next());
         }
-        let records_max = self.records_max.load(Ordering::Relaxed);
-        Ok(reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)?)
+        self.reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)
     }
 
-    /// Waits for something to apply, then lingers for a larger batch: a little while somebody waits for the ledger, longer
-    /// while nobody does.
-    fn wait_for_more(&self, reader: &Reader, waiting: &Waiting, pulse: &Pulse) {
-        if reader.behind() == 0 {
-            reader.wait(IDLE_WAIT);
+    /// Waits for something to apply, then lingers for a larger batch: a little while a request waits for the ledger,
+    /// longer while none does.
+    fn wait_for_more(&self) {
+        if self.reader.behind() == 0 {
+            self.reader.wait(IDLE_WAIT);
         }
         let begun = Instant::now();
-        while (1..BATCH_RECORDS_ENOUGH).contains(&reader.behind()) && !self.status.is_stopping() {
-            let is_busy = reader.behind() >= LINGER_BUSY_RECORDS;
+        while (1..BATCH_RECORDS_ENOUGH).contains(&self.reader.behind()) && !self.sink.status.is_stopping() {
+            let is_busy = self.reader.behind() >= LINGER_BUSY_RECORDS;
             let linger = Duration::from_millis(if is_busy { LINGER_BUSY_MS } else { LINGER_MS });
             let left = linger.saturating_sub(begun.elapsed());
             if left.is_zero() {
                 break;
             }
-            if waiting.any(Until::Ledger) {
-                std::thread::sleep(pulse.pause());
+            if self.sink.handover.waiting.any(Until::Ledger) {
+                let pause = self.pulse.next().map(|next| next.saturating_duration_since(Instant::now()));
+                std::thread::sleep(pause.unwrap_or_default());
                 break;
             }
             // In pieces: it may become busy, or enough, meanwhile.
@@ -179,69 +184,25 @@ impl LedgerSink {
         }
     }
 
-    fn apply(&self, writer: &mut dyn LedgerWriter, frames: &Frames) -> Result<Verdicts, Ended> {
+    fn apply(&mut self, frames: &Frames) -> Result<Verdicts, Ended> {
+        let status = &self.sink.status;
         let records = decode_records(&frames.bytes, frames.count())?;
-        let batch = Batch { stream: self.journal.stream(), from: frames.from, to: frames.to, records };
+        let batch = Batch { stream: self.sink.journal.stream(), from: frames.from, to: frames.to, records };
         let started = Instant::now();
-        let none = BTreeMap::new();
-        let verdicts = match writer.apply(&batch, &none) {
+        let verdicts = match self.writer.apply(&batch, &BTreeMap::new()) {
             Err(StoreError::Poison(why)) => {
-                tracing::warn!(
-                    sink = "ledger",
-                    error = why,
-                    "a batch holds data that the ledger refuses; looking for it"
-                );
-                let dead = find_poison(writer, &batch)?;
-                self.status.dead.fetch_add(dead.len() as u64, Ordering::Relaxed);
-                writer.apply(&batch, &dead)?
+                tracing::warn!(sink = "ledger", error = why, "the ledger refuses data of a batch; looking for it");
+                let dead = find_poison(&mut *self.writer, &batch)?;
+                status.dead.fetch_add(dead.len() as u64, Ordering::Relaxed);
+                self.writer.apply(&batch, &dead)?
             }
             other => other?,
         };
-        self.status.applied(batch.records.len(), started.elapsed());
-        self.status.passed_lost(batch.from.position, &batch.records);
-        if let Some(last_ms) = batch.records.iter().rev().find_map(Record::received_ms) {
-            self.status.current_as_of(last_ms);
-        }
+        status.applied(batch.from.position, &batch.records, started.elapsed());
         assert!(verdicts.is_sorted_by_key(|(position, _)| *position), "outcomes come in the order of positions");
         let is_of_batch = |(at, _): &(Position, Verdict)| (batch.from.position + 1..=batch.to.position).contains(at);
-        assert!(
-            verdicts.first().is_none_or(is_of_batch) && verdicts.last().is_none_or(is_of_batch),
-            "outcomes of the batch"
-        );
+        assert!(verdicts.iter().all(is_of_batch), "outcomes of the batch");
         Ok(verdicts)
-    }
-}
-
-/// The sink where its ledger stands: what its thread does over and over, one step at a time.
-pub struct LedgerFollower {
-    sink: Arc<LedgerSink>,
-    writer: Box<dyn LedgerWriter>,
-    reader: Reader,
-    waiting: Arc<Waiting>,
-    kept: Arc<AtomicU64>,
-    pulse: Pulse,
-}
-
-impl LedgerFollower {
-    /// Applies one batch, tells who waits, and hands its verdicts on; false where there was nothing to apply. After an
-    /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
-    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
-        let sink = &self.sink;
-        sink.status.set(SinkState::Following);
-        let Some(frames) = sink.next_frames(&mut self.reader, &self.waiting, &mut self.pulse, pace)? else {
-            sink.status.current_as_of(sink.clock.now_ms());
-            sink.status.recovered();
-            return Ok(false);
-        };
-        let applied = sink.apply(&mut *self.writer, &frames);
-        let verdicts = applied.inspect_err(|ended| sink.shrink_batches(ended))?;
-        sink.grow_batches();
-        // Before those who wait hear of it: whoever looks then sees it applied.
-        sink.status.at(frames.to.position);
-        self.waiting.settle(Until::Ledger, frames.to.position, &verdicts);
-        sink.handover.push(frames.to.position, verdicts);
-        self.kept.store(frames.to.position, Ordering::Release);
-        Ok(true)
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::supervise::supervise;
 use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until, agreed_ms};
 use crate::clock::Clock;
 use crate::events::{Erase, Event, Record, Tally, decode_records, tally_event, tally_like, tally_unliked};
@@ -30,35 +29,30 @@ pub struct LiveSink {
     pub handover: Arc<Handover>,
     pub status: Arc<SinkStatus>,
     pub clock: Clock,
-    /// The sink's own position, which the ledger's sink prunes verdicts by.
-    pub follower: Arc<AtomicU64>,
 }
 
 impl LiveSink {
     pub fn spawn(self: Arc<Self>) -> JoinHandle<()> {
-        let sink = self;
         let run = move || {
-            let kept = sink.journal.follow(0, true);
-            supervise(&sink.status, || sink.follow(&kept));
+            let kept = self.journal.follow(0, true);
+            self.status.supervise(|| {
+                let mut follower = self.stand(&kept)?;
+                let mut fold_at = Instant::now();
+                while !self.status.is_stopping() {
+                    if Instant::now() >= fold_at {
+                        follower.fold()?;
+                        fold_at = Instant::now() + FOLD_EVERY;
+                    }
+                    follower.step(Pace::Patient)?;
+                }
+                Ok(())
+            });
         };
         crate::process::spawn("live-sink", run)
     }
 
-    fn follow(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<(), Ended> {
-        let mut follower = self.stand(kept)?;
-        let mut folded: Option<Instant> = None;
-        while !self.status.is_stopping() {
-            if folded.is_none_or(|at| at.elapsed() >= FOLD_EVERY) {
-                follower.fold()?;
-                folded = Some(Instant::now());
-            }
-            follower.step(Pace::Patient)?;
-        }
-        Ok(())
-    }
-
-    /// Opens a connection and goes to where the store stands, which may mean to build it from the ledger. `kept` is
-    /// what the journal keeps segments by.
+    /// Opens a connection and goes to the store's position, which may mean to build the store from the ledger. The
+    /// journal keeps segments by `kept`.
     pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LiveFollower, Ended> {
         let mut writer = self.live.open_writer()?;
         let reader = self.find_place(&mut *writer, kept)?;
@@ -98,23 +92,25 @@ impl LiveSink {
         ledger_at
     }
 
-    /// Goes to where the store stands; builds it from the ledger where it is lost, or so far behind that the journal
-    /// or the verdicts it needs are gone.
+    /// Goes to the store's position; builds the store from the ledger if it is lost, or so far behind that the journal
+    /// or the verdicts that it needs are deleted.
     fn find_place(&self, writer: &mut dyn LiveWriter, kept: &AtomicU64) -> Result<Reader, Ended> {
         let stream = self.journal.stream();
         loop {
-            match writer.state(stream)? {
-                LiveState::At(at) => match self.journal.reader(at) {
-                    Ok(_) if !self.has_verdicts(at.position)? => self.rebuild(writer, LiveState::At(at))?,
-                    Ok(reader) => {
+            let state = writer.state(stream)?;
+            if let LiveState::At(at) = state {
+                match self.journal.reader(at) {
+                    Ok(reader) if self.has_verdicts(at.position)? => {
                         self.passed(at, kept);
                         return Ok(reader);
                     }
-                    Err(ReadError::Gone(_)) => self.rebuild(writer, LiveState::At(at))?,
+                    Ok(_) | Err(ReadError::Gone(_)) => {}
                     Err(error) => return Err(error.into()),
-                },
+                }
+            }
+            match state {
                 LiveState::NewStream => writer.register(stream)?,
-                LiveState::Lost => self.rebuild(writer, LiveState::Lost)?,
+                LiveState::At(_) | LiveState::Lost => self.rebuild(writer, state)?,
             }
         }
     }
@@ -135,17 +131,8 @@ impl LiveSink {
 
     fn passed(&self, at: Watermark, kept: &AtomicU64) {
         self.status.at(at.position);
-        self.follower.store(at.position, Ordering::Release);
         kept.store(at.position, Ordering::Release);
         self.handover.waiting.settle(Until::Live, at.position, &Vec::new());
-    }
-
-    /// While nothing comes in, no apply finds out that the store was emptied.
-    fn check_generation(&self, writer: &mut dyn LiveWriter) -> Result<(), Ended> {
-        match writer.state(self.journal.stream())? {
-            LiveState::At(_) => Ok(()),
-            _ => Err(Ended::Retry("the live store is empty".into())),
-        }
     }
 
     /// What the live store is told of some frames at a time.
@@ -175,43 +162,31 @@ impl LiveSink {
         Ok(batch)
     }
 
-    fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<Applied, Ended> {
+    /// False: the store's watermark is not where the batch begins.
+    fn apply(&self, writer: &mut dyn LiveWriter, frames: &Frames) -> Result<bool, Ended> {
         let started = Instant::now();
         let records = decode_records(&frames.bytes, frames.count())?;
         let batch = self.batch(frames, &records, self.now_ms(writer)?)?;
         match writer.apply(&batch) {
-            Ok(()) => {}
+            Ok(()) => self.status.applied(frames.from.position, &records, started.elapsed()),
             // Another reply was lost, or the store went back to an older state: go on from what it has.
-            Err(StoreError::Fenced { found: Some(_) }) => return Ok(Applied::Elsewhere),
+            Err(StoreError::Fenced { found: Some(_) }) => return Ok(false),
             Err(StoreError::Fenced { found: None }) => return Err(Ended::Retry("the live store is empty".into())),
             Err(error) => return Err(error.into()),
         }
-        self.status.applied(records.len(), started.elapsed());
-        self.status.passed_lost(frames.from.position, &records);
-        if let Some(last_ms) = records.iter().rev().find_map(Record::received_ms) {
-            self.status.current_as_of(last_ms);
-        }
-        Ok(Applied::Here)
+        Ok(true)
     }
 
     fn verdicts(&self, after: Position, up_to: Position) -> Result<HashMap<Position, Verdict>, Ended> {
         let verdicts = match self.handover.verdicts(after, up_to) {
             Some(verdicts) => verdicts,
-            None => self
-                .ledger
-                .verdicts(self.journal.stream(), after, up_to)
-                .map_err(of_ledger)?
-                .ok_or_else(|| Ended::Retry("the ledger's verdicts on what comes next were pruned".into()))?,
+            None => {
+                let read = self.ledger.verdicts(self.journal.stream(), after, up_to).map_err(of_ledger)?;
+                read.ok_or_else(|| Ended::Retry("the ledger's verdicts on what comes next were pruned".into()))?
+            }
         };
         Ok(verdicts.into_iter().collect())
     }
-}
-
-/// What became of a batch.
-enum Applied {
-    Here,
-    /// The store's watermark is not where the batch begins.
-    Elsewhere,
 }
 
 /// A failed read of the ledger.
@@ -249,15 +224,18 @@ impl LiveFollower {
         let Some(frames) = frames else {
             if nothing_new {
                 sink.status.current_as_of(asked_at);
-                sink.check_generation(&mut *self.writer)?;
+                // While nothing comes in, no apply finds out that the store was emptied.
+                if !matches!(self.writer.state(sink.journal.stream())?, LiveState::At(_)) {
+                    return Err(Ended::Retry("the live store is empty".into()));
+                }
                 sink.status.recovered();
             }
             return Ok(false);
         };
-        match sink.apply(&mut *self.writer, &frames)? {
-            Applied::Here => sink.passed(frames.to, &self.kept),
-            Applied::Elsewhere => return self.stand_again(),
+        if !sink.apply(&mut *self.writer, &frames)? {
+            return self.stand_again();
         }
+        sink.passed(frames.to, &self.kept);
         Ok(true)
     }
 

@@ -8,18 +8,15 @@ mod ended;
 mod handover;
 mod housekeeping;
 mod ledger;
-mod level;
 mod live;
 mod status;
 mod steady;
-mod supervise;
 mod waiting;
 
 pub use ended::{Ended, Pace};
 pub use handover::Handover;
 pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};
-pub use level::Level;
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
 pub use steady::{Steady, Trust, agreed_ms};

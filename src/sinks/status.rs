@@ -1,25 +1,27 @@
 //! What a sink says of itself: for health checks, metrics, and the `stale` mark of answers.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::ended::Ended;
+use crate::clock::Backoff;
 use crate::events::Record;
-use crate::limits::UNREACHABLE_LOG_EVERY_MS;
+use crate::limits::{RETRY_MS_MAX, RETRY_MS_MIN, UNREACHABLE_LOG_EVERY_MS};
 use crate::ports::Position;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SinkState {
-    Starting = 0,
-    Following = 1,
+    #[default]
+    Starting,
+    Following,
     /// The live store is being built from the ledger.
-    Rebuilding = 2,
-    /// Its store is away.
-    Retrying = 3,
-    /// It found what it must not guess about; a person must look.
-    Stopped = 4,
+    Rebuilding,
+    /// Its store is unreachable.
+    Retrying,
+    /// It found something that it must not guess about; a person must look.
+    Stopped,
 }
 
 impl SinkState {
@@ -37,15 +39,10 @@ impl SinkState {
 #[derive(Default)]
 pub struct SinkStatus {
     name: &'static str,
-    state: AtomicU8,
     position: AtomicU64,
     as_of_ms: AtomicI64,
-    last_error: Mutex<Option<String>>,
-    /// When it last said that a store is unreachable; nothing once it has followed since.
-    said: Mutex<Option<Instant>>,
-    stopping: AtomicBool,
+    inner: Mutex<Inner>,
     stop_asked: Condvar,
-    stop_lock: Mutex<()>,
     /// Batches, records and microseconds of applying, since the start.
     pub batches: AtomicU64,
     pub records: AtomicU64,
@@ -54,8 +51,17 @@ pub struct SinkStatus {
     pub dead: AtomicU64,
     /// Positions passed whose records were lost to damage of the journal.
     pub lost: AtomicU64,
-    /// What housekeeping could not do, since the start.
+    /// Failures of housekeeping, since the start.
     pub housekeeping_failures: AtomicU64,
+}
+
+#[derive(Default)]
+struct Inner {
+    state: SinkState,
+    last_error: String,
+    /// When it last logged that a store is unreachable; nothing once it has followed since.
+    said: Option<Instant>,
+    is_stopping: bool,
 }
 
 impl SinkStatus {
@@ -68,9 +74,12 @@ impl SinkStatus {
         self.name
     }
 
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub fn state(&self) -> SinkState {
-        use SinkState::{Following, Rebuilding, Retrying, Starting, Stopped};
-        [Starting, Following, Rebuilding, Retrying, Stopped][usize::from(self.state.load(Ordering::Acquire))]
+        self.inner().state
     }
 
     pub fn position(&self) -> Position {
@@ -84,44 +93,38 @@ impl SinkStatus {
 
     /// The last failure, if the sink is not following now.
     pub fn last_error(&self) -> Option<String> {
-        let error = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-        (self.state() != SinkState::Following).then(|| error.clone()).flatten()
+        let inner = self.inner();
+        (inner.state != SinkState::Following && !inner.last_error.is_empty()).then(|| inner.last_error.clone())
     }
 
     /// Asks the sink to end after the batch at hand.
     pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        let _guard = self.stop_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner().is_stopping = true;
         self.stop_asked.notify_all();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::SeqCst)
+        self.inner().is_stopping
     }
 
     /// Sleeps, or returns early when asked to stop.
     pub(super) fn sleep(&self, pause: Duration) {
-        let guard = self.stop_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let slept = self.stop_asked.wait_timeout_while(guard, pause, |()| !self.is_stopping());
-        drop(slept.unwrap_or_else(PoisonError::into_inner));
+        drop(self.stop_asked.wait_timeout_while(self.inner(), pause, |inner| !inner.is_stopping));
     }
 
     pub(super) fn set(&self, state: SinkState) {
-        let before = self.state.swap(state as u8, Ordering::AcqRel);
+        let mut inner = self.inner();
         // After an outage a connection is only a try: see `recovered`.
-        if before != state as u8 && self.said().is_none() {
+        if std::mem::replace(&mut inner.state, state) != state && inner.said.is_none() {
             tracing::info!(sink = self.name, position = self.position(), "{}", state.name());
         }
     }
 
-    fn said(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// It has applied a batch, or found nothing to apply: an outage is over.
     pub(super) fn recovered(&self) {
-        if self.said().take().is_some() {
-            tracing::info!(sink = self.name, position = self.position(), "{}", self.state().name());
+        let mut inner = self.inner();
+        if inner.said.take().is_some() {
+            tracing::info!(sink = self.name, position = self.position(), "{}", inner.state.name());
         }
     }
 
@@ -133,16 +136,21 @@ impl SinkStatus {
         self.as_of_ms.fetch_max(ms, Ordering::AcqRel);
     }
 
-    pub(super) fn applied(&self, records: usize, took: Duration) {
+    /// It has applied the records behind `after`.
+    pub(super) fn applied(&self, after: Position, records: &[Record<'_>], took: Duration) {
         self.recovered();
         self.batches.fetch_add(1, Ordering::Relaxed);
-        self.records.fetch_add(records as u64, Ordering::Relaxed);
+        self.records.fetch_add(records.len() as u64, Ordering::Relaxed);
         self.apply_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.passed_lost(after, records);
+        if let Some(last_ms) = records.iter().rev().find_map(Record::received_ms) {
+            self.current_as_of(last_ms);
+        }
     }
 
     /// Counts the lost records of an applied batch that begins behind `after`, and says so: they are never skipped
     /// silently.
-    pub(super) fn passed_lost(&self, after: Position, records: &[Record<'_>]) {
+    fn passed_lost(&self, after: Position, records: &[Record<'_>]) {
         let is_lost = |record: &Record<'_>| matches!(record, Record::Lost);
         let Some(first) = records.iter().position(is_lost) else { return };
         let count = records.iter().filter(|record| is_lost(record)).count();
@@ -156,30 +164,46 @@ impl SinkStatus {
     }
 
     /// It tries again after a failure. An outage is one line when it begins, and then one per minute.
-    pub(super) fn retrying(&self, ended: &Ended) {
-        let (Ended::Retry(why) | Ended::LedgerRetry(why) | Ended::Stop(why)) = ended;
+    fn retrying(&self, ended: Ended) {
         self.retries.fetch_add(1, Ordering::Relaxed);
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.clone());
-        self.state.store(SinkState::Retrying as u8, Ordering::Release);
-        if matches!(ended, Ended::LedgerRetry(_)) {
+        let is_of_ledger = matches!(ended, Ended::LedgerRetry(_));
+        let (Ended::Retry(why) | Ended::LedgerRetry(why) | Ended::Stop(why)) = ended;
+        let mut inner = self.inner();
+        let every = Duration::from_millis(UNREACHABLE_LOG_EVERY_MS);
+        if is_of_ledger {
             tracing::debug!(sink = self.name, error = why, "waits for the ledger");
-            return;
-        }
-        let mut said = self.said();
-        if said.is_none_or(|at| at.elapsed() >= Duration::from_millis(UNREACHABLE_LOG_EVERY_MS)) {
+        } else if inner.said.is_none_or(|at| at.elapsed() >= every) {
             tracing::warn!(sink = self.name, error = why, "its store is unreachable; events wait in the journal");
-            *said = Some(Instant::now());
+            inner.said = Some(Instant::now());
         }
+        (inner.state, inner.last_error) = (SinkState::Retrying, why);
     }
 
-    pub(super) fn stopped(&self, why: &str) {
-        tracing::error!(
-            sink = self.name,
-            position = self.position(),
-            error = why,
-            "stopped; it does not go on by itself"
-        );
-        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
-        self.state.store(SinkState::Stopped as u8, Ordering::Release);
+    fn stopped(&self, why: String) {
+        let position = self.position();
+        tracing::error!(sink = self.name, position, error = why, "stopped; it does not go on by itself");
+        let mut inner = self.inner();
+        (inner.state, inner.last_error) = (SinkState::Stopped, why);
+    }
+
+    /// Runs `follow` until the sink is asked to end or must stop; pauses and tries again while a store is unreachable.
+    pub(super) fn supervise(&self, mut follow: impl FnMut() -> Result<(), Ended>) {
+        let mut backoff = Backoff::new(RETRY_MS_MIN, RETRY_MS_MAX);
+        while !self.is_stopping() {
+            let before = self.position();
+            let ended = catch_unwind(AssertUnwindSafe(&mut follow))
+                .unwrap_or_else(|_| Err(Ended::Stop("the sink panicked; the log has the place".into())));
+            match ended {
+                Ok(()) => return,
+                Err(Ended::Stop(why)) => return self.stopped(why),
+                Err(ended) => {
+                    if self.position() != before {
+                        backoff = Backoff::new(RETRY_MS_MIN, RETRY_MS_MAX);
+                    }
+                    self.retrying(ended);
+                    self.sleep(backoff.pause());
+                }
+            }
+        }
     }
 }

@@ -72,7 +72,8 @@ impl Instance {
         let journal = Journal::open(directory.path(), true, 1, settings, clock.clone()).expect("the journal opens");
         let journal = Arc::new(journal);
         let (to_ledger, to_live) = (Faults::default(), Faults::default());
-        let (handover, follower) = (Arc::new(Handover::default()), Arc::new(AtomicU64::new(0)));
+        let handover = Arc::new(Handover::default());
+        let live_status = Arc::new(SinkStatus::new("live"));
         let ledger_sink = LedgerSink {
             journal: journal.clone(),
             ledger: Arc::new(FaultyLedger::new(ledger.clone(), &to_ledger)),
@@ -81,7 +82,7 @@ impl Instance {
             clock: clock.clone(),
             zone: jiff::tz::TimeZone::UTC,
             retention_days: 400,
-            follower: follower.clone(),
+            live: live_status.clone(),
             records_max: AtomicUsize::new(BATCH_RECORDS_MAX),
         };
         let live_sink = LiveSink {
@@ -89,9 +90,8 @@ impl Instance {
             ledger: Arc::new(FaultyLedger::new(ledger.clone(), &to_live)),
             live: Arc::new(FaultyLive::new(live.clone(), &to_live)),
             handover,
-            status: Arc::new(SinkStatus::new("live")),
+            status: live_status,
             clock: clock.clone(),
-            follower,
         };
         let kept = [journal.follow(0, false), journal.follow(0, true)];
         let (ledger_sink, live_sink) = (Arc::new(ledger_sink), Arc::new(live_sink));
