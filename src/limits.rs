@@ -4,12 +4,10 @@
 //! neighbours (`ties.rs`), so that changing one of them alone does not compile.
 
 mod files;
-mod log;
 mod memory;
 mod ties;
 
 pub use files::*;
-pub use log::*;
 pub use memory::of_memory;
 
 // ---- values of the contract (api.md) ----
@@ -74,18 +72,16 @@ pub const RECENT_SEARCHES_MAX: usize = 10;
 pub const RECENT_SEARCHES_MS: i64 = 3_600_000;
 /// What one user has forgotten in an hour, one keyword each; past it the user counts as having forgotten everything so far.
 pub const FORGOTTEN_OF_USER_MAX: usize = 100;
-/// The same of all users together, on a shared live store and in what it is built from; past it the oldest are dropped, and a
-/// search that comes in late enough may be seen again.
+/// The same of all users of a shared live store; past it the oldest are dropped.
 pub const FORGOTTEN_MAX: usize = 100_000;
-/// Recent searches in memory, with what was forgotten; past it the user whose list was not used for longest goes.
-/// Less with little memory ([`of_memory`]).
+/// Recent searches in memory, and forgotten ones; less with little memory ([`of_memory`]).
 pub const LIVE_RECENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Rows of one list answer.
 pub const LIST_ROWS_MAX: usize = 100;
 /// Posts with one pair of characters that SQLite counts to find the rarest pair of a keyword: more of them is "many".
 pub const SEARCH_GRAM_ROWS_COUNTED: i64 = 10_000;
-/// Most liked posts that a search looks at one by one, before it asks an index for all that match: a keyword that one post
-/// in 75 has fills its page from them (20 of 1,500), any other has few matches to rank.
+/// Most liked posts that a search reads before it asks an index: they hold 20 of any keyword that one
+/// post in 75 has, and another keyword has few matches to rank.
 pub const SEARCH_WALK_POSTS: i64 = 1_500;
 /// Posts of one search, where it does not say how many; at most [`LIST_ROWS_MAX`].
 pub const SEARCH_POSTS: usize = 20;
@@ -99,8 +95,7 @@ pub const GZIP_ANSWER_BYTES_MIN: usize = 1_024;
 pub const COUNT_RANGE_MS_MAX: i64 = 31 * 86_400_000;
 /// Points of one time series: a day of minutes, two months of hours, four years of days.
 pub const SERIES_POINTS_MAX: usize = 1_500;
-/// An exact range that ends now reads minute rollups, instead of raw rows, of this much of the past: less than is kept,
-/// so that neither a clock that was set nor housekeeping of another instance takes rows from under it.
+/// An exact range that ends now reads minute rollups of this much of the past: less than is kept.
 pub const EXACT_MINUTES: i64 = 120;
 /// Events older than this many days are refused (`RETENTION_DAYS`).
 pub const RETENTION_DAYS: u32 = 400;
@@ -145,8 +140,7 @@ pub const JOURNAL_FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 pub const JOURNAL_KEEP_MS: u64 = 3_600_000;
 /// How long a start waits for the directory's lock: whoever only looks at the journal holds it for a moment.
 pub const JOURNAL_LOCK_WAIT_MS: u64 = 200;
-/// Records that a salvage may give up as lost: dozens of segments' worth, held in memory at 5 bytes each while it
-/// writes, and far fewer than a position that was mistyped could ask for.
+/// Records that a salvage may give up as lost, at 5 bytes of memory each; a mistyped position asks for more.
 pub const JOURNAL_LOST_RECORDS_MAX: u64 = 50_000_000;
 
 // ---- sinks ----
@@ -169,30 +163,27 @@ pub const BATCH_RECORDS_MIN: usize = 100;
 pub const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// While it keeps up, the ledger sink waits this long for a larger batch (not while a ticket waits: see [`LINGER_WAITED_MS`]).
 pub const LINGER_MS: u64 = 20;
-/// If as many records came in that time, the ledger sink waits up to [`LINGER_BUSY_MS`]: a large
-/// batch appends far fewer rows of counts than several small ones.
+/// If as many records came in that time, the ledger sink waits up to [`LINGER_BUSY_MS`].
 pub const LINGER_BUSY_RECORDS: u64 = 200;
-/// See [`LINGER_BUSY_RECORDS`].
+/// A large batch appends far fewer rows of counts than several small ones.
 pub const LINGER_BUSY_MS: u64 = 120;
 /// How often pending counts are added to the ledger's rollups.
 pub const ADD_UP_EVERY_MS: u64 = 5_000;
 /// Pending counts are also added once this many records are pending: an exact read sums them.
 pub const ADD_UP_RECORDS: u64 = 100_000;
-/// While somebody waits for it, the ledger sink begins no two batches within this time, as long as the load is moderate: the
-/// fewest and most records that come in as long. A lone client is not kept waiting, a busy ledger not slowed down.
+/// While a request waits for it, the ledger sink begins no two batches within this time …
 pub const LINGER_WAITED_MS: u64 = 8;
-/// See [`LINGER_WAITED_MS`].
+/// … if at least as many records come in that time: a lone client is not kept waiting …
 pub const LINGER_WAITED_RECORDS_MIN: f64 = 3.0;
-/// See [`LINGER_WAITED_MS`].
+/// … and fewer than this: a busy ledger is not slowed down.
 pub const LINGER_WAITED_RECORDS_MAX: f64 = 20.0;
-/// The live sink waits this long for a larger batch (never while a ticket waits): Redis is the dearest store, and a
-/// larger batch counts the same names in fewer commands.
+/// The live sink waits this long for a larger batch, which counts the same names in fewer commands.
 pub const LIVE_LINGER_MS: u64 = 100;
 /// Decided batches handed from the ledger sink to followers in memory; older ones are read back from the ledger.
 pub const HANDOVER_BATCHES_MAX: usize = 64;
-/// First and longest pause between two tries at a store that is away.
+/// First pause between two tries at a store that is unreachable.
 pub const RETRY_MS_MIN: u64 = 50;
-/// See [`RETRY_MS_MIN`].
+/// The longest one.
 pub const RETRY_MS_MAX: u64 = 2_000;
 /// How often the log repeats that a store is unreachable.
 pub const UNREACHABLE_LOG_EVERY_MS: u64 = 60_000;
@@ -231,8 +222,7 @@ pub const FOLD_GRACE_MS: i64 = 5_000;
 pub const ROLLUP_MINUTES_KEPT: i64 = 180;
 /// UTC days of a span, by which long rankings are read: ten to twelve of them, and up to 47 days at the ends, are a year.
 pub const SPAN_DAYS: i64 = 32;
-/// An hour is closed this long after it ended. Later events cost more: they are added to its day
-/// and span as well, and the hour is counted again.
+/// An hour is closed this long after it ended. Later events cost more.
 pub const FOLD_HOUR_GRACE_MS: i64 = 10 * 60_000;
 /// A call that closes and counts ends after this, so that a stop is not kept waiting: the next call does the rest.
 pub const FOLD_MS_MAX: u64 = 2_000;
@@ -266,8 +256,7 @@ pub const RECOUNT_BURST_MS: u64 = 6_000;
 pub const RECOUNT_HOURS_MAX: usize = 20_000;
 /// A step of housekeeping on SQLite is broken off after this.
 pub const SQLITE_STEP_MS_MAX: u64 = 10_000;
-/// Hours and days whose counting failed are left alone for a minute, then twice as long each time, up to this: they must not
-/// keep the others from being counted.
+/// A failed count of an hour or day is retried after a minute, then twice as long, up to this.
 pub const POSTPONED_MS_MAX: u64 = 3_600_000;
 /// As many of them are remembered.
 pub const POSTPONED_MAX: usize = 1_000;
@@ -287,23 +276,19 @@ pub const LEADERS_NAMES_MAX: usize = 2_000;
 pub const LEADERS_MISSING_MAX: usize = 12;
 /// Names that are looked up together at first, at least; then twice as many each time.
 pub const LEADERS_STEP: usize = 16;
-/// A ranking of a range whose rollups hold no more events than this for each row that is wanted reads all its names: of so few the
-/// highest are found no sooner by the lists of its days.
+/// A ranking of a range with at most this many events per wanted row reads all its names.
 pub const RANK_ALL_EVENTS_A_ROW: i64 = 2_000;
 /// … and in all.
 pub const RANK_ALL_EVENTS_MAX: i64 = 100_000;
 /// Hours that are not closed and are still read by name; more of them are summed up by the ledger.
 pub const OPEN_HOURS_MAX: i64 = 48;
-/// Rows stay this many days longer than events of their time are taken (`RETENTION_DAYS`): what was taken before and waits in
-/// a journal still finds its day.
+/// Rows stay this many days longer than `RETENTION_DAYS`: for accepted events that wait in a journal.
 pub const RETENTION_SLACK_DAYS: i64 = 2;
-/// Days in a row that must have events before the clock is believed to have come that far by itself: what follows a jump of
-/// the clock is not enough to remove rows.
+/// Days in a row that must have events before a day counts as past: a clock that jumped makes fewer.
 pub const RETENTION_TRUSTED_DAYS: i64 = 3;
 /// Days whose rows go at once, at most: the rest waits a minute.
 pub const RETIRE_DAYS_MAX: i64 = 4;
-/// Wall clock and monotonic clock may differ by so much from one minute to the next; else the clock was set, and nothing is
-/// removed by it …
+/// Wall and monotonic clock may differ by this per minute; else the clock was set, and nothing is removed …
 pub const CLOCK_JUMP_MS: i64 = 60_000;
 /// … until it has gone steadily for this long.
 pub const CLOCK_STEADY_MS: u64 = 10 * 60_000;
@@ -460,8 +445,7 @@ pub const POSTGRES_TRUSTED_MS: u64 = 500;
 pub const POSTGRES_SPARE_THREADS: usize = 8;
 /// Rounds of the search for a pooler that shares connections: each is four round trips of a start.
 pub const POSTGRES_POOLER_ROUNDS: usize = 4;
-/// The server ends a read's statement after this, so that an answer still comes through a connection that lives, and a fill
-/// that waited for another instance's lock first still ends within its deadline.
+/// The server ends a read's statement after this: a fill that waited for a lock keeps its deadline.
 pub const POSTGRES_READ_STATEMENT_MS_MAX: u64 = 700;
 /// Any statement waits this long for a lock.
 pub const POSTGRES_LOCK_MS_MAX: u64 = 5_000;
@@ -473,15 +457,13 @@ pub const POSTGRES_CLEARED_LIKES_USUAL: i64 = 100_000;
 pub const POSTGRES_CLEARED_LIKE_US_MAX: u64 = 100;
 /// A day goes only where everything that was durable so long ago is applied, by the ledger and by who follows it.
 pub const RETIRE_BEHIND_MS: u64 = 120_000;
-/// What a writer remembers of who was erased, in bits: 8 MiB, as soon as anybody was. It says who may have been, and the ledger
-/// is asked about those of a batch: in vain for one of 90,000 users where a million were erased, for one of 25 of ten million.
-/// A list of them, about 100 bytes each, would grow for ever.
+/// Bits of a writer's filter of erased users: 8 MiB. With a million of them, one user in 90,000 is
+/// looked up in vain; with ten million, one in 25. A list (100 bytes each) would grow for ever.
 pub const ERASED_FILTER_BITS: usize = 1 << 26;
 /// So many erased users are read at a time, to be remembered.
 pub const ERASED_READ_MAX: i64 = 50_000;
-/// Erasures of one batch may take this long beyond what a batch usually does: no index serves them, so that no event has to
-/// pay for one; the ledger waits meanwhile, and journals hold what comes. Each table is read once for all of them, so their
-/// number needs no bound of its own beside the batch's, which is halved where even this is not enough.
+/// Erasures of one batch may take this much longer than a usual batch: no index serves them, and each
+/// table is read once for all of them.
 pub const POSTGRES_ERASE_MS_MAX: u64 = 300_000;
 /// Posts of one person whose cached answers go with an erasure; what is cached of more runs out by itself.
 pub const ERASED_POSTS_CACHED_MAX: usize = 100;
@@ -493,8 +475,8 @@ pub const CLEARED_LIKES_READ_MAX: i64 = 1_000;
 pub const POSTGRES_COPY_PIECE_BYTES: usize = 1024 * 1024;
 /// Up to this many rows `INSERT … SELECT FROM unnest` beats COPY.
 pub const POSTGRES_UNNEST_ROWS_MAX: usize = 1_000;
-/// Batches that lock likes before they read them, once others were seen to change the same ones meanwhile: reading first
-/// saves four of six round trips, and is in vain where instances meet at the same posts all the time.
+/// Batches that lock likes before they read them, after a conflict. Reading first saves four of six
+/// round trips, unless instances change the same posts all the time.
 pub const POSTGRES_BATCHES_TO_LOCK: u32 = 32;
 
 // ---- cache (cache.md) ----
@@ -533,8 +515,7 @@ pub const CACHE_LOCAL_MS: u32 = 1_000;
 pub const CACHE_REVALIDATE_WAIT_MS: u64 = 100;
 /// Local entries that an instance keeps.
 pub const CACHE_LOCAL_ENTRIES_MAX: usize = 16_384;
-/// The bytes of all local entries, with their keys and what they may be packed to.
-/// Less with little memory ([`of_memory`]).
+/// The bytes of all local entries, with their keys and gzip forms; less with little memory ([`of_memory`]).
 pub const CACHE_LOCAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Locks that those are spread over. Each shard has an equal part of the bytes, in which the largest entry fits.
 pub const CACHE_LOCAL_SHARDS: usize = 16;
@@ -548,9 +529,9 @@ pub const CACHE_FLIGHTS_MAX: usize = 4_096;
 pub const CACHE_LOCK_WAIT_MS: u64 = 700;
 /// A call of the shared cache that takes longer (a server that hangs) is given up, and the store is asked without it.
 pub const CACHE_CALL_MS_MAX: u64 = 250;
-/// First and longest pause between two looks for another instance's result.
+/// First pause between two looks for another instance's result.
 pub const CACHE_POLL_MS_MIN: u64 = 20;
-/// See [`CACHE_POLL_MS_MIN`].
+/// The longest one.
 pub const CACHE_POLL_MS_MAX: u64 = 150;
 /// A lock that nobody renews is free after this.
 pub const CACHE_LEASE_MS: u32 = 3_000;
@@ -579,3 +560,12 @@ pub const CACHE_INVALIDATE_KEYS_MAX: usize = 1_000;
 
 /// Jobs that wait in front of one lane; past it a read is refused (503).
 pub const LANE_QUEUE_MAX: usize = 1_024;
+
+// ---- log ----
+
+/// Log lines that wait to be written; further ones are dropped and counted.
+pub const LOG_LINES_MAX: usize = 8_192;
+/// … and their bytes: a few seconds of a busy access log.
+pub const LOG_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// How long an end waits for queued log lines to be written: someone may read them slowly, or not at all.
+pub const LOG_FLUSH_MS: u64 = 2_000;

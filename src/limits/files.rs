@@ -25,9 +25,9 @@ pub const EXPORT_TRIES_MAX: u32 = 4;
 
 // ---- import ----
 
-/// Connections of an import (`--connections`), and as many when nothing is said.
+/// Connections of an import (`--connections`).
 pub const IMPORT_CONNECTIONS_MAX: usize = 64;
-/// See [`IMPORT_CONNECTIONS_MAX`].
+/// Their default.
 pub const IMPORT_CONNECTIONS: usize = 4;
 /// Columns of a CSV file.
 pub const IMPORT_COLUMNS_MAX: usize = 256;
