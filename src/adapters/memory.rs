@@ -7,6 +7,7 @@
 mod recent_lists;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::tz::TimeZone;
@@ -55,7 +56,6 @@ struct Counts {
     trimmed: bool,
 }
 
-type Sources = Vec<(Arc<Counts>, f64)>;
 impl MemoryLive {
     /// An empty store that asks to be rebuilt; days are those of `time_zone`.
     pub fn new(time_zone: TimeZone) -> MemoryLive {
@@ -66,26 +66,33 @@ impl MemoryLive {
 
 impl LiveStore for MemoryLive {
     fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError> {
-        Ok(Box::new(MemoryWriter { shared: Arc::clone(&self.shared) }))
+        Ok(Box::new(self.clone()))
     }
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
         let reading = reading(query.window, query.hot, now_ms, &self.shared.calendar);
-        let (sources, tombstones) = self.shared.sources(query, &reading)?;
+        // References only: the lock is free while they are summed.
+        let (sources, tombstones) = self.shared.with(|generation| {
+            let mut sources: Vec<(Arc<Counts>, f64)> = Vec::new();
+            for (bucket, decayed) in generation.read(&reading) {
+                let Some(dimensions) = generation.buckets.get(&bucket) else { continue };
+                for (dimension, weight) in &query.parts {
+                    let counts = dimensions.get(dimension).cloned();
+                    sources.extend(counts.map(|counts| (counts, weight * decayed)));
+                }
+            }
+            (sources, Arc::clone(&generation.tombstones))
+        })?;
         let of_posts = lists_posts(query);
-        let ranked = ranked(&sources);
-        let listed = ranked.into_iter().filter(|(name, _)| !(of_posts && tombstones.hides(name)));
-        let items = listed.take(query.limit).map(|(name, score)| (name.to_string(), score)).collect();
+        let ranked = ranked(&sources).into_iter().filter(|(name, _)| !(of_posts && tombstones.hides(name)));
+        let items = ranked.take(query.limit).map(|(name, score)| (name.to_string(), score)).collect();
         Ok(LiveTop { items, approximate: sources.iter().any(|(counts, _)| counts.trimmed) })
     }
 
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
         let reading = reading(window, false, now_ms, &self.shared.calendar);
         let sketches: Vec<Arc<Sketch>> = self.shared.with(|generation| {
-            let unfolded = reading.unfolded.start.max(generation.folded_until)..reading.unfolded.end;
-            let minutes = generation.minutes(unfolded).map(Bucket::Minute);
-            let buckets = reading.buckets.iter().map(|(bucket, _)| *bucket).chain(minutes);
-            buckets.filter_map(|bucket| generation.users.get(&bucket).cloned()).collect()
+            generation.read(&reading).filter_map(|(bucket, _)| generation.users.get(&bucket).cloned()).collect()
         })?;
         let mut all = Sketch::default();
         sketches.iter().for_each(|sketch| all.merge(sketch));
@@ -118,26 +125,6 @@ impl Shared {
     fn with<T>(&self, read: impl FnOnce(&Generation) -> T) -> Result<T, StoreError> {
         lock(&self.data).as_ref().map(read).ok_or_else(lost)
     }
-
-    /// The buckets that a query reads, each with its weight, and the tombstones: references only.
-    fn sources(&self, query: &TopQuery, reading: &Reading) -> Result<(Sources, Arc<Tombstones>), StoreError> {
-        self.with(|generation| {
-            let unfolded = reading.unfolded.start.max(generation.folded_until)..reading.unfolded.end;
-            let minutes = generation.minutes(unfolded).map(|minute| {
-                (Bucket::Minute(minute), decay(reading.as_of_ms, (minute + 1) * 60_000, reading.half_life_ms))
-            });
-            let mut sources = Vec::new();
-            for (bucket, decayed) in reading.buckets.iter().copied().chain(minutes) {
-                let Some(dimensions) = generation.buckets.get(&bucket) else { continue };
-                for (dimension, weight) in &query.parts {
-                    if let Some(counts) = dimensions.get(dimension) {
-                        sources.push((Arc::clone(counts), weight * decayed));
-                    }
-                }
-            }
-            (sources, Arc::clone(&generation.tombstones))
-        })
-    }
 }
 
 fn ranked(sources: &[(Arc<Counts>, f64)]) -> Vec<(&Arc<str>, f64)> {
@@ -154,14 +141,18 @@ fn ranked(sources: &[(Arc<Counts>, f64)]) -> Vec<(&Arc<str>, f64)> {
 
 impl Generation {
     /// The minutes of a range that have counts.
-    fn minutes(&self, range: std::ops::Range<i64>) -> impl Iterator<Item = i64> + '_ {
-        let range = range.start..range.end.max(range.start);
-        self.buckets.range(Bucket::Minute(range.start)..Bucket::Minute(range.end)).filter_map(
-            |(bucket, _)| match bucket {
-                Bucket::Minute(minute) => Some(*minute),
-                _ => None,
-            },
-        )
+    fn minutes(&self, range: Range<i64>) -> impl Iterator<Item = i64> + '_ {
+        let end = range.end.max(range.start);
+        let buckets = self.buckets.range(Bucket::Minute(range.start)..Bucket::Minute(end));
+        buckets.filter_map(|(bucket, _)| if let Bucket::Minute(minute) = bucket { Some(*minute) } else { None })
+    }
+
+    /// The buckets of a reading, each with its weight, and the minutes that are not folded yet.
+    fn read<'a>(&'a self, reading: &'a Reading) -> impl Iterator<Item = (Bucket, f64)> + 'a {
+        let unfolded = self.minutes(reading.unfolded.start.max(self.folded_until)..reading.unfolded.end);
+        let weigh =
+            |minute| (Bucket::Minute(minute), decay(reading.as_of_ms, (minute + 1) * 60_000, reading.half_life_ms));
+        reading.buckets.iter().copied().chain(unfolded.map(weigh))
     }
 
     fn counts(&mut self, bucket: Bucket, dimension: Dimension) -> &mut Counts {
@@ -182,8 +173,8 @@ impl Generation {
     }
 
     fn apply(&mut self, batch: &LiveBatch, calendar: &Calendar) {
-        for group in groups(&batch.counts) {
-            self.add_totals(group[0].0.dimension, group.iter().map(|(key, count)| (&*key.key, *count)));
+        for (key, count) in &batch.counts {
+            self.add_total(key.dimension, &key.key, *count);
         }
         for group in groups(&batch.counts) {
             self.add_to_buckets(group, batch.now_ms, calendar);
@@ -206,7 +197,7 @@ impl Generation {
         for bucket in self.targets(minute, now_ms, calendar) {
             let counts = self.counts(bucket, dimension);
             for (key, count) in group {
-                counts.add(&key.key, *count);
+                counts.add(&key.key, *count, || key.key.as_ref().into());
             }
             counts.trim(LIVE_OPEN_BUCKET_MEMBERS_MAX);
         }
@@ -223,11 +214,9 @@ impl Generation {
         }
     }
 
-    fn add_totals<'a>(&mut self, dimension: Dimension, counts: impl Iterator<Item = (&'a str, i64)>) {
-        for (name, count) in counts {
-            let name = if dimension == Dimension::Type { name } else { "" };
-            *self.totals.entry((dimension, name.to_owned())).or_default() += count;
-        }
+    fn add_total(&mut self, dimension: Dimension, name: &str, count: i64) {
+        let name = if dimension == Dimension::Type { name } else { "" };
+        *self.totals.entry((dimension, name.to_owned())).or_default() += count;
     }
 
     /// Folds some minutes that closed before `until`; true where more are left.
@@ -242,10 +231,8 @@ impl Generation {
         };
         for minute in &minutes {
             self.pour(*minute, calendar);
-            self.pour_users(*minute, calendar);
         }
-        // What the last fold left open may have closed with this one, whether or not it got
-        // anything more.
+        // A bucket that the last fold left open may have closed with this one.
         for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
             for bucket in calendar.buckets(minute) {
                 let closed = calendar.end_minute(bucket) <= next;
@@ -263,23 +250,16 @@ impl Generation {
 
     fn pour(&mut self, minute: i64, calendar: &Calendar) {
         let [from, in_hour, in_day] = calendar.buckets(minute);
-        let sources = self.buckets.get(&from).cloned().unwrap_or_default();
-        for (dimension, source) in sources {
-            for bucket in [in_hour, in_day] {
+        for bucket in [in_hour, in_day] {
+            for (dimension, source) in self.buckets.get(&from).cloned().unwrap_or_default() {
                 let counts = self.counts(bucket, dimension);
                 counts.trimmed |= source.trimmed;
-                for (name, count) in &source.by_name {
-                    counts.add_shared(name, *count);
-                }
+                // A minute, its hour and its day share their names.
+                source.by_name.iter().for_each(|(name, count)| counts.add(name, *count, || Arc::clone(name)));
             }
-        }
-    }
-
-    fn pour_users(&mut self, minute: i64, calendar: &Calendar) {
-        let [from, in_hour, in_day] = calendar.buckets(minute);
-        let Some(source) = self.users.get(&from).cloned() else { return };
-        for bucket in [in_hour, in_day] {
-            Arc::make_mut(self.users.entry(bucket).or_default()).merge(&source);
+            if let Some(source) = self.users.get(&from).cloned() {
+                Arc::make_mut(self.users.entry(bucket).or_default()).merge(&source);
+            }
         }
     }
 
@@ -299,18 +279,10 @@ impl Generation {
 }
 
 impl Counts {
-    fn add(&mut self, name: &str, count: i64) {
+    fn add(&mut self, name: &str, count: i64, new_name: impl FnOnce() -> Arc<str>) {
         match self.by_name.get_mut(name) {
             Some(known) => *known += count,
-            None => drop(self.by_name.insert(name.into(), count)),
-        }
-    }
-
-    /// A minute, its hour and its day share their names.
-    fn add_shared(&mut self, name: &Arc<str>, count: i64) {
-        match self.by_name.get_mut(name) {
-            Some(known) => *known += count,
-            None => drop(self.by_name.insert(Arc::clone(name), count)),
+            None => drop(self.by_name.insert(new_name(), count)),
         }
     }
 
@@ -325,11 +297,7 @@ impl Counts {
     }
 }
 
-struct MemoryWriter {
-    shared: Arc<Shared>,
-}
-
-impl LiveWriter for MemoryWriter {
+impl LiveWriter for MemoryLive {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
         Ok(match lock(&self.shared.data).as_ref() {
             None => LiveState::Lost,
@@ -399,7 +367,7 @@ impl LiveWriter for MemoryWriter {
         }
         next.users = image.users.into_iter().map(|(bucket, users)| (bucket, Arc::new(users))).collect();
         for (dimension, name, count) in &snapshot.totals {
-            next.add_totals(*dimension, [(name.as_str(), *count)].into_iter());
+            next.add_total(*dimension, name, *count);
         }
         for (user, folded, at_ms) in &snapshot.forgotten {
             let keyword = (!folded.is_empty()).then(|| folded.clone());

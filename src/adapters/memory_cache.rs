@@ -54,8 +54,10 @@ impl Slot {
         self.mark.as_ref().map(|(error, until_ms)| (error.clone(), (until_ms - now_ms) as u32))
     }
 
+    /// An empty slot is not kept.
     fn bytes(&self, key: &str) -> usize {
-        OVERHEAD_BYTES + key.len() + self.entry.as_ref().map_or(0, |(entry, _, _)| entry.value.len())
+        let value = self.entry.as_ref().map_or(0, |(entry, _, _)| entry.value.len());
+        if self.is_empty() { 0 } else { OVERHEAD_BYTES + key.len() + value }
     }
 }
 
@@ -65,29 +67,26 @@ impl MemoryCache {
         MemoryCache { state: Mutex::default(), bytes_max: of_memory(CACHE_LOCAL_BYTES_MAX), now_ms: Box::new(now_ms) }
     }
 
-    fn with<T>(&self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
+    /// Runs `act` on what there is of a key, with the last fence and the time.
+    fn with<T>(&self, key: &str, act: impl FnOnce(&mut Slot, &mut u64, u64) -> T) -> T {
+        let now_ms = (self.now_ms)();
         // Guards plain data for a few lines: nothing in there panics half-way.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = state.with(key, now_ms, act);
+        let State { slots, bytes, fence } = &mut *state;
+        let slot = slots.entry(key.into()).or_default();
+        let before = slot.bytes(key);
+        slot.at(now_ms);
+        let result = act(slot, fence, now_ms);
+        *bytes = *bytes + slot.bytes(key) - before;
+        if slot.is_empty() {
+            slots.remove(key);
+        }
         state.shrink(now_ms, self.bytes_max);
         result
     }
 }
 
 impl State {
-    fn with<T>(&mut self, key: &str, now_ms: u64, act: impl FnOnce(&mut Slot, &mut u64) -> T) -> T {
-        let before = self.slots.get(key).map_or(0, |slot| slot.bytes(key));
-        let slot = self.slots.entry(key.into()).or_default();
-        slot.at(now_ms);
-        let result = act(slot, &mut self.fence);
-        let after = if slot.is_empty() { 0 } else { slot.bytes(key) };
-        if slot.is_empty() {
-            self.slots.remove(key);
-        }
-        self.bytes = self.bytes + after - before;
-        result
-    }
-
     fn shrink(&mut self, now_ms: u64, bytes_max: usize) {
         while self.slots.len() > CACHE_LOCAL_ENTRIES_MAX || self.bytes > bytes_max {
             // Of a few, in an order as good as chance, the one that ends first; a lock is not taken from anybody.
@@ -103,8 +102,7 @@ impl State {
 
 impl SharedCache for MemoryCache {
     fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
-        let now_ms = (self.now_ms)();
-        Ok(self.with(key, now_ms, |slot, _| match (slot.entry(now_ms), slot.mark(now_ms)) {
+        Ok(self.with(key, |slot, _, now_ms| match (slot.entry(now_ms), slot.mark(now_ms)) {
             (Some(entry), _) => CacheRead::Entry(entry),
             (None, Some((error, left_ms))) => CacheRead::Throttled { error, left_ms },
             (None, None) => CacheRead::Missing,
@@ -112,8 +110,7 @@ impl SharedCache for MemoryCache {
     }
 
     fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
-        let now_ms = (self.now_ms)();
-        Ok(self.with(key, now_ms, |slot, last_fence| {
+        Ok(self.with(key, |slot, last_fence, now_ms| {
             if let Some(entry) = slot.entry(now_ms).filter(|entry| Some(entry.fence) != seen) {
                 return Acquired::Newer(entry);
             }
@@ -137,9 +134,8 @@ impl SharedCache for MemoryCache {
     }
 
     fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
-        let now_ms = (self.now_ms)();
         let renew = |(key, token): &(&str, LockToken)| {
-            self.with(key, now_ms, |slot, _| match &mut slot.lock {
+            self.with(key, |slot, _, now_ms| match &mut slot.lock {
                 Some((owner, _, until_ms)) if owner == token => {
                     *until_ms = now_ms + u64::from(lease_ms);
                     true
@@ -151,8 +147,7 @@ impl SharedCache for MemoryCache {
     }
 
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
-        let now_ms = (self.now_ms)();
-        Ok(self.with(key, now_ms, |slot, _| {
+        Ok(self.with(key, |slot, _, now_ms| {
             if slot.lock.take_if(|(owner, _, _)| *owner == token).is_none() {
                 return false;
             }
@@ -170,8 +165,7 @@ impl SharedCache for MemoryCache {
     }
 
     fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
-        let now_ms = (self.now_ms)();
-        Ok(self.with(key, now_ms, |slot, _| {
+        Ok(self.with(key, |slot, _, now_ms| {
             let was_ours = slot.lock.take_if(|(owner, _, _)| *owner == token).is_some();
             if was_ours && throttle_ms > 0 {
                 slot.mark = Some((error.into(), now_ms + u64::from(throttle_ms)));
@@ -185,8 +179,7 @@ impl SharedCache for MemoryCache {
     }
 
     fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
-        let now_ms = (self.now_ms)();
-        keys.iter().for_each(|key| self.with(key, now_ms, |slot, _| *slot = Slot::default()));
+        keys.iter().for_each(|key| self.with(key, |slot, _, _| *slot = Slot::default()));
         Ok(())
     }
 

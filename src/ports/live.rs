@@ -125,6 +125,13 @@ pub enum RecentChange {
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 
+impl RecentChange {
+    pub fn user_id(&self) -> &str {
+        let (RecentChange::Add { user_id, .. } | RecentChange::Forget { user_id, .. }) = self;
+        user_id
+    }
+}
+
 /// The windows of live lists. Minutes make up the short ones, hours and days the long ones; counts
 /// that are not folded yet are added from their minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,17 +1,8 @@
-//! How a step of a sink is made, and why a sink's loop ends.
+//! Why a sink's loop ends.
 
 use crate::events::Corrupt;
 use crate::journal::ReadError;
 use crate::ports::StoreError;
-
-/// How long a step waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
-    /// For something to do, and a little for a larger batch: how a sink's own thread goes.
-    Patient,
-    /// Not at all: what is there is taken. For a caller that decides itself when the next step is due.
-    AtOnce,
-}
 
 /// Why a sink left its loop.
 #[derive(Debug)]

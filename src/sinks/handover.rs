@@ -55,6 +55,10 @@ impl Handover {
         self.moved.notify_all();
     }
 
+    pub(super) fn position(&self) -> Position {
+        self.state().position
+    }
+
     /// The ledger's position once it is past `position`, or after `timeout` whatever it is.
     pub(super) fn wait_past(&self, position: Position, timeout: Duration) -> Position {
         let waited = self.moved.wait_timeout_while(self.state(), timeout, |s| s.position <= position);

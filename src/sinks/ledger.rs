@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until};
+use super::{Ended, Handover, SinkState, SinkStatus, Until};
 use crate::clock::Clock;
 use crate::events::decode_records;
 use crate::journal::{Frames, Journal, ReadError, Reader};
@@ -74,7 +74,8 @@ impl LedgerSink {
             self.status.supervise(|| {
                 let mut follower = self.stand(&kept)?;
                 while !self.status.is_stopping() {
-                    follower.step(Pace::Patient)?;
+                    follower.wait_for_more();
+                    follower.step()?;
                 }
                 Ok(())
             });
@@ -123,11 +124,15 @@ pub struct LedgerFollower {
 impl LedgerFollower {
     /// Applies one batch, tells who waits, and hands its verdicts on; false if there was nothing to apply. After an
     /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
-    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+    pub fn step(&mut self) -> Result<bool, Ended> {
         let sink = self.sink.clone();
         sink.status.set(SinkState::Following);
         let records_max = sink.records_max.load(Ordering::Relaxed);
-        let Some(frames) = self.next_frames(pace, records_max)? else {
+        if self.reader.behind() > 0 {
+            self.pulse.beat(self.reader.behind());
+            sink.journal.next_batch_begins(self.pulse.next());
+        }
+        let Some(frames) = self.reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)? else {
             sink.status.current_as_of(sink.clock.now_ms());
             sink.status.recovered();
             return Ok(false);
@@ -147,17 +152,6 @@ impl LedgerFollower {
         sink.handover.push(frames.to.position, verdicts);
         self.kept.store(frames.to.position, Ordering::Release);
         Ok(true)
-    }
-
-    fn next_frames(&mut self, pace: Pace, records_max: usize) -> Result<Option<Frames>, ReadError> {
-        if pace == Pace::Patient {
-            self.wait_for_more();
-        }
-        if self.reader.behind() > 0 {
-            self.pulse.beat(self.reader.behind());
-            self.sink.journal.next_batch_begins(self.pulse.next());
-        }
-        self.reader.next(Position::MAX, records_max, BATCH_BYTES_MAX)
     }
 
     /// Waits for something to apply, then lingers for a larger batch: a little while a request waits for the ledger,

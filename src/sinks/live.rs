@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::{Ended, Handover, Pace, SinkState, SinkStatus, Until, agreed_ms};
+use super::{Ended, Handover, SinkState, SinkStatus, Until, agreed_ms};
 use crate::clock::Clock;
 use crate::events::{Erase, Event, Record, Tally, decode_records, tally_event, tally_like, tally_unliked};
 use crate::journal::{Frames, Journal, ReadError, Reader};
@@ -43,7 +43,8 @@ impl LiveSink {
                         follower.fold()?;
                         fold_at = Instant::now() + FOLD_EVERY;
                     }
-                    follower.step(Pace::Patient)?;
+                    follower.wait_for_more();
+                    follower.step()?;
                 }
                 Ok(())
             });
@@ -66,30 +67,6 @@ impl LiveSink {
     /// The time by which the store keeps or drops counts: see [`agreed_ms`].
     fn now_ms(&self, writer: &mut dyn LiveWriter) -> Result<i64, StoreError> {
         Ok(agreed_ms(self.clock.now_ms(), writer.clock_ms()?))
-    }
-
-    /// The ledger's position: what may be applied.
-    fn ledger_position(&self, at: Position, pace: Pace) -> Position {
-        match pace {
-            Pace::Patient => self.linger(at, self.handover.wait_past(at, IDLE_WAIT)),
-            Pace::AtOnce => self.handover.wait_past(at, Duration::ZERO),
-        }
-    }
-
-    /// Waits a little for a larger batch, whose counts coalesce better, unless somebody waits for this one.
-    fn linger(&self, at: Position, ledger_at: Position) -> Position {
-        let waiting = &self.handover.waiting;
-        let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
-        let mut ledger_at = ledger_at;
-        while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&ledger_at.saturating_sub(at)) && !waiting.any(Until::Live) {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.status.is_stopping() {
-                break;
-            }
-            // In pieces: whoever begins to wait ends the linger with the next one.
-            ledger_at = self.handover.wait_past(ledger_at, left.min(LINGER_PIECE));
-        }
-        ledger_at
     }
 
     /// Goes to the store's position; builds the store from the ledger if it is lost, or so far behind that the journal
@@ -206,16 +183,36 @@ pub struct LiveFollower {
 }
 
 impl LiveFollower {
+    /// Waits for the ledger to decide on more, then a little for a larger batch, whose counts coalesce better, unless a
+    /// request waits for this one.
+    fn wait_for_more(&self) {
+        let LiveSink { handover, status, .. } = &*self.sink;
+        let at = self.reader.at().position;
+        let mut ledger_at = handover.wait_past(at, IDLE_WAIT);
+        let until = Instant::now() + Duration::from_millis(LIVE_LINGER_MS);
+        while (1..LIVE_BATCH_RECORDS_ENOUGH).contains(&ledger_at.saturating_sub(at))
+            && !handover.waiting.any(Until::Live)
+            && !status.is_stopping()
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            // In pieces: a request that begins to wait ends the linger with the next one.
+            ledger_at = handover.wait_past(ledger_at, left.min(LINGER_PIECE));
+        }
+    }
+
     /// Applies one batch of what the ledger has decided; false where there was nothing to apply, or where the store
     /// turned out to stand elsewhere. After an error the follower is of no more use: the sink must
     /// [`LiveSink::stand`] again.
-    pub fn step(&mut self, pace: Pace) -> Result<bool, Ended> {
+    pub fn step(&mut self) -> Result<bool, Ended> {
         let sink = self.sink.clone();
         sink.status.set(SinkState::Following);
         // What has come in since is not behind yet: the ledger has to decide on it first.
         let asked_at = sink.clock.now_ms();
         let nothing_new = self.reader.behind() == 0;
-        let ledger_at = sink.ledger_position(self.reader.at().position, pace);
+        let ledger_at = sink.handover.position();
         let frames = match self.reader.next(ledger_at, LIVE_BATCH_RECORDS_MAX, BATCH_BYTES_MAX) {
             // The journal had no room left and went on without us: `find_place` builds the store anew.
             Err(ReadError::Gone(_)) => return self.stand_again(),

@@ -13,7 +13,7 @@ mod status;
 mod steady;
 mod waiting;
 
-pub use ended::{Ended, Pace};
+pub use ended::Ended;
 pub use handover::Handover;
 pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};

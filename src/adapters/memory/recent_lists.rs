@@ -62,8 +62,7 @@ impl OfUser {
 impl RecentLists {
     /// Applies a change, and makes room within `bytes_max`.
     pub(super) fn change(&mut self, change: &RecentChange, now_ms: i64, bytes_max: usize) {
-        let (RecentChange::Add { user_id, .. } | RecentChange::Forget { user_id, .. }) = change;
-        self.with(user_id, |of_user| of_user.change(change, now_ms));
+        self.with(change.user_id(), |of_user| of_user.change(change, now_ms));
         self.shrink(bytes_max);
     }
 

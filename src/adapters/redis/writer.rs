@@ -1,6 +1,6 @@
 //! The sink's side: one connection, opened when it is needed, dropped after any I/O error.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -13,7 +13,7 @@ use crate::limits::{
     LIVE_FOLD_STEP_MINUTES_MAX, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX,
     LIVE_TOMBSTONE_KEPT_MS, LIVE_TOMBSTONES_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
 };
-use crate::live::{Bucket, Calendar, Search, groups, merge_search, still_recent};
+use crate::live::{Bucket, Calendar, Search, groups, still_recent};
 use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, Watermark};
 
 use super::connection::{Connector, Wire, store_error};
@@ -165,53 +165,24 @@ fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, ca
     }
 }
 
-enum Step<'a> {
-    Add(Search),
-    Forget(&'a Option<String>, i64),
-}
-
-/// Changes by user, each user's in journal order; of searches that meet no forgetting in between, the newest ten.
-fn recent_steps(batch: &LiveBatch) -> Vec<(&str, Vec<Step<'_>>)> {
-    let mut place: HashMap<&str, usize> = HashMap::new();
-    let mut users: Vec<(&str, Vec<Step<'_>>, Vec<Search>)> = Vec::new();
-    for change in &batch.recent {
-        let (RecentChange::Add { user_id, at_ms, .. } | RecentChange::Forget { user_id, at_ms, .. }) = change;
-        if matches!(change, RecentChange::Add { .. }) && !still_recent(*at_ms, batch.now_ms) {
-            continue;
-        }
-        let at = *place.entry(user_id).or_insert(users.len());
-        if at == users.len() {
-            users.push((user_id, Vec::new(), Vec::new()));
-        }
-        let (_, steps, pending) = &mut users[at];
-        match change {
-            RecentChange::Add { keyword, .. } => merge_search(pending, Search::new(keyword, *at_ms)),
-            RecentChange::Forget { keyword, .. } => {
-                steps.extend(pending.drain(..).rev().map(Step::Add));
-                steps.push(Step::Forget(keyword, *at_ms));
-            }
-        }
-    }
-    let mut finished = Vec::with_capacity(users.len());
-    for (user, mut steps, pending) in users {
-        steps.extend(pending.into_iter().rev().map(Step::Add));
-        finished.push((user, steps));
-    }
-    finished
-}
-
+/// Changes by user, each user's in journal order.
 fn recent_arguments(command: &mut Cmd, batch: &LiveBatch) {
-    let users = recent_steps(batch);
+    let is_late = |change: &RecentChange| matches!(change, RecentChange::Add { at_ms, .. } if !still_recent(*at_ms, batch.now_ms));
+    let mut changes: Vec<&RecentChange> = batch.recent.iter().filter(|change| !is_late(change)).collect();
+    changes.sort_by_key(|change| change.user_id());
+    let users = changes.chunk_by(|a, b| a.user_id() == b.user_id());
     command.arg(RECENT_SEARCHES_MAX).arg(RECENT_SEARCHES_MS).arg(batch.now_ms - RECENT_SEARCHES_MS);
-    command.arg(FORGOTTEN_MAX).arg(users.len());
-    for (user, steps) in users {
-        command.arg(user).arg(steps.len());
-        for step in steps {
-            match step {
-                Step::Add(search) => command.arg("+").arg(recent_element(&search)),
-                Step::Forget(keyword, at_ms) => {
+    command.arg(FORGOTTEN_MAX).arg(users.clone().count());
+    for changes in users {
+        command.arg(changes[0].user_id()).arg(changes.len());
+        for change in changes {
+            match change {
+                RecentChange::Add { keyword, at_ms, .. } => {
+                    command.arg("+").arg(recent_element(&Search::new(keyword, *at_ms)))
+                }
+                RecentChange::Forget { keyword, at_ms, .. } => {
                     let folded = keyword.as_deref().map(fold_keyword).unwrap_or_default();
-                    command.arg("-").arg(&*folded).arg(at_ms)
+                    command.arg("-").arg(&*folded).arg(*at_ms)
                 }
             };
         }

@@ -14,8 +14,8 @@ use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position};
 use event_tracker::runtime::{self, Ticket};
 use event_tracker::sinks::{
-    Decision, Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, Pace, SinkStatus,
-    Trust, Until,
+    Decision, Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, SinkStatus, Trust,
+    Until,
 };
 
 use crate::support::faulty::{Faults, FaultyLedger, FaultyLive};
@@ -133,7 +133,7 @@ impl Instance {
             Some(follower) => follower,
             None => self.ledger_sink.stand(&self.kept[0])?,
         };
-        let done = self.ledger.insert(follower).step(Pace::AtOnce);
+        let done = self.ledger.insert(follower).step();
         if done.is_err() {
             self.ledger = None;
         }
@@ -151,7 +151,7 @@ impl Instance {
             Some(follower) => follower,
             None => self.live_sink.stand(&self.kept[1])?,
         };
-        let done = self.live.insert(follower).step(Pace::AtOnce);
+        let done = self.live.insert(follower).step();
         if done.is_err() {
             self.live = None;
         }
