@@ -15,31 +15,28 @@ use uuid::Uuid;
 
 use crate::events::{Dimension, Sketch, TallyKey};
 use crate::limits::{
-    CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_BUCKET_MEMBERS_MAX, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX,
-    LIVE_RECENT_BYTES_MAX, of_memory,
+    CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX, LIVE_RECENT_BYTES_MAX,
+    of_memory,
 };
-use crate::live::{Bucket, Calendar, Image, Reading, Tombstones, decay, groups, lists_posts, reading, trimmed_names};
+use crate::live::{Bucket, Buckets, Calendar, Counts, Image, Reading, Tombstones, decay, groups, lists_posts, reading};
 use crate::ports::{
     LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, TopQuery,
     Watermark, Window,
 };
 use recent_lists::RecentLists;
 
+/// Clones share one store.
 #[derive(Clone)]
 pub struct MemoryLive {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    calendar: Calendar,
-    data: Mutex<Option<Generation>>,
+    calendar: Arc<Calendar>,
+    data: Arc<Mutex<Option<Generation>>>,
 }
 
 /// Everything that a rebuild replaces.
 #[derive(Default)]
 struct Generation {
     watermarks: HashMap<Uuid, Watermark>,
-    buckets: BTreeMap<Bucket, BTreeMap<Dimension, Arc<Counts>>>,
+    buckets: Buckets,
     users: BTreeMap<Bucket, Arc<Sketch>>,
     totals: BTreeMap<(Dimension, String), i64>,
     folded_until: i64,
@@ -50,17 +47,20 @@ struct Generation {
     tombstones: Arc<Tombstones>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct Counts {
-    by_name: HashMap<Arc<str>, i64>,
-    trimmed: bool,
-}
-
 impl MemoryLive {
     /// An empty store that asks to be rebuilt; days are those of `time_zone`.
     pub fn new(time_zone: TimeZone) -> MemoryLive {
-        let calendar = Calendar::new(time_zone);
-        MemoryLive { shared: Arc::new(Shared { calendar, data: Mutex::default() }) }
+        MemoryLive { calendar: Arc::new(Calendar::new(time_zone)), data: Arc::default() }
+    }
+
+    fn data(&self) -> MutexGuard<'_, Option<Generation>> {
+        // A panic under the lock leaves plain data, at worst one batch half merged: later calls go on.
+        self.data.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, read: impl FnOnce(&mut Generation) -> T) -> Result<T, StoreError> {
+        let lost = || StoreError::Retry("the live store is empty and waits to be rebuilt".into());
+        self.data().as_mut().map(read).ok_or_else(lost)
     }
 }
 
@@ -70,9 +70,9 @@ impl LiveStore for MemoryLive {
     }
 
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
-        let reading = reading(query.window, query.hot, now_ms, &self.shared.calendar);
+        let reading = reading(query.window, query.hot, now_ms, &self.calendar);
         // References only: the lock is free while they are summed.
-        let (sources, tombstones) = self.shared.with(|generation| {
+        let (sources, tombstones) = self.with(|generation| {
             let mut sources: Vec<(Arc<Counts>, f64)> = Vec::new();
             for (bucket, decayed) in generation.read(&reading) {
                 let Some(dimensions) = generation.buckets.get(&bucket) else { continue };
@@ -90,8 +90,8 @@ impl LiveStore for MemoryLive {
     }
 
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
-        let reading = reading(window, false, now_ms, &self.shared.calendar);
-        let sketches: Vec<Arc<Sketch>> = self.shared.with(|generation| {
+        let reading = reading(window, false, now_ms, &self.calendar);
+        let sketches: Vec<Arc<Sketch>> = self.with(|generation| {
             generation.read(&reading).filter_map(|(bucket, _)| generation.users.get(&bucket).cloned()).collect()
         })?;
         let mut all = Sketch::default();
@@ -100,30 +100,13 @@ impl LiveStore for MemoryLive {
     }
 
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        let mut data = lock(&self.shared.data);
-        data.as_mut().map(|generation| generation.recent.get(user_id, now_ms)).ok_or_else(lost)
+        self.with(|generation| generation.recent.get(user_id, now_ms))
     }
 
     fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
-        self.shared.with(|generation| {
+        self.with(|generation| {
             generation.totals.iter().map(|((dimension, name), count)| (*dimension, name.clone(), *count)).collect()
         })
-    }
-}
-
-/// A panic while the lock is held leaves plain data, at worst one batch half merged: later calls go
-/// on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn lost() -> StoreError {
-    StoreError::Retry("the live store is empty and waits to be rebuilt".into())
-}
-
-impl Shared {
-    fn with<T>(&self, read: impl FnOnce(&Generation) -> T) -> Result<T, StoreError> {
-        lock(&self.data).as_ref().map(read).ok_or_else(lost)
     }
 }
 
@@ -159,8 +142,7 @@ impl Generation {
         Arc::make_mut(self.buckets.entry(bucket).or_default().entry(dimension).or_default())
     }
 
-    /// Where counts of a minute go: while it is not folded the minute alone, later whatever is kept
-    /// of the three.
+    /// Where counts of a minute go: to the minute until it is folded, then to all that are kept.
     fn targets(&self, minute: i64, now_ms: i64, calendar: &Calendar) -> Vec<Bucket> {
         let [in_minute, in_hour, in_day] = calendar.buckets(minute);
         if !calendar.is_kept(in_day, now_ms) {
@@ -235,8 +217,7 @@ impl Generation {
         // A bucket that the last fold left open may have closed with this one.
         for minute in minutes.iter().copied().chain([self.folded_until - 1]) {
             for bucket in calendar.buckets(minute) {
-                let closed = calendar.end_minute(bucket) <= next;
-                let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };
+                let bound = calendar.members_max(bucket, next);
                 for counts in self.buckets.get_mut(&bucket).into_iter().flat_map(BTreeMap::values_mut) {
                     if counts.by_name.len() > bound {
                         Arc::make_mut(counts).trim(bound);
@@ -272,34 +253,13 @@ impl Generation {
         self.buckets.retain(|bucket, _| stays(bucket));
         self.users.retain(|bucket, _| stays(bucket));
         self.recent.forget_old(now_ms);
-        if self.tombstones.has_old(now_ms) {
-            Arc::make_mut(&mut self.tombstones).forget_old(now_ms);
-        }
-    }
-}
-
-impl Counts {
-    fn add(&mut self, name: &str, count: i64, new_name: impl FnOnce() -> Arc<str>) {
-        match self.by_name.get_mut(name) {
-            Some(known) => *known += count,
-            None => drop(self.by_name.insert(new_name(), count)),
-        }
-    }
-
-    fn trim(&mut self, bound: usize) {
-        if self.by_name.len() > bound {
-            let all = self.by_name.iter().map(|(name, count)| (*count, Arc::clone(name)));
-            for name in trimmed_names(all, LIVE_BUCKET_MEMBERS_MAX) {
-                self.by_name.remove(&name);
-            }
-            self.trimmed = true;
-        }
+        Arc::make_mut(&mut self.tombstones).forget_old(now_ms);
     }
 }
 
 impl LiveWriter for MemoryLive {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        Ok(match lock(&self.shared.data).as_ref() {
+        Ok(match self.data().as_ref() {
             None => LiveState::Lost,
             Some(generation) => match generation.watermarks.get(&stream) {
                 None => LiveState::NewStream,
@@ -309,30 +269,30 @@ impl LiveWriter for MemoryLive {
     }
 
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
-        let mut data = lock(&self.shared.data);
+        let mut data = self.data();
         let generation = data.as_mut().ok_or(StoreError::Fenced { found: None })?;
         generation.watermarks.entry(stream).or_default();
         Ok(())
     }
 
     fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError> {
-        let mut data = lock(&self.shared.data);
+        let mut data = self.data();
         let generation = data.as_mut().ok_or(StoreError::Fenced { found: None })?;
         let found = generation.watermarks.get(&batch.stream).copied();
         if found != Some(batch.from) {
             return Err(StoreError::Fenced { found });
         }
-        generation.apply(batch, &self.shared.calendar);
+        generation.apply(batch, &self.calendar);
         generation.watermarks.insert(batch.stream, batch.to);
         Ok(())
     }
 
     fn fold(&mut self, now_ms: i64) -> Result<(), StoreError> {
         let until = Calendar::minute(now_ms - FOLD_GRACE_MS);
-        let calendar = &self.shared.calendar;
+        let calendar = &self.calendar;
         // The lock is let go between two steps.
-        while lock(&self.shared.data).as_mut().is_some_and(|generation| generation.fold_step(until, calendar)) {}
-        let mut data = lock(&self.shared.data);
+        while self.data().as_mut().is_some_and(|generation| generation.fold_step(until, calendar)) {}
+        let mut data = self.data();
         if let Some(generation) = data.as_mut() {
             generation.forget_old(now_ms, calendar);
             if std::mem::replace(&mut generation.tended_ms, now_ms) > now_ms + CLOCK_JUMP_MS {
@@ -352,20 +312,16 @@ impl LiveWriter for MemoryLive {
         if self.state(stream)? != seen {
             return Ok(());
         }
-        let snapshot = &snapshot(self.shared.calendar.time_zone())?;
-        let image = Image::new(snapshot, now_ms, &self.shared.calendar);
+        let snapshot = &snapshot(self.calendar.time_zone())?;
+        let image = Image::new(snapshot, now_ms, &self.calendar);
         let mut next = Generation {
             watermarks: snapshot.watermarks.iter().copied().collect(),
+            buckets: image.buckets,
+            users: image.users,
             folded_until: image.folded_until,
             tended_ms: now_ms,
             ..Generation::default()
         };
-        for ((bucket, dimension), (counts, trimmed)) in &image.buckets {
-            let by_name = counts.iter().map(|(name, count)| ((*name).into(), *count)).collect();
-            let counts = Counts { by_name, trimmed: *trimmed };
-            next.buckets.entry(*bucket).or_default().insert(*dimension, Arc::new(counts));
-        }
-        next.users = image.users.into_iter().map(|(bucket, users)| (bucket, Arc::new(users))).collect();
         for (dimension, name, count) in &snapshot.totals {
             next.add_total(*dimension, name, *count);
         }
@@ -384,8 +340,7 @@ impl LiveWriter for MemoryLive {
         for (user, list) in recent {
             next.recent.put(user, list, of_memory(LIVE_RECENT_BYTES_MAX));
         }
-        let old = lock(&self.shared.data).replace(next);
-        drop(old);
+        drop(self.data().replace(next));
         Ok(())
     }
 }

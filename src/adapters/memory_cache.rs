@@ -1,11 +1,10 @@
 //! The shared cache of a program that shares it with nobody: bounded, in this process, with the same contract.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::limits::{CACHE_LOCAL_BYTES_MAX, CACHE_LOCAL_ENTRIES_MAX, of_memory};
-use crate::ports::{Acquired, CacheEntry, CacheRead, Change, LockToken, NewEntry, SharedCache, StoreError};
+use crate::ports::{Acquired, CacheEntry, CacheRead, LockToken, NewEntry, SharedCache, StoreError};
 
 /// What a slot takes beside its key and value.
 const OVERHEAD_BYTES: usize = 200;
@@ -174,16 +173,8 @@ impl SharedCache for MemoryCache {
         }))
     }
 
-    fn release(&self, key: &str, token: LockToken) -> Result<(), StoreError> {
-        self.fail(key, token, b"", 0).map(drop)
-    }
-
     fn invalidate(&self, keys: &[&str]) -> Result<(), StoreError> {
         keys.iter().for_each(|key| self.with(key, |slot, _, _| *slot = Slot::default()));
-        Ok(())
-    }
-
-    fn watch(&self, _: Box<dyn Fn(Change<'_>) + Send>, _: Arc<AtomicBool>) -> Result<(), StoreError> {
         Ok(())
     }
 }

@@ -102,15 +102,14 @@ fn open_sqlite(path: &Path) -> Result<Arc<dyn Ledger>, Failure> {
 type LiveAndCache = (Arc<dyn LiveStore>, Arc<dyn SharedCache>);
 
 pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, Failure> {
-    let (live, cache): LiveAndCache = match &settings.live {
+    Ok(match &settings.live {
         LiveKind::Redis(url) => {
             tracing::info!(url = without_password(url), "live store: Redis");
             let live = RedisLive::new(url, settings.redis_pool, settings.time_zone.clone());
             let live = live.map_err(|e| format!("live store: {e}"))?;
             // If it does not answer, its follower says so, for as long as that lasts.
-            if let Some(why) = live.refusal() {
-                return Err(Failure::Usage(format!("REDIS_URL: {why}")));
-            }
+            let warnings = live.examine().map_err(|why| Failure::Usage(format!("REDIS_URL: {why}")))?;
+            warnings.iter().for_each(|warning| tracing::warn!("live store: {warning}"));
             let cache = RedisCache::new(&live, settings.redis_pool);
             (Arc::new(live), Arc::new(cache))
         }
@@ -118,9 +117,5 @@ pub(super) fn open_live(settings: &Stores) -> Result<LiveAndCache, Failure> {
             tracing::info!("live store: memory, built from the ledger at each start");
             (Arc::new(MemoryLive::new(settings.time_zone.clone())), Arc::new(MemoryCache::new(monotonic_ms)))
         }
-    };
-    for warning in live.warnings() {
-        tracing::warn!("live store: {warning}");
-    }
-    Ok((live, cache))
+    })
 }

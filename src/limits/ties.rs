@@ -34,6 +34,7 @@ const _: () = {
     assert!(KEY_BYTES_MIN <= KEY_BYTES_MAX && KEY_BYTES_MAX < HEAD_BYTES_MAX);
     assert!(STACK_WORDS * 8 >= 64 * 1024);
     assert!(STACK_GIVEN_BACK_BYTES + 48 * 1024 <= STACK_WORDS * 8, "a waiting connection uses at most 40 KiB");
+    assert!(LIVE_BUCKET_MEMBERS_MAX < LIVE_OPEN_BUCKET_MEMBERS_MAX);
     assert!(LIVE_MINUTES_KEPT < ROLLUP_MINUTES_KEPT, "a rebuild finds every live minute in the ledger");
     assert!(IMPORT_REQUEST_MS_MAX > BODY_MS && IMPORT_REQUEST_MS_MAX > LEDGER_WAIT_MS);
     assert!(IMPORT_GIVE_UP_SECS_MAX * 1_000 < ID_MEMORY_MS as u64);

@@ -1,21 +1,52 @@
 //! A snapshot of the ledger as the buckets of a live store.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use crate::events::{Dimension, Sketch};
-use crate::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
+use crate::limits::LIVE_BUCKET_MEMBERS_MAX;
 use crate::ports::Snapshot;
 
 use super::{Bucket, Calendar, Search, merge_search, still_recent};
 
-/// Counts by name, and whether the bucket was trimmed.
-pub type ImageBucket<'a> = (HashMap<&'a str, i64>, bool);
+pub type Buckets = BTreeMap<Bucket, BTreeMap<Dimension, Arc<Counts>>>;
+
+/// The counts of a bucket by name.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    pub by_name: HashMap<Arc<str>, i64>,
+    /// It lost members.
+    pub trimmed: bool,
+}
+
+impl Counts {
+    pub fn add(&mut self, name: &str, count: i64, new_name: impl FnOnce() -> Arc<str>) {
+        match self.by_name.get_mut(name) {
+            Some(known) => *known += count,
+            None => drop(self.by_name.insert(new_name(), count)),
+        }
+    }
+
+    /// A bucket of more than `bound` members keeps the `LIVE_BUCKET_MEMBERS_MAX` highest counts, ties by name.
+    pub fn trim(&mut self, bound: usize) {
+        if self.by_name.len() > bound {
+            let mut all: Vec<(i64, Arc<str>)> =
+                self.by_name.iter().map(|(name, count)| (*count, Arc::clone(name))).collect();
+            let dropped = all.len() - LIVE_BUCKET_MEMBERS_MAX;
+            all.select_nth_unstable(dropped - 1);
+            for (_, name) in &all[..dropped] {
+                self.by_name.remove(name);
+            }
+            self.trimmed = true;
+        }
+    }
+}
 
 /// What a new generation starts with.
 #[derive(Debug)]
 pub struct Image<'a> {
-    pub buckets: BTreeMap<(Bucket, Dimension), ImageBucket<'a>>,
-    pub users: BTreeMap<Bucket, Sketch>,
+    pub buckets: Buckets,
+    pub users: BTreeMap<Bucket, Arc<Sketch>>,
     /// Every minute before it is in its hour and its day already.
     pub folded_until: i64,
     /// By user, newest first, never empty.
@@ -26,86 +57,62 @@ impl<'a> Image<'a> {
     /// The ledger keeps no days: they are summed from hours, and from the two parts of an hour in
     /// which a day begins.
     pub fn new(snapshot: &'a Snapshot, now_ms: i64, calendar: &Calendar) -> Image<'a> {
+        let day_of = |minute: i64| Bucket::Day(calendar.day(minute));
         // A client's clock may be ahead: the snapshot's hours cover those minutes as well.
         let newest = snapshot.minutes.iter().map(|(_, minute, ..)| *minute).max().unwrap_or(i64::MIN);
         let folded_until = Calendar::minute(now_ms).max(newest) + 1;
-        let mut image =
-            Image { buckets: BTreeMap::new(), users: BTreeMap::new(), folded_until, recent: HashMap::new() };
+
+        let mut buckets = Buckets::new();
+        let mut add = |bucket: Bucket, dimension: Dimension, name: &str, count: i64| {
+            if dimension != Dimension::Type && calendar.is_kept(bucket, now_ms) {
+                let counts = buckets.entry(bucket).or_default().entry(dimension).or_default();
+                Arc::make_mut(counts).add(name, count, || name.into());
+            }
+        };
         for (dimension, minute, name, count) in &snapshot.minutes {
-            image.add(Bucket::Minute(*minute), *dimension, name, *count, now_ms, calendar);
+            add(Bucket::Minute(*minute), *dimension, name, *count);
         }
         for (dimension, hour, name, count) in &snapshot.hours {
-            image.add(Bucket::Hour(*hour), *dimension, name, *count, now_ms, calendar);
-            image.add(Bucket::Day(calendar.day(hour * 60)), *dimension, name, *count, now_ms, calendar);
+            add(Bucket::Hour(*hour), *dimension, name, *count);
+            add(day_of(hour * 60), *dimension, name, *count);
         }
         for (dimension, minute, name, count) in &snapshot.rests_of_hours {
-            image.add(Bucket::Day(calendar.day(*minute)), *dimension, name, *count, now_ms, calendar);
-            image.add(
-                Bucket::Day(calendar.day(minute - minute.rem_euclid(60))),
-                *dimension,
-                name,
-                -count,
-                now_ms,
-                calendar,
-            );
+            add(day_of(*minute), *dimension, name, *count);
+            add(day_of(minute - minute.rem_euclid(60)), *dimension, name, -count);
         }
-        for (minute, users) in &snapshot.user_minutes {
-            image.add_users(Bucket::Minute(*minute), users, now_ms, calendar);
+        for (bucket, dimensions) in &mut buckets {
+            for counts in dimensions.values_mut().map(Arc::make_mut) {
+                // A count of zero changes no answer.
+                counts.by_name.retain(|_, count| *count != 0);
+                counts.trim(calendar.members_max(*bucket, folded_until));
+            }
         }
-        for (hour, users) in &snapshot.user_hours {
-            image.add_users(Bucket::Hour(*hour), users, now_ms, calendar);
+
+        let mut users = BTreeMap::<Bucket, Arc<Sketch>>::new();
+        let mut add_users = |bucket: Bucket, sketch: &Sketch| {
+            if calendar.is_kept(bucket, now_ms) {
+                Arc::make_mut(users.entry(bucket).or_default()).merge(sketch);
+            }
+        };
+        for (minute, sketch) in &snapshot.user_minutes {
+            add_users(Bucket::Minute(*minute), sketch);
+        }
+        for (hour, sketch) in &snapshot.user_hours {
+            add_users(Bucket::Hour(*hour), sketch);
             // Users cannot be subtracted: an hour in which a day begins is added by its parts.
             if !snapshot.days_within_hours.iter().any(|minute| minute.div_euclid(60) == *hour) {
-                image.add_users(Bucket::Day(calendar.day(hour * 60)), users, now_ms, calendar);
+                add_users(day_of(hour * 60), sketch);
             }
         }
-        for (minute, users) in &snapshot.user_parts {
-            image.add_users(Bucket::Day(calendar.day(*minute)), users, now_ms, calendar);
+        for (minute, sketch) in &snapshot.user_parts {
+            add_users(day_of(*minute), sketch);
         }
-        image.trim(folded_until, calendar);
+
+        let mut recent = HashMap::<&str, Vec<Search>>::new();
         for (user, keyword, at_ms) in &snapshot.recent {
-            merge_search(image.recent.entry(user).or_default(), Search::new(keyword, *at_ms));
+            merge_search(recent.entry(user).or_default(), Search::new(keyword, *at_ms));
         }
-        image.recent.retain(|_, list| still_recent(list[0].at_ms, now_ms));
-        image
+        recent.retain(|_, list| still_recent(list[0].at_ms, now_ms));
+        Image { buckets, users, folded_until, recent }
     }
-
-    fn add(&mut self, bucket: Bucket, dimension: Dimension, name: &'a str, count: i64, now_ms: i64, cal: &Calendar) {
-        if dimension != Dimension::Type && cal.is_kept(bucket, now_ms) {
-            *self.buckets.entry((bucket, dimension)).or_default().0.entry(name).or_default() += count;
-        }
-    }
-
-    fn add_users(&mut self, bucket: Bucket, users: &Sketch, now_ms: i64, calendar: &Calendar) {
-        if calendar.is_kept(bucket, now_ms) {
-            self.users.entry(bucket).or_default().merge(users);
-        }
-    }
-
-    fn trim(&mut self, folded_until: i64, calendar: &Calendar) {
-        for ((bucket, _), (counts, trimmed)) in &mut self.buckets {
-            // A count of zero changes no answer.
-            counts.retain(|_, count| *count != 0);
-            let closed = calendar.end_minute(*bucket) <= folded_until;
-            let bound = if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX };
-            if counts.len() > bound {
-                let all = counts.iter().map(|(name, count)| (*count, *name));
-                let dropped: HashSet<&str> = trimmed_names(all, LIVE_BUCKET_MEMBERS_MAX).into_iter().collect();
-                counts.retain(|name, _| !dropped.contains(name));
-                *trimmed = true;
-            }
-        }
-    }
-}
-
-/// The names that go when a bucket is trimmed to `kept`: those of the lowest counts, ties by name.
-pub fn trimmed_names<N: Ord>(counts: impl Iterator<Item = (i64, N)>, kept: usize) -> Vec<N> {
-    let mut all: Vec<(i64, N)> = counts.collect();
-    let dropped = all.len().saturating_sub(kept);
-    if dropped == 0 {
-        return Vec::new();
-    }
-    all.select_nth_unstable(dropped - 1);
-    all.truncate(dropped);
-    all.into_iter().map(|(_, name)| name).collect()
 }

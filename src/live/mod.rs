@@ -5,19 +5,16 @@
 //! Two adapters give one answer because everything that could differ is decided here.
 
 use crate::events::TallyKey;
-use crate::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 
 mod image;
 mod recent;
 mod tombstones;
 mod window;
 
-pub use image::{Image, ImageBucket, trimmed_names};
+pub use image::{Buckets, Counts, Image};
 pub use recent::{Forgotten, Search, forget_searches, merge_search, still_recent};
 pub use tombstones::{Tombstones, lists_posts};
 pub use window::{Bucket, Calendar, Reading, decay, reading, window_minutes};
-
-const _: () = assert!(LIVE_BUCKET_MEMBERS_MAX < LIVE_OPEN_BUCKET_MEMBERS_MAX);
 
 /// Counts of one dimension and minute: they are sorted.
 pub fn groups(counts: &[(TallyKey, i64)]) -> impl Iterator<Item = &[(TallyKey, i64)]> {

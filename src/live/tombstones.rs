@@ -22,8 +22,7 @@ struct Entry {
 }
 
 impl Tombstones {
-    /// Takes a deletion or a put, unless a later one of the post is known. Above the bound the
-    /// oldest tenth is forgotten.
+    /// Takes a deletion or a put, unless a later one of the post is known.
     pub fn apply(&mut self, tombstone: &Tombstone, now_ms: i64) {
         let Tombstone { post_id, version, deleted } = tombstone;
         if self.0.get(&**post_id).is_some_and(|known| known.version >= *version) {
@@ -32,6 +31,7 @@ impl Tombstones {
         let entry = Entry { version: *version, deleted: *deleted, at_ms: now_ms };
         self.0.insert(post_id.as_str().into(), entry);
         if self.0.len() > LIVE_TOMBSTONES_MAX {
+            // The oldest tenth is forgotten.
             let mut times: Vec<i64> = self.0.values().map(|entry| entry.at_ms).collect();
             let (_, oldest_ms, _) = times.select_nth_unstable(LIVE_TOMBSTONES_MAX / 10);
             let oldest_ms = *oldest_ms;
@@ -47,11 +47,6 @@ impl Tombstones {
     /// Forgets what no kept bucket needs any more.
     pub fn forget_old(&mut self, now_ms: i64) {
         self.0.retain(|_, entry| entry.at_ms > now_ms - LIVE_TOMBSTONE_KEPT_MS);
-    }
-
-    /// Is there anything that [`Tombstones::forget_old`] would forget?
-    pub fn has_old(&self, now_ms: i64) -> bool {
-        self.0.values().any(|entry| entry.at_ms <= now_ms - LIVE_TOMBSTONE_KEPT_MS)
     }
 }
 

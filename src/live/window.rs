@@ -10,7 +10,10 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use crate::limits::{LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_UNION_KEPT_MS};
+use crate::limits::{
+    LIVE_BUCKET_MEMBERS_MAX, LIVE_DAYS_KEPT, LIVE_HOURS_KEPT, LIVE_MINUTES_KEPT, LIVE_OPEN_BUCKET_MEMBERS_MAX,
+    LIVE_UNION_KEPT_MS,
+};
 use crate::ports::Window;
 
 const MINUTE_MS: i64 = 60_000;
@@ -18,8 +21,7 @@ const HOUR_MINUTES: i64 = 60;
 const DAY_MINUTES: i64 = 24 * HOUR_MINUTES;
 const EPOCH: Date = Date::constant(1970, 1, 1);
 
-/// A span of time that counts are kept for. Minutes and hours are numbered since the epoch, days by
-/// their local date.
+/// A span of time that counts are kept for, by its number since the epoch; days are local dates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bucket {
     Minute(i64),
@@ -27,8 +29,7 @@ pub enum Bucket {
     Day(i64),
 }
 
-/// Which minute belongs to which bucket: hours by arithmetic, days by the local date of
-/// `TIME_ZONE`.
+/// Which minute belongs to which bucket; days are those of `TIME_ZONE`.
 #[derive(Clone, Debug)]
 pub struct Calendar {
     time_zone: TimeZone,
@@ -54,8 +55,7 @@ impl Calendar {
         minute.div_euclid(HOUR_MINUTES)
     }
 
-    /// The local date of a minute, as days since 1970-01-01. Times beyond the calendar's range
-    /// count in UTC.
+    /// The local date of a minute, as days since 1970-01-01; in UTC beyond the calendar's range.
     pub fn day(&self, minute: i64) -> i64 {
         let local = Timestamp::from_second(minute.saturating_mul(60)).map(|at| self.time_zone.to_datetime(at).date());
         match local.and_then(|date| date.since(EPOCH)) {
@@ -103,6 +103,12 @@ impl Calendar {
         self.expires_s(Bucket::Day(self.day(minute)))
     }
 
+    /// How many members a bucket may have once minutes before `folded_until` are folded.
+    pub fn members_max(&self, bucket: Bucket, folded_until: i64) -> usize {
+        let closed = self.end_minute(bucket) <= folded_until;
+        if closed { LIVE_BUCKET_MEMBERS_MAX } else { LIVE_OPEN_BUCKET_MEMBERS_MAX }
+    }
+
     /// Whether a count of this bucket is still taken at `now_ms`.
     pub fn is_kept(&self, bucket: Bucket, now_ms: i64) -> bool {
         let now = Self::minute(now_ms);
@@ -120,8 +126,7 @@ pub struct Reading {
     /// The time that ages are measured from: one for all who share the union.
     pub as_of_ms: i64,
     pub buckets: Vec<(Bucket, f64)>,
-    /// Minutes of these that are not folded yet are read too; empty where the window is made of
-    /// minutes.
+    /// Minutes of these that are not folded yet are read too; none if the buckets are minutes.
     pub unfolded: Range<i64>,
     /// Of `hot`.
     pub half_life_ms: Option<f64>,
@@ -130,21 +135,16 @@ pub struct Reading {
 /// The buckets of `window` at `now_ms`.
 pub fn reading(window: Window, hot: bool, now_ms: i64, calendar: &Calendar) -> Reading {
     let as_of_ms = now_ms - now_ms.rem_euclid(LIVE_UNION_KEPT_MS);
+    let minutes = window_minutes(window, now_ms, calendar);
     let minute = Calendar::minute(now_ms);
     let (hour, day) = (Calendar::hour(minute), calendar.day(minute));
-    let (names, unfolded, window_minutes): (Vec<Bucket>, Range<i64>, i64) = match window {
-        Window::TenMinutes => ((minute - 9..=minute).map(Bucket::Minute).collect(), 0..0, 10),
-        Window::Hour => ((minute - 59..=minute).map(Bucket::Minute).collect(), 0..0, HOUR_MINUTES),
-        Window::Day => {
-            let minutes = (hour - 23) * HOUR_MINUTES..(hour + 1) * HOUR_MINUTES;
-            ((hour - 23..=hour).map(Bucket::Hour).collect(), minutes, DAY_MINUTES)
-        }
-        Window::Week => {
-            let minutes = calendar.day_start(day - 6)..calendar.day_start(day + 1);
-            ((day - 6..=day).map(Bucket::Day).collect(), minutes, 7 * DAY_MINUTES)
-        }
+    let (names, unfolded, length): (Vec<Bucket>, Range<i64>, i64) = match window {
+        Window::TenMinutes => (minutes.map(Bucket::Minute).collect(), 0..0, 10),
+        Window::Hour => (minutes.map(Bucket::Minute).collect(), 0..0, HOUR_MINUTES),
+        Window::Day => ((hour - 23..=hour).map(Bucket::Hour).collect(), minutes, DAY_MINUTES),
+        Window::Week => ((day - 6..=day).map(Bucket::Day).collect(), minutes, 7 * DAY_MINUTES),
     };
-    let half_life_ms = hot.then_some((window_minutes * MINUTE_MS) as f64 / 4.0);
+    let half_life_ms = hot.then_some((length * MINUTE_MS) as f64 / 4.0);
     let weigh = |bucket| (bucket, decay(as_of_ms, calendar.end_minute(bucket) * MINUTE_MS, half_life_ms));
     Reading { as_of_ms, buckets: names.into_iter().map(weigh).collect(), unfolded, half_life_ms }
 }
@@ -152,10 +152,12 @@ pub fn reading(window: Window, hot: bool, now_ms: i64, calendar: &Calendar) -> R
 /// The minutes of `window` at `now_ms`.
 pub fn window_minutes(window: Window, now_ms: i64, calendar: &Calendar) -> Range<i64> {
     let minute = Calendar::minute(now_ms);
+    let (hour, day) = (Calendar::hour(minute), calendar.day(minute));
     match window {
         Window::TenMinutes => minute - 9..minute + 1,
         Window::Hour => minute - 59..minute + 1,
-        Window::Day | Window::Week => reading(window, false, now_ms, calendar).unfolded,
+        Window::Day => (hour - 23) * HOUR_MINUTES..(hour + 1) * HOUR_MINUTES,
+        Window::Week => calendar.day_start(day - 6)..calendar.day_start(day + 1),
     }
 }
 

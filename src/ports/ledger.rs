@@ -11,8 +11,7 @@ use super::snapshot::Snapshot;
 use crate::events::{Dimension, Event, EventType, Record};
 use crate::journal::{Position, Watermark};
 
-/// Records of whole frames of one journal, in order: `records[i]` has position `from.position + 1 +
-/// i`.
+/// Records of whole frames of one journal, in order: the first has position `from.position + 1`.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     pub stream: Uuid,
@@ -70,11 +69,9 @@ impl LikeOutcome {
 /// What became of a post.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PostOutcome {
-    /// The post is there: as a new one, or in the place of the one that had its id. Its time, its
-    /// likes and its version right after.
+    /// The post is there. Its time, its likes and its version right after.
     Put { replaced: bool, created_at_ms: i64, like_count: i64, version: i64 },
-    /// Neither the post nor a like of it is there any more. How many likes were removed, each a row
-    /// of `post_like_log`, and the post's version right after.
+    /// Neither the post nor a like of it is there any more. The post's version right after.
     Deleted { existed: bool, likes_removed: i64, version: i64 },
 }
 
@@ -107,35 +104,29 @@ pub trait Ledger: Send + Sync {
     /// What the erasure at a position did to posts: read by the follower of the live store.
     fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError>;
 
-    /// The posts that a person made or likes, at most `limit` of each: their cached answers are
-    /// deleted with the person.
+    /// The posts that a person made or likes, at most `limit` of each.
     fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError>;
 
     /// Exact number of stored events that match.
     fn count(&self, filter: &CountFilter) -> Result<u64, StoreError>;
 
-    /// The list that [`LiveStore::top`] would give, read from the rollups, for while the live store
-    /// is unreachable. Days are those of `zone`.
+    /// As [`LiveStore::top`], read from the rollups. Days are those of `zone`.
     fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError>;
 
-    /// Exact sums of a range of time by name: at most `limit` names with a positive sum, by sum
-    /// descending, then name ascending (bytewise), behind `after`. One snapshot. `None`: the time
-    /// of a read was not enough.
+    /// Exact sums of a range of time by name: those above 0, by sum descending, then name ascending
+    /// (bytewise). One snapshot. `None`: the time of a read was not enough.
     fn ranking(&self, query: &RankingQuery, now_ms: i64) -> Result<Option<Ranked>, StoreError>;
 
-    /// Exact counts and distinct users of each bucket of a range, in order. One snapshot; `None` as
-    /// in `ranking`.
+    /// Exact counts and distinct users of each bucket. One snapshot; `None` as in `ranking`.
     fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError>;
 
-    /// Exact number of distinct users (`userId`) with an event in a range, milliseconds: from
-    /// (inclusive), to (exclusive). `None` as in `ranking`.
+    /// Exact number of distinct users with an event in `from_ms..to_ms`. `None` as in `ranking`.
     fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError>;
 
     /// As [`LiveStore::recent`], read from raw rows.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
-    /// One consistent snapshot of everything that a live store is built from, whose days are those
-    /// of `zone`.
+    /// What a live store is built from, whose days are those of `zone`.
     fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError>;
 
     /// The likes of a post as of now, and whether `user_id` likes it.
@@ -178,8 +169,7 @@ pub trait LedgerWriter: Send {
     /// Forgets verdicts of `stream` up to `up_to`: every follower is past them.
     fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError>;
 
-    /// The store's own clock, milliseconds since the epoch. `None`: it has no clock but that of
-    /// this machine.
+    /// The store's own clock, milliseconds since the epoch. `None`: it is that of this machine.
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
         Ok(None)
     }
@@ -244,8 +234,7 @@ pub struct Post {
 /// What [`Ledger::search`] looks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostSearch {
-    /// Folded (see `events::fold_keyword`), at least one character: found anywhere in a content,
-    /// white space included.
+    /// Folded (see `events::fold_keyword`), at least one character.
     pub keyword: String,
     /// Folded: see `events::fold_hashtag`. No post has an empty one.
     pub hashtag: String,

@@ -13,8 +13,7 @@ use crate::journal::Watermark;
 ///
 /// Holds, by generation: counts by dimension and name in minute, hour and day buckets, an untrimmed
 /// total for each dimension (and each event type), recent searches, and a watermark for each
-/// stream, changed atomically with the data they cover. Calls block, bounded by the adapter's read
-/// and write time-outs.
+/// stream. Calls block, bounded by the adapter's time-outs.
 pub trait LiveStore: Send + Sync {
     /// A connection of its own for a sink.
     fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError>;
@@ -22,25 +21,18 @@ pub trait LiveStore: Send + Sync {
     /// The highest counts of a window.
     fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError>;
 
-    /// About how many distinct users (`userId`) had an event in a window: as
-    /// [`crate::events::Sketch`] estimates it, standard error 0.81 %.
+    /// About how many distinct users had an event in a window: see [`crate::events::Sketch`].
     fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError>;
 
     /// A user's recent searches, newest first.
     fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError>;
 
-    /// All-time totals by dimension; for [`Dimension::Type`] one entry a type, else the key is
-    /// empty.
+    /// All-time totals by dimension; for [`Dimension::Type`] one per type, else the name is empty.
     fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError>;
 
     /// Answers if the store does: for health checks.
     fn ping(&self) -> Result<(), StoreError> {
         Ok(())
-    }
-
-    /// Conditions that make the store less than safe to use, each a sentence for the log at start.
-    fn warnings(&self) -> Vec<String> {
-        Vec::new()
     }
 }
 
@@ -57,12 +49,10 @@ pub trait LiveWriter: Send {
     /// Makes `stream` known at position 0 in the current generation. Idempotent.
     fn register(&mut self, stream: Uuid) -> Result<(), StoreError>;
 
-    /// Applies a batch atomically and moves the watermark with it. `Fenced` with nothing found: the
-    /// generation is lost.
+    /// Applies a batch and moves the watermark. `Fenced` with nothing found: no generation is there.
     fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError>;
 
-    /// Adds every minute that closed before `now_ms - FOLD_GRACE_MS` to its hour and its day, once,
-    /// and trims the buckets that closed.
+    /// Adds every minute that closed to its hour and its day, once, and trims buckets that closed.
     fn fold(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Replaces everything by a snapshot, as a new generation that is switched to at the end. One
@@ -120,8 +110,7 @@ pub struct Tombstone {
 pub enum RecentChange {
     /// Searched for `keyword` (as typed) at `at_ms`.
     Add { user_id: String, keyword: String, at_ms: i64 },
-    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, those included that arrive
-    /// later.
+    /// Forget `keyword` (`None`: all) as far as searched up to `at_ms`, whenever that arrives.
     Forget { user_id: String, keyword: Option<String>, at_ms: i64 },
 }
 

@@ -20,8 +20,7 @@ struct State {
     recent: VecDeque<Decided>,
 }
 
-/// The ledger's position, its verdicts on the last [`HANDOVER_BATCHES_MAX`] batches, and the requests
-/// that wait for them.
+/// The ledger's position, its verdicts on the last batches, and the requests that wait for them.
 #[derive(Default)]
 pub struct Handover {
     pub waiting: Arc<Waiting>,

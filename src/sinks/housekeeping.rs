@@ -109,9 +109,8 @@ impl Housekeeping {
         }
     }
 
-    /// Whether all has been applied that was durable a while ago. What came since may wait: a day that is removed is
-    /// older, by more than that, than anything that is still accepted. Beside younger looks only the newest old one is
-    /// kept.
+    /// Whether all has been applied that was durable a while ago. Later records may wait: a day that is removed is
+    /// older, by more than that, than anything that is still accepted.
     fn is_level(&mut self, now: Instant, end: Position, applied: Position) -> bool {
         let is_old = |at: &Instant| now.duration_since(*at) >= Duration::from_millis(RETIRE_BEHIND_MS);
         self.ended.push_back((now, end));

@@ -154,8 +154,7 @@ impl LedgerFollower {
         Ok(true)
     }
 
-    /// Waits for something to apply, then lingers for a larger batch: a little while a request waits for the ledger,
-    /// longer while none does.
+    /// Waits for something to apply, then for a larger batch: a little if a request waits, longer if none does.
     fn wait_for_more(&self) {
         if self.reader.behind() == 0 {
             self.reader.wait(IDLE_WAIT);

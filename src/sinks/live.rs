@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 
 use super::{Ended, Handover, SinkState, SinkStatus, Until, agreed_ms};
 use crate::clock::Clock;
-use crate::events::{Erase, Event, Record, Tally, decode_records, tally_event, tally_like, tally_unliked};
+use crate::events::{Erase, Record, Tally, decode_records, tally_event, tally_like, tally_unliked};
 use crate::journal::{Frames, Journal, ReadError, Reader};
 use crate::limits::{BATCH_BYTES_MAX, LIVE_BATCH_RECORDS_ENOUGH, LIVE_BATCH_RECORDS_MAX, LIVE_LINGER_MS};
 use crate::ports::{
@@ -52,8 +52,7 @@ impl LiveSink {
         crate::process::spawn("live-sink", run)
     }
 
-    /// Opens a connection and goes to the store's position, which may mean to build the store from the ledger. The
-    /// journal keeps segments by `kept`.
+    /// Opens a connection and goes to the store's position. The journal keeps segments by `kept`.
     pub fn stand(self: &Arc<Self>, kept: &Arc<AtomicU64>) -> Result<LiveFollower, Ended> {
         let mut writer = self.live.open_writer()?;
         let reader = self.find_place(&mut *writer, kept)?;
@@ -69,8 +68,7 @@ impl LiveSink {
         Ok(agreed_ms(self.clock.now_ms(), writer.clock_ms()?))
     }
 
-    /// Goes to the store's position; builds the store from the ledger if it is lost, or so far behind that the journal
-    /// or the verdicts that it needs are deleted.
+    /// Goes to the store's position; builds the store from the ledger if it is lost, or too far behind.
     fn find_place(&self, writer: &mut dyn LiveWriter, kept: &AtomicU64) -> Result<Reader, Ended> {
         let stream = self.journal.stream();
         loop {
@@ -174,7 +172,7 @@ fn of_ledger(error: StoreError) -> Ended {
     }
 }
 
-/// The sink where its store stands: what its thread does over and over, one step at a time.
+/// The sink at its store's position: its thread's work, one step at a time.
 pub struct LiveFollower {
     sink: Arc<LiveSink>,
     writer: Box<dyn LiveWriter>,
@@ -183,8 +181,7 @@ pub struct LiveFollower {
 }
 
 impl LiveFollower {
-    /// Waits for the ledger to decide on more, then a little for a larger batch, whose counts coalesce better, unless a
-    /// request waits for this one.
+    /// Waits for the ledger to decide on more, then a little for a larger batch, unless a request waits.
     fn wait_for_more(&self) {
         let LiveSink { handover, status, .. } = &*self.sink;
         let at = self.reader.at().position;
@@ -203,9 +200,8 @@ impl LiveFollower {
         }
     }
 
-    /// Applies one batch of what the ledger has decided; false where there was nothing to apply, or where the store
-    /// turned out to stand elsewhere. After an error the follower is of no more use: the sink must
-    /// [`LiveSink::stand`] again.
+    /// Applies one batch that the ledger has decided; false if there is none, or the store's position is another.
+    /// After an error the follower is of no more use: the sink must [`LiveSink::stand`] again.
     pub fn step(&mut self) -> Result<bool, Ended> {
         let sink = self.sink.clone();
         sink.status.set(SinkState::Following);
@@ -248,18 +244,6 @@ impl LiveFollower {
     }
 }
 
-/// A stored event, as the ledger decided.
-fn count_event(counts: &mut Tally, event: &Event<'_>, verdict: Option<&Verdict>) {
-    let outcome = match verdict {
-        Some(Verdict::Like(outcome)) => Some(outcome),
-        _ => None,
-    };
-    tally_event(counts, event, outcome.map_or(event.event_type, LikeOutcome::stored_type));
-    if let Some(outcome) = outcome.filter(|outcome| outcome.changed) {
-        tally_like(counts, event, outcome.liked);
-    }
-}
-
 /// A person goes: what they liked counts less, their searches are forgotten.
 fn add_erasure(erase: &Erase<'_>, erasure: Erasure, counts: &mut Tally, batch: &mut LiveBatch) {
     for (post, likes) in &erasure.unliked {
@@ -276,7 +260,11 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Tall
     match (record, verdict) {
         (_, Some(Verdict::Duplicate | Verdict::Dead | Verdict::Erased)) => {}
         (Record::Event(event), verdict) => {
-            count_event(counts, event, verdict);
+            let outcome = if let Some(Verdict::Like(outcome)) = verdict { Some(outcome) } else { None };
+            tally_event(counts, event, outcome.map_or(event.event_type, LikeOutcome::stored_type));
+            if let Some(outcome) = outcome.filter(|outcome| outcome.changed) {
+                tally_like(counts, event, outcome.liked);
+            }
             if let Some(user) = &event.user_id {
                 batch.users.push((event.minute(), (&**user).into()));
             }
@@ -297,12 +285,11 @@ fn add_effects(record: &Record<'_>, verdict: Option<&Verdict>, counts: &mut Tall
             let post_id = put.post_id.clone().into_owned();
             batch.tombstones.push(Tombstone { post_id, version: *version, deleted: false });
         }
-        (Record::PostPut(_) | Record::PostDelete(_) | Record::Erase(_), _) => {}
         (Record::Forget(forget), _) => batch.recent.push(RecentChange::Forget {
             user_id: forget.user_id.clone().into_owned(),
             keyword: forget.keyword.clone().map(|k| k.into_owned()),
             at_ms: forget.at_ms,
         }),
-        (Record::Lost, _) => {}
+        (Record::PostPut(_) | Record::PostDelete(_) | Record::Erase(_) | Record::Lost, _) => {}
     }
 }

@@ -148,8 +148,7 @@ impl SinkStatus {
         }
     }
 
-    /// Counts the lost records of an applied batch that begins behind `after`, and says so: they are never skipped
-    /// silently.
+    /// Lost records are never skipped silently.
     fn passed_lost(&self, after: Position, records: &[Record<'_>]) {
         let is_lost = |record: &Record<'_>| matches!(record, Record::Lost);
         let Some(first) = records.iter().position(is_lost) else { return };

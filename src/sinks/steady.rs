@@ -42,8 +42,7 @@ impl Steady {
     }
 }
 
-/// The time by which data of a store is deleted: the earlier of our clock and the store's own, so that both have to say that
-/// the time has come.
+/// The time by which data of a store is deleted: the earlier of our clock and the store's own.
 pub fn agreed_ms(wall_ms: i64, store_ms: Option<i64>) -> i64 {
     store_ms.map_or(wall_ms, |store_ms| wall_ms.min(store_ms))
 }

@@ -369,10 +369,6 @@ impl LiveStore for FaultyLive {
     fn ping(&self) -> Result<(), StoreError> {
         self.faults.pass(Call::Read, || self.inner.ping())
     }
-
-    fn warnings(&self) -> Vec<String> {
-        self.inner.warnings()
-    }
 }
 
 impl LiveWriter for FaultyLiveWriter {

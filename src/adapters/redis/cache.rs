@@ -43,23 +43,13 @@ static KEEP: LazyLock<Script> = script!("#!lua flags=allow-oom", "keep.lua");
 static RELEASE: LazyLock<Script> = script!("#!lua flags=allow-oom", "release.lua");
 static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom", "renew.lua");
 
-struct Names {
-    entry: String,
-    mark: String,
-    lock: String,
-    fence: String,
+/// The keys of an entry, its mark, its lock and its fence.
+fn names_of(key: &str) -> [String; 4] {
+    let slot = crc32c::crc32c(key.as_bytes()) % SLOTS;
+    ['e', 'x', 'l', 'f'].map(|kind| format!("et:{{c{slot}}}:{kind}:{key}"))
 }
 
-impl Names {
-    fn of(key: &str) -> Names {
-        let slot = crc32c::crc32c(key.as_bytes()) % SLOTS;
-        let name = |kind| format!("et:{{c{slot}}}:{kind}:{key}");
-        Names { entry: name('e'), mark: name('x'), lock: name('l'), fence: name('f') }
-    }
-}
-
-/// On the server of a live store, through connections of its own: a call here has less time than a read there, since a
-/// fill comes after it.
+/// On the server of a live store, through connections of its own: a call has less time, since a fill comes after it.
 pub struct RedisCache(RedisLive);
 
 impl RedisCache {
@@ -72,11 +62,10 @@ impl RedisCache {
         self.0.read(|wire| wire.exchange(|connection| invocation.invoke(connection)))
     }
 
-    /// An entry that was found. That it is found means a second reading: it is kept for the whole cap from now on, if the
-    /// server takes writes.
-    fn found(&self, names: &Names, values: Vec<Value>) -> Result<CacheEntry, StoreError> {
+    /// An entry that is found is read again: it is kept for the whole cap from now on, if the server takes writes.
+    fn found(&self, entry_key: &str, values: Vec<Value>) -> Result<CacheEntry, StoreError> {
         let (entry, is_kept) = entry_of(values)?;
-        if !is_kept && let Err(error) = self.invoke::<i64>(&KEEP.key(&names.entry)) {
+        if !is_kept && let Err(error) = self.invoke::<i64>(&KEEP.key(entry_key)) {
             tracing::debug!(%error, "a cached entry is not kept longer");
         }
         Ok(entry)
@@ -110,23 +99,27 @@ fn text(token: LockToken) -> String {
 
 impl SharedCache for RedisCache {
     fn read(&self, key: &str) -> Result<CacheRead, StoreError> {
-        let names = Names::of(key);
-        let values: Vec<Value> = self.invoke(READ.key(&names.entry).key(&names.mark))?;
+        let [entry, mark, ..] = names_of(key);
+        let values: Vec<Value> = self.invoke(READ.key(&entry).key(mark))?;
         match kind_of(&values)?.as_str() {
-            "entry" => self.found(&names, values).map(CacheRead::Entry),
+            "entry" => self.found(&entry, values).map(CacheRead::Entry),
             "mark" => mark_of(values).map(|(error, left_ms)| CacheRead::Throttled { error, left_ms }),
             _ => Ok(CacheRead::Missing),
         }
     }
 
     fn acquire(&self, key: &str, token: LockToken, lease_ms: u32, seen: Option<u64>) -> Result<Acquired, StoreError> {
-        let names = Names::of(key);
-        let mut call = ACQUIRE.key(&names.entry);
-        call.key(&names.mark).key(&names.lock).key(&names.fence);
-        call.arg(text(token)).arg(lease_ms).arg(seen.map_or_else(String::new, |fence| fence.to_string()));
+        let [entry, mark, lock, fence] = names_of(key);
+        let mut call = ACQUIRE.key(&entry);
+        call.key(mark)
+            .key(lock)
+            .key(fence)
+            .arg(text(token))
+            .arg(lease_ms)
+            .arg(seen.map_or_else(String::new, |fence| fence.to_string()));
         let values: Vec<Value> = self.invoke(call.arg(CACHE_FENCE_KEPT_MS))?;
         match kind_of(&values)?.as_str() {
-            "entry" => self.found(&names, values).map(Acquired::Newer),
+            "entry" => self.found(&entry, values).map(Acquired::Newer),
             "mark" => mark_of(values).map(|(error, left_ms)| Acquired::Throttled { error, left_ms }),
             "busy" => Ok(Acquired::Busy),
             _ => {
@@ -138,27 +131,22 @@ impl SharedCache for RedisCache {
 
     fn renew(&self, locks: &[(&str, LockToken)], lease_ms: u32) -> Result<Vec<bool>, StoreError> {
         let renew = |(key, token): &(&str, LockToken)| {
-            self.invoke(RENEW.key(Names::of(key).lock).arg(text(*token)).arg(lease_ms))
+            let [.., lock, _] = names_of(key);
+            self.invoke(RENEW.key(lock).arg(text(*token)).arg(lease_ms))
         };
         locks.iter().map(renew).collect()
     }
 
     fn store(&self, key: &str, token: LockToken, entry: &NewEntry<'_>) -> Result<bool, StoreError> {
-        let names = Names::of(key);
-        let mut call = STORE.key(names.entry);
-        call.key(names.mark).key(names.lock).key(names.fence).arg(text(token)).arg(entry.value);
+        let mut call = STORE.prepare_invoke();
+        call.key(&names_of(key)).arg(text(token)).arg(entry.value);
         call.arg(entry.fill_ms).arg(entry.as_of_ms).arg(entry.fence).arg(entry.fresh_ttl_ms).arg(entry.stale_cap_ms);
         self.invoke(call.arg(CHANNEL).arg(key))
     }
 
     fn fail(&self, key: &str, token: LockToken, error: &[u8], throttle_ms: u32) -> Result<bool, StoreError> {
-        let names = Names::of(key);
-        let mut call = RELEASE.key(names.mark);
-        self.invoke(call.key(names.lock).arg(text(token)).arg(error).arg(throttle_ms).arg(CHANNEL).arg(key))
-    }
-
-    fn release(&self, key: &str, token: LockToken) -> Result<(), StoreError> {
-        self.fail(key, token, b"", 0).map(drop)
+        let [_, mark, lock, _] = names_of(key);
+        self.invoke(RELEASE.key(mark).key(lock).arg(text(token)).arg(error).arg(throttle_ms).arg(CHANNEL).arg(key))
     }
 
     /// Commands, no script: every like comes by here, and a script takes the server several times as long.
@@ -168,8 +156,7 @@ impl SharedCache for RedisCache {
         }
         let mut pipeline = redis::pipe();
         for key in keys {
-            let names = Names::of(key);
-            pipeline.unlink(&[names.entry, names.mark, names.lock]).ignore();
+            pipeline.unlink(&names_of(key)[..3]).ignore();
         }
         // Behind the deletions: whoever reads again finds nothing.
         pipeline.publish(CHANNEL, format!("d{}", serde_json::json!(keys))).ignore();

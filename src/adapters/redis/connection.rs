@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, Connection, ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{Client, Connection, ErrorKind, RedisError, RedisResult};
 
 use crate::limits::{REDIS_CONNECT_MS_MAX, REDIS_READ_MS_MAX, REDIS_WRITE_MS_MAX};
 use crate::ports::StoreError;
@@ -88,41 +88,40 @@ pub(super) fn store_error(error: &RedisError) -> StoreError {
 
 /// The server answered, and refused the user, the password or the number of the database.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
-    // The client has no other name for it.
-    let is_missing_database = error.to_string().contains("refused to switch database");
     error.kind() == ErrorKind::AuthenticationFailed
         || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"))
-        || is_missing_database
+        // The client has no other name for it.
+        || error.to_string().contains("refused to switch database")
 }
 
-/// The server is away, busy, full or not let in to at the moment; waiting, or a person elsewhere, will end it.
+/// What servers say that are busy, full, failing over or closed to us: waiting, or a person elsewhere, will end it.
+const OUTAGES: [&str; 16] = [
+    "LOADING",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "NOSCRIPT",
+    "MOVED",
+    "ASK",
+    "OOM",
+    "BUSY",
+    "MISCONF",
+    "NOREPLICAS",
+    "NOAUTH",
+    "WRONGPASS",
+    "DENIED",
+    "UNKILLABLE",
+];
+
 fn is_outage(error: &RedisError) -> bool {
-    use ServerErrorKind as Server;
     // The error of a pipeline has no code of its own and hides what the server said to its commands.
     if error.code().is_none()
         && let Some(of_commands) = error.clone().into_server_errors()
     {
         return of_commands.iter().any(|(_, error)| is_outage(&RedisError::from(error.clone())));
     }
-    match error.kind() {
-        ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed => true,
-        ErrorKind::Server(
-            Server::BusyLoading
-            | Server::TryAgain
-            | Server::ClusterDown
-            | Server::MasterDown
-            | Server::ReadOnly
-            | Server::NoScript
-            | Server::Moved
-            | Server::Ask,
-        ) => true,
-        ErrorKind::Server(Server::ResponseError) => {
-            error.detail().is_some_and(|detail| detail.contains("max number of clients"))
-        }
-        ErrorKind::Extension => matches!(
-            error.code().unwrap_or_default(),
-            "OOM" | "BUSY" | "MISCONF" | "NOREPLICAS" | "NOAUTH" | "WRONGPASS" | "DENIED" | "UNKILLABLE"
-        ),
-        _ => false,
-    }
+    matches!(error.kind(), ErrorKind::Io | ErrorKind::Parse | ErrorKind::AuthenticationFailed)
+        || error.code().is_some_and(|code| OUTAGES.contains(&code))
+        || error.detail().is_some_and(|detail| detail.contains("max number of clients"))
 }

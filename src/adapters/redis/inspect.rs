@@ -6,7 +6,7 @@ use r2d2::ManageConnection;
 use redis::{Cmd, cmd};
 
 use super::connection::{Connector, READER_TIMEOUT, store_error};
-use super::warnings;
+use super::{info_field, warnings};
 use crate::ports::StoreError;
 
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct Inspection {
     pub version_name: String,
     /// The server does not let its user run INFO: nothing is known of eviction, cluster mode and replication.
     pub is_info_refused: bool,
-    /// What an operator should know: see `LiveStore::warnings`.
+    /// What an operator should know: see `RedisLive::examine`.
     pub warnings: Vec<String>,
     pub is_cluster: bool,
     pub is_replica: bool,
@@ -40,8 +40,7 @@ pub fn inspect(url: &str) -> Result<Inspection, StoreError> {
     let clock = clock.ok().map(|(seconds, us)| (seconds * 1_000 + us / 1_000, asked.elapsed()));
     let script: Cmd = cmd("EVAL").arg("#!lua flags=no-writes\nreturn 1").arg(0).to_owned();
     let ran: redis::RedisResult<i64> = wire.exchange(|connection| script.query(connection));
-    let field =
-        |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim();
+    let field = |name| info_field(&info, name);
     let version_name = match field("valkey_version") {
         "" => format!("Redis {}", field("redis_version")).trim_end().to_owned(),
         version => format!("Valkey {version}"),

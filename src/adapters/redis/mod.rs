@@ -49,9 +49,8 @@ pub struct RedisLive {
 }
 
 impl RedisLive {
-    /// A store at `url` (`redis://` or `rediss://`) with up to `pool_size` connections for readers;
-    /// days are those of `time_zone`. Connects when it is first needed: fails only where the url is
-    /// no url of Redis.
+    /// A store at `url` with up to `pool_size` connections for readers; days are those of
+    /// `time_zone`. Connects when it is first needed: fails only if the url is not one of Redis.
     pub fn new(url: &str, pool_size: usize, time_zone: TimeZone) -> Result<RedisLive, StoreError> {
         let client = redis::Client::open(url).map_err(|error| StoreError::Fatal(format!("redis url: {error}")))?;
         let connector = Connector { client, timeout: READER_TIMEOUT };
@@ -60,15 +59,19 @@ impl RedisLive {
         Ok(RedisLive { connector, pool, calendar: Arc::new(Calendar::new(time_zone)), generation_key })
     }
 
-    /// Why the server will never serve this URL, if it says so.
-    pub fn refusal(&self) -> Option<String> {
-        let ping = |mut wire: Wire| wire.exchange(|connection| redis::cmd("PING").exec(connection));
-        let answer = self.connector.connect().and_then(ping);
-        answer.err().filter(is_refusal).map(|error| error.to_string())
+    /// Conditions that make the server less than safe to use, each a sentence for the log at start.
+    /// An error says why it will never serve this URL. A server that does not answer, or forbids
+    /// INFO, has neither.
+    pub fn examine(&self) -> Result<Vec<String>, String> {
+        let ask = |mut wire: Wire| wire.exchange(|connection| redis::cmd("INFO").query::<String>(connection));
+        match self.connector.connect().and_then(ask) {
+            Ok(info) => Ok(warnings(&info)),
+            Err(error) if is_refusal(&error) => Err(error.to_string()),
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
-    /// The same server with connections of its own, of which `call_timeout` is all that a call may
-    /// take.
+    /// The same server with connections of its own, whose calls may take `call_timeout`.
     fn with_pool(&self, pool_size: usize, call_timeout: Duration) -> RedisLive {
         let connector = Connector { timeout: call_timeout, ..self.connector.clone() };
         let pool = pool_of(connector.clone(), pool_size, call_timeout);
@@ -183,13 +186,6 @@ impl LiveStore for RedisLive {
     fn ping(&self) -> Result<(), StoreError> {
         self.read(|wire| wire.exchange(|connection| redis::cmd("PING").exec(connection)))
     }
-
-    fn warnings(&self) -> Vec<String> {
-        // A server that does not answer is no warning, and one that forbids INFO works all the
-        // same.
-        let info = self.read(|wire| wire.exchange(|connection| redis::cmd("INFO").query(connection)));
-        info.map(|info: String| warnings(&info)).unwrap_or_default()
-    }
 }
 
 fn top_arguments(command: &mut redis::Cmd, query: &TopQuery, now_ms: i64, calendar: &Calendar) {
@@ -224,8 +220,13 @@ fn users_arguments(command: &mut redis::Cmd, window: Window, now_ms: i64, calend
     }
 }
 
+/// A field of the answer to INFO, or nothing.
+fn info_field<'a>(info: &'a str, name: &str) -> &'a str {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim()
+}
+
 fn warnings(info: &str) -> Vec<String> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("");
+    let field = |name| info_field(info, name);
     let mut warnings = Vec::new();
     let version = field("redis_version");
     if version.split('.').next().and_then(|major| major.parse::<u32>().ok()).is_some_and(|major| major < 7) {

@@ -70,8 +70,7 @@ pub(super) fn rebuild(
     done
 }
 
-/// Deletes a generation, named by its key, that no program has used for `GENERATION_KEPT_SECS`. What the time of a call does
-/// not suffice for is left to the next call.
+/// Deletes a generation, named by its key, that no program has used for `GENERATION_KEPT_SECS`, as far as time allows.
 pub(super) fn delete_unused(wire: &mut Wire, generation_key: &str) -> Result<(), StoreError> {
     // Without the lock a program of its own rebuilds it: it is used again.
     let Some(mut piece) = Piece::lock(wire, generation_key)? else { return Ok(()) };
@@ -144,21 +143,22 @@ impl Piece<'_> {
 
     fn write(&mut self, snapshot: &Snapshot, now_ms: i64, calendar: &Calendar) -> Result<(), StoreError> {
         let image = Image::new(snapshot, now_ms, calendar);
-        for ((bucket, dimension), (counts, trimmed)) in &image.buckets {
-            let (kind, number) = bucket_name(*bucket);
-            let name = format!("{kind}{}:{number}", *dimension as u8);
-            let (key, trimmed_key) = (self.key(&name), self.key("trimmed"));
-            let counts: Vec<(i64, &str)> = counts.iter().map(|(member, count)| (*count, *member)).collect();
-            for some in counts.chunks(REBUILD_PIECE_MEMBERS_MAX) {
-                self.pipeline.zadd_multiple(&key, some).ignore();
-                self.added(some.len())?;
+        for (bucket, dimensions) in &image.buckets {
+            let ((kind, number), expires) = (bucket_name(*bucket), calendar.expires_s(*bucket));
+            for (dimension, counts) in dimensions {
+                let name = format!("{kind}{}:{number}", *dimension as u8);
+                let (key, trimmed) = (self.key(&name), self.key("trimmed"));
+                let members: Vec<(i64, &str)> = counts.by_name.iter().map(|(name, count)| (*count, &**name)).collect();
+                for some in members.chunks(REBUILD_PIECE_MEMBERS_MAX) {
+                    self.pipeline.zadd_multiple(&key, some).ignore();
+                    self.added(some.len())?;
+                }
+                self.pipeline.expire_at(key, expires).ignore();
+                if counts.trimmed {
+                    self.pipeline.zadd(trimmed, name, expires).ignore();
+                }
+                self.added(1)?;
             }
-            let expires = calendar.expires_s(*bucket);
-            self.pipeline.expire_at(key, expires).ignore();
-            if *trimmed {
-                self.pipeline.zadd(trimmed_key, name, expires).ignore();
-            }
-            self.added(1)?;
         }
         for (bucket, users) in &image.users {
             let (kind, number) = bucket_name(*bucket);

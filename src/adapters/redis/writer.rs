@@ -104,17 +104,14 @@ impl LiveWriter for RedisWriter {
 fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
     command.arg(batch.stream.to_string()).arg(watermark_text(batch.from)).arg(watermark_text(batch.to));
     command.arg(LIVE_OPEN_BUCKET_MEMBERS_MAX).arg(LIVE_BUCKET_MEMBERS_MAX);
-    let mut totals: BTreeMap<String, i64> = BTreeMap::new();
-    for group in groups(&batch.counts) {
-        let (key, _) = &group[0];
-        for run in group.chunk_by(|a, b| key.dimension != Dimension::Type || a.0.key == b.0.key) {
-            *totals.entry(total_field(key.dimension, &run[0].0.key)).or_default() +=
-                run.iter().map(|(_, count)| count).sum::<i64>();
-        }
+    let mut totals: BTreeMap<(Dimension, &str), i64> = BTreeMap::new();
+    for (key, count) in &batch.counts {
+        let name = if key.dimension == Dimension::Type { &*key.key } else { "" };
+        *totals.entry((key.dimension, name)).or_default() += count;
     }
     command.arg(totals.len());
-    for (field, delta) in totals {
-        command.arg(field).arg(delta);
+    for ((dimension, name), delta) in totals {
+        command.arg(total_field(dimension, name)).arg(delta);
     }
     let live = |group: &&[(TallyKey, i64)]| {
         let key = &group[0].0;
@@ -124,7 +121,11 @@ fn apply_arguments(command: &mut Cmd, batch: &LiveBatch, calendar: &Calendar) {
     let in_buckets = || groups(&batch.counts).filter(live);
     command.arg(in_buckets().count());
     for group in in_buckets() {
-        group_arguments(command, group, batch.now_ms, calendar);
+        let key = &group[0].0;
+        command.arg(key.dimension as u8).arg(key.minute).arg(calendar.unfolded_expires_s(key.minute));
+        bucket_arguments(command, key.minute, batch.now_ms, calendar);
+        command.arg(group.len());
+        group.iter().for_each(|(key, count)| _ = command.arg(&*key.key).arg(*count));
     }
     user_arguments(command, batch, calendar);
     recent_arguments(command, batch);
@@ -155,20 +156,13 @@ fn bucket_arguments(command: &mut Cmd, minute: i64, now_ms: i64, calendar: &Cale
     }
 }
 
-fn group_arguments(command: &mut Cmd, group: &[(TallyKey, i64)], now_ms: i64, calendar: &Calendar) {
-    let key = &group[0].0;
-    command.arg(key.dimension as u8).arg(key.minute).arg(calendar.unfolded_expires_s(key.minute));
-    bucket_arguments(command, key.minute, now_ms, calendar);
-    command.arg(group.len());
-    for (key, count) in group {
-        command.arg(&*key.key).arg(*count);
-    }
-}
-
 /// Changes by user, each user's in journal order.
 fn recent_arguments(command: &mut Cmd, batch: &LiveBatch) {
-    let is_late = |change: &RecentChange| matches!(change, RecentChange::Add { at_ms, .. } if !still_recent(*at_ms, batch.now_ms));
-    let mut changes: Vec<&RecentChange> = batch.recent.iter().filter(|change| !is_late(change)).collect();
+    let is_live = |change: &&RecentChange| match change {
+        RecentChange::Add { at_ms, .. } => still_recent(*at_ms, batch.now_ms),
+        RecentChange::Forget { .. } => true,
+    };
+    let mut changes: Vec<&RecentChange> = batch.recent.iter().filter(is_live).collect();
     changes.sort_by_key(|change| change.user_id());
     let users = changes.chunk_by(|a, b| a.user_id() == b.user_id());
     command.arg(RECENT_SEARCHES_MAX).arg(RECENT_SEARCHES_MS).arg(batch.now_ms - RECENT_SEARCHES_MS);
