@@ -242,8 +242,8 @@ impl Collected {
 
     fn put_sinks(&self, out: &mut Out<'_>) {
         let sinks = [&*self.app.ledger_status, &*self.app.live_status];
-        let each = |value: &dyn Fn(&SinkStatus) -> u64| sinks.map(|sink| (sink.name(), value(sink)));
-        let lag = sinks.map(|sink| (sink.name(), self.app.lag_events(sink)));
+        let each = |value: &dyn Fn(&SinkStatus) -> u64| sinks.map(|sink| (sink.name, value(sink)));
+        let lag = sinks.map(|sink| (sink.name, self.app.lag_events(sink)));
         out.gauges("sink_position", "The last position applied", "sink", each(&|sink| sink.position()));
         out.gauges("sink_lag_events", "Durable records that are not applied yet", "sink", lag);
         let following = each(&|sink| u64::from(sink.state() == SinkState::Following));

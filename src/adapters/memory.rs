@@ -14,13 +14,10 @@ use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use crate::events::{Dimension, Sketch, TallyKey};
-use crate::limits::{
-    CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX, LIVE_RECENT_BYTES_MAX,
-    of_memory,
-};
+use crate::limits::{CLOCK_JUMP_MS, FOLD_GRACE_MS, LIVE_FOLD_STEP_MINUTES_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
 use crate::live::{Bucket, Buckets, Calendar, Counts, Image, Reading, Tombstones, decay, groups, lists_posts, reading};
 use crate::ports::{
-    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, TopQuery,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, ReadSnapshot, RecentChange, StoreError, Tombstone, TopQuery,
     Watermark, Window,
 };
 use recent_lists::RecentLists;
@@ -167,7 +164,7 @@ impl Generation {
         }
         self.add_users(batch, calendar);
         for change in &batch.recent {
-            self.recent.change(change, batch.now_ms, of_memory(LIVE_RECENT_BYTES_MAX));
+            self.recent.change(change, batch.now_ms);
         }
     }
 
@@ -306,13 +303,13 @@ impl LiveWriter for MemoryLive {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
+        read: ReadSnapshot<'_>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
         if self.state(stream)? != seen {
             return Ok(());
         }
-        let snapshot = &snapshot(self.calendar.time_zone())?;
+        let snapshot = &read(self.calendar.time_zone())?;
         let image = Image::new(snapshot, now_ms, &self.calendar);
         let mut next = Generation {
             watermarks: snapshot.watermarks.iter().copied().collect(),
@@ -328,7 +325,7 @@ impl LiveWriter for MemoryLive {
         for (user, folded, at_ms) in &snapshot.forgotten {
             let keyword = (!folded.is_empty()).then(|| folded.clone());
             let change = RecentChange::Forget { user_id: user.clone(), keyword, at_ms: *at_ms };
-            next.recent.change(&change, now_ms, of_memory(LIVE_RECENT_BYTES_MAX));
+            next.recent.change(&change, now_ms);
         }
         let tombstones = Arc::make_mut(&mut next.tombstones);
         for (post_id, version) in &snapshot.tombstones {
@@ -338,7 +335,7 @@ impl LiveWriter for MemoryLive {
         let mut recent: Vec<_> = image.recent.into_iter().collect();
         recent.sort_by_key(|(_, list)| list.first().map(|newest| newest.at_ms));
         for (user, list) in recent {
-            next.recent.put(user, list, of_memory(LIVE_RECENT_BYTES_MAX));
+            next.recent.put(user, list);
         }
         drop(self.data().replace(next));
         Ok(())

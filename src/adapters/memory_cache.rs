@@ -116,19 +116,16 @@ impl SharedCache for MemoryCache {
             if let Some((error, left_ms)) = slot.mark(now_ms) {
                 return Acquired::Throttled { error, left_ms };
             }
-            let until_ms = now_ms + u64::from(lease_ms);
-            match slot.lock {
-                Some((owner, _, _)) if owner != token => Acquired::Busy,
-                Some((_, fence, _)) => {
-                    slot.lock = Some((token, fence, until_ms));
-                    Acquired::Owned { fence }
-                }
+            let fence = match slot.lock {
+                Some((owner, _, _)) if owner != token => return Acquired::Busy,
+                Some((_, fence, _)) => fence,
                 None => {
                     *last_fence += 1;
-                    slot.lock = Some((token, *last_fence, until_ms));
-                    Acquired::Owned { fence: *last_fence }
+                    *last_fence
                 }
-            }
+            };
+            slot.lock = Some((token, fence, now_ms + u64::from(lease_ms)));
+            Acquired::Owned { fence }
         }))
     }
 

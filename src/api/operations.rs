@@ -86,7 +86,7 @@ impl Api {
             if tells_errors {
                 sink["lastError"] = json!(status.last_error().or(failure));
             }
-            sinks.insert(status.name().to_owned(), sink);
+            sinks.insert(status.name.to_owned(), sink);
         }
         let (journal_bytes, segments) = app.journal.size();
         let body = json!({

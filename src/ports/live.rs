@@ -36,6 +36,9 @@ pub trait LiveStore: Send + Sync {
     }
 }
 
+/// Reads a snapshot, whose days are those of a time zone.
+pub type ReadSnapshot<'a> = &'a mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>;
+
 /// The live store's side of one sink: used by one thread at a time.
 pub trait LiveWriter: Send {
     /// Where this store stands with `stream`.
@@ -58,13 +61,8 @@ pub trait LiveWriter: Send {
     /// Replaces everything by a snapshot, as a new generation that is switched to at the end. One
     /// instance at a time: `Retry` if another rebuilds. Nothing is done, and no snapshot asked for,
     /// if `state(stream)` is no longer `seen`: another instance has rebuilt the store.
-    fn rebuild(
-        &mut self,
-        stream: Uuid,
-        seen: LiveState,
-        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
-        now_ms: i64,
-    ) -> Result<(), StoreError>;
+    fn rebuild(&mut self, stream: Uuid, seen: LiveState, read: ReadSnapshot<'_>, now_ms: i64)
+    -> Result<(), StoreError>;
 }
 
 /// Where a live store stands with a stream.

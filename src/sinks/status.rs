@@ -38,7 +38,8 @@ impl SinkState {
 
 #[derive(Default)]
 pub struct SinkStatus {
-    name: &'static str,
+    /// `ledger` or `live`.
+    pub name: &'static str,
     position: AtomicU64,
     as_of_ms: AtomicI64,
     inner: Mutex<Inner>,
@@ -67,11 +68,6 @@ struct Inner {
 impl SinkStatus {
     pub fn new(name: &'static str) -> SinkStatus {
         SinkStatus { name, ..SinkStatus::default() }
-    }
-
-    /// `ledger` or `live`.
-    pub fn name(&self) -> &'static str {
-        self.name
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -81,17 +81,13 @@ struct Queue {
 /// The waits for both followers, in the order of positions.
 #[derive(Default)]
 pub struct Waiting {
-    ledger: Mutex<Queue>,
-    live: Mutex<Queue>,
+    queues: [Mutex<Queue>; 2],
     ledger_thread: OnceLock<Thread>,
 }
 
 impl Waiting {
     fn queue(&self, until: Until) -> &Mutex<Queue> {
-        match until {
-            Until::Ledger => &self.ledger,
-            Until::Live => &self.live,
-        }
+        &self.queues[until as usize]
     }
 
     /// A decision of this follower, which finishes `ticket` once.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
     Batch, Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes,
-    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint,
-    SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, ReadSnapshot,
+    SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
 };
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -396,9 +396,9 @@ impl LiveWriter for FaultyLiveWriter {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
+        read: ReadSnapshot<'_>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        self.faults.pass(Call::Rebuild, || self.inner.rebuild(stream, seen, snapshot, now_ms))
+        self.faults.pass(Call::Rebuild, || self.inner.rebuild(stream, seen, read, now_ms))
     }
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::events::fold_keyword;
+use crate::limits::{LIVE_RECENT_BYTES_MAX, of_memory};
 use crate::live::{Forgotten, Search, forget_searches, merge_search, still_recent};
 use crate::ports::RecentChange;
 
@@ -60,15 +61,15 @@ impl OfUser {
 }
 
 impl RecentLists {
-    /// Applies a change, and makes room within `bytes_max`.
-    pub(super) fn change(&mut self, change: &RecentChange, now_ms: i64, bytes_max: usize) {
+    /// Applies a change, and makes room.
+    pub(super) fn change(&mut self, change: &RecentChange, now_ms: i64) {
         self.with(change.user_id(), |of_user| of_user.change(change, now_ms));
-        self.shrink(bytes_max);
+        self.shrink();
     }
 
-    pub(super) fn put(&mut self, user_id: &str, searches: Vec<Search>, bytes_max: usize) {
+    pub(super) fn put(&mut self, user_id: &str, searches: Vec<Search>) {
         self.with(user_id, |of_user| of_user.searches = searches);
-        self.shrink(bytes_max);
+        self.shrink();
     }
 
     /// A user's searches, newest first, if the newest is recent. To read a list is to use it.
@@ -115,8 +116,8 @@ impl RecentLists {
         result
     }
 
-    fn shrink(&mut self, bytes_max: usize) {
-        while self.bytes > bytes_max {
+    fn shrink(&mut self) {
+        while self.bytes > of_memory(LIVE_RECENT_BYTES_MAX) {
             let Some((_, user)) = self.by_use.pop_first() else { return };
             if let Some(of_user) = self.by_user.remove(&user) {
                 self.bytes -= of_user.bytes;

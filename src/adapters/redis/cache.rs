@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use redis::{FromRedisValue, Script, ScriptInvocation, Value};
+use redis::{FromRedisValue, ScriptInvocation, Value};
 
 use super::RedisLive;
 use super::connection::store_error;
-use super::script::{from_value, unexpected};
+use super::script::{Script, from_value, script, unexpected};
 use crate::limits::{
     CACHE_CALL_MS_MAX, CACHE_FENCE_KEPT_MS, CACHE_HINT_PING_MS, CACHE_HINT_READ_MS, REDIS_CONNECT_MS_MAX, RETRY_MS_MAX,
 };
@@ -21,27 +21,13 @@ const CHANNEL: &str = "et:cache";
 /// Hash slots of a cluster that keys are spread over.
 const SLOTS: u32 = 256;
 
-/// A script, with the function for an entry that was found after its first line, which has flags.
-macro_rules! script {
-    ($flags:literal, $name:literal) => {
-        LazyLock::new(|| {
-            Script::new(concat!(
-                $flags,
-                "\n",
-                include_str!("scripts/cache/found.lua"),
-                include_str!(concat!("scripts/cache/", $name))
-            ))
-        })
-    };
-}
-
 // Writes nothing, so that a Redis that refuses writes still serves what it has.
-static READ: LazyLock<Script> = script!("#!lua flags=no-writes", "read.lua");
-static ACQUIRE: LazyLock<Script> = script!("#!lua", "acquire.lua");
-static STORE: LazyLock<Script> = script!("#!lua", "store.lua");
-static KEEP: LazyLock<Script> = script!("#!lua flags=allow-oom", "keep.lua");
-static RELEASE: LazyLock<Script> = script!("#!lua flags=allow-oom", "release.lua");
-static RENEW: LazyLock<Script> = script!("#!lua flags=allow-oom", "renew.lua");
+static READ: Script = script!(" flags=no-writes", "cache/found.lua", "cache/read.lua");
+static ACQUIRE: Script = script!("", "cache/found.lua", "cache/acquire.lua");
+static STORE: Script = script!("", "cache/found.lua", "cache/store.lua");
+static KEEP: Script = script!(" flags=allow-oom", "cache/found.lua", "cache/keep.lua");
+static RELEASE: Script = script!(" flags=allow-oom", "cache/found.lua", "cache/release.lua");
+static RENEW: Script = script!(" flags=allow-oom", "cache/found.lua", "cache/renew.lua");
 
 /// The keys of an entry, its mark, its lock and its fence.
 fn names_of(key: &str) -> [String; 4] {

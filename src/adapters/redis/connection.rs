@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use redis::{Client, Connection, ErrorKind, RedisError, RedisResult};
+use redis::{Client, Cmd, Connection, ErrorKind, FromRedisValue, RedisError, RedisResult};
 
 use crate::limits::{REDIS_CONNECT_MS_MAX, REDIS_READ_MS_MAX, REDIS_WRITE_MS_MAX};
 use crate::ports::StoreError;
@@ -51,6 +51,11 @@ impl Wire {
             self.connection = Some(connection);
         }
         result
+    }
+
+    /// Runs one command.
+    pub(super) fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, StoreError> {
+        self.exchange(|connection| command.query(connection)).map_err(|error| store_error(&error))
     }
 
     pub(super) fn is_broken(&self) -> bool {

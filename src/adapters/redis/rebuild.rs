@@ -3,7 +3,6 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use jiff::tz::TimeZone;
 use redis::{Cmd, Pipeline, RedisResult, cmd, pipe};
 use uuid::Uuid;
 
@@ -12,11 +11,12 @@ use crate::limits::{
     REBUILD_PIECE_MEMBERS_MAX, REBUILD_SCAN_KEYS, RECENT_SEARCHES_MS,
 };
 use crate::live::{Calendar, Image};
-use crate::ports::{Snapshot, StoreError};
+use crate::ports::{LiveState, ReadSnapshot, Snapshot, StoreError};
 
 use super::connection::{Connector, Wire, store_error};
 use super::keys::{GENERATIONS_KEY, bucket_name, recent_element, total_field};
-use super::script::watermark_text;
+use super::script::{self, watermark_text};
+use super::writer::RedisWriter;
 
 /// By what a generation's name is told from other keys under our prefix.
 const NAME_LETTER: char = 'g';
@@ -32,54 +32,50 @@ const DROP: &str = "local at = redis.call('ZSCORE', KEYS[1], KEYS[2]) \
      if not at or tonumber(at) > redis.call('TIME')[1] - ARGV[1] then return 0 end \
      redis.call('DEL', KEYS[2]) return 1";
 
-pub(super) struct Rebuild<'a> {
-    pub(super) connector: &'a Connector,
-    pub(super) calendar: &'a Calendar,
-    pub(super) generation_key: &'a str,
-    pub(super) now_ms: i64,
-}
-
-/// See `LiveWriter::rebuild`. `is_needed` and `snapshot` are asked under the lock.
-pub(super) fn rebuild(
-    wire: &mut Wire,
-    about: &Rebuild<'_>,
-    is_needed: impl FnOnce(&mut Wire) -> Result<bool, StoreError>,
-    snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
-) -> Result<(), StoreError> {
-    let Rebuild { calendar, generation_key, now_ms, .. } = *about;
-    let Some(mut piece) = Piece::lock(wire, generation_key)? else {
-        return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
-    };
-    let done = is_needed(piece.wire).and_then(|is_needed| {
-        if !is_needed {
-            return Ok(());
-        }
-        let current: Option<String> = exchange(piece.wire, cmd("GET").arg(generation_key))?;
-        let (current, name) = (current.unwrap_or_default(), piece.name.clone());
-        // What is left of rebuilds that failed takes the memory that this one needs.
-        piece.clean_up(&current);
-        let read = || snapshot(calendar.time_zone());
-        let snapshot = keeping_lock(about.connector, &piece.lock, &piece.token, read)?;
-        let switched = piece
-            .write(&snapshot, now_ms, calendar)
-            .and_then(|()| piece.guarded(&guarded(&piece.lock, &piece.token, &["SET", generation_key, &name])));
-        piece.clean_up(if switched.is_ok() { &name } else { &current });
-        switched
-    });
-    piece.release();
-    done
-}
-
-/// Deletes a generation, named by its key, that no program has used for `GENERATION_KEPT_SECS`, as far as time allows.
-pub(super) fn delete_unused(wire: &mut Wire, generation_key: &str) -> Result<(), StoreError> {
-    // Without the lock a program of its own rebuilds it: it is used again.
-    let Some(mut piece) = Piece::lock(wire, generation_key)? else { return Ok(()) };
-    let drop_name = eval(DROP, &[GENERATIONS_KEY, generation_key], &[&GENERATION_KEPT_SECS.to_string()]);
-    if exchange(piece.wire, &drop_name)? && piece.clean_up("") {
-        exchange::<()>(piece.wire, cmd("ZREM").arg(GENERATIONS_KEY).arg(generation_key))?;
+impl RedisWriter {
+    /// See `LiveWriter::rebuild`. The state and the snapshot are read under the lock.
+    pub(super) fn rebuild_unless_done(
+        &mut self,
+        stream: Uuid,
+        seen: LiveState,
+        read: ReadSnapshot<'_>,
+        now_ms: i64,
+    ) -> Result<(), StoreError> {
+        let RedisWriter { connector, wire, calendar, generation_key } = self;
+        let Some(mut piece) = Piece::lock(wire, generation_key)? else {
+            return Err(StoreError::Retry("redis: another instance rebuilds the live store".into()));
+        };
+        let done = script::state(piece.wire, generation_key, stream).and_then(|state| {
+            if state != seen {
+                return Ok(());
+            }
+            let current: Option<String> = piece.wire.query(cmd("GET").arg(&**generation_key))?;
+            let (current, name) = (current.unwrap_or_default(), piece.name.clone());
+            // What is left of rebuilds that failed takes the memory that this one needs.
+            piece.clean_up(&current);
+            let read = || read(calendar.time_zone());
+            let snapshot = keeping_lock(connector, &piece.lock, &piece.token, read)?;
+            let switch = guarded(&piece.lock, &piece.token, &["SET", generation_key, &name]);
+            let switched = piece.write(&snapshot, now_ms, calendar).and_then(|()| piece.guarded(&switch));
+            piece.clean_up(if switched.is_ok() { &name } else { &current });
+            switched
+        });
+        piece.release();
+        done
     }
-    piece.release();
-    Ok(())
+
+    /// Deletes a generation, named by its key, that no program has used for `GENERATION_KEPT_SECS`, as far as time
+    /// allows.
+    pub(super) fn delete_unused(&mut self, generation_key: &str) -> Result<(), StoreError> {
+        // Without the lock a program of its own rebuilds it: it is used again.
+        let Some(mut piece) = Piece::lock(&mut self.wire, generation_key)? else { return Ok(()) };
+        let drop_name = eval(DROP, &[GENERATIONS_KEY, generation_key], &[&GENERATION_KEPT_SECS.to_string()]);
+        if piece.wire.query(&drop_name)? && piece.clean_up("") {
+            piece.wire.query::<()>(cmd("ZREM").arg(GENERATIONS_KEY).arg(generation_key))?;
+        }
+        piece.release();
+        Ok(())
+    }
 }
 
 /// Runs `job`, which may take minutes, while the lock is renewed on a connection of its own.
@@ -90,7 +86,7 @@ fn keeping_lock<T>(connector: &Connector, lock: &str, token: &str, job: impl FnO
             let pause = Duration::from_millis(REBUILD_LOCK_MS / 3);
             while is_done.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 // A renewal that fails shows when the first piece is sent: the lock is then another's or nobody's.
-                let _ = exchange::<bool>(&mut connector.wire(), &renewal(lock, token));
+                let _ = connector.wire().query::<bool>(&renewal(lock, token));
             }
         });
         let result = job();
@@ -105,10 +101,6 @@ fn renewal(lock: &str, token: &str) -> Cmd {
 
 fn guarded(lock: &str, token: &str, command: &[&str]) -> Cmd {
     eval(GUARDED, &[lock], &[&[token], command].concat())
-}
-
-fn exchange<T: redis::FromRedisValue>(wire: &mut Wire, command: &Cmd) -> Result<T, StoreError> {
-    wire.exchange(|connection| command.query(connection)).map_err(|error| store_error(&error))
 }
 
 /// A rebuild under way: what is written goes out by pieces of bounded size.
@@ -131,7 +123,7 @@ impl<'w> Piece<'w> {
         let name = format!("{NAME_LETTER}{}", &token[..NAME_DIGITS]);
         let lock = format!("{prefix}rebuild");
         let taken: Option<String> =
-            exchange(wire, cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(REBUILD_LOCK_MS))?;
+            wire.query(cmd("SET").arg(&lock).arg(&token).arg("NX").arg("PX").arg(REBUILD_LOCK_MS))?;
         Ok(taken.map(|_| Piece { wire, prefix, lock, token, name, pipeline: pipe(), members: 0 }))
     }
 }
@@ -234,7 +226,7 @@ impl Piece<'_> {
 
     /// Runs a guarded command; an error if the lock is another's.
     fn guarded(&mut self, command: &Cmd) -> Result<(), StoreError> {
-        if exchange(self.wire, command)? {
+        if self.wire.query(command)? {
             return Ok(());
         }
         Err(StoreError::Retry("redis: the rebuild took too long and another instance took over".into()))

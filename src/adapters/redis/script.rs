@@ -3,38 +3,35 @@
 use std::sync::LazyLock;
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, Value, cmd};
+use uuid::Uuid;
 
-use crate::ports::{StoreError, Watermark};
+use crate::ports::{LiveState, StoreError, Watermark};
 
 use super::connection::{Wire, store_error};
 
-/// One script with what all scripts share in front. `#!lua` makes the server refuse it before it starts where memory
-/// is full, never in the middle; one that only reads runs even then.
+/// A script after the first line, which has flags, and what it shares with others. `#!lua` makes the server refuse it
+/// before it starts if memory is full, never in the middle; one that only reads runs even then.
 macro_rules! script {
-    ($flags:literal, $file:literal) => {
+    ($flags:literal, $shared:literal, $file:literal) => {
         LazyLock::new(|| {
-            redis::Script::new(concat!(
-                "#!lua",
-                $flags,
-                "\n",
-                include_str!("scripts/shared.lua"),
-                "\n",
-                include_str!(concat!("scripts/", $file))
-            ))
+            let shared = include_str!(concat!("scripts/", $shared));
+            let text = include_str!(concat!("scripts/", $file));
+            redis::Script::new(&format!("#!lua{}\n{shared}\n{text}", $flags))
         })
     };
 }
+pub(super) use script;
 
 pub(super) type Script = LazyLock<redis::Script>;
 
-pub(super) static STATE: Script = script!(" flags=no-writes", "state.lua");
-pub(super) static TOTALS: Script = script!(" flags=no-writes", "totals.lua");
-pub(super) static RECENT: Script = script!(" flags=no-writes", "recent.lua");
-pub(super) static TOP: Script = script!("", "top.lua");
-pub(super) static USERS: Script = script!("", "users.lua");
-pub(super) static REGISTER: Script = script!("", "register.lua");
-pub(super) static APPLY: Script = script!("", "apply.lua");
-pub(super) static FOLD: Script = script!("", "fold.lua");
+static STATE: Script = script!(" flags=no-writes", "shared.lua", "state.lua");
+pub(super) static TOTALS: Script = script!(" flags=no-writes", "shared.lua", "totals.lua");
+pub(super) static RECENT: Script = script!(" flags=no-writes", "shared.lua", "recent.lua");
+pub(super) static TOP: Script = script!("", "shared.lua", "top.lua");
+pub(super) static USERS: Script = script!("", "shared.lua", "users.lua");
+pub(super) static REGISTER: Script = script!("", "shared.lua", "register.lua");
+pub(super) static APPLY: Script = script!("", "shared.lua", "apply.lua");
+pub(super) static FOLD: Script = script!("", "shared.lua", "fold.lua");
 
 /// A call of `script` on the generation that `generation_key` names; the caller adds the arguments.
 pub(super) fn call(script: &redis::Script, generation_key: &str) -> Cmd {
@@ -79,12 +76,22 @@ pub(super) fn run_reply<T: FromRedisValue>(
     reply(run(wire, script, command).map_err(|error| store_error(&error))?)
 }
 
+pub(super) fn state(wire: &mut Wire, generation_key: &str, stream: Uuid) -> Result<LiveState, StoreError> {
+    let mut command = call(&STATE, generation_key);
+    match run_reply::<(Option<String>,)>(wire, &STATE, command.arg(stream.to_string())) {
+        Ok((Some(text),)) => watermark(&text).map(LiveState::At),
+        Ok((None,)) => Ok(LiveState::NewStream),
+        Err(StoreError::Fenced { .. }) => Ok(LiveState::Lost),
+        Err(error) => Err(error),
+    }
+}
+
 /// `position:crc`, as it is stored.
 pub(super) fn watermark_text(watermark: Watermark) -> String {
     format!("{}:{}", watermark.position, watermark.crc)
 }
 
-pub(super) fn watermark(text: &str) -> Result<Watermark, StoreError> {
+fn watermark(text: &str) -> Result<Watermark, StoreError> {
     let parse =
         |(position, crc): (&str, &str)| Some(Watermark { position: position.parse().ok()?, crc: crc.parse().ok()? });
     text.split_once(':').and_then(parse).ok_or_else(|| unexpected(text))

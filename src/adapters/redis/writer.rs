@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
 use redis::{Cmd, FromRedisValue};
 use uuid::Uuid;
 
@@ -14,12 +13,11 @@ use crate::limits::{
     LIVE_TOMBSTONE_KEPT_MS, LIVE_TOMBSTONES_MAX, RECENT_SEARCHES_MAX, RECENT_SEARCHES_MS,
 };
 use crate::live::{Bucket, Calendar, Search, groups, still_recent};
-use crate::ports::{LiveBatch, LiveState, LiveWriter, RecentChange, Snapshot, StoreError, Tombstone, Watermark};
+use crate::ports::{LiveBatch, LiveState, LiveWriter, ReadSnapshot, RecentChange, StoreError, Tombstone, Watermark};
 
-use super::connection::{Connector, Wire, store_error};
+use super::connection::{Connector, Wire};
 use super::keys::{GENERATIONS_KEY, bucket_name, recent_element, total_field};
-use super::rebuild::{self, Rebuild};
-use super::script::{self, APPLY, FOLD, REGISTER, STATE, Script, watermark_text};
+use super::script::{self, APPLY, FOLD, REGISTER, Script, watermark_text};
 
 pub(super) struct RedisWriter {
     pub(super) connector: Connector,
@@ -42,24 +40,13 @@ impl RedisWriter {
     }
 }
 
-fn state_on(wire: &mut Wire, generation_key: &str, stream: Uuid) -> Result<LiveState, StoreError> {
-    let mut command = script::call(&STATE, generation_key);
-    match script::run_reply::<(Option<String>,)>(wire, &STATE, command.arg(stream.to_string())) {
-        Ok((Some(text),)) => script::watermark(&text).map(LiveState::At),
-        Ok((None,)) => Ok(LiveState::NewStream),
-        Err(StoreError::Fenced { .. }) => Ok(LiveState::Lost),
-        Err(error) => Err(error),
-    }
-}
-
 impl LiveWriter for RedisWriter {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        state_on(&mut self.wire, &self.generation_key, stream)
+        script::state(&mut self.wire, &self.generation_key, stream)
     }
 
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
-        let time = self.wire.exchange(|connection| redis::cmd("TIME").query(connection));
-        let (seconds, micros): (i64, i64) = time.map_err(|error| store_error(&error))?;
+        let (seconds, micros): (i64, i64) = self.wire.query(&redis::cmd("TIME"))?;
         Ok(Some(seconds * 1_000 + micros / 1_000))
     }
 
@@ -79,7 +66,7 @@ impl LiveWriter for RedisWriter {
             {
                 Ok((true, _)) => {}
                 Ok((false, None)) => return Ok(()),
-                Ok((false, Some(unused))) => return rebuild::delete_unused(&mut self.wire, &unused),
+                Ok((false, Some(unused))) => return self.delete_unused(&unused),
                 // Nothing to fold: the sink learns of it by its next batch.
                 Err(StoreError::Fenced { .. }) => return Ok(()),
                 Err(error) => return Err(error),
@@ -91,13 +78,10 @@ impl LiveWriter for RedisWriter {
         &mut self,
         stream: Uuid,
         seen: LiveState,
-        snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
+        read: ReadSnapshot<'_>,
         now_ms: i64,
     ) -> Result<(), StoreError> {
-        let RedisWriter { connector, wire, calendar, generation_key } = self;
-        let about = Rebuild { connector, calendar, generation_key, now_ms };
-        let is_needed = |wire: &mut Wire| Ok(state_on(wire, generation_key, stream)? == seen);
-        rebuild::rebuild(wire, &about, is_needed, snapshot)
+        self.rebuild_unless_done(stream, seen, read, now_ms)
     }
 }
 
