@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -198,7 +199,7 @@ fn stop_on_signals() -> Result<Arc<Stop>, Failure> {
         eprintln!("event-tracker: stopping; another signal ends at once");
         asked.ask();
         thread::sleep(Duration::from_millis(IMPORT_SAVE_MS));
-        if !asked.is_sending() {
+        if !asked.is_sending.load(Ordering::SeqCst) {
             std::process::exit(INTERRUPTED);
         }
     };

@@ -1,12 +1,11 @@
-//! What the connections of an import share: confirmed rows, counts, and why it must end.
-//!
-//! It also writes the resume file: first the list of refused rows, synced, then the state that
-//! says how much of that list is valid.
+//! What the connections of an import share: confirmed rows, counts, and why it must end. It writes
+//! the list of refused rows, synced, then the resume file, which says how much of that list is valid.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
@@ -15,14 +14,14 @@ use super::batch::Batch;
 use super::rejects::{self, Rejects};
 use super::row::Refusal;
 use super::state::{self, Confirmed, State, now_ms};
+use crate::limits::IMPORT_TICK_MS;
 
 /// Asks an import to end: batches under way are finished, no new one is begun.
 #[derive(Debug, Default)]
 pub struct Stop {
     is_asked: AtomicBool,
-    is_sending: AtomicBool,
-    lock: Mutex<()>,
-    asked: Condvar,
+    /// Are rows under way? If not, a stop has nothing to wait for.
+    pub is_sending: AtomicBool,
     /// What the terminal shows. It is here so that a stop clears it before anything else is
     /// printed.
     pub(super) bar: Mutex<Option<ProgressBar>>,
@@ -31,21 +30,10 @@ pub struct Stop {
 impl Stop {
     pub fn ask(&self) {
         self.is_asked.store(true, Ordering::SeqCst);
-        let _guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.asked.notify_all();
     }
 
     pub fn is_asked(&self) -> bool {
         self.is_asked.load(Ordering::SeqCst)
-    }
-
-    /// Are rows under way? If not, a stop has nothing to wait for.
-    pub fn is_sending(&self) -> bool {
-        self.is_sending.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn set_sending(&self, is_sending: bool) {
-        self.is_sending.store(is_sending, Ordering::SeqCst);
     }
 
     /// Removes the progress bar from the terminal, for good.
@@ -57,8 +45,13 @@ impl Stop {
 
     /// Sleeps until the pause is over or a stop is asked for.
     pub(super) fn sleep(&self, pause: Duration) {
-        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.asked.wait_timeout_while(guard, pause, |()| !self.is_asked()));
+        let until = Instant::now() + pause;
+        while !self.is_asked()
+            && let left = until.saturating_duration_since(Instant::now())
+            && !left.is_zero()
+        {
+            thread::sleep(left.min(Duration::from_millis(IMPORT_TICK_MS)));
+        }
     }
 }
 
@@ -87,7 +80,6 @@ impl Figures {
     }
 }
 
-/// The account of an input.
 pub(super) struct Account {
     pub(super) stop: Arc<Stop>,
     resume_file: Option<PathBuf>,
@@ -101,7 +93,8 @@ struct Inner {
     rejects: Rejects,
     failure: Option<String>,
     progress_at: Instant,
-    /// A batch was given up after it was sent, so its rows may have been accepted.
+    /// Rows without an answer may have been accepted: those of a batch that was given up after it was
+    /// sent, here or in an earlier run.
     has_unknown: bool,
 }
 
@@ -109,7 +102,8 @@ impl Account {
     /// Goes on from what `state` says.
     pub(super) fn new(state: State, rejects: Rejects, resume_file: Option<PathBuf>, stop: &Arc<Stop>) -> Account {
         let figures = Figures { accepted: state.accepted, refused: state.refused, ..Figures::default() };
-        let inner = Inner { state, figures, rejects, failure: None, progress_at: Instant::now(), has_unknown: false };
+        let has_unknown = state.unsettled_since_ms.is_some();
+        let inner = Inner { state, figures, rejects, failure: None, progress_at: Instant::now(), has_unknown };
         Account { stop: stop.clone(), resume_file, inner: Mutex::new(inner) }
     }
 
@@ -173,8 +167,8 @@ impl Account {
         let Inner { state, figures, rejects: listed, has_unknown, .. } = &mut *guard;
         let list = listed.flush()?;
         (state.accepted, state.refused) = (figures.accepted, figures.refused);
-        (state.rejects, state.rejects_bytes) = (listed.path().to_owned(), listed.bytes());
-        let is_settled = is_at_rest && state.was_settled && !*has_unknown;
+        (state.rejects, state.rejects_bytes) = (listed.path.clone(), listed.bytes);
+        let is_settled = is_at_rest && !*has_unknown;
         state.unsettled_since_ms = (!is_settled).then(|| state.unsettled_since_ms.unwrap_or(state.saved_at_ms));
         state.saved_at_ms = now_ms();
         let state = state.clone();
@@ -187,11 +181,10 @@ impl Account {
     /// Saves the end of the import, if `rows` of the input were read. Nothing is kept of an import
     /// that has confirmed nothing: its input may change. Returns why it failed, if it did.
     pub(super) fn end(&self, rows: Result<Option<u64>, String>) -> (State, Option<String>) {
-        {
-            let mut inner = self.inner();
-            let all = inner.state.confirmed.all_before.row;
-            inner.state.is_finished = inner.failure.is_none() && rows == Ok(Some(all));
-        }
+        let mut inner = self.inner();
+        let all = inner.state.confirmed.all_before.row;
+        inner.state.is_finished = inner.failure.is_none() && rows == Ok(Some(all));
+        drop(inner);
         let saved = self.save(true);
         let state = self.inner().state.clone();
         let removed = match &self.resume_file {

@@ -1,10 +1,9 @@
-//! Rows that go into one request, or a few: bounded by their number and by the server's bound for a
-//! body.
+//! Rows of one request, or a few: bounded by their number and by the server's bound for a body.
 
 use std::ops::Range;
 
 use super::row::{Place, Refusal, Row};
-use crate::limits::{BODY_BYTES_MAX, REQUEST_EVENTS_MAX};
+use crate::limits::BODY_BYTES_MAX;
 
 /// Rows between two places, each sent or refused.
 #[derive(Debug, Default)]
@@ -73,12 +72,9 @@ impl Batch {
         (self.rows.first().map_or(0, |row| row.line), self.rows.last().map_or(0, |row| row.line))
     }
 
-    /// What is sent for these rows, one a line.
+    /// The body of a request with these rows, at least one.
     pub(super) fn body(&self, rows: &Range<usize>) -> &[u8] {
-        match (self.rows.get(rows.start), self.rows.get(rows.end - 1)) {
-            (Some(first), Some(last)) => &self.body[first.event.start..last.event.end],
-            _ => b"",
-        }
+        &self.body[self.rows[rows.start].event.start..self.rows[rows.end - 1].event.end]
     }
 
     /// The server refuses one of the rows that were sent.
@@ -87,5 +83,3 @@ impl Batch {
         self.refused.push(Refused { line: *line, refusal, input: self.inputs[input.clone()].to_vec() });
     }
 }
-
-const _: () = assert!(REQUEST_EVENTS_MAX >= 1);

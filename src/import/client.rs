@@ -1,9 +1,7 @@
 //! One connection to the server: a body goes out, an answer comes back and is judged.
-//!
 //! Only an answer that an event-tracker gives counts as one: a page of a proxy that says 200
 //! confirms nothing.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -55,14 +53,9 @@ impl Server {
             _ => Err(format!("--url `{}` must be like http://127.0.0.1:8080", self.url)),
         }
     }
-
-    /// The same for each way to write the URL of a server; without user and password.
-    pub(super) fn normalised(&self) -> String {
-        normalised(&self.url)
-    }
 }
 
-/// As [`Server::normalised`].
+/// The same for each way to write the URL of a server; without user and password.
 pub(super) fn normalised(url: &str) -> String {
     let Ok(uri) = url.parse::<Uri>() else { return url.to_owned() };
     let (scheme, host) = (uri.scheme_str().unwrap_or("http"), uri.host().unwrap_or_default().to_ascii_lowercase());
@@ -145,68 +138,57 @@ fn tls() -> TlsConfig {
 }
 
 #[derive(Deserialize)]
-struct BatchAnswer<'a> {
+struct BatchAnswer {
     received: usize,
     accepted: usize,
     rejected: usize,
-    #[serde(borrow)]
-    results: Vec<RowAnswer<'a>>,
+    results: Vec<RowAnswer>,
 }
 
 #[derive(Deserialize)]
-struct RowAnswer<'a> {
+struct RowAnswer {
     index: usize,
-    #[serde(borrow)]
-    error: Cow<'a, str>,
-    #[serde(borrow)]
-    message: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-struct ErrorAnswer {
-    error: String,
-    message: String,
+    #[serde(flatten)]
+    refusal: Refusal,
 }
 
 fn judge(status: u16, headers: &HeaderMap, text: &[u8], count: usize) -> Attempt {
     let hopeless = |why| Attempt::Hopeless { why, is_unknown: !(300..500).contains(&status) };
-    let stranger = || {
-        let says = String::from_utf8_lossy(&text[..text.len().min(200)]).trim().replace(['\n', '\r'], " ");
-        hopeless(format!("this is no answer of an event-tracker: {status} `{says}`"))
-    };
     if let (200..=299 | 400 | 422, Some(rows)) = (status, rows(text, count)) {
         return Attempt::Judged(rows);
     }
-    let error: Option<ErrorAnswer> = serde_json::from_slice(text).ok();
+    let error: Option<Refusal> = serde_json::from_slice(text).ok();
     let told = error.as_ref().map_or_else(|| status.to_string(), |e| format!("{status} {}: {}", e.error, e.message));
     match (status, error) {
         (408 | 429 | 500.., _) if status != 501 && status != 505 => {
             Attempt::Again { why: told, after: retry_after(headers) }
         }
         (401 | 403, _) => hopeless(format!("the server wants a key for this (API_KEY): {told}")),
-        (413, error) => Attempt::Refused(error.map_or_else(
-            || Refusal::new("body_too_large", "something before the server takes no body of this size"),
-            |e| Refusal::new(e.error, e.message),
-        )),
-        (400 | 422, Some(e)) => Attempt::Refused(Refusal::new(e.error, e.message)),
+        (400 | 413 | 422, Some(refusal)) => Attempt::Refused(refusal),
+        (413, None) => {
+            let message = "something before the server takes no body of this size";
+            Attempt::Refused(Refusal::new("body_too_large", message))
+        }
         (300..=399, _) => {
             let to = headers.get("location").and_then(|to| to.to_str().ok()).unwrap_or("elsewhere");
             hopeless(format!("the server is somewhere else ({status} to {to}): give its own address as --url"))
         }
         (_, Some(_)) => hopeless(format!("the server refuses: {told}")),
-        _ => stranger(),
+        _ => {
+            let says = String::from_utf8_lossy(&text[..text.len().min(200)]).trim().replace(['\n', '\r'], " ");
+            hopeless(format!("this is no answer of an event-tracker: {status} `{says}`"))
+        }
     }
 }
 
 /// The refused rows of a batch's answer, if it is the answer to that many rows.
 fn rows(text: &[u8], count: usize) -> Option<Vec<(usize, Refusal)>> {
-    let answer: BatchAnswer<'_> = serde_json::from_slice(text).ok()?;
+    let answer: BatchAnswer = serde_json::from_slice(text).ok()?;
     let adds_up = answer.received == count
         && answer.accepted + answer.rejected == count
         && answer.results.len() == answer.rejected
         && answer.results.iter().all(|row| row.index < count);
-    let refusal = |row: RowAnswer<'_>| Refusal::new(row.error.into_owned(), row.message);
-    adds_up.then(|| answer.results.into_iter().map(|row| (row.index, refusal(row))).collect())
+    adds_up.then(|| answer.results.into_iter().map(|row| (row.index, row.refusal)).collect())
 }
 
 /// Seconds, or a date.

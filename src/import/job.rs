@@ -1,118 +1,152 @@
-//! The import of one input, from where its resume file says to its end.
+//! The import of one input, from where its resume file says to its end; or a dry run of it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::account::{Account, Figures};
+use super::batch::Refused;
+use super::lines::Lines;
 use super::progress::Progress;
 use super::rejects::Rejects;
-use super::row::Source;
+use super::row::{Row, Source};
 use super::state::{self, State, now_ms};
-use super::text::Identity;
+use super::table::Table;
+use super::text::{Identity, Text};
 use super::threads::Threads;
-use super::{Ended, Settings, Stop};
+use super::{Ended, Format, Settings, Stop};
 use crate::limits::{ID_MEMORY_MS, IMPORT_SAVE_MS, IMPORT_TICK_MS};
 
-pub(super) struct Job {
-    /// Its name, for people and in the list of refused rows.
-    pub(super) name: String,
-    pub(super) identity: Identity,
-    pub(super) format: &'static str,
-    pub(super) files: Files,
-}
+/// Refused rows that a dry run prints.
+const REFUSALS_SHOWN_MAX: u64 = 20;
 
-/// The files of an import beside its input.
-pub(super) struct Files {
+pub(super) struct Job<'a> {
+    /// The input's name, for people and in the list of refused rows.
+    pub(super) name: &'a str,
+    pub(super) identity: Identity,
+    pub(super) format: Format,
     /// `None`: an interrupted import cannot be resumed.
     pub(super) resume_file: Option<PathBuf>,
     pub(super) rejects: PathBuf,
-    /// Of an import to another server, perhaps of the same input. Its ids are used again: if this
-    /// is that server under another name, each row still counts once, as long as the server
+    /// The state of an import to another server, perhaps of the same input. Its ids are used again:
+    /// if this is that server under another name, each row still counts once, as long as the server
     /// remembers ids.
     pub(super) elsewhere: Option<State>,
+    /// The server's normalised URL.
+    pub(super) url: String,
+    pub(super) settings: &'a Settings,
+    pub(super) stop: &'a Arc<Stop>,
 }
 
-/// An input that is open at the place that a state names.
-pub(super) struct Opened {
-    pub(super) source: Box<dyn Source>,
-    /// Bytes read so far, as packed.
-    pub(super) read: Arc<AtomicU64>,
-}
-
-impl Job {
-    /// Opens it where its state says and imports it from there, or makes a dry run. The error is
-    /// one line.
-    pub(super) fn run(
-        &self,
-        open: impl FnOnce(&State) -> Result<Opened, String>,
-        settings: &Settings,
-        stop: &Arc<Stop>,
-    ) -> Result<Ended, String> {
-        let done = match settings.dry_run {
-            true => open(&self.begin(settings)).and_then(|opened| self.judge(opened, settings, stop)),
-            false => self.import(open, settings, stop),
-        };
-        done.map_err(|why| format!("{}: {why}", self.name))
-    }
-
-    fn import(
-        &self,
-        open: impl FnOnce(&State) -> Result<Opened, String>,
-        settings: &Settings,
-        stop: &Arc<Stop>,
-    ) -> Result<Ended, String> {
-        let found = match &self.files.resume_file {
-            Some(path) if !settings.again => state::read(path)?,
+impl Job<'_> {
+    pub(super) fn import(&self, text: Text) -> Result<Ended, String> {
+        let found = match &self.resume_file {
+            Some(path) if !self.settings.again => state::read(path)?,
             _ => None,
         };
         // A list that was named may hold rows that other imports refused: nothing of it is cut off.
-        let own_list = found.as_ref().filter(|state| settings.rejects.is_none() && state.rejects == self.files.rejects);
-        let known_bytes = own_list.map(|state| state.rejects_bytes);
+        let has_own_list = |state: &&State| self.settings.rejects.is_none() && state.rejects == self.rejects;
+        let known_bytes = found.as_ref().filter(has_own_list).map(|state| state.rejects_bytes);
         let state = match found {
-            None => self.begin(settings),
+            None => self.begin(),
             Some(state) => {
-                self.check(&state, &settings.server.normalised())?;
+                self.check(&state)?;
                 if state.is_finished {
                     return Ok(self.done_before(&state));
                 }
-                self.go_on(state, settings.quiet)
+                self.go_on(state)
             }
         };
-        let Opened { source, read } = open(&state)?;
-        let rejects = Rejects::open(&self.files.rejects, &self.name, known_bytes)?;
-        let account = Arc::new(Account::new(state, rejects, self.files.resume_file.clone(), stop));
+        let read = text.bytes_read();
+        let source = self.open(text, &state)?;
+        let rejects = Rejects::open(&self.rejects, self.name, known_bytes)?;
+        let account = Arc::new(Account::new(state, rejects, self.resume_file.clone(), self.stop));
         let before = account.figures().done();
-        let mut progress = Progress::new(&self.name, self.identity.size, read, before, settings.quiet, stop);
+        let mut progress = Progress::new(self.name, self.identity.size, read, before, self.settings.quiet, self.stop);
         // The namespace of the ids is on the disk before anything is sent.
         account.save(false)?;
-        stop.set_sending(true);
-        let rows = watch(Threads::start(source, settings, &account), &account, &mut progress);
+        self.stop.is_sending.store(true, Ordering::SeqCst);
+        let rows = watch(Threads::start(source, self.settings, &account), &account, &mut progress);
         let (state, failure) = account.end(rows);
-        stop.set_sending(false);
+        self.stop.is_sending.store(false, Ordering::SeqCst);
         self.report(&state, &progress, &account.figures(), failure)
     }
 
-    fn begin(&self, settings: &Settings) -> State {
-        let url = settings.server.normalised();
-        let mut state = State::new(self.name.clone(), self.identity.clone(), self.format, url);
-        let elsewhere = self.files.elsewhere.as_ref().filter(|_| !settings.again);
-        if let Some(other) = elsewhere.filter(|other| other.is_of(&self.identity, self.format)) {
+    /// Judges each row as the server would, and sends none. The resume file is neither read nor
+    /// written. Prints the first refused rows, and lists all if a list was asked for.
+    pub(super) fn judge(&self, text: Text) -> Result<Ended, String> {
+        let (settings, stop) = (self.settings, self.stop);
+        let read = text.bytes_read();
+        let mut source = self.open(text, &self.begin())?;
+        let list = settings.rejects.as_ref().map(|path| Rejects::open(path, self.name, None));
+        let mut list = list.transpose()?;
+        let mut progress = Progress::new(self.name, self.identity.size, read, 0, settings.quiet, stop);
+        let (mut row, mut figures) = (Row::default(), Figures::default());
+        while !stop.is_asked() && source.next(&mut row)? {
+            let judge = || (settings.judge)(&String::from_utf8_lossy(&row.event)).err();
+            let Some(refusal) = row.refusal.take().or_else(judge) else {
+                figures.accepted += 1;
+                continue;
+            };
+            figures.refuse(&refusal);
+            if figures.refused <= REFUSALS_SHOWN_MAX {
+                eprintln!("{}:{}: {}: {}", self.name, row.line, refusal.error, refusal.message);
+            }
+            let refused = Refused { line: row.line, refusal, input: std::mem::take(&mut row.input) };
+            list.as_mut().map_or(Ok(()), |list| list.add(&refused))?;
+            progress.show(&figures);
+        }
+        list.as_mut().map_or(Ok(None), Rejects::flush)?;
+        progress.end(if stop.is_asked() { "interrupted dry run" } else { "dry run, nothing was sent" }, &figures);
+        Ok(match (stop.is_asked(), figures.refused) {
+            (true, _) => Ended::Interrupted,
+            (false, 0) => Ended::Accepted,
+            (false, _) => Ended::WithRefusals,
+        })
+    }
+
+    fn begin(&self) -> State {
+        let mut state = State::new(self.name.to_owned(), self.identity.clone(), self.format, self.url.clone());
+        if let Some(other) = self.elsewhere.as_ref().filter(|_| !self.settings.again)
+            && other.difference(&self.identity, self.format).is_none()
+        {
             state.namespace = other.namespace;
         }
         state
     }
 
+    /// The rows from where the state says.
+    fn open(&self, mut text: Text, state: &State) -> Result<Box<dyn Source>, String> {
+        let (place, zone) = (&state.confirmed.all_before, self.settings.time_zone.clone());
+        let skipped = |e| format!("cannot go on after line {}: {e}", place.line);
+        match self.format {
+            Format::Ndjson => {
+                if place.row > 0 {
+                    text.skip_to(place.offset).map_err(skipped)?;
+                }
+                Ok(Box::new(Lines::new(text, place.clone(), state.namespace, zone)))
+            }
+            Format::Csv => {
+                let (mut table, unknown) = Table::new(text, state.namespace, zone)?;
+                if !unknown.is_empty() {
+                    let (name, unknown) = (self.name, unknown.join(", "));
+                    eprintln!("{name}: warning: columns that the API does not know are left out: {unknown}");
+                }
+                table.skip_to(place).map_err(skipped)?;
+                Ok(Box::new(table))
+            }
+        }
+    }
+
     /// Is this state about this input and this server?
-    fn check(&self, state: &State, url: &str) -> Result<(), String> {
-        let path = self.resume_path();
-        if !state.is_of(&self.identity, self.format) {
+    fn check(&self, state: &State) -> Result<(), String> {
+        let (path, url) = (self.resume_path(), &self.url);
+        if let Some(difference) = state.difference(&self.identity, self.format) {
             return Err(format!(
-                "{path} is about another input: {}. Put that one back; --again starts over, and what was imported then \
-                 counts twice",
-                state.difference(&self.identity, self.format)
+                "{path} is about another input: {difference}. Put that one back; --again starts over, and what was \
+                 imported then counts twice"
             ));
         }
         if !state.is_about(url) {
@@ -133,8 +167,7 @@ impl Job {
         if *refused > 0 { Ended::WithRefusals } else { Ended::Accepted }
     }
 
-    fn go_on(&self, mut state: State, quiet: bool) -> State {
-        state.was_settled = state.unsettled_since_ms.is_none();
+    fn go_on(&self, mut state: State) -> State {
         let unsettled_ms = state.unsettled_since_ms.map_or(0, |since_ms| now_ms() - since_ms);
         if unsettled_ms > ID_MEMORY_MS {
             eprintln!(
@@ -146,7 +179,7 @@ impl Job {
         }
         // Rows that this run sends are not older than the run.
         state.saved_at_ms = now_ms();
-        if !quiet {
+        if !self.settings.quiet {
             eprintln!("{}: going on after row {}", self.name, state.confirmed.all_before.row);
         }
         state
@@ -159,7 +192,7 @@ impl Job {
         figures: &Figures,
         failure: Option<String>,
     ) -> Result<Ended, String> {
-        let how_to_go_on = match &self.files.resume_file {
+        let how_to_go_on = match &self.resume_file {
             Some(_) if state.is_blank() => "nothing was imported yet".to_owned(),
             Some(path) => format!("the same command goes on from there (state in {})", path.display()),
             None => "without --resume-file it cannot go on from there".to_owned(),
@@ -177,7 +210,7 @@ impl Job {
         if figures.refused == 0 {
             return Ok(Ended::Accepted);
         }
-        eprintln!("{}: refused rows and reasons are in {}", self.name, self.files.rejects.display());
+        eprintln!("{}: refused rows and reasons are in {}", self.name, self.rejects.display());
         if figures.refused_by.contains_key("too_old") {
             eprintln!(
                 "{}: for those that are too old: use an admin key (API_KEY), or start the server with more RETENTION_DAYS",
@@ -188,7 +221,7 @@ impl Job {
     }
 
     fn resume_path(&self) -> String {
-        self.files.resume_file.as_ref().map_or(String::new(), |path| path.display().to_string())
+        self.resume_file.as_ref().map_or(String::new(), |path| path.display().to_string())
     }
 }
 

@@ -4,16 +4,13 @@
 //! file, stream ─► text (unpacked) ─► lines │ table ─► rows ─► batches ─┬─► deliveries ─► POST /api/events
 //!                                                                      └─► account ─► resume file, rejects
 //! ```
-//! The one idea: every row is sent with an id, the same however often it is sent, and an import
-//! knows durably which rows were answered. So whatever breaks (a connection, the server, this
-//! program, the power) the rest is sent again and counted once, as long as the server remembers the
-//! ids (24 h). Memory is bounded whatever is in the input.
+//! Every row is sent with an id, the same at each repeat, and the resume file says which rows were
+//! answered. So after any failure the rest is sent again and counted once, as long as the server
+//! remembers the ids (24 h). Memory is bounded whatever is in the input.
 
 mod account;
 mod batch;
 mod client;
-mod deliver;
-mod dry_run;
 mod files;
 mod job;
 mod lines;
@@ -32,14 +29,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
 
 pub use account::Stop;
 pub use client::{Server, agent};
-pub use files::{Format, import_files};
+pub use files::import_files;
 pub use row::Refusal;
 
 /// What the server would say about an event: handed in, for it is the server's to know.
 pub type Judge = Arc<dyn Fn(&str) -> Result<(), Refusal> + Send + Sync>;
+
+/// What is in a file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// An event a line, as JSON
+    #[default]
+    Ndjson,
+    /// A header that names the API's fields, an event a record
+    Csv,
+}
 
 #[derive(Clone)]
 pub struct Settings {

@@ -1,5 +1,4 @@
-//! The list of refused rows and reasons: NDJSON beside the input, made when the first row is
-//! refused.
+//! The list of refused rows and reasons: NDJSON, made when the first row is refused.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -9,21 +8,22 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::batch::Refused;
+use super::row::Refusal;
 
 pub(super) struct Rejects {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// The input's name in it.
     file: String,
     open: Option<BufWriter<File>>,
-    bytes: u64,
+    pub(super) bytes: u64,
 }
 
 #[derive(Serialize)]
 struct Line<'a> {
     file: &'a str,
     line: u64,
-    error: &'a str,
-    message: &'a str,
+    #[serde(flatten)]
+    refusal: &'a Refusal,
     input: &'a str,
 }
 
@@ -33,48 +33,36 @@ impl Rejects {
     /// those of the other functions.
     pub(super) fn open(path: &Path, file: &str, known_bytes: Option<u64>) -> Result<Rejects, String> {
         let mut rejects = Rejects { path: path.to_owned(), file: file.to_owned(), open: None, bytes: 0 };
+        let mut open_existing = || -> io::Result<()> {
+            let existing = open(path)?;
+            let about = existing.metadata()?;
+            if about.is_file() {
+                rejects.bytes = known_bytes.map_or(about.len(), |known| known.min(about.len()));
+                existing.set_len(rejects.bytes)?;
+            }
+            rejects.open = Some(BufWriter::new(existing));
+            Ok(())
+        };
         if path.exists() {
-            rejects.open_existing(known_bytes).map_err(|e| failed(path, &e))?;
+            open_existing().map_err(|e| failed(path, &e))?;
         }
         Ok(rejects)
     }
 
-    fn open_existing(&mut self, known_bytes: Option<u64>) -> io::Result<()> {
-        let existing = open(&self.path)?;
-        let about = existing.metadata()?;
-        if about.is_file() {
-            self.bytes = known_bytes.map_or(about.len(), |known| known.min(about.len()));
-            existing.set_len(self.bytes)?;
-        }
-        self.open = Some(BufWriter::new(existing));
-        Ok(())
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     pub(super) fn add(&mut self, refused: &Refused) -> Result<(), String> {
-        self.write(refused).map_err(|e| failed(&self.path, &e))
-    }
-
-    fn write(&mut self, refused: &Refused) -> io::Result<()> {
-        let input = String::from_utf8_lossy(&refused.input);
-        let (error, message) = (&*refused.refusal.error, &*refused.refusal.message);
-        let line = Line { file: &self.file, line: refused.line, error, message, input: &input };
-        let mut text = serde_json::to_vec(&line)?;
-        text.push(b'\n');
-        let list = match &mut self.open {
-            Some(list) => list,
-            None => self.open.insert(BufWriter::new(open(&self.path)?)),
+        let mut write = || -> io::Result<()> {
+            let (input, refusal) = (String::from_utf8_lossy(&refused.input), &refused.refusal);
+            let line = Line { file: &self.file, line: refused.line, refusal, input: &input };
+            let mut text = serde_json::to_vec(&line)?;
+            text.push(b'\n');
+            let list = match &mut self.open {
+                Some(list) => list,
+                None => self.open.insert(BufWriter::new(open(&self.path)?)),
+            };
+            self.bytes += text.len() as u64;
+            list.write_all(&text)
         };
-        list.write_all(&text)?;
-        self.bytes += text.len() as u64;
-        Ok(())
+        write().map_err(|e| failed(&self.path, &e))
     }
 
     /// Hands what was added to the system, and returns a handle to sync it with. A pipe or a device

@@ -23,7 +23,7 @@ pub(super) struct Place {
     pub(super) offset: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// A tag that never changes its meaning.
     pub error: Cow<'static, str>,

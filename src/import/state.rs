@@ -1,9 +1,6 @@
-//! The resume file: what of an input was confirmed, kept so that the next run goes on from there.
-//!
-//! Written whole under another name, synced and renamed: a crash leaves the old one or the new one.
-//! It is there, with the namespace that ids are made in, before the first row is sent; a finished
-//! import leaves it, so that the same input is not imported twice by accident. It is about one
-//! server: an import to another one has a file of its own.
+//! The resume file: the confirmed rows of an input, from which the next run goes on, at one server.
+//! It exists, with the namespace of the ids, before the first row is sent. A finished import leaves
+//! it, so that nobody imports the same input twice by accident.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::Format;
 use super::client::normalised;
 use super::row::Place;
 use super::text::Identity;
@@ -21,14 +19,14 @@ use crate::limits::IMPORT_STATE_BYTES_MAX;
 /// The version that this program writes and reads.
 const VERSION: u32 = 1;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct State {
     pub(super) version: u32,
     /// The input's name, for people.
     pub(super) input: String,
     pub(super) identity: Identity,
-    pub(super) format: String,
+    pub(super) format: Format,
     /// Ids of rows that bring none are UUIDv5 in it.
     pub(super) namespace: Uuid,
     pub(super) url: String,
@@ -42,9 +40,6 @@ pub(super) struct State {
     /// Since when there may be rows that were sent and whose answer is not in this file; `None`:
     /// there are none. Later runs keep it, because they cannot know which rows those are.
     pub(super) unsettled_since_ms: Option<i64>,
-    /// As this run found it.
-    #[serde(skip)]
-    pub(super) was_settled: bool,
     pub(super) is_finished: bool,
 }
 
@@ -68,14 +63,13 @@ impl Confirmed {
     pub(super) fn add(&mut self, from: u64, to: Place) {
         let at = self.beyond.partition_point(|range| range.from < from);
         self.beyond.insert(at, Range { from, to });
-        if self.beyond.get(at + 1).is_some_and(|next| next.from == self.beyond[at].to.row) {
-            let next = self.beyond.remove(at + 1);
-            self.beyond[at].to = next.to;
-        }
-        if at > 0 && self.beyond[at - 1].to.row == self.beyond[at].from {
-            let this = self.beyond.remove(at);
-            self.beyond[at - 1].to = this.to;
-        }
+        self.beyond.dedup_by(|next, range| {
+            let touches = range.to.row == next.from;
+            if touches {
+                std::mem::swap(&mut range.to, &mut next.to);
+            }
+            touches
+        });
         if self.beyond[0].from == self.all_before.row {
             self.all_before = self.beyond.remove(0).to;
         }
@@ -100,7 +94,13 @@ pub(super) fn with_ending(path: &Path, ending: &str) -> PathBuf {
 
 pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
     let unreadable = |why: String| format!("cannot read the resume file {}: {why}", path.display());
-    let text = match read_file(path) {
+    let read = || -> io::Result<Vec<u8>> {
+        check_kind(path)?;
+        let mut text = Vec::new();
+        File::open(path)?.take(IMPORT_STATE_BYTES_MAX).read_to_end(&mut text)?;
+        Ok(text)
+    };
+    let text = match read() {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(unreadable(error.to_string())),
@@ -112,19 +112,13 @@ pub(super) fn read(path: &Path) -> Result<Option<State>, String> {
     Ok(Some(state))
 }
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    check_kind(path)?;
-    let mut text = Vec::new();
-    File::open(path)?.take(IMPORT_STATE_BYTES_MAX).read_to_end(&mut text)?;
-    Ok(text)
-}
-
 /// A pipe or a device would be read for ever, or replaced by a file.
 fn check_kind(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.is_file() { Ok(()) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// Replaces it, durably. A link stays, and the file that it names is replaced.
+/// Replaces it: a crash leaves the old one or the new one. A link stays, and the file that it names
+/// is replaced.
 pub(super) fn write(path: &Path, state: &State) -> Result<(), String> {
     let replace = || -> io::Result<()> {
         let mut path = path.to_owned();
@@ -164,41 +158,21 @@ impl State {
         normalised(&self.url) == url
     }
 
-    pub(super) fn is_of(&self, identity: &Identity, format: &str) -> bool {
-        self.identity == *identity && self.format == format
-    }
-
-    /// What tells its input from this one.
-    pub(super) fn difference(&self, identity: &Identity, format: &str) -> String {
-        if self.format != format {
-            return format!("it was read as {}", self.format);
+    /// What tells its input from this one, if it is another.
+    pub(super) fn difference(&self, identity: &Identity, format: Format) -> Option<String> {
+        match &self.identity {
+            _ if self.format != format => Some(format!("it was read as {:?}", self.format).to_ascii_lowercase()),
+            own if own == identity => None,
+            own if own.size != identity.size => Some(format!("it had {} bytes", own.size.unwrap_or(0))),
+            own if own.head != identity.head => Some("it begins otherwise".to_owned()),
+            _ => Some("it was changed since".to_owned()),
         }
-        if self.identity.size != identity.size {
-            return format!("it had {} bytes", self.identity.size.unwrap_or(0));
-        }
-        let what = if self.identity.head == identity.head { "it was changed since" } else { "it begins otherwise" };
-        what.to_owned()
     }
 
     /// Of an import that begins.
-    pub(super) fn new(input: String, identity: Identity, format: &str, url: String) -> State {
-        State {
-            version: VERSION,
-            input,
-            identity,
-            format: format.to_owned(),
-            namespace: Uuid::new_v4(),
-            url,
-            saved_at_ms: now_ms(),
-            confirmed: Confirmed::default(),
-            accepted: 0,
-            refused: 0,
-            rejects: PathBuf::new(),
-            rejects_bytes: 0,
-            unsettled_since_ms: None,
-            was_settled: true,
-            is_finished: false,
-        }
+    pub(super) fn new(input: String, identity: Identity, format: Format, url: String) -> State {
+        let (namespace, saved_at_ms) = (Uuid::new_v4(), now_ms());
+        State { version: VERSION, input, identity, format, namespace, url, saved_at_ms, ..State::default() }
     }
 }
 
@@ -243,10 +217,8 @@ mod tests {
         let path = directory.path().join("x.import-state");
         assert!(read(&path).unwrap().is_none());
         let identity = Identity { size: Some(7), modified_ms: Some(8), head: Uuid::from_u128(9) };
-        let mut state = State::new("x".into(), identity, "csv", "http://localhost".into());
+        let mut state = State::new("x".into(), identity, Format::Csv, "http://localhost".into());
         state.confirmed.add(5, place(9));
-        // The file does not hold it: the next run sets it.
-        state.was_settled = false;
         write(&path, &state).unwrap();
         let found = read(&path).unwrap().unwrap();
         assert_eq!(format!("{found:?}"), format!("{state:?}"));

@@ -23,7 +23,7 @@ const HEAD_BYTES: usize = 64 * 1024;
 const PEEK_BYTES_MAX: usize = 4 * 1024;
 
 /// What tells an input from another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Identity {
     /// As packed; a stream has none.
@@ -45,7 +45,7 @@ enum Packing {
 pub(super) struct Input {
     pub(super) identity: Identity,
     pub(super) text: Text,
-    file: File,
+    pub(super) file: File,
 }
 
 impl Input {
@@ -60,21 +60,12 @@ impl Input {
         Ok(Input { identity, text, file })
     }
 
-    /// Is it one that another run can find again by its name?
-    pub(super) fn is_file(&self) -> bool {
-        self.identity.size.is_some()
-    }
-
-    /// Keeps other imports from this file for as long as the handle lives. The error: one is under
-    /// way.
-    pub(super) fn lock(&self) -> Result<Option<File>, String> {
-        if !self.is_file() {
-            return Ok(None);
-        }
-        match self.file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err("another import of it is under way".to_owned()),
-            // On a file system without locks, every import may go on.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(self.file.try_clone().ok()),
+    /// Keeps other imports from a file while `file` is open. The error: one is under way.
+    pub(super) fn lock(&self) -> Result<(), String> {
+        // On a file system without locks, every import may go on.
+        match self.identity.size.map(|_| self.file.try_lock()) {
+            Some(Err(TryLockError::WouldBlock)) => Err("another import of it is under way".to_owned()),
+            _ => Ok(()),
         }
     }
 }
