@@ -11,8 +11,8 @@ use std::time::Duration;
 use event_tracker::events::Dimension;
 use event_tracker::ports::{
     Batch, Belongings, CountFilter, Erasure, ExportCursor, ExportPage, ExportQuery, Ledger, LedgerWriter, Likes,
-    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, ReadSnapshot,
-    SeriesPoint, SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
+    LiveBatch, LiveState, LiveStore, LiveTop, LiveWriter, Position, Post, PostSearch, RankingQuery, SeriesPoint,
+    SeriesQuery, Snapshot, StoreError, TopQuery, Verdicts, Watermark, Window,
 };
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -43,17 +43,10 @@ pub(crate) enum Call {
 
 impl Call {
     /// What a ledger's sink calls.
-    pub(crate) const OF_LEDGER: [Call; 9] = [
-        Call::Open,
-        Call::Watermark,
-        Call::Register,
-        Call::Apply,
-        Call::Probe,
-        Call::Verdicts,
-        Call::Prune,
-        Call::Maintain,
-        Call::Snapshot,
-    ];
+    pub(crate) const OF_LEDGER: [Call; 9] = {
+        use Call::*;
+        [Open, Watermark, Register, Apply, Probe, Verdicts, Prune, Maintain, Snapshot]
+    };
     /// What a live store's sink calls.
     pub(crate) const OF_LIVE: [Call; 6] =
         [Call::Open, Call::State, Call::Register, Call::Apply, Call::Fold, Call::Rebuild];
@@ -188,217 +181,114 @@ impl Faults {
     }
 }
 
-/// A ledger that misbehaves.
-pub(crate) struct FaultyLedger {
-    inner: Arc<dyn Ledger>,
+/// Methods of a port that pass their call on, each after the kind by which plans know it.
+macro_rules! pass {
+    ($this:ident: $receiver:ty => $($call:ident $name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)+) => {
+        $(fn $name($this: $receiver, $($argument: $type),*) -> Result<$answer, StoreError> {
+            $this.faults.pass(Call::$call, || $this.inner.$name($($argument),*))
+        })+
+    };
+}
+
+/// A store, or its writer, that misbehaves.
+pub(crate) struct Faulty<T> {
+    inner: T,
     faults: Faults,
 }
 
-struct FaultyLedgerWriter {
-    inner: Box<dyn LedgerWriter>,
-    faults: Faults,
-}
+pub(crate) type FaultyLedger = Faulty<Arc<dyn Ledger>>;
+pub(crate) type FaultyLive = Faulty<Arc<dyn LiveStore>>;
 
-impl FaultyLedger {
-    pub(crate) fn new(inner: Arc<dyn Ledger>, faults: &Faults) -> FaultyLedger {
-        FaultyLedger { inner, faults: faults.clone() }
+impl<T> Faulty<T> {
+    pub(crate) fn new(inner: T, faults: &Faults) -> Faulty<T> {
+        Faulty { inner, faults: faults.clone() }
     }
 }
 
 impl Ledger for FaultyLedger {
     fn open_writer(&self) -> Result<Box<dyn LedgerWriter>, StoreError> {
         let inner = self.faults.pass(Call::Open, || self.inner.open_writer())?;
-        Ok(Box::new(FaultyLedgerWriter { inner, faults: self.faults.clone() }))
+        Ok(Box::new(Faulty::new(inner, &self.faults)))
     }
 
-    fn watermark(&self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
-        self.faults.pass(Call::Watermark, || self.inner.watermark(stream))
-    }
-
-    fn verdicts(&self, stream: Uuid, after: Position, up_to: Position) -> Result<Option<Verdicts>, StoreError> {
-        self.faults.pass(Call::Verdicts, || self.inner.verdicts(stream, after, up_to))
-    }
-
-    fn erasure(&self, stream: Uuid, position: Position) -> Result<Erasure, StoreError> {
-        self.faults.pass(Call::Verdicts, || self.inner.erasure(stream, position))
-    }
-
-    fn belongings(&self, user_id: &str, limit: usize) -> Result<Belongings, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.belongings(user_id, limit))
-    }
-
-    fn count(&self, filter: &CountFilter) -> Result<u64, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.count(filter))
-    }
-
-    fn top(&self, query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Result<Vec<(String, f64)>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.top(query, now_ms, zone))
-    }
-
-    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.recent(user_id, now_ms))
-    }
-
-    fn ranking(&self, query: &RankingQuery, limit_to_ms: i64) -> Result<Option<Vec<(String, i64)>>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.ranking(query, limit_to_ms))
-    }
-
-    fn series(&self, query: &SeriesQuery) -> Result<Option<Vec<SeriesPoint>>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.series(query))
-    }
-
-    fn users(&self, from_ms: i64, to_ms: i64) -> Result<Option<u64>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.users(from_ms, to_ms))
-    }
-
-    fn likes(&self, post_id: &str, user_id: Option<&str>) -> Result<Likes, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.likes(post_id, user_id))
-    }
-
-    fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.post(post_id))
-    }
-
-    fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.search(query))
-    }
-
-    fn export(&self, query: &ExportQuery, after: Option<ExportCursor>) -> Result<ExportPage, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.export(query, after))
-    }
-
-    fn snapshot(&self, now_ms: i64, zone: &TimeZone) -> Result<Snapshot, StoreError> {
-        self.faults.pass(Call::Snapshot, || self.inner.snapshot(now_ms, zone))
-    }
-
-    fn dead_letters(&self) -> Result<u64, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.dead_letters())
+    pass! { self: &Self =>
+        Watermark watermark(stream: Uuid) -> Option<Watermark>;
+        Verdicts verdicts(stream: Uuid, after: Position, up_to: Position) -> Option<Verdicts>;
+        Verdicts erasure(stream: Uuid, position: Position) -> Erasure;
+        Read belongings(user_id: &str, limit: usize) -> Belongings;
+        Read count(filter: &CountFilter) -> u64;
+        Read top(query: &TopQuery, now_ms: i64, zone: &TimeZone) -> Vec<(String, f64)>;
+        Read recent(user_id: &str, now_ms: i64) -> Vec<String>;
+        Read ranking(query: &RankingQuery, limit_to_ms: i64) -> Option<Vec<(String, i64)>>;
+        Read series(query: &SeriesQuery) -> Option<Vec<SeriesPoint>>;
+        Read users(from_ms: i64, to_ms: i64) -> Option<u64>;
+        Read likes(post_id: &str, user_id: Option<&str>) -> Likes;
+        Read post(post_id: &str) -> Option<Post>;
+        Read search(query: &PostSearch) -> Vec<Post>;
+        Read export(query: &ExportQuery, after: Option<ExportCursor>) -> ExportPage;
+        Snapshot snapshot(now_ms: i64, zone: &TimeZone) -> Snapshot;
+        Read dead_letters() -> u64;
     }
 }
 
-impl LedgerWriter for FaultyLedgerWriter {
-    fn watermark(&mut self, stream: Uuid) -> Result<Option<Watermark>, StoreError> {
-        self.faults.pass(Call::Watermark, || self.inner.watermark(stream))
-    }
-
-    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
-        self.faults.pass(Call::Register, || self.inner.register(stream))
-    }
-
-    fn apply(&mut self, batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Result<Verdicts, StoreError> {
-        self.faults.pass(Call::Apply, || self.inner.apply(batch, dead))
-    }
-
-    fn probe(&mut self, batch: &Batch<'_>, range: Range<usize>) -> Result<(), StoreError> {
-        self.faults.pass(Call::Probe, || self.inner.probe(batch, range))
-    }
-
-    fn prune_verdicts(&mut self, stream: Uuid, up_to: Position) -> Result<(), StoreError> {
-        self.faults.pass(Call::Prune, || self.inner.prune_verdicts(stream, up_to))
-    }
-
+impl LedgerWriter for Faulty<Box<dyn LedgerWriter>> {
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
         // Time is the test's: the server's clock does not follow it.
         Ok(None)
-    }
-
-    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        self.faults.pass(Call::Prepare, || self.inner.prepare(now_ms))
-    }
-
-    fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        self.faults.pass(Call::Maintain, || self.inner.maintain(now_ms))
-    }
-
-    fn add_up(&mut self) -> Result<(), StoreError> {
-        self.faults.pass(Call::AddUp, || self.inner.add_up())
-    }
-
-    fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError> {
-        self.faults.pass(Call::Fold, || self.inner.fold(now_ms, zone))
     }
 
     fn spare(&mut self) {
         self.inner.spare();
     }
 
-    fn retire(&mut self, now_ms: i64, retention_days: i64) -> Result<(), StoreError> {
-        self.faults.pass(Call::Retire, || self.inner.retire(now_ms, retention_days))
-    }
-}
-
-/// A live store that misbehaves.
-pub(crate) struct FaultyLive {
-    inner: Arc<dyn LiveStore>,
-    faults: Faults,
-}
-
-struct FaultyLiveWriter {
-    inner: Box<dyn LiveWriter>,
-    faults: Faults,
-}
-
-impl FaultyLive {
-    pub(crate) fn new(inner: Arc<dyn LiveStore>, faults: &Faults) -> FaultyLive {
-        FaultyLive { inner, faults: faults.clone() }
+    pass! { self: &mut Self =>
+        Watermark watermark(stream: Uuid) -> Option<Watermark>;
+        Register register(stream: Uuid) -> ();
+        Apply apply(batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Verdicts;
+        Probe probe(batch: &Batch<'_>, range: Range<usize>) -> ();
+        Prune prune_verdicts(stream: Uuid, up_to: Position) -> ();
+        Prepare prepare(now_ms: i64) -> ();
+        Maintain maintain(now_ms: i64) -> ();
+        AddUp add_up() -> ();
+        Fold fold(now_ms: i64, zone: &TimeZone) -> bool;
+        Retire retire(now_ms: i64, retention_days: i64) -> ();
     }
 }
 
 impl LiveStore for FaultyLive {
     fn open_writer(&self) -> Result<Box<dyn LiveWriter>, StoreError> {
         let inner = self.faults.pass(Call::Open, || self.inner.open_writer())?;
-        Ok(Box::new(FaultyLiveWriter { inner, faults: self.faults.clone() }))
+        Ok(Box::new(Faulty::new(inner, &self.faults)))
     }
 
-    fn top(&self, query: &TopQuery, now_ms: i64) -> Result<LiveTop, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.top(query, now_ms))
+    fn warnings(&self) -> Vec<String> {
+        self.inner.warnings()
     }
 
-    fn users(&self, window: Window, now_ms: i64) -> Result<u64, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.users(window, now_ms))
-    }
-
-    fn recent(&self, user_id: &str, now_ms: i64) -> Result<Vec<String>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.recent(user_id, now_ms))
-    }
-
-    fn totals(&self) -> Result<Vec<(Dimension, String, i64)>, StoreError> {
-        self.faults.pass(Call::Read, || self.inner.totals())
-    }
-
-    fn ping(&self) -> Result<(), StoreError> {
-        self.faults.pass(Call::Read, || self.inner.ping())
+    pass! { self: &Self =>
+        Read top(query: &TopQuery, now_ms: i64) -> LiveTop;
+        Read users(window: Window, now_ms: i64) -> u64;
+        Read recent(user_id: &str, now_ms: i64) -> Vec<String>;
+        Read totals() -> Vec<(Dimension, String, i64)>;
+        Read ping() -> ();
     }
 }
 
-impl LiveWriter for FaultyLiveWriter {
-    fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        self.faults.pass(Call::State, || self.inner.state(stream))
-    }
-
+impl LiveWriter for Faulty<Box<dyn LiveWriter>> {
     fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
         Ok(None)
     }
 
-    fn register(&mut self, stream: Uuid) -> Result<(), StoreError> {
-        self.faults.pass(Call::Register, || self.inner.register(stream))
-    }
-
-    fn apply(&mut self, batch: &LiveBatch) -> Result<(), StoreError> {
-        self.faults.pass(Call::Apply, || self.inner.apply(batch))
-    }
-
-    fn fold(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        self.faults.pass(Call::Fold, || self.inner.fold(now_ms))
-    }
-
-    fn rebuild(
-        &mut self,
-        stream: Uuid,
-        seen: LiveState,
-        read: ReadSnapshot<'_>,
-        now_ms: i64,
-    ) -> Result<(), StoreError> {
-        self.faults.pass(Call::Rebuild, || self.inner.rebuild(stream, seen, read, now_ms))
+    pass! { self: &mut Self =>
+        State state(stream: Uuid) -> LiveState;
+        Register register(stream: Uuid) -> ();
+        Apply apply(batch: &LiveBatch) -> ();
+        Fold fold(now_ms: i64) -> ();
+        Rebuild rebuild(
+            stream: Uuid,
+            seen: LiveState,
+            snapshot: &mut dyn FnMut(&TimeZone) -> Result<Snapshot, StoreError>,
+            now_ms: i64
+        ) -> ();
     }
 }
