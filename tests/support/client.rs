@@ -182,23 +182,26 @@ impl Client {
     }
 }
 
-fn read_head(stream: &mut BufReader<TcpStream>) -> io::Result<Answer> {
-    let broken = |what: &str| io::Error::new(ErrorKind::InvalidData, what.to_owned());
-    let mut line = || -> io::Result<String> {
-        let mut text = String::new();
-        stream.read_line(&mut text)?;
-        text.strip_suffix("\r\n").map(str::to_owned).ok_or_else(|| io::Error::from(ErrorKind::UnexpectedEof))
-    };
-    let first = line()?;
-    let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(|| broken(&first))?;
-    let mut headers = Vec::new();
-    loop {
-        let text = line()?;
-        if text.is_empty() {
-            break;
+/// An answer up to the end of its head; not a byte more is read.
+pub(crate) fn read_head(stream: &mut impl Read) -> io::Result<Answer> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read_exact(&mut byte) {
+            Err(error) if !head.is_empty() => return Err(broken(&head, &error.to_string())),
+            read => read?,
         }
-        let (name, value) = text.split_once(": ").ok_or_else(|| broken(&text))?;
-        headers.push((name.to_owned(), value.to_owned()));
+        head.push(byte[0]);
     }
-    Ok(Answer { status, headers, body: Vec::new() })
+    let parse = |text: &str| {
+        let mut lines = text.trim_end().split("\r\n");
+        let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Some(Answer { status, headers: lines.map(header).collect::<Option<_>>()?, body: Vec::new() })
+    };
+    std::str::from_utf8(&head).ok().and_then(parse).ok_or_else(|| broken(&head, "no head of an answer"))
+}
+
+fn broken(head: &[u8], why: &str) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, format!("{why}: {:?}", String::from_utf8_lossy(head)))
 }

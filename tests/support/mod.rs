@@ -98,6 +98,22 @@ pub(crate) fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A request whose body comes in these chunks, each with this after its size, and these trailers behind the last.
+pub(crate) fn chunked<'a>(
+    head: &str,
+    chunks: impl IntoIterator<Item = &'a [u8]>,
+    extension: &str,
+    trailers: &str,
+) -> Vec<u8> {
+    let mut request = format!("{head}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+    for chunk in chunks {
+        request.extend_from_slice(format!("{:x}{extension}\r\n", chunk.len()).as_bytes());
+        request.extend_from_slice(&[chunk, b"\r\n"].concat());
+    }
+    request.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+    request
+}
+
 /// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
     event_tracker::clock::Clock::System.now_ms()

@@ -1,44 +1,34 @@
 //! The access log and request ids: what is told, what is never told, and that nobody pays for what is off.
 
-use std::io::{Read, Write};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, LazyLock};
 
 use crate::http_support::*;
-use event_tracker::http::{Answer, Config, Running};
-use serde_json::Value;
+use event_tracker::http::{Config, Running};
+use serde_json::{Value, json};
 
-/// Lines of this process, as JSON. One subscriber a process: tests find theirs by path.
-fn lines() -> Arc<Mutex<Vec<u8>>> {
-    #[derive(Clone)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-    impl Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().expect("a lock").extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-    static LINES: OnceLock<Arc<Mutex<Vec<u8>>>> = OnceLock::new();
-    let lines = LINES.get_or_init(|| {
-        let lines = Arc::<Mutex<Vec<u8>>>::default();
-        let sink = Sink(lines.clone());
-        tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || sink.clone()).init();
-        lines
-    });
-    lines.clone()
+/// What this process logs, as JSON. One subscriber a process: tests find their lines by path.
+static LOG: LazyLock<Arc<File>> = LazyLock::new(|| {
+    let file = Arc::new(tempfile::tempfile().expect("a file"));
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(file.clone()).init();
+    file
+});
+
+fn log() -> String {
+    let mut bytes = vec![0; LOG.metadata().expect("a file").len() as usize];
+    LOG.read_exact_at(&mut bytes, 0).expect("what is written stays");
+    String::from_utf8(bytes).expect("text")
 }
 
 /// The lines of the access log whose path contains `word`, once there are so many.
 fn told(word: &str, count: usize) -> Vec<Value> {
-    let mut found = Vec::new();
+    let mut found: Vec<Value> = Vec::new();
     wait_for(|| {
-        let text = String::from_utf8(lines().lock().expect("a lock").clone()).expect("text");
-        let all = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-        found = all
-            .filter(|line| line["target"] == "access" && line["path"].as_str().is_some_and(|path| path.contains(word)))
-            .collect();
+        let is_ours = |line: &Value| line["path"].as_str().is_some_and(|path| path.contains(word));
+        found = log().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        found.retain(|line| line["target"] == "access" && is_ours(line));
         found.len() >= count
     });
     assert_eq!(found.len(), count, "{found:?}");
@@ -46,31 +36,27 @@ fn told(word: &str, count: usize) -> Vec<Value> {
 }
 
 fn logged(access_log: u64) -> Running {
-    lines();
+    LazyLock::force(&LOG);
     let config = Config { access_log, private_paths: &["/people/"], ..Config::default() };
     start(config, |request, exchange| {
         let last = request.path.rsplit('/').next().unwrap_or_default();
         match last {
             "panics" => panic!("asked for"),
             "fails" => {
-                finish_later(exchange, 5, false);
-                exchange.hold();
+                hold_for(exchange, 5, false);
                 ok(exchange, b"never");
             }
-            "streams" => {
-                let answer = Answer { status: 200, content_type: "", headers: &[], body: b"" };
-                exchange
-                    .stream(answer, |stream| (0..10).for_each(|_| stream.write(&[b'x'; 10_000]).expect("a reader")));
-            }
+            "streams" => exchange.stream(streamed(b""), |stream| {
+                (0..10).for_each(|_| stream.write(&[b'x'; 10_000]).expect("a reader"));
+            }),
             _ => respond(exchange, last.parse().unwrap_or(200), &[], b"body"),
         }
     })
 }
 
-fn ask(server: &Running, request: &str) -> Answered {
-    let mut stream = connect(server);
-    stream.write_all(request.as_bytes()).expect("write");
-    read_answer(&mut stream)
+/// The answer to a request on a connection of its own.
+fn answer_to(server: &Running, request: impl AsRef<[u8]>) -> Answered {
+    ask(&mut connect(server), request)
 }
 
 #[test]
@@ -86,7 +72,7 @@ fn an_id_of_the_client_comes_back_on_every_answer() {
         ("POST / HTTP/1.1\r\nHost: h\r\nX-Request-Id: ID\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n", 400),
     ] {
         for id in ["7", "a\"b\\c", long.as_str()] {
-            let answer = ask(&server, &request.replace("ID", id));
+            let answer = answer_to(&server, request.replace("ID", id));
             assert_eq!((answer.status, answer.header("x-request-id")), (status, Some(id)), "{request}");
             let ids = answer.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id")).count();
             assert_eq!(ids, 1, "{request}");
@@ -96,7 +82,7 @@ fn an_id_of_the_client_comes_back_on_every_answer() {
         }
     }
     for wrong in ["a b", "\u{e9}", &"x".repeat(129), ""] {
-        let answer = ask(&server, &format!("GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: {wrong}\r\n\r\n"));
+        let answer = answer_to(&server, format!("GET / HTTP/1.1\r\nHost: h\r\nX-Request-Id: {wrong}\r\n\r\n"));
         assert_eq!((answer.status, answer.header("x-request-id")), (200, None), "{wrong}");
     }
 }
@@ -105,12 +91,11 @@ fn an_id_of_the_client_comes_back_on_every_answer() {
 fn an_id_is_made_for_an_error_of_ours_and_for_no_other_answer() {
     let server = logged(0);
     for (path, has_id) in [("/200", false), ("/404", false), ("/503", true), ("/fails", true), ("/panics", true)] {
-        let answer = ask(&server, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        let answer = answer_to(&server, head_of(&format!("GET {path}")));
         assert_eq!(answer.header("x-request-id").is_some(), has_id, "{path}");
     }
-    assert_eq!(ask(&server, "GET / HTTP/1.1\r\n\r\n").header("x-request-id"), None);
-    let ids =
-        [(); 2].map(|()| ask(&server, "BREW / HTTP/1.1\r\nHost: h\r\n\r\n").header("x-request-id").map(str::to_owned));
+    assert_eq!(answer_to(&server, "GET / HTTP/1.1\r\n\r\n").header("x-request-id"), None);
+    let ids = [(); 2].map(|()| answer_to(&server, head_of("BREW /")).header("x-request-id").map(str::to_owned));
     assert!(ids[0].is_some() && ids[0] != ids[1], "{ids:?}");
 }
 
@@ -118,15 +103,10 @@ fn an_id_is_made_for_an_error_of_ours_and_for_no_other_answer() {
 fn one_in_so_many_is_told_and_every_refusal() {
     let server = logged(10);
     let mut stream = connect(&server);
-    let requests: String = (0..100).map(|_| "GET /sampled?key=secret HTTP/1.1\r\nHost: h\r\n\r\n").collect();
-    stream.write_all(requests.as_bytes()).expect("write");
-    (0..100).for_each(|_| drop(read_answer(&mut stream)));
+    get_all(&mut stream, &["/sampled?key=secret"; 100]);
     for line in told("/sampled", 10) {
-        assert_eq!(
-            (&line["method"], &line["status"], &line["peer"]),
-            (&"GET".into(), &200.into(), &"127.0.0.1".into())
-        );
-        assert_eq!(line["path"], "/sampled");
+        let told = ["method", "path", "status", "peer"].map(|field| &line[field]);
+        assert_eq!(json!(told), json!(["GET", "/sampled", 200, "127.0.0.1"]));
         assert!(line["request_id"].as_str().is_some_and(|id| id.len() == 32) && line["us"].is_u64(), "{line}");
         assert!(line.get("refusal").is_none(), "{line}");
     }
@@ -134,14 +114,13 @@ fn one_in_so_many_is_told_and_every_refusal() {
         assert_eq!(get(&mut stream, "/refused/403").status, 403);
     }
     assert_eq!(told("/refused", 15).len(), 15);
-    let text = String::from_utf8(lines().lock().expect("a lock").clone()).expect("text");
-    assert!(!text.contains("secret"));
+    assert!(!log().contains("secret"));
 }
 
 #[test]
 fn a_line_says_what_the_client_got() {
     let server = logged(1);
-    let plain = ask(&server, "GET /plain/201 HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\n\r\n");
+    let plain = answer_to(&server, "GET /plain/201 HTTP/1.1\r\nHost: h\r\nX-Request-Id: mine\r\n\r\n");
     assert_eq!(plain.header("x-request-id"), Some("mine"));
     let line = &told("/plain", 1)[0];
     assert_eq!((&line["status"], &line["request_id"]), (&201.into(), &"mine".into()));
@@ -152,21 +131,20 @@ fn a_line_says_what_the_client_got() {
         ("GET /odd/panics HTTP/1.1\r\nHost: h\r\n\r\n", "/odd", 500),
         ("POST /large HTTP/1.1\r\nHost: h\r\nContent-Length: 9999999\r\n\r\n", "/large", 413),
     ] {
-        let answer = ask(&server, request);
+        let answer = answer_to(&server, request);
         let line = &told(word, 1)[0];
         assert_eq!((answer.status, &line["status"]), (status, &status.into()));
         assert_eq!(line["request_id"].as_str(), answer.header("x-request-id"), "{line}");
     }
     assert_eq!(told("/large", 1)[0]["refusal"], "body_too_large");
     // A head that cannot be read has no path.
-    let broken = ask(&server, "GET / HTTP/1.1\r\nX: y\r\n\r\n");
+    let broken = answer_to(&server, "GET / HTTP/1.1\r\nX: y\r\n\r\n");
     let id = broken.header("x-request-id").expect("an id").to_owned();
-    wait_for(|| String::from_utf8_lossy(&lines().lock().expect("a lock")).contains(&id));
-    let mut stream = connect(&server);
-    stream.write_all(b"GET /streams HTTP/1.0\r\n\r\n").expect("write");
+    wait_for(|| log().contains(&id));
+    let mut stream = sent(&server, b"GET /streams HTTP/1.0\r\n\r\n");
     stream.read_to_end(&mut Vec::new()).expect("all");
     assert!(told("/streams", 1)[0]["bytes"].as_u64().is_some_and(|bytes| (100_100..100_400).contains(&bytes)));
-    ask(&server, "GET /people/alice?q=x HTTP/1.1\r\nHost: h\r\n\r\n");
+    answer_to(&server, head_of("GET /people/alice?q=x"));
     assert_eq!(told("/people", 1)[0]["path"], "/people/…");
 }
 
@@ -174,8 +152,8 @@ fn a_line_says_what_the_client_got() {
 fn nothing_is_told_while_it_is_off() {
     let (off, on) = (logged(0), logged(1));
     for path in ["/quiet", "/quiet/403", "/quiet/503"] {
-        ask(&off, &format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n"));
+        answer_to(&off, head_of(&format!("GET {path}")));
     }
-    ask(&on, "GET /quiet/last HTTP/1.1\r\nHost: h\r\n\r\n");
+    answer_to(&on, head_of("GET /quiet/last"));
     assert_eq!(told("/quiet", 1)[0]["path"], "/quiet/last");
 }

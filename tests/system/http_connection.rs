@@ -19,22 +19,20 @@ fn a_request_cut_in_three_is_the_same_request() {
             5;name=value;a ; b = \"\\\";[ \xe9\"\r\nhello\r\n1 ;a\r\n \r\n05\r\nworld\r\n0;z\r\nX-Trailer: t\r\n\r\n",
     ];
     let answers = ["Get /a%20b ?x=1 []", "Post /p ? [hello world]", "Post /p ? [hello world]"];
-    for (request, expected) in requests.into_iter().zip(answers) {
-        // Every pair of cuts, each on a connection that has served others, from several threads at once.
-        std::thread::scope(|scope| {
-            for part in 0..8 {
-                let server = &server;
-                scope.spawn(move || {
-                    let mut stream = connect(server);
-                    for first in (part..request.len()).step_by(8) {
-                        for second in first..=request.len() {
-                            send_in_three(&mut stream, request, first, second);
-                            let answer = read_answer(&mut stream);
-                            assert_eq!((answer.status, answer.text()), (200, expected), "cut at {first} and {second}");
-                        }
-                    }
-                });
+    // Every pair of cuts, each on a connection that has served others, from several threads at once.
+    let try_cuts = |request: &[u8], expected: &str, part: usize| {
+        let mut stream = connect(&server);
+        for first in (part..request.len()).step_by(8) {
+            for second in first..=request.len() {
+                send_in_three(&mut stream, request, first, second);
+                let answer = read_answer(&mut stream);
+                assert_eq!((answer.status, answer.text()), (200, expected), "cut at {first} and {second}");
             }
+        }
+    };
+    for (request, expected) in requests.into_iter().zip(answers) {
+        std::thread::scope(|scope| {
+            (0..8).for_each(|part| drop(scope.spawn(move || try_cuts(request, expected, part))));
         });
     }
 }
@@ -43,7 +41,7 @@ fn a_request_cut_in_three_is_the_same_request() {
 /// pairs, so it is a moment in which it is free to run.
 fn send_in_three(stream: &mut TcpStream, request: &[u8], first: usize, second: usize) {
     for piece in [&request[..first], &request[first..second], &request[second..]] {
-        stream.write_all(piece).expect("write");
+        send(stream, piece);
         std::thread::sleep(Duration::from_micros(60));
     }
 }
@@ -52,8 +50,7 @@ fn send_in_three(stream: &mut TcpStream, request: &[u8], first: usize, second: u
 fn a_refusal_reaches_a_client_that_is_still_writing() {
     let server = echo(Config::default());
     for head in ["Content-Length: 1048577\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n00100001\r\n"] {
-        let mut stream = connect(&server);
-        stream.write_all(format!("POST / HTTP/1.1\r\nHost: h\r\n{head}").as_bytes()).expect("write");
+        let mut stream = sent(&server, format!("POST / HTTP/1.1\r\nHost: h\r\n{head}"));
         for _ in 0..20 {
             stream.write_all(&[b'x'; 10_000]).expect("it is drained");
             std::thread::sleep(Duration::from_millis(5));
@@ -68,16 +65,14 @@ fn a_refusal_reaches_a_client_that_is_still_writing() {
 #[test]
 fn what_follows_an_error_is_drained_within_bounds() {
     let server = echo(Config { linger_close_ms: 300, ..Config::default() });
-    let mut silent = connect(&server);
-    silent.write_all(b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+    let mut silent = sent(&server, head_of("BREW /"));
     assert_eq!(read_answer(&mut silent).status, 501);
     assert!(is_closed(&mut silent, 1_000), "our side ends at once");
     let since = Instant::now();
     wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
     assert!(since.elapsed() < Duration::from_millis(900), "{:?}", since.elapsed());
     let server = echo(Config { linger_close_ms: 10_000, ..Config::default() });
-    let mut flood = connect(&server);
-    flood.write_all(b"BREW / HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+    let mut flood = sent(&server, head_of("BREW /"));
     let since = Instant::now();
     let sent: usize = (0..1_000).map_while(|_| flood.write(&[b'x'; 16_384]).ok()).sum();
     // What the kernel's buffers hold comes on top.
@@ -88,8 +83,7 @@ fn what_follows_an_error_is_drained_within_bounds() {
 #[test]
 fn who_does_not_read_is_not_read_from() {
     let server = start(Config::default(), |_, exchange| ok(exchange, &[b'x'; 100_000]));
-    let mut stream = connect(&server);
-    stream.write_all("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000).as_bytes()).expect("write");
+    let mut stream = sent(&server, head_of("GET /").repeat(1_000));
     let handled = || server.stats().requests();
     let mut before = u64::MAX;
     wait_for(|| {
@@ -169,15 +163,14 @@ fn a_stop_says_so_finishes_what_is_under_way_and_yields_to_a_second_signal() {
     let mut bench = Bench::embedded(&[]);
     let [mut busy, mut probe] = [(); 2].map(|()| TcpStream::connect(bench.address()).expect("connect"));
     // Both have begun a request, so neither is idle.
-    busy.write_all(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbo").expect("write");
+    send(&mut busy, b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbo");
     probe.write_all(b"GET /healthz/ready HTTP/1.1\r\n").expect("write");
     std::thread::sleep(Duration::from_millis(100));
     let pid = bench.tracker().pid();
     let signal = || crate::support::signal(pid, libc::SIGTERM);
     signal();
     wait_for(|| TcpStream::connect(bench.address()).is_err());
-    probe.write_all(b"Host: localhost\r\n\r\n").expect("write");
-    let ready = read_answer(&mut probe);
+    let ready = ask(&mut probe, b"Host: localhost\r\n\r\n");
     assert_eq!((ready.status, ready.header("connection")), (503, Some("close")));
     signal();
     let mut rest = Vec::new();

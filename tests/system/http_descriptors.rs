@@ -29,8 +29,7 @@ fn processor_ms() -> u64 {
 const HEAD: &[u8] = b"POST /late HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n";
 
 fn is_answered(stream: &mut TcpStream) {
-    stream.write_all(b"body").expect("write");
-    assert_eq!(read_answer(stream).text(), "Post /late ? [body]");
+    assert_eq!(ask(stream, b"body").text(), "Post /late ? [body]");
 }
 
 #[test]
@@ -44,8 +43,7 @@ fn without_a_descriptor_the_server_sheds_waits_and_goes_on() {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let mut idle = connect(&server);
         assert_eq!(get(&mut idle, "/").status, 200);
-        let mut busy = connect(&server);
-        busy.write_all(HEAD).expect("write");
+        let mut busy = sent(&server, HEAD);
         assert_eq!(read_head(&mut busy).status, 100);
         // Sockets that exist already: from here on this test frees no descriptor that the server could take.
         let sockets: Vec<_> =

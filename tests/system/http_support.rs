@@ -5,11 +5,13 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Once;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::certificate::Files;
-pub(crate) use crate::support::client::Answer as Answered;
+pub(crate) use crate::support::client::{self, Answer as Answered};
+use crate::support::eventually_is;
 use event_tracker::http::{Answer, Config, Exchange, Request, Running, Server};
 use event_tracker::runtime;
 use rustls::{ClientConnection, DEFAULT_VERSIONS, StreamOwned};
@@ -23,6 +25,11 @@ where
     static RUNTIME: Once = Once::new();
     RUNTIME.call_once(|| runtime::start(2, false));
     Server::bind(config).expect("a free port").start(handler)
+}
+
+/// The head and first bytes of a streamed answer.
+pub(crate) fn streamed(body: &[u8]) -> Answer<'_> {
+    Answer { status: 200, content_type: "text/plain", headers: &[], body }
 }
 
 /// Answers with what it was asked.
@@ -42,7 +49,12 @@ pub(crate) fn respond(exchange: &mut Exchange<'_>, status: u16, headers: &[(&str
     exchange.respond(Answer { status, content_type: "text/plain", headers, body });
 }
 
-/// Something under way on another thread, which ends after a while.
+/// Holds the answer back until something on another thread ends.
+pub(crate) fn hold_for(exchange: &mut Exchange<'_>, after_ms: u64, succeeds: bool) {
+    finish_later(exchange, after_ms, succeeds);
+    exchange.hold();
+}
+
 pub(crate) fn finish_later(exchange: &Exchange<'_>, after_ms: u64, succeeds: bool) {
     let ticket = exchange.ticket().clone();
     ticket.add();
@@ -65,21 +77,52 @@ pub(crate) fn connect_tls(files: &Files, server: &Running) -> TlsStream {
 
 /// Connections that share a worker.
 pub(crate) fn same_worker(server: &Running, count: usize) -> Vec<TcpStream> {
-    let mut of_first = Vec::new();
-    let mut others = Vec::new();
+    let (mut of_first, mut others) = (Vec::new(), Vec::new());
+    let of_worker = || server.stats().connections_of_worker[0].load(Ordering::Relaxed);
     while of_first.len() < count {
-        let before = server.stats().connections_of_worker[0].load(std::sync::atomic::Ordering::Relaxed);
-        let mut stream = connect(server);
+        let (before, mut stream) = (of_worker(), connect(server));
         assert_eq!(get(&mut stream, "/").status, 200);
-        let after = server.stats().connections_of_worker[0].load(std::sync::atomic::Ordering::Relaxed);
-        if after > before { of_first.push(stream) } else { others.push(stream) }
+        if of_worker() > before { of_first.push(stream) } else { others.push(stream) }
     }
     of_first
 }
 
+/// A request of this line, without a body.
+pub(crate) fn head_of(line: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: h\r\n\r\n")
+}
+
+/// A new connection on which these bytes were sent.
+pub(crate) fn sent(server: &Running, bytes: impl AsRef<[u8]>) -> TcpStream {
+    let mut stream = connect(server);
+    send(&mut stream, bytes);
+    stream
+}
+
+pub(crate) fn send(stream: &mut impl Write, bytes: impl AsRef<[u8]>) {
+    stream.write_all(bytes.as_ref()).expect("write");
+}
+
 pub(crate) fn get(stream: &mut (impl Read + Write), path: &str) -> Answered {
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n").as_bytes()).expect("write");
+    ask(stream, head_of(&format!("GET {path}")))
+}
+
+/// The answers to GETs of these paths, sent at once.
+pub(crate) fn get_all(stream: &mut (impl Read + Write), paths: &[&str]) -> Vec<Answered> {
+    send(stream, paths.iter().map(|path| head_of(&format!("GET {path}"))).collect::<String>());
+    paths.iter().map(|_| read_answer(stream)).collect()
+}
+
+/// The answer to these bytes.
+pub(crate) fn ask(stream: &mut (impl Read + Write), bytes: impl AsRef<[u8]>) -> Answered {
+    send(stream, bytes);
     read_answer(stream)
+}
+
+/// The head of the answer to these bytes.
+pub(crate) fn ask_head(stream: &mut (impl Read + Write), bytes: impl AsRef<[u8]>) -> Answered {
+    send(stream, bytes);
+    read_head(stream)
 }
 
 pub(crate) fn read_answer(stream: &mut impl Read) -> Answered {
@@ -100,31 +143,17 @@ pub(crate) fn read_head(stream: &mut impl Read) -> Answered {
 }
 
 fn try_read_head(stream: &mut impl Read) -> Option<Answered> {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        match stream.read(&mut byte) {
-            Ok(1..) => head.push(byte[0]),
-            Ok(0) | Err(_) if head.is_empty() => return None,
-            other => panic!("{other:?} after {:?}", String::from_utf8_lossy(&head)),
-        }
+    match client::read_head(stream) {
+        Err(error) if error.kind() == ErrorKind::InvalidData => panic!("{error}"),
+        head => head.ok(),
     }
-    let text = String::from_utf8(head).expect("ASCII");
-    let mut lines = text.trim_end().split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
-    let headers = lines.map(|line| line.split_once(": ").expect("a header"));
-    Some(Answered {
-        status: status.parse().expect("a status"),
-        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        body: Vec::new(),
-    })
 }
 
 /// Clients that ask again and again until the server ends their connections; each returns the number of its answers.
 pub(crate) fn ask_until_the_end<S: Read + Write + Send + 'static>(clients: Vec<S>) -> Vec<JoinHandle<u64>> {
     let ask = |mut stream: S| {
         let mut answered = 0;
-        while stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").is_ok() {
+        while stream.write_all(head_of("GET /").as_bytes()).is_ok() {
             // A connection that ends between two requests has lost none.
             let Some(answer) = try_read_answer(&mut stream) else { break };
             assert_eq!(answer.text(), "done");
@@ -147,12 +176,8 @@ pub(crate) fn is_closed(stream: &mut TcpStream, within_ms: u64) -> bool {
     }
 }
 
-pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < until, "it never came");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+pub(crate) fn wait_for(condition: impl FnMut() -> bool) {
+    eventually_is(Duration::from_secs(10), &true, condition);
 }
 
 /// Name, bytes and status of requests that break a rule.

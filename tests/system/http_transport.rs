@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::http_support::*;
 use crate::support::certificate::Files;
-use event_tracker::http::{Answer, Config, Running};
+use crate::support::chunked;
+use event_tracker::http::{Config, Running};
 
 /// TCP alone, or TLS with these files.
 struct Transport(Option<Files>);
@@ -40,6 +41,12 @@ impl Transport {
             None => Link::Plain(connect(server)),
             Some(files) => Link::Tls(Box::new(connect_tls(files, server))),
         }
+    }
+
+    fn sent(&self, server: &Running, bytes: impl AsRef<[u8]>) -> Link {
+        let mut link = self.connect(server);
+        send(&mut link, bytes);
+        link
     }
 }
 
@@ -106,8 +113,7 @@ fn a_client_that_only_ends_its_side_gets_its_answer() {
     over_both(|transport| {
         let server = echo(transport.config());
         for shuts_down in [!transport.is_tls(), true] {
-            let mut client = transport.connect(&server);
-            client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok").expect("write");
+            let mut client = transport.sent(&server, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok");
             client.notify_close();
             if shuts_down {
                 client.shut_down();
@@ -128,8 +134,7 @@ fn the_end_inside_a_request_reaches_no_handler() {
             "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n",
         ] {
             for notifies in [false, true] {
-                let mut client = transport.connect(&server);
-                client.write_all(part.as_bytes()).expect("write");
+                let mut client = transport.sent(&server, part);
                 if notifies {
                     client.notify_close();
                 }
@@ -147,9 +152,12 @@ fn a_broken_request_is_refused_after_the_answers_before_it() {
         let server = echo(transport.config());
         for (name, request, status) in violations() {
             let mut client = transport.connect(&server);
-            let [before, after] = ["before", "after"].map(|path| format!("GET /{path} HTTP/1.1\r\nHost: h\r\n\r\n"));
-            client.write_all(&[before.as_bytes(), &request, after.as_bytes()].concat()).expect("write");
-            assert_eq!(read_answer(&mut client).text(), "Get /before ? []", "{name}");
+            let [before, after] = ["before", "after"].map(|path| head_of(&format!("GET /{path}")));
+            assert_eq!(
+                ask(&mut client, [before.as_bytes(), &request, after.as_bytes()].concat()).text(),
+                "Get /before ? []",
+                "{name}"
+            );
             let answer = read_answer(&mut client);
             assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{name}");
             let body: serde_json::Value = serde_json::from_slice(&answer.body).expect("JSON");
@@ -166,6 +174,54 @@ fn a_broken_request_is_refused_after_the_answers_before_it() {
     });
 }
 
+/// Its length and the sum of its bytes.
+fn digest(body: &[u8]) -> String {
+    format!("{} {}", body.len(), body.iter().map(|&byte| u64::from(byte)).sum::<u64>())
+}
+
+#[test]
+fn large_bodies_come_in_and_go_out_whole_and_give_their_memory_back() {
+    over_both(|transport| {
+        let server = start(transport.config(), |request, exchange| match request.path {
+            "/stream" => exchange.stream(streamed(b""), |stream| {
+                (0..100u8).for_each(|piece| stream.write(&[piece; 60_000]).expect("a reader"));
+            }),
+            "/much" => ok(exchange, &vec![b'm'; 8 << 20]),
+            _ => ok(exchange, digest(request.body).as_bytes()),
+        });
+        let body: Vec<u8> = (0..1 << 20).map(|at| (at % 251) as u8).collect();
+        let by_length = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
+        let by_length = [by_length.as_bytes(), &body].concat();
+        let in_chunks = chunked("POST / HTTP/1.1\r\nHost: h", body.chunks(10_007), "", "");
+        let mut client = transport.connect(&server);
+        for request in [&by_length, &in_chunks].repeat(3) {
+            // The next request comes with the end of this one.
+            assert_eq!(ask(&mut client, [request, head_of("GET /").as_bytes()].concat()).text(), digest(&body));
+            assert_eq!(read_answer(&mut client).text(), "0 0");
+        }
+        assert_eq!(server.stats().bodies_bytes.load(Ordering::Relaxed), 0);
+        assert_eq!(get(&mut client, "/much").body, vec![b'm'; 8 << 20]);
+        assert_eq!(ask_head(&mut client, "GET /stream HTTP/1.0\r\n\r\n").status, 200);
+        let mut streamed = Vec::new();
+        // Without a length only the proper end of the connection says that it is whole.
+        client.read_to_end(&mut streamed).expect("a proper end");
+        assert_eq!(streamed.len(), 100 * 60_000);
+        assert!(streamed.chunks(60_000).zip(0u8..).all(|(chunk, piece)| chunk.iter().all(|&byte| byte == piece)));
+    });
+}
+
+#[test]
+fn a_reader_that_never_reads_is_reset() {
+    over_both(|transport| {
+        let config = Config { write_stall_ms: 200, ..transport.config() };
+        let server = start(config, |_, exchange| ok(exchange, &vec![b'x'; 1 << 20]));
+        let mut lags = transport.sent(&server, head_of("GET /").repeat(64));
+        wait_for(|| server.stats().timeouts.load(Ordering::Relaxed) == 1);
+        wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
+        assert!(lags.read_to_end(&mut Vec::new()).is_err(), "reset");
+    });
+}
+
 #[test]
 fn idle_clients_are_left_and_slow_ones_are_told() {
     over_both(|transport| {
@@ -173,8 +229,8 @@ fn idle_clients_are_left_and_slow_ones_are_told() {
         let server = echo(config);
         let [mut idle, mut head, mut body] = [(); 3].map(|()| transport.connect(&server));
         assert_eq!(get(&mut idle, "/").status, 200);
-        head.write_all(b"GET / HT").expect("write");
-        body.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx").expect("write");
+        send(&mut head, b"GET / HT");
+        send(&mut body, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nx");
         assert_eq!(read_answer(&mut head).status, 408);
         assert_eq!(read_answer(&mut body).status, 408);
         assert!([head, body, idle].iter_mut().all(|client| client.has_ended(1_500)));
@@ -188,7 +244,7 @@ fn past_the_cap_with_nobody_idle_a_newcomer_gets_503() {
         let server = echo(Config { connections_max: 2, ..transport.config() });
         let mut busy = [(); 2].map(|()| transport.connect(&server));
         for client in &mut busy {
-            client.write_all(b"GET / HTTP/1.1\r\n").expect("write");
+            send(client, b"GET / HTTP/1.1\r\n");
             client.flush().expect("write");
         }
         wait_for(|| server.stats().bytes_in() == 2 * 16);
@@ -202,8 +258,7 @@ fn past_the_cap_with_nobody_idle_a_newcomer_gets_503() {
         let since = Instant::now();
         let _ = mute.read_to_end(&mut Vec::new());
         assert!(since.elapsed() < Duration::from_millis(2_500), "{:?}", since.elapsed());
-        busy[0].write_all(b"Host: h\r\n\r\n").expect("write");
-        assert_eq!(read_answer(&mut busy[0]).status, 200);
+        assert_eq!(ask(&mut busy[0], b"Host: h\r\n\r\n").status, 200);
     });
 }
 
@@ -211,8 +266,7 @@ fn past_the_cap_with_nobody_idle_a_newcomer_gets_503() {
 fn a_stop_loses_no_request_under_load_and_ends_every_connection() {
     over_both(|transport| {
         let server = start(transport.config(), |_, exchange| {
-            finish_later(exchange, 5, true);
-            exchange.hold();
+            hold_for(exchange, 5, true);
             ok(exchange, b"done");
         });
         let (address, stats) = (server.local_addr(), server.stats());
@@ -235,20 +289,17 @@ fn a_live_stream_drops_who_falls_behind_and_ends_with_the_server() {
     over_both(|transport| {
         let server = start(transport.config(), |request, exchange| {
             let pause_ms = if request.path == "/flood" { 5 } else { 20 };
-            let answer = Answer { status: 200, content_type: "text/event-stream", headers: &[], body: b"" };
-            exchange.stream(answer, move |stream| {
+            exchange.stream(streamed(b""), move |stream| {
                 while stream.is_open() && stream.offer(&[b'x'; 30_000]).is_ok() {
                     stream.pause(pause_ms);
                 }
             });
         });
-        let mut lags = transport.connect(&server);
-        lags.write_all(b"GET /flood HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+        let mut lags = transport.sent(&server, head_of("GET /flood"));
         // Of TLS, what the handshake needs has been read; the stream is not.
         assert_eq!(read_head(&mut lags).status, 200);
         wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
-        let mut follows = transport.connect(&server);
-        follows.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+        let mut follows = transport.sent(&server, head_of("GET /"));
         assert_eq!(read_head(&mut follows).status, 200);
         let reader = std::thread::spawn(move || {
             let mut body = Vec::new();

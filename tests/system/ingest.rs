@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::bench::{Bench, MAIN_PAIRS, each_pair, items, on_pairs};
 use crate::support::client::Client;
-use crate::support::{encode, eventually, now_ms, wait_until};
+use crate::support::{chunked, encode, eventually, now_ms, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -136,15 +136,8 @@ fn a_batch_comes_in_every_shape_and_coding() {
         bench.settle();
         assert_eq!(bench.event_rows(), 14 * 7);
         // In chunks, their borders anywhere; the last with an extension and a trailer.
-        let mut chunked =
-            b"POST /api/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
-        for piece in array.chunks(11) {
-            chunked.extend_from_slice(format!("{:x};ext=1\r\n", piece.len()).as_bytes());
-            chunked.extend_from_slice(piece);
-            chunked.extend_from_slice(b"\r\n");
-        }
-        chunked.extend_from_slice(b"0\r\nX-Trailer: t\r\n\r\n");
-        client.write(&chunked).expect("writes");
+        let head = "POST /api/events HTTP/1.1\r\nHost: localhost";
+        client.write(&chunked(head, array.chunks(11), ";ext=1", "X-Trailer: t\r\n")).expect("writes");
         assert_eq!(client.read_answer(false).expect("an answer").expect(202).json()["accepted"], 7);
         assert_eq!(client.post(WAIT, &Value::Array(events)).expect(201).json()["accepted"], 7);
         assert_eq!(bench.event_rows(), 16 * 7);

@@ -12,7 +12,7 @@ use crate::http_support::*;
 use crate::support::bench::Bench;
 use crate::support::certificate::Files;
 use crate::support::{alone, memory_kib, signal};
-use event_tracker::http::{Answer, Config, Tls};
+use event_tracker::http::{Config, Tls};
 use rustls::StreamOwned;
 
 #[test]
@@ -36,53 +36,11 @@ fn both_versions_and_every_kind_of_key_speak_http_1_1() {
 /// Where OpenSSL is installed: keys that the library of the tests does not make.
 fn openssl_rsa(bits: &str) -> Option<Files> {
     let files = Files::empty();
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-nodes", "-newkey", &format!("rsa:{bits}"), "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(files.key())
-        .arg("-out")
-        .arg(files.certificate())
-        .stderr(Stdio::null())
-        .status();
-    made.is_ok_and(|status| status.success()).then_some(files)
-}
-
-#[test]
-fn large_bodies_come_in_and_go_out_whole() {
-    let files = Files::ecdsa();
-    let server = start(files.config(), |request, exchange| match request.path {
-        "/stream" => {
-            let answer = Answer { status: 200, content_type: "text/plain", headers: &[], body: b"" };
-            exchange.stream(answer, |stream| {
-                for piece in 0..100u8 {
-                    stream.write(&[piece; 60_000]).expect("a reader");
-                }
-            });
-        }
-        "/much" => ok(exchange, &vec![b'm'; 8 << 20]),
-        _ => ok(exchange, format!("{} {}", request.body.len(), sum(request.body)).as_bytes()),
-    });
-    let body: Vec<u8> = (0..1 << 20).map(|at| (at % 251) as u8).collect();
-    let mut client = connect_tls(&files, &server);
-    for _ in 0..3 {
-        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", body.len());
-        client.write_all(&[head.as_bytes(), &body].concat()).expect("write");
-        assert_eq!(read_answer(&mut client).text(), format!("{} {}", body.len(), sum(&body)));
-    }
-    assert_eq!(server.stats().bodies_bytes.load(Ordering::Relaxed), 0);
-    assert_eq!(get(&mut client, "/much").body, vec![b'm'; 8 << 20]);
-    client.write_all(b"GET /stream HTTP/1.0\r\n\r\n").expect("write");
-    assert_eq!(read_head(&mut client).status, 200);
-    let mut streamed = Vec::new();
-    // Without a length only the proper end of the session says that it is whole.
-    client.read_to_end(&mut streamed).expect("a proper end");
-    assert_eq!(streamed.len(), 100 * 60_000);
-    assert!(streamed.chunks(60_000).zip(0u8..).all(|(chunk, piece)| chunk.iter().all(|&byte| byte == piece)));
-}
-
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().map(|&byte| u64::from(byte)).sum()
+    let mut make = Command::new("openssl");
+    make.args(["req", "-x509", "-nodes", "-newkey", &format!("rsa:{bits}"), "-days", "2", "-subj", "/CN=localhost"]);
+    make.args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]);
+    make.arg("-keyout").arg(files.key()).arg("-out").arg(files.certificate()).stderr(Stdio::null());
+    make.status().is_ok_and(|status| status.success()).then_some(files)
 }
 
 #[test]
@@ -91,16 +49,14 @@ fn a_handshake_and_a_request_arrive_a_byte_at_a_time() {
     let server = echo(files.config());
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         let (mut session, mut socket) = (files.session(&[version]), connect(&server));
-        session.writer().write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").expect("write");
+        send(&mut session.writer(), head_of("GET /"));
         let mut answer = Vec::new();
         while !answer.ends_with(b"]") {
             let mut bytes = Vec::new();
             while session.wants_write() {
                 session.write_tls(&mut bytes).expect("bytes");
             }
-            for byte in bytes {
-                socket.write_all(&[byte]).expect("write");
-            }
+            bytes.iter().for_each(|byte| send(&mut socket, [*byte]));
             session.read_tls(&mut socket).expect("read");
             session.process_new_packets().expect("TLS");
             let _ = session.reader().read_to_end(&mut answer);
@@ -109,12 +65,18 @@ fn a_handshake_and_a_request_arrive_a_byte_at_a_time() {
     }
 }
 
+/// A client's first message.
+fn hello(files: &Files) -> Vec<u8> {
+    let mut hello = Vec::new();
+    files.session(rustls::DEFAULT_VERSIONS).write_tls(&mut hello).expect("a hello");
+    hello
+}
+
 #[test]
 fn a_handshake_that_never_ends_is_given_up_and_holds_up_nobody() {
     let files = Files::ecdsa();
     let server = echo(Config { first_byte_ms: 300, ..files.config() });
-    let mut hello = Vec::new();
-    files.session(rustls::DEFAULT_VERSIONS).write_tls(&mut hello).expect("a hello");
+    let hello = hello(&files);
     let mut stuck: Vec<TcpStream> = (0..20).map(|_| connect(&server)).collect();
     for (socket, length) in stuck.iter_mut().zip([0, 1, 5, 100, hello.len()].into_iter().cycle()) {
         socket.write_all(&hello[..length]).expect("write");
@@ -127,8 +89,8 @@ fn a_handshake_that_never_ends_is_given_up_and_holds_up_nobody() {
     wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
     assert_eq!(server.stats().timeouts.load(Ordering::Relaxed), 20);
     for socket in &mut stuck {
-        let mut rest = Vec::new();
         // What comes is a handshake's: no answer of HTTP.
+        let mut rest = Vec::new();
         let _ = socket.read_to_end(&mut rest);
         assert!(!rest.starts_with(b"HTTP"));
     }
@@ -138,17 +100,15 @@ fn a_handshake_that_never_ends_is_given_up_and_holds_up_nobody() {
 fn plain_http_is_told_to_use_https_and_garbage_gets_an_alert() {
     let files = Files::ecdsa();
     let server = echo(files.config());
-    for request in ["GET / HTTP/1.1\r\nHost: h\r\n\r\n", "POST /api/events HTTP/1.1\r\nHost: h\r\n\r\n", "x"] {
+    for request in [head_of("GET /"), head_of("POST /api/events"), "x".to_owned()] {
         let mut plain = connect(&server);
-        plain.write_all(request.as_bytes()).expect("write");
-        let answer = read_answer(&mut plain);
+        let answer = ask(&mut plain, request);
         assert_eq!((answer.status, answer.header("connection")), (400, Some("close")));
         assert!(answer.text().contains("https://") && answer.text().contains("plain_http"), "{}", answer.text());
         assert!(is_closed(&mut plain, 2_000));
     }
     assert_eq!(server.stats().responses(4), 3);
-    let mut hello = Vec::new();
-    files.session(rustls::DEFAULT_VERSIONS).write_tls(&mut hello).expect("a hello");
+    let mut hello = hello(&files);
     hello[20..].fill(0xff);
     let garbage = [vec![0; 64], vec![0xff; 20_000], vec![22, 3, 1, 0xff, 0xff, 1, 2, 3], hello];
     let mut raw: Vec<TcpStream> = garbage.iter().map(|_| connect(&server)).collect();
@@ -161,10 +121,7 @@ fn plain_http_is_told_to_use_https_and_garbage_gets_an_alert() {
     // Damage after the handshake.
     let mut client = connect_tls(&files, &server);
     assert_eq!(get(&mut client, "/").status, 200);
-    client
-        .sock
-        .write_all(&[23, 3, 3, 0, 20, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20])
-        .expect("write");
+    send(&mut client.sock, [&[23, 3, 3, 0, 20][..], &[7; 20]].concat());
     assert!(client.read(&mut [0; 1]).is_err(), "an alert");
     wait_for(|| server.stats().tls_failures.load(Ordering::Relaxed) == garbage.len() as u64 + 1);
     wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
@@ -184,10 +141,7 @@ fn a_thousand_connections_are_served_and_cost_little_while_idle() {
         }
         assert_eq!(server.stats().connections_open.load(Ordering::Relaxed), 1_000);
         let each_kib = (memory_kib(std::process::id() as i32, "VmRSS") - before) / 1_000;
-        eprintln!(
-            "{each_kib} KiB resident for each connection, the client's session and both sockets' buffers included"
-        );
-        assert!(each_kib < 200, "{each_kib} KiB");
+        assert!(each_kib < 200, "{each_kib} KiB, the client's session and both sockets' buffers included");
         for client in &mut clients {
             assert_eq!(get(client, "/again").text(), "Get /again ? []");
         }
@@ -199,26 +153,16 @@ fn a_thousand_connections_are_served_and_cost_little_while_idle() {
 #[test]
 fn what_is_not_whole_does_not_end_as_if_it_were() {
     let files = Files::ecdsa();
-    let server = start(Config { write_stall_ms: 200, ..files.config() }, |request, exchange| {
-        let answer = Answer { status: 200, content_type: "text/plain", headers: &[], body: b"part" };
-        match request.path {
-            "/abandons" => exchange.stream(answer, |stream| stream.abandon()),
-            "/breaks" => exchange.stream(answer, |_| panic!("asked for")),
-            _ => ok(exchange, &vec![b'x'; 1 << 20]),
-        }
+    let server = start(files.config(), |request, exchange| match request.path {
+        "/abandons" => exchange.stream(streamed(b"part"), |stream| stream.abandon()),
+        _ => exchange.stream(streamed(b"part"), |_| panic!("asked for")),
     });
     for path in ["/abandons", "/breaks"] {
         let mut client = connect_tls(&files, &server);
-        client.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).expect("write");
-        let mut body = Vec::new();
-        let error = client.read_to_end(&mut body).expect_err("no proper end");
+        send(&mut client, format!("GET {path} HTTP/1.0\r\n\r\n"));
+        let error = client.read_to_end(&mut Vec::new()).expect_err("no proper end");
         assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof), "{path}: {error}");
     }
-    let mut lags = connect_tls(&files, &server);
-    lags.write_all("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(64).as_bytes()).expect("write");
-    wait_for(|| server.stats().timeouts.load(Ordering::Relaxed) == 1);
-    wait_for(|| server.stats().connections_open.load(Ordering::Relaxed) == 0);
-    assert!(lags.read_to_end(&mut Vec::new()).is_err(), "reset");
 }
 
 #[test]
@@ -243,11 +187,9 @@ fn a_new_certificate_is_taken_without_closing_a_connection() {
 #[test]
 fn a_certificate_that_cannot_be_used_is_one_line() {
     let (files, other) = (Files::ecdsa(), Files::ecdsa());
-    let empty = files.directory.path().join("empty.pem");
+    let [empty, broken, missing] = ["empty", "broken", "missing"].map(|name| files.directory.path().join(name));
     std::fs::write(&empty, "").expect("write");
-    let broken = files.directory.path().join("broken.pem");
     std::fs::write(&broken, "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n").expect("write");
-    let missing = files.directory.path().join("missing.pem");
     for (certificate, key, text) in [
         (&missing, &files.key(), "TLS_CERT"),
         (&files.certificate(), &missing, "No such file"),
@@ -260,27 +202,14 @@ fn a_certificate_that_cannot_be_used_is_one_line() {
         let error = Tls::load(certificate.clone(), key.clone()).err().expect("an error");
         assert!(error.contains(text) && !error.contains('\n'), "{error}");
     }
-    assert_eq!(mode_warning(&files, 0o600), None);
-    assert_eq!(mode_warning(&files, 0o640), None);
-    assert!(mode_warning(&files, 0o644).is_some_and(|warning| warning.contains("TLS_KEY")));
-}
-
-fn mode_warning(files: &Files, mode: u32) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(files.key(), std::fs::Permissions::from_mode(mode)).expect("chmod");
-    files.tls().warning()
 }
 
 fn curl(bench: &Bench, files: &Files, arguments: &[&str]) -> std::process::Output {
     let port = bench.address().port();
-    Command::new("curl")
-        .args(["--silent", "--show-error", "--max-time", "10", "--cacert"])
-        .arg(files.certificate())
-        .args(["--resolve", &format!("localhost:{port}:127.0.0.1")])
-        .args(arguments)
-        .arg(format!("https://localhost:{port}/api/events"))
-        .output()
-        .expect("curl runs")
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "10", "--cacert"]).arg(files.certificate());
+    command.args(["--resolve", &format!("localhost:{port}:127.0.0.1")]).args(arguments);
+    command.arg(format!("https://localhost:{port}/api/events")).output().expect("curl runs")
 }
 
 #[test]
