@@ -188,6 +188,15 @@ impl Bench {
         drop(self.tracker.take());
     }
 
+    /// Empties the live store.
+    pub(crate) fn lose_live(&mut self) {
+        if let Some(redis) = &self.redis {
+            return drop(redis.admin("FLUSHALL").expect("Redis answers"));
+        }
+        self.kill();
+        self.start();
+    }
+
     /// SIGTERM; the program must end by itself.
     pub(crate) fn stop(&mut self) -> ExitStatus {
         self.tracker.take().expect("the program was started").stop()

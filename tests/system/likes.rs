@@ -2,8 +2,8 @@
 //! and on two, with a ledger that stands still or whose reply is lost.
 
 use std::collections::HashMap;
-use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::client::{Answer, Client};
 use crate::support::hold::Hold;
 use crate::support::load::check_like_tables;
 use crate::support::relay::{self, Filter};
-use crate::support::{eventually_is, postgres};
+use crate::support::{eventually_is, postgres, tables};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
@@ -242,65 +242,40 @@ fn toggle_at_once(instances: &[&Bench], clients: usize, rounds: usize) {
     bench.check_sums();
 }
 
-/// Sees in the bytes of one connection where a batch commits.
-#[derive(Default)]
-struct Commits {
-    /// Names of statements that are a batch on their own: they move the watermark.
-    whole_batches: Vec<Vec<u8>>,
-    /// The transaction moved the watermark. Transactions of housekeeping do not.
-    in_batch: bool,
-}
-
-impl Commits {
-    fn see(&mut self, bytes: &[u8]) -> bool {
-        const MOVES: &[u8] = b" w AS (UPDATE watermark";
-        for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(MOVES)) {
-            // A statement is prepared as a name and a text, each with a zero behind it. The client calls it s and a
-            // number; in front of that is the message's length.
-            let before = bytes[..at].rsplit(|byte| *byte == 0).nth(1).unwrap_or_default();
-            let name = before.iter().rposition(|byte| *byte == b's').map_or(before, |from| &before[from..]);
-            self.whole_batches.push(name.to_vec());
-        }
-        // Bind: its letter, four bytes of length, the portal's empty name, the statement's name.
-        let is_bind = |at: usize, name: &[u8]| {
-            bytes[at] == b'B'
-                && bytes[at + 5..]
-                    .strip_prefix(b"\0")
-                    .and_then(|rest| rest.strip_prefix(name))
-                    .is_some_and(|rest| rest.starts_with(b"\0"))
-        };
-        let executes = |name: &Vec<u8>| (0..bytes.len().saturating_sub(5)).any(|at| is_bind(at, name));
-        let holds = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
-        self.in_batch |= holds(b"EXECUTE move_watermark");
-        let ends = holds(b"COMMIT\0");
-        let commits = ends && self.in_batch || self.whole_batches.iter().any(executes);
-        self.in_batch &= !ends && !holds(b"ROLLBACK\0");
-        commits
-    }
-}
-
-/// If it is armed, lets the next commit of a batch through and hangs up on the client: the reply goes nowhere.
-fn cut_after_commit(armed: Arc<AtomicBool>) -> Filter {
-    let mut commits = Commits::default();
-    Box::new(move |client, piece| {
-        if commits.see(piece) && armed.swap(false, Ordering::SeqCst) {
-            let _ = client.shutdown(Shutdown::Both);
-        }
-        if piece.is_empty() {
-            // The server commits all the same, before its end of the connection goes.
-            std::thread::sleep(Duration::from_millis(200));
-        }
+/// Filters of one connection. Once `armed`, the first answer after a batch was committed through it goes nowhere.
+fn cut_after_commit(armed: &Arc<AtomicI64>, url: &str) -> [Filter; 2] {
+    let (is_writer, armed, url) = (Arc::new(AtomicBool::new(false)), armed.clone(), url.to_owned());
+    let moves = is_writer.clone();
+    let up = move |_: &TcpStream, piece: &[u8]| {
+        // Only the follower's connection has a statement that moves the watermark.
+        moves.fetch_or(piece.windows(16).any(|text| text == b"UPDATE watermark"), Ordering::SeqCst);
         piece.len()
-    })
+    };
+    let down = move |_: &TcpStream, piece: &[u8]| {
+        let before = armed.load(Ordering::SeqCst);
+        if before == NOT_ARMED || !is_writer.load(Ordering::SeqCst) || position(&url) == before {
+            return piece.len();
+        }
+        armed.store(NOT_ARMED, Ordering::SeqCst);
+        0
+    };
+    [Box::new(up), Box::new(down)]
+}
+
+const NOT_ARMED: i64 = -1;
+
+/// How far the ledger is.
+fn position(url: &str) -> i64 {
+    tables::of_postgres(url, "SELECT sum(position) FROM watermark")[0][0].parse().expect("a number")
 }
 
 #[test]
 fn a_lost_reply_of_the_commit_is_settled_by_what_was_written_down() {
     let server = postgres::Server::private();
     let url = server.tcp(&server.database("tracker", ""));
-    let armed = Arc::new(AtomicBool::new(false));
-    let trigger = armed.clone();
-    let relay = relay::start(server.address(), move || [cut_after_commit(trigger.clone()), relay::all()]);
+    let armed = Arc::new(AtomicI64::new(NOT_ARMED));
+    let (trigger, direct) = (armed.clone(), url.clone());
+    let relay = relay::start(server.address(), move || cut_after_commit(&trigger, &direct));
     let through = url.replace(&server.address().to_string(), &relay.to_string());
     let mut bench = Bench::on(Some(through), Some(crate::support::redis::Server::start()));
     bench.start();
@@ -308,9 +283,9 @@ fn a_lost_reply_of_the_commit_is_settled_by_what_was_written_down() {
     let id = uuid::Uuid::new_v4().to_string();
     client.post("/api/posts/like", &json!({"userId":1,"postId":"p","eventId":id})).expect(200);
     let mut lost = |method: &str, path: &str, body: Value| {
-        armed.store(true, Ordering::SeqCst);
+        armed.store(position(&url), Ordering::SeqCst);
         let answer = client.send(method, path, &JSON, body.to_string().as_bytes());
-        assert!(!armed.load(Ordering::SeqCst), "the reply was lost");
+        assert_eq!(armed.load(Ordering::SeqCst), NOT_ARMED, "the reply was lost");
         answer
     };
     let toggled = lost("POST", "/api/posts/like", json!({"userId":2,"postId":"p"})).expect(200).json();

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::bench::{MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
+use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
 use crate::support::client::Client;
 use crate::support::ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, each_ledger, event, random_event, seeded};
 use crate::support::model::{LISTS, Model};
@@ -21,8 +21,8 @@ use event_tracker::ports::{
     Watermark, Window,
 };
 use jiff::tz::TimeZone;
+use rand::RngExt;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -141,21 +141,6 @@ fn names_of_equal_sums_are_in_the_order_of_their_bytes_across_pages() {
     });
 }
 
-/// Reads a whole ranking at the front door, some rows at a time, following `next`.
-fn read_ranking(client: &mut Client, path: &str, limit: usize, field: &str) -> Vec<(String, i64)> {
-    let mut all = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let answer = client.read(&format!("{path}&limit={limit}{cursor}"));
-        for item in answer["items"].as_array().expect("items") {
-            assert_eq!(item["rank"], all.len() + 1, "{answer}");
-            all.push((item[field].as_str().expect("a name").to_owned(), item["count"].as_i64().expect("a count")));
-        }
-        let Some(next) = answer["next"].as_str() else { return all };
-        cursor = format!("&cursor={next}");
-    }
-}
-
 /// Events of the last two days, by one person each, on both sides of the hour.
 fn events_of(now: i64, count: i64) -> Vec<Value> {
     let kinds = ["SEARCH", "PAGE_VIEW", "CLICK"];
@@ -183,18 +168,16 @@ fn days_of_a_series_are_those_of_the_time_zone() {
             let mut client = bench.client();
             let today = now_ms() + offset;
             let midnight = today - today.rem_euclid(DAY) - offset;
-            let at = |ms: i64, user: &str| json!({"eventType": "CLICK", "userId": user, "timestamp": ms, "metadata": {"componentId": 1}});
-            let yesterday = [at(midnight - 1, "a"), at(midnight - DAY, "b"), at(midnight - DAY + HOUR, "a")];
-            let before = [at(midnight - DAY - 1, "a")];
-            client.post("/api/events?wait=true", &json!([&yesterday[..], &before[..]].concat())).expect(201);
+            // Three of the day before, and one of the day before that.
+            let moments =
+                [(midnight - 1, "a"), (midnight - DAY, "b"), (midnight - DAY + HOUR, "a"), (midnight - DAY - 1, "a")];
+            let event = |(ms, user)| json!({"eventType": "CLICK", "userId": user, "timestamp": ms, "metadata": {"componentId": 1}});
+            client.post("/api/events?wait=true", &json!(moments.map(event))).expect(201);
             let path = format!("/api/statistics/timeseries?interval=day&from={}&to={midnight}", midnight - 2 * DAY);
             let series = client.read(&path);
-            let points = series["points"].as_array().expect("points");
-            let said: Vec<(i64, i64)> = points
-                .iter()
-                .map(|point| (point["count"].as_i64().expect("a count"), point["users"].as_i64().expect("users")))
-                .collect();
-            assert_eq!(said, [(1, 1), (3, 2)], "{zone}: {series}");
+            let points = series["points"].as_array().expect("points").iter();
+            let said: Vec<_> = points.map(|point| json!([point["count"], point["users"]])).collect();
+            assert_eq!(json!(said), json!([[1, 1], [3, 2]]), "{zone}: {series}");
         });
     }
 }
@@ -204,53 +187,38 @@ fn what_cannot_be_asked_is_refused_with_what_to_do() {
     on_pairs(MAIN_PAIRS, |bench| {
         let mut client = bench.client();
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
-        let mut refused = |path: &str, tag: &str| {
-            let slash = if path.starts_with('?') { "" } else { "/" };
-            let answer = client.get(&format!("/api/statistics{slash}{path}")).expect(400).json();
-            assert_eq!(answer["error"], tag, "{path}: {answer}");
-        };
-        refused("rankings/keywords?from=2&to=1", "invalid_parameter");
-        refused("rankings/keywords?limit=101", "invalid_parameter");
-        refused("rankings/keywords?mode=hot", "invalid_parameter");
-        refused("rankings/posts?by=name", "invalid_parameter");
-        refused("rankings/keywords?from=yesterday", "invalid_parameter");
-        refused("timeseries?interval=week", "invalid_parameter");
-        refused("timeseries?eventType=TOGGLE", "invalid_parameter");
-        refused("timeseries?interval=minute&from=0&to=90060000", "too_many_points");
-        refused("timeseries?interval=hour&from=0", "too_many_points");
-        refused("users?from=2&to=1", "invalid_parameter");
         // What only rows tell of a time whose rows may be gone.
         let gone = now_ms() - 402 * DAY + 17;
-        refused(&format!("users?from={gone}"), "range_not_kept");
-        let both = format!("?postId=1&componentId=1&from={gone}&to={}", gone + DAY);
-        refused(&both, "range_not_kept");
         let answer = client.read(&format!("/api/statistics/rankings/keywords?from={gone}"));
         assert!(answer["from"].as_str().expect("a time").ends_with(":00:00Z"), "a whole hour: {answer}");
-        let mut refused = |path: &str, tag: &str| {
-            let answer = client.get(&format!("/api/statistics/{path}")).expect(400).json();
-            assert_eq!(answer["error"], tag, "{path}: {answer}");
-        };
-        for (cursor, tag) in [
-            ("x", "invalid_cursor"),
-            ("00", "invalid_cursor"),
-            ("31", "invalid_cursor"),
-            ("%C3%A9", "invalid_cursor"),
-            ("%ff", "invalid_encoding"),
-        ] {
-            refused(&format!("rankings/keywords?cursor={cursor}"), tag);
-        }
         let range = format!("from={}&to={}", now_ms() - 3 * DAY, now_ms());
         let first = client.read(&format!("/api/statistics/rankings/keywords?{range}&limit=1"));
         let next = first["next"].as_str().expect("there are more").to_owned();
         client.read(&format!("/api/statistics/rankings/keywords?cursor={next}"));
         client.read(&format!("/api/statistics/rankings/keywords?{range}&cursor={next}&limit=100"));
-        let mut refused = |path: &str| {
-            let answer = client.get(&format!("/api/statistics/rankings/{path}")).expect(400).json();
-            assert_eq!(answer["error"], "invalid_cursor", "{path}: {answer}");
-        };
-        refused(&format!("pages?cursor={next}"));
-        refused(&format!("keywords?mode=zero-result&cursor={next}"));
-        refused(&format!("keywords?from=1&cursor={next}"));
+        for (path, tag) in [
+            ("/rankings/keywords?limit=101", "invalid_parameter"),
+            ("/rankings/keywords?from=yesterday", "invalid_parameter"),
+            ("/rankings/keywords?mode=hot", "invalid_parameter"),
+            ("/rankings/posts?by=name", "invalid_parameter"),
+            ("/timeseries?interval=week", "invalid_parameter"),
+            ("/timeseries?eventType=TOGGLE", "invalid_parameter"),
+            ("/timeseries?interval=minute&from=0&to=90060000", "too_many_points"),
+            ("/timeseries?interval=hour&from=0", "too_many_points"),
+            (&format!("/users?from={gone}"), "range_not_kept"),
+            (&format!("?postId=1&componentId=1&from={gone}&to={}", gone + DAY), "range_not_kept"),
+            ("/rankings/keywords?cursor=x", "invalid_cursor"),
+            ("/rankings/keywords?cursor=00", "invalid_cursor"),
+            ("/rankings/keywords?cursor=31", "invalid_cursor"),
+            ("/rankings/keywords?cursor=%C3%A9", "invalid_cursor"),
+            ("/rankings/keywords?cursor=%ff", "invalid_encoding"),
+            (&format!("/rankings/pages?cursor={next}"), "invalid_cursor"),
+            (&format!("/rankings/keywords?mode=zero-result&cursor={next}"), "invalid_cursor"),
+            (&format!("/rankings/keywords?from=1&cursor={next}"), "invalid_cursor"),
+        ] {
+            let answer = client.get(&format!("/api/statistics{path}")).expect(400).json();
+            assert_eq!(answer["error"], tag, "{path}: {answer}");
+        }
     });
 }
 
@@ -290,9 +258,8 @@ fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
     on_pairs(MAIN_PAIRS, |bench| {
         let mut client = bench.client();
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 10))).expect(201);
-        client
-            .post("/api/posts", &json!({"userId":1,"content":"endless0 endless1 endless2 endless3 endless4 endless5"}))
-            .expect(201);
+        let content = "endless0 endless1 endless2 endless3 endless4 endless5";
+        client.post("/api/posts", &json!({"userId": 1, "content": content})).expect(201);
         bench.execute(ENDLESS_HOURS);
         bench.execute(ENDLESS_POSTS);
         // More of them than failures open a breaker.
@@ -419,7 +386,7 @@ fn users_of(client: &mut Client, window: &str) -> (u64, bool) {
 
 #[test]
 fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_lands_in_its_days_only() {
-    let claim = |bench: &mut crate::support::bench::Bench| {
+    let claim = |bench: &mut Bench| {
         let mut client = bench.client();
         let now = now_ms();
         let old = now - 30 * DAY;
@@ -448,13 +415,7 @@ fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_land
         assert_eq!(items(&ranked, "keyword"), [("late".to_owned(), 100)]);
         let live = client.read("/api/statistics/popular/keywords?window=7d");
         assert_eq!(items(&live, "keyword"), [("fresh".to_owned(), 201)], "not in the live windows");
-        match &bench.redis {
-            Some(redis) => drop(redis.admin("FLUSHALL").expect("flushes")),
-            None => {
-                bench.kill();
-                bench.start();
-            }
-        }
+        bench.lose_live();
         let mut client = bench.client();
         eventually(Duration::from_secs(10), || check(&mut client));
         client.get("/api/statistics/users?window=1h&from=1").expect(400);
@@ -465,7 +426,7 @@ fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_land
 }
 
 /// A stream of events, read line by line, without chunks.
-fn open_stream(bench: &crate::support::bench::Bench) -> BufReader<TcpStream> {
+fn open_stream(bench: &Bench) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(bench.address()).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     stream.write_all(b"GET /api/statistics/stream HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sends");
@@ -542,146 +503,52 @@ fn a_stream_has_a_heartbeat() {
     });
 }
 
-/// An event as a client sends it.
-fn body_of(event: &Event<'_>) -> Value {
-    let mut metadata = serde_json::Map::new();
-    let mut put = |name: &str, value: Option<Value>| metadata.extend(value.map(|value| (name.to_owned(), value)));
-    put("keyword", event.keyword.as_deref().map(Value::from));
-    put("postId", event.post_id.as_deref().map(Value::from));
-    put("url", event.url.as_deref().map(Value::from));
-    put("componentId", event.component_id.map(Value::from));
-    put("resultCount", event.result_count.map(Value::from));
-    json!({"eventType": event.event_type.name(), "userId": event.user_id.as_deref(), "sessionId": "s",
-           "timestamp": event.event_time_ms, "metadata": metadata})
-}
-
-const PATHS: [(&str, &str); 8] = [
-    ("keywords?", "keyword"),
-    ("keywords?mode=zero-result&", "keyword"),
-    ("posts?by=views&", "postId"),
-    ("posts?by=clicks&", "postId"),
-    ("posts?by=likes&", "postId"),
-    ("posts?by=score&", "postId"),
-    ("pages?", "url"),
-    ("components?", "componentId"),
-];
-
-/// Everything that is live says what the model does; the minute may change meanwhile, and a list may be a second old.
-fn check_live(client: &mut Client, model: &Model) {
-    let calendar = Calendar::new(TimeZone::UTC);
-    for (window, name) in
-        [(Window::TenMinutes, "10m"), (Window::Hour, "1h"), (Window::Day, "24h"), (Window::Week, "7d")]
-    {
-        eventually(Duration::from_secs(10), || {
-            let minutes = window_minutes(window, now_ms(), &calendar);
-            let (from_ms, to_ms) = (minutes.start * MINUTE, minutes.end * MINUTE);
-            for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
-                let expected = model.ranking(&RankingQuery {
-                    parts: parts.to_vec(),
-                    from_ms,
-                    to_ms,
-                    after: None,
-                    before: 0,
-                    limit: 100,
-                });
-                let answer = client.read(&format!("/api/statistics/popular/{path}window={name}&limit=100"));
-                if answer["source"] != "live" || items(&answer, field) != expected {
-                    return Err(format!("{path} {answer} is not {expected:?}"));
-                }
-            }
-            let mut sketch = Sketch::default();
-            let users = model.users.iter().filter(|(at, ..)| (from_ms..to_ms).contains(at));
-            users.filter_map(|(.., user)| user.as_deref()).for_each(|user| sketch.add(user));
-            let (users, is_live) = users_of(client, name);
-            if is_live && users == sketch.estimate() { Ok(()) } else { Err(format!("{name}: {users}, not {sketch:?}")) }
-        });
-    }
-}
-
-/// Everything exact over a range says what the model does.
-fn check_exact(client: &mut Client, model: &Model, from_ms: i64, to_ms: i64) {
-    let range = format!("from={from_ms}&to={to_ms}");
-    for (parts, (path, field)) in LISTS.iter().zip(PATHS) {
-        let query = RankingQuery { parts: parts.to_vec(), from_ms, to_ms, after: None, before: 0, limit: 100 };
-        let path = format!("/api/statistics/rankings/{path}{range}");
-        assert_eq!(read_ranking(client, &path, 3, field), model.ranking(&query), "{path}");
-    }
-    let whole = model.point(None, from_ms, to_ms);
-    let users = client.read(&format!("/api/statistics/users?{range}"));
-    assert_eq!((&users["users"], &users["approximate"]), (&json!(whole.users), &json!(false)), "{range}");
-    for kind in [EventType::Click, EventType::Search, EventType::Like] {
-        let expected = model.point(Some(kind), from_ms, to_ms);
-        let filter = format!("eventType={}&{range}", kind.name());
-        assert_eq!(client.read(&format!("/api/statistics?{filter}"))["count"], expected.count, "{filter}");
-        let series = client.read(&format!("/api/statistics/timeseries?interval=hour&{filter}"));
-        let points = series["points"].as_array().expect("points");
-        let first = from_ms - from_ms.rem_euclid(HOUR);
-        assert_eq!(points.len() as i64, (to_ms - first + HOUR - 1) / HOUR, "empty hours are points too");
-        for (n, point) in points.iter().enumerate() {
-            let begin = first + n as i64 * HOUR;
-            let expected = model.point(Some(kind), begin, begin + HOUR);
-            assert_eq!(
-                (&point["count"], &point["users"]),
-                (&json!(expected.count), &json!(expected.users)),
-                "{filter}"
-            );
-        }
-    }
+/// Everything that statistics say, but for when they were computed. `same_answers.rs` compares it with a model.
+fn everything(client: &mut Client, now: i64) -> Vec<Value> {
+    let range = format!("from={}&to={now}", now - 3 * DAY);
+    let lists = ["keywords?", "keywords?mode=zero-result&", "posts?", "posts?by=score&", "pages?", "components?"];
+    let exact = lists.map(|list| format!("rankings/{list}{range}"));
+    let live = ["10m", "1h", "24h", "7d"]
+        .map(|window| [format!("users?window={window}"), format!("popular/posts?by=score&window={window}")]);
+    let others = [format!("users?{range}"), format!("timeseries?interval=hour&{range}"), format!("?{range}")];
+    let paths = exact.into_iter().chain(live.concat()).chain(others);
+    let mut read = |path: String| {
+        let mut answer = client.read(&format!("/api/statistics/{path}"));
+        answer.as_object_mut().expect("an object").remove("asOf");
+        answer
+    };
+    paths.map(|path| read(path)).collect()
 }
 
 #[test]
-fn everything_that_is_counted_is_what_a_list_of_events_says_from_several_instances_and_after_a_rebuild() {
+fn several_instances_on_one_pair_of_stores_say_the_same_and_so_they_do_after_a_rebuild() {
     let mut random = seeded();
-    let mut random_events = StdRng::from_rng(&mut random);
-    let random = std::cell::RefCell::new(random);
-    let events: Vec<Vec<Event<'static>>> = (0..10)
-        .map(|_| {
-            let some = 0..random_events.random_range(1..100);
-            let mut event = || {
-                let mut event = random_event(&mut random_events);
-                if event.event_type == EventType::Toggle {
-                    event.event_type = EventType::Unlike;
-                }
-                event.event_time_ms += now_ms() - NOW;
-                event
-            };
-            some.map(|_| event()).collect()
-        })
-        .collect();
-    on_pairs(MAIN_PAIRS, |bench| {
-        let mut others: Vec<crate::support::bench::Bench> = Vec::new();
-        for _ in 0..bench.redis.as_ref().map_or(0, |_| 2) {
-            let mut other = crate::support::bench::Bench::on(bench.database_url.clone(), None);
-            other.set("REDIS_URL", &bench.redis.as_ref().expect("Redis").url());
-            other.start();
-            others.push(other);
-        }
-        let mut clients: Vec<Client> = others.iter().map(|other| other.client()).collect();
-        clients.push(bench.client());
-        let mut model = Model::default();
-        for batch in &events {
-            // The ledger has it before the next one is sent: likes are in one order.
-            let body: Value = batch.iter().map(body_of).collect();
-            let at = random.borrow_mut().random_range(0..clients.len());
-            clients[at].post("/api/events?wait=true", &body).expect(201);
-            batch.iter().for_each(|event| model.take(event));
-        }
-        others.iter().for_each(|other| other.settle());
-        bench.settle();
-        let shift = now_ms() - NOW;
-        for client in &mut clients {
-            let (from, to) = random_range(&mut random.borrow_mut());
-            check_exact(client, &model, from + shift, to + shift);
-        }
-        check_live(&mut clients[0], &model);
-        match &bench.redis {
-            Some(redis) => drop(redis.admin("FLUSHALL").expect("flushes")),
-            None => {
-                bench.kill();
-                bench.start();
-            }
-        }
-        check_live(&mut bench.client(), &model);
-        bench.check_sums();
-    });
+    let mut first = Bench::new(Ledger::Postgres, Live::Redis);
+    let others = [first.beside(), first.beside()];
+    first.start();
+    let mut instances = vec![first];
+    for mut other in others {
+        other.start();
+        instances.push(other);
+    }
+    let now = now_ms();
+    for number in 0..12 {
+        let like = |user: i64| json!({"eventType": "LIKE", "userId": user, "metadata": {"postId": number % 5}});
+        let batch = [events_of(now - number * HOUR, 20), (0..number).map(like).collect()].concat();
+        let at = random.random_range(0..instances.len());
+        instances[at].client().post("/api/events?wait=true", &json!(batch)).expect(201);
+    }
+    let alike = || {
+        // Each follows its own journal, and checks the lists of the live store against the ledger.
+        instances.iter().for_each(Bench::check_sums);
+        eventually(Duration::from_secs(10), || {
+            let said: Vec<_> = instances.iter().map(|instance| everything(&mut instance.client(), now)).collect();
+            if said.iter().all(|one| *one == said[0]) { Ok(()) } else { Err(format!("{said:#?}")) }
+        });
+        let (users, is_live) = users_of(&mut instances[2].client(), "7d");
+        assert!(is_live && users.abs_diff(11) <= 2, "{users} users of three journals together");
+    };
+    alike();
+    instances[0].redis.as_ref().expect("Redis").admin("FLUSHALL").expect("flushes");
+    alike();
 }
