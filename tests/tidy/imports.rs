@@ -14,19 +14,28 @@ type Use = (Module, String, String);
 const OWN: &str = "mod";
 
 /// Sources by module path, without comments and inline tests.
-pub(crate) struct Sources(BTreeMap<Module, String>);
+pub(crate) struct Sources(BTreeMap<Module, Source>);
+
+#[derive(Default)]
+struct Source {
+    /// Paths that may lead into the crate: those of private `use` lines, and those within code.
+    paths: Vec<Module>,
+    /// Names of public `use` lines, with their paths.
+    reexports: Vec<(String, Module)>,
+    /// The words outside of `use` lines.
+    words: BTreeSet<String>,
+}
 
 impl Sources {
     /// From paths below `src`, such as `http/head.rs`, with their texts.
     pub(crate) fn new(files: impl IntoIterator<Item = (String, String)>) -> Sources {
-        let of = |(path, text): (String, String)| (module(&path), code(&text));
-        Sources(files.into_iter().map(of).collect())
+        Sources(files.into_iter().map(|(path, text)| (module(&path), Source::new(&text))).collect())
     }
 
     /// The uses that close a circle, by folder.
     pub(crate) fn circles(&self) -> BTreeMap<String, Vec<String>> {
         let mut uses: BTreeMap<Module, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
-        for (folder, from, to) in self.0.iter().flat_map(|(module, text)| self.uses(module, text)) {
+        for (folder, from, to) in self.0.iter().flat_map(|(module, source)| self.uses(module, source)) {
             uses.entry(folder).or_default().entry(from).or_default().insert(to);
         }
         let of_folder = |(folder, uses): (Module, BTreeMap<String, BTreeSet<String>>)| {
@@ -37,22 +46,13 @@ impl Sources {
         uses.into_iter().map(of_folder).filter(|(_, nodes)| !nodes.is_empty()).collect()
     }
 
-    fn uses(&self, module: &Module, text: &str) -> BTreeSet<Use> {
-        let mut found: BTreeSet<Use> = BTreeSet::new();
-        for path in paths(text).into_iter().filter(|path| !path.is_reexport) {
-            let Some(target) = self.absolute(module, &path.segments) else { continue };
-            found.extend(self.edge(module, &self.definition(target)));
-        }
+    fn uses(&self, module: &Module, source: &Source) -> BTreeSet<Use> {
+        let target = |path: &Module| self.absolute(module, path);
+        let foreign = source.paths.iter().filter_map(target).map(|target| self.definition(target));
         // A name that this file re-exports and uses itself.
-        let words = words_outside_uses(text);
-        for (name, target) in reexports(text) {
-            if words.contains(name.as_str())
-                && let Some(target) = self.absolute(module, &target)
-            {
-                found.extend(self.edge(module, &target));
-            }
-        }
-        found
+        let own = source.reexports.iter().filter(|(name, _)| source.words.contains(name));
+        let own = own.filter_map(|(_, path)| target(path));
+        foreign.chain(own).filter_map(|target| self.edge(module, &target)).collect()
     }
 
     /// A path from the crate's root; `None`: it leads out of the crate.
@@ -79,9 +79,9 @@ impl Sources {
         for length in 0..target.len() {
             let (folder, rest) = target.split_at(length);
             let (folder, rest) = (folder.to_vec(), rest.to_vec());
-            let Some(text) = self.0.get(&folder) else { continue };
-            let Some((_, path)) = reexports(text).into_iter().find(|(name, _)| *name == rest[0]) else { continue };
-            if let Some(defined) = self.absolute(&folder, &path) {
+            let Some(source) = self.0.get(&folder) else { continue };
+            let Some((_, path)) = source.reexports.iter().find(|(name, _)| *name == rest[0]) else { continue };
+            if let Some(defined) = self.absolute(&folder, path) {
                 target = defined.into_iter().chain(rest.into_iter().skip(1)).collect();
             }
         }
@@ -120,107 +120,60 @@ fn module(path: &str) -> Module {
     segments
 }
 
-/// Without comments, and without the tests at its end.
-fn code(text: &str) -> String {
-    let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-    text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
-}
-
-struct Path {
-    segments: Vec<String>,
-    is_reexport: bool,
-}
-
-/// All paths that may lead into the crate: those of `use` lines, and those within code.
-fn paths(text: &str) -> Vec<Path> {
-    let mut found = Vec::new();
-    for (is_reexport, tree) in use_trees(text) {
-        found.extend(leaves(&tree).into_iter().map(|(segments, _)| Path { segments, is_reexport }));
+impl Source {
+    fn new(text: &str) -> Source {
+        let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        let mut lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let (mut source, mut code) = (Source::default(), String::new());
+        while let Some(line) = lines.next() {
+            let (visibility, rest) = line.trim_start().split_once("use ").unwrap_or(("no use", ""));
+            if !visibility.is_empty() && !(visibility.starts_with("pub") && visibility.ends_with(' ')) {
+                code.push_str(line);
+                code.push('\n');
+                continue;
+            }
+            let mut tree = rest.to_owned();
+            while !tree.contains(';') {
+                tree.push_str(lines.next().expect("a use ends"));
+            }
+            match visibility {
+                "" => source.paths.extend(leaves(&tree).into_iter().map(|(_, path)| path)),
+                _ => source.reexports.extend(leaves(&tree)),
+            }
+        }
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        source.words = code.split(|c| !is_word(c)).map(str::to_owned).collect();
+        let paths =
+            code.split(|c| !is_word(c) && c != ':').filter(|path| path.contains("::") && !path.starts_with("::"));
+        source.paths.extend(paths.map(|path| path.split("::").map(str::to_owned).collect()));
+        source
     }
-    let code = without_uses(text);
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-    for token in code.split(|c: char| !is_part(c)).filter(|token| token.contains("::") && !token.starts_with("::")) {
-        let segments = token.split("::").map(str::to_owned).collect();
-        found.push(Path { segments, is_reexport: false });
+}
+
+/// What a tree of a `use` names: the name that each path gets here, and the path.
+fn leaves(tree: &str) -> Vec<(String, Module)> {
+    let (mut stems, mut piece, mut found) = (Vec::new(), String::new(), Vec::new());
+    for c in tree.chars() {
+        match c {
+            '{' => stems.push(std::mem::take(&mut piece)),
+            ',' | '}' | ';' => {
+                if !piece.trim().is_empty() {
+                    found.push(leaf(&(stems.concat() + &piece)));
+                }
+                piece.clear();
+                stems.truncate(stems.len() - usize::from(c == '}'));
+            }
+            c => piece.push(c),
+        }
     }
     found
 }
 
-/// Public names of `use` lines, with where they come from.
-fn reexports(text: &str) -> Vec<(String, Vec<String>)> {
-    let trees = use_trees(text).into_iter().filter(|(is_reexport, _)| *is_reexport);
-    trees.flat_map(|(_, tree)| leaves(&tree)).map(|(path, name)| (name, path)).collect()
-}
-
-/// The text of each `use`, and whether it is a re-export.
-fn use_trees(text: &str) -> Vec<(bool, String)> {
-    statements(text).filter(|(_, is_use, _)| *is_use).map(|(.., statement)| use_tree(statement)).collect()
-}
-
-fn use_tree(statement: &str) -> (bool, String) {
-    let (visibility, tree) = statement.split_once("use ").unwrap_or_default();
-    (!visibility.trim().is_empty(), tree.split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// Each `use` up to its semicolon, and each other line: start, whether it is a `use`, text.
-fn statements(text: &str) -> impl Iterator<Item = (usize, bool, &str)> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
-        let line = rest.lines().next().unwrap_or_default();
-        let trimmed = line.trim_start();
-        let visible = trimmed.strip_prefix("pub").map_or(trimmed, |rest| match rest.strip_prefix('(') {
-            Some(scope) => scope.split_once(") ").map_or("", |(_, rest)| rest),
-            None => rest.trim_start(),
-        });
-        let is_use = visible.starts_with("use ");
-        let end = if is_use { rest.find(';').map_or(rest.len(), |end| end + 1) } else { line.len() };
-        let start = at;
-        at += (end + 1).min(rest.len());
-        Some((start, is_use, &rest[..end]))
-    })
-}
-
-fn without_uses(text: &str) -> String {
-    statements(text).filter(|(_, is_use, _)| !is_use).map(|(_, _, line)| format!("{line}\n")).collect()
-}
-
-fn words_outside_uses(text: &str) -> BTreeSet<String> {
-    let code = without_uses(text);
-    code.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_owned).collect()
-}
-
-/// The paths that a tree of a `use` names, with the name that each gets here.
-fn leaves(tree: &str) -> Vec<(Vec<String>, String)> {
-    let tree = tree.trim().trim_end_matches(';');
-    let Some((stem, group)) = tree.split_once('{') else {
-        let (path, alias) = tree.split_once(" as ").map_or((tree, None), |(path, alias)| (path, Some(alias)));
-        let mut segments: Vec<String> = path.trim().split("::").map(|segment| segment.trim().to_owned()).collect();
-        if segments.last().is_some_and(|last| last == "self" || last == "*") {
-            segments.pop();
-        }
-        let name = alias.or(segments.last().map(String::as_str)).unwrap_or_default().to_owned();
-        return vec![(segments, name)];
-    };
-    let inner = group.trim().trim_end_matches('}');
-    let inner = &group[..group.rfind('}').unwrap_or(inner.len())];
-    split_group(inner).into_iter().flat_map(|part| leaves(&format!("{stem}{}", part.trim()))).collect()
-}
-
-/// The parts between commas that are in no inner group.
-fn split_group(group: &str) -> Vec<&str> {
-    let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
-    for (at, c) in group.char_indices() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            ',' if depth == 0 => {
-                parts.push(&group[start..at]);
-                start = at + 1;
-            }
-            _ => {}
-        }
+fn leaf(path: &str) -> (String, Module) {
+    let (path, alias) = path.split_once(" as ").map_or((path, None), |(path, alias)| (path, Some(alias.trim())));
+    let mut segments: Module = path.split("::").map(|segment| segment.trim().to_owned()).collect();
+    if segments.last().is_some_and(|last| last == "self" || last == "*") {
+        segments.pop();
     }
-    parts.push(&group[start..]);
-    parts.into_iter().filter(|part| !part.trim().is_empty()).collect()
+    (alias.or(segments.last().map(String::as_str)).unwrap_or_default().to_owned(), segments)
 }

@@ -5,7 +5,7 @@ mod language;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What each module may use. `http → api → app → ports ← adapters`; `commands`, which `main` calls, alone knows everybody.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -46,39 +46,31 @@ const COMMENT_COLUMNS_MAX: usize = 100;
 /// Lines of comments that are longer today. Lower this number whenever the count has fallen.
 const LONG_COMMENTS_MAX: usize = 1_148;
 
-fn sources() -> BTreeMap<PathBuf, String> {
-    sources_in(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("src")])
-}
-
-fn sources_in(directories: &[PathBuf]) -> BTreeMap<PathBuf, String> {
-    fn collect(directory: &Path, found: &mut BTreeMap<PathBuf, String>) {
+/// The files below a folder of this crate, by their paths in it, such as `http/head.rs`.
+fn sources(folder: &str) -> BTreeMap<String, String> {
+    fn collect(root: &Path, directory: &Path, found: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                collect(&path, found);
+                collect(root, &path, found);
             } else if path.extension().is_some_and(|e| e == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                found.insert(path, text);
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(name, fs::read_to_string(path).unwrap());
             }
         }
     }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut found = BTreeMap::new();
-    directories.iter().for_each(|directory| collect(directory, &mut found));
+    collect(&root, &root, &mut found);
     found
-}
-
-/// The module of the crate that a file belongs to.
-fn module(path: &Path) -> String {
-    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
-    inside.components().next().unwrap().as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
 #[test]
 fn arrows_point_one_way() {
     let mut wrong = Vec::new();
-    for (path, text) in sources() {
-        let from = module(&path);
-        if matches!(from.as_str(), "main" | "lib" | "commands") {
+    for (path, text) in sources("src") {
+        let from = path.split(['/', '.']).next().unwrap();
+        if matches!(from, "main" | "lib" | "commands") {
             continue;
         }
         let allowed = ARROWS.iter().find(|(name, _)| *name == from).map(|(_, to)| *to);
@@ -88,7 +80,7 @@ fn arrows_point_one_way() {
             for part in code.split("crate::").skip(1) {
                 let to: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if to != from && !to.is_empty() && !allowed.contains(&to.as_str()) {
-                    wrong.push(format!("{}:{}: {from} uses {to}", path.display(), number + 1));
+                    wrong.push(format!("{path}:{}: {from} uses {to}", number + 1));
                 }
             }
         }
@@ -99,13 +91,13 @@ fn arrows_point_one_way() {
 #[test]
 fn every_file_says_what_it_owns_and_stays_small() {
     let mut wrong = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources("src") {
         if !text.starts_with("//!") {
-            wrong.push(format!("{} does not open with //!", path.display()));
+            wrong.push(format!("{path} does not open with //!"));
         }
         let lines = text.lines().count();
         if lines > LINES_MAX {
-            wrong.push(format!("{} has {lines} lines: split it by idea", path.display()));
+            wrong.push(format!("{path} has {lines} lines: split it by idea"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -114,14 +106,11 @@ fn every_file_says_what_it_owns_and_stays_small() {
 /// What a failing property writes beside the sources is in nobody's repository: the smallest input is in the output.
 #[test]
 fn properties_keep_no_files() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let properties = concat!("proptest", "! {");
-    let keeps: Vec<PathBuf> = sources_in(&[root.join("src"), root.join("tests")])
-        .into_iter()
-        .filter(|(_, text)| text.contains(properties) && !text.contains("failure_persistence: None"))
-        .map(|(path, _)| path)
-        .collect();
-    assert!(keeps.is_empty(), "{keeps:?}");
+    let keeps = |text: &str| text.contains(properties) && !text.contains("failure_persistence: None");
+    let all = sources("src").into_iter().chain(sources("tests"));
+    let those: Vec<String> = all.filter(|(_, text)| keeps(text)).map(|(path, _)| path).collect();
+    assert!(those.is_empty(), "{those:?}");
 }
 
 /// A minimal Debian has no others: `kill` is in procps. The tests do without curl and openssl if those are missing.
@@ -129,27 +118,16 @@ fn properties_keep_no_files() {
 fn tests_start_no_program_that_a_minimal_system_lacks() {
     const KNOWN: [&str; 5] = ["curl", "mount", "openssl", "sh", "umount"];
     let start = concat!("Command::", "new(\"");
-    let programs = |text: &str| -> Vec<String> {
-        text.split(start).skip(1).filter_map(|rest| rest.split('"').next().map(str::to_owned)).collect()
-    };
-    let tests = sources_in(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")]);
-    let others: Vec<(PathBuf, String)> = tests
-        .iter()
-        .flat_map(|(path, text)| programs(text).into_iter().map(|program| (path.clone(), program)))
-        .filter(|(_, program)| !KNOWN.contains(&program.as_str()))
-        .collect();
-    assert!(others.is_empty(), "{others:?}");
-}
-
-fn imports() -> imports::Sources {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let inside = |path: PathBuf| path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-    imports::Sources::new(sources().into_iter().map(|(path, text)| (inside(path), text)))
+    for (path, text) in sources("tests") {
+        for program in text.split(start).skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(KNOWN.contains(&program), "{path} starts {program}");
+        }
+    }
 }
 
 #[test]
 fn no_files_of_a_folder_use_each_other_in_a_circle() {
-    let circles = imports().circles();
+    let circles = imports::Sources::new(sources("src")).circles();
     assert!(circles.is_empty(), "{circles:#?}");
 }
 
@@ -176,9 +154,9 @@ fn functions(text: &str) -> Vec<(&str, usize)> {
 #[test]
 fn functions_stay_short() {
     let mut long = Vec::new();
-    for (path, text) in sources() {
+    for (path, text) in sources("src") {
         for (function, lines) in functions(&text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES_MAX) {
-            long.push(format!("{}: {lines} lines: {function}", path.display()));
+            long.push(format!("{path}: {lines} lines: {function}"));
         }
     }
     assert!(long.is_empty(), "{}", long.join("\n"));
@@ -186,10 +164,9 @@ fn functions_stay_short() {
 
 #[test]
 fn lines_of_comments_end_by_column_100() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let texts = sources_in(&[root.join("src"), root.join("tests")]);
     let is_long = |line: &&str| line.trim_start().starts_with("//") && line.chars().count() > COMMENT_COLUMNS_MAX;
-    let long = texts.values().flat_map(|text| text.lines().filter(is_long)).count();
+    let texts = sources("src").into_values().chain(sources("tests").into_values());
+    let long: usize = texts.map(|text| text.lines().filter(is_long).count()).sum();
     assert!(long <= LONG_COMMENTS_MAX, "{long} lines of comments are longer, {LONG_COMMENTS_MAX} may be");
 }
 
