@@ -23,7 +23,13 @@ pub(crate) mod sqlite_plans;
 pub(crate) mod tables;
 pub(crate) mod wall_clock;
 
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
 
 pub(crate) use alone::alone;
 pub(crate) use seed::seed;
@@ -71,6 +77,26 @@ pub(crate) fn signal(pid: i32, signal: i32) {
     assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
 }
 
+pub(crate) fn is_root() -> bool {
+    // SAFETY: reads the process's own user id.
+    unsafe { libc::geteuid() == 0 }
+}
+
+pub(crate) fn permit(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("our own file");
+}
+
+pub(crate) fn make_fifo(path: &Path) {
+    let path = CString::new(path.as_os_str().as_bytes()).expect("no NUL");
+    // SAFETY: `path` is a C string that outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+}
+
+/// An event as small as any.
+pub(crate) fn click(user: impl Into<Value>) -> Value {
+    json!({"eventType": "CLICK", "userId": user.into(), "metadata": {"componentId": 1}})
+}
+
 /// A number in KiB of `/proc/<pid>/status`, such as `VmRSS`.
 pub(crate) fn memory_kib(pid: i32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
@@ -98,7 +124,7 @@ pub(crate) fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A request whose body comes in these chunks, each with this after its size, and these trailers behind the last.
+/// A request whose body comes in these chunks, with an extension after each size and trailers.
 pub(crate) fn chunked<'a>(
     head: &str,
     chunks: impl IntoIterator<Item = &'a [u8]>,

@@ -128,10 +128,13 @@ pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 
-/// Waits until the program answers on its port.
-pub(crate) fn answers(address: SocketAddr) {
+/// Starts a server on a port of its own, and waits until it answers.
+pub(crate) fn serve(command: &mut Command) -> (Running, SocketAddr) {
+    let address = free_address();
+    let running = Running::start(command.env("LISTEN", address.to_string()));
     eventually(END_WAIT, || match Client::new(address).try_send("GET", "/healthz/live", &[], b"") {
         Ok(answer) if answer.status == 200 => Ok(()),
         other => Err(format!("{other:?}")),
     });
+    (running, address)
 }

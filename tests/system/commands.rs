@@ -6,6 +6,7 @@ mod settings;
 mod settings_page;
 mod starting;
 
+use std::fs::DirEntry;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -14,7 +15,7 @@ use event_tracker::adapters::{postgres as postgres_ledger, sqlite as sqlite_ledg
 use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, on_pairs, on_pairs_stopped};
 use crate::support::certificate::Files;
 use crate::support::program::{Ended, run};
-use crate::support::{eventually_is, postgres};
+use crate::support::{click, eventually_is, is_root, permit, postgres, tables};
 use serde_json::Value;
 const PASSWORD: &str = "s3cret-of-the-database";
 
@@ -37,12 +38,9 @@ fn check(command: &mut Command) -> (i32, Vec<Value>) {
 
 #[track_caller]
 fn expect(findings: &[Value], level: &str, about: &str, words: &str) {
-    let found = findings.iter().any(|finding| {
-        finding["level"] == level
-            && finding["about"] == about
-            && finding["message"].as_str().is_some_and(|message| message.contains(words))
-    });
-    assert!(found, "no {level} about {about} with `{words}` in {findings:#?}");
+    let says = |finding: &Value| finding["message"].as_str().is_some_and(|message| message.contains(words));
+    let mut of_it = findings.iter().filter(|finding| finding["level"] == level && finding["about"] == about);
+    assert!(of_it.any(says), "no {level} about {about} with `{words}` in {findings:#?}");
 }
 
 /// With a password that the server does not ask for.
@@ -62,35 +60,26 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
         expect(&findings, "ok", "port", "is free");
         expect(&findings, "ok", "limits", "connections");
         assert!(!bench.data_dir.exists(), "nothing is made");
-        let about = if bench.database_url.is_some() { "PostgreSQL" } else { "SQLite" };
-        if bench.database_url.is_some() {
+        let is_postgres = bench.database_url.is_some();
+        let about = if is_postgres { "PostgreSQL" } else { "SQLite" };
+        if is_postgres {
             expect(&findings, "ok", about, "encoding UTF8");
             expect(&findings, "ok", about, "may create tables");
-            // Our test servers run without fsync: said, and no reason to fail.
             let tables = bench.number("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'");
             assert_eq!(tables, 0, "no schema is made");
             expect(&findings, "ok", "Redis", "runs our scripts");
             expect(&findings, "ok", "Redis", "its clock differs from ours by");
         }
         bench.start();
-        bench
-            .client()
-            .post(
-                "/api/events",
-                &serde_json::json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}}),
-            )
-            .expect(202);
+        bench.client().post("/api/events", &click(1)).expect(202);
         bench.settle();
         let taken = bench.address().to_string();
         let (code, findings) = check(bench.command().env("LISTEN", &taken));
         assert_eq!(code, 0, "{findings:#?}");
         expect(&findings, "ok", "journal", "a running server");
         expect(&findings, "ok", "port", "in use");
-        let version = match bench.database_url.is_some() {
-            true => postgres_ledger::inspect::KNOWN_SCHEMA.into(),
-            false => sqlite_ledger::inspect::KNOWN_SCHEMA,
-        };
-        expect(&findings, "ok", about, &format!("schema {version}"));
+        let versions = [sqlite_ledger::inspect::KNOWN_SCHEMA, postgres_ledger::inspect::KNOWN_SCHEMA.into()];
+        expect(&findings, "ok", about, &format!("schema {}", versions[usize::from(is_postgres)]));
         bench.stop();
         let files = || (names(&bench.data_dir), names(&bench.data_dir.join("journal")));
         let before = files();
@@ -107,9 +96,9 @@ fn a_good_set_up_passes_and_is_left_as_it_was() {
 
 fn names(directory: &Path) -> Vec<(String, u64)> {
     let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
-    let mut names: Vec<_> = entries
-        .map(|entry| (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").len()))
-        .collect();
+    let name =
+        |entry: DirEntry| (entry.file_name().into_string().expect("UTF-8"), entry.metadata().expect("a file").len());
+    let mut names: Vec<_> = entries.map(name).collect();
     names.sort();
     names
 }
@@ -125,11 +114,8 @@ fn what_is_wrong_with_postgresql_is_said_with_what_to_do() {
     let (_, findings) = on(&ascii);
     expect(&findings, "fail", "PostgreSQL", "CREATE DATABASE events ENCODING 'UTF8' TEMPLATE template0");
     let url = server.database("schema", "");
-    event_tracker::adapters::postgres::prepare(&url).expect("a fresh database takes the schema");
-    let set = |sql: &str| {
-        let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).expect("connects");
-        client.batch_execute(sql).expect("sets");
-    };
+    postgres_ledger::prepare(&url).expect("a fresh database takes the schema");
+    let set = |sql: &str| drop(tables::of_postgres(&url, sql));
     let (code, findings) = on(&url);
     assert_eq!(code, 0, "{findings:#?}");
     // What people add to our database is theirs to add.
@@ -160,8 +146,7 @@ fn as_role(url: &str, role: &str) -> String {
 /// A database with one statement of another program's in it.
 fn foreign_database(server: &postgres::Server, sql: &str) -> String {
     let url = server.database("foreign", "");
-    let mut client = ::postgres::Client::connect(&url, ::postgres::NoTls).expect("connects");
-    client.batch_execute(sql).expect("makes");
+    tables::of_postgres(&url, sql);
     url
 }
 
@@ -231,12 +216,9 @@ fn a_remote_database_without_encryption_is_warned_of() {
         let findings = check(bench.command().env("DATABASE_URL", url)).1;
         findings.iter().any(|finding| finding["message"].as_str().expect("text").contains("sslmode=require"))
     };
-    assert!(
-        !warns("postgres://u@localhost:1/x")
-            && !warns("postgres://u@127.0.0.1:1/x")
-            && !warns("postgres://u@[::1]:1/x")
-    );
-    assert!(!warns("postgres://u@%2Ftmp:1/x"));
+    for local in ["localhost", "127.0.0.1", "[::1]", "%2Ftmp"] {
+        assert!(!warns(&format!("postgres://u@{local}:1/x")), "{local}");
+    }
     assert!(warns("postgres://u@database.invalid:1/x"));
     assert!(!warns("postgres://u@database.invalid:1/x?sslmode=disable"));
 }
@@ -268,35 +250,28 @@ fn what_is_wrong_with_files_ports_and_redis_is_said() {
         expect(&strict(&mut bench.command()).1, "fail", "disk", "tmpfs loses events");
     }
     // The super-user may write everywhere: then there is nothing to find.
-    // SAFETY: reads the process's own user id.
-    if unsafe { libc::geteuid() } != 0 {
-        use std::os::unix::fs::PermissionsExt;
+    if !is_root() {
         std::fs::create_dir(at("sealed")).expect("makes");
-        std::fs::set_permissions(at("sealed"), PermissionsExt::from_mode(0o555)).expect("sets");
+        permit(&at("sealed"), 0o555);
         expect(&on("sealed"), "fail", "data directory", "cannot be written");
     }
     let too_much = check(bench.command().env("JOURNAL_MIN_FREE", u64::MAX.to_string())).1;
     expect(&too_much, "fail", "space", "JOURNAL_MIN_FREE");
-    for (name, sql) in [
-        ("newer", "PRAGMA user_version = 99"),
-        ("older", "PRAGMA user_version = 1"),
-        ("foreign", "CREATE TABLE zoo (a); CREATE TABLE post (a)"),
-        ("marked", "PRAGMA application_id = 7"),
-        ("ours", "CREATE TABLE t (a)"),
+    for (name, sql, level, words) in [
+        ("newer", "PRAGMA user_version = 99", "fail", "start the newer program"),
+        ("older", "PRAGMA user_version = 1", "fail", "before the first release"),
+        ("foreign", "CREATE TABLE zoo (a); CREATE TABLE post (a)", "fail", "`post`"),
+        ("marked", "PRAGMA application_id = 7", "fail", "application_id 7"),
+        ("ours", "CREATE TABLE t (a)", "ok", "no damage"),
     ] {
         std::fs::create_dir(at(name)).expect("makes");
         let file = at(name).join("ledger.sqlite");
         if name == "ours" {
-            drop(event_tracker::adapters::sqlite::SqliteLedger::open(&file).expect("opens"));
+            drop(sqlite_ledger::SqliteLedger::open(&file).expect("opens"));
         }
-        let connection = rusqlite::Connection::open(file).expect("opens");
-        connection.execute_batch(sql).expect("sets");
+        rusqlite::Connection::open(file).and_then(|file| file.execute_batch(sql)).expect("sets");
+        expect(&on(name), level, "SQLite", words);
     }
-    expect(&on("newer"), "fail", "SQLite", "start the newer program");
-    expect(&on("older"), "fail", "SQLite", "before the first release");
-    expect(&on("foreign"), "fail", "SQLite", "`post`");
-    expect(&on("marked"), "fail", "SQLite", "application_id 7");
-    expect(&on("ours"), "ok", "SQLite", "no damage");
     let slashes = format!("/{}", at("ours").display());
     expect(&check(bench.command().env("DATA_DIR", slashes)).1, "ok", "SQLite", "no damage");
     let file = at("ours").join("ledger.sqlite");
@@ -321,7 +296,6 @@ fn what_is_wrong_with_files_ports_and_redis_is_said() {
 
 #[test]
 fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
-    use std::os::unix::fs::PermissionsExt;
     let files = Files::ecdsa();
     let mut bench = Bench::on(None, None);
     let root = tempfile::tempdir().expect("a directory");
@@ -330,29 +304,26 @@ fn a_file_of_keys_that_others_can_read_is_warned_of_and_no_key_is_told() {
     let secret = |setting: &str| format!("{}-{PASSWORD}", setting.to_lowercase());
     settings[..4].iter().for_each(|setting| std::fs::write(path(setting), secret(setting)).expect("writes"));
     std::fs::copy(files.key(), path("TLS_KEY")).expect("copies");
-    let permit = |setting: &str, mode: u32| {
-        std::fs::set_permissions(path(setting), std::fs::Permissions::from_mode(mode)).expect("sets");
-    };
     let warned = || {
         let mut command = bench.command();
         command.env("TLS_CERT", files.certificate()).envs(settings.map(|setting| (setting, path(setting))));
         let (code, findings) = check(&mut command);
         assert_eq!(code, 0, "{findings:#?}");
-        let warnings =
-            findings.iter().filter(|found| found["level"] == "warn").map(|found| found["message"].to_string());
+        let warnings = findings.iter().filter(|found| found["level"] == "warn");
+        let warnings = warnings.map(|found| found["message"].to_string());
         warnings.filter(|message| message.contains("every user")).collect::<Vec<String>>()
     };
-    settings.iter().for_each(|setting| permit(setting, 0o640));
+    settings.iter().for_each(|setting| permit(&path(setting), 0o640));
     assert_eq!(warned(), [""; 0]);
     for setting in settings {
-        permit(setting, 0o604);
+        permit(&path(setting), 0o604);
         let warnings = warned();
         let names_it = warnings.iter().all(|warning| warning.contains(setting) && warning.contains("chmod 600"));
         assert!(warnings.len() == 1 && names_it, "{warnings:?}");
-        permit(setting, 0o600);
+        permit(&path(setting), 0o600);
     }
     // The server says it too, once it runs.
-    permit("ADMIN_KEYS_FILE", 0o644);
+    permit(&path("ADMIN_KEYS_FILE"), 0o644);
     bench.set("ADMIN_KEYS_FILE", path("ADMIN_KEYS_FILE").to_str().expect("a path"));
     bench.start();
     bench.says("can be read by every user of this machine: chmod 600");
@@ -403,11 +374,8 @@ fn the_same_seed_makes_the_same_bytes() {
     assert!(first == make("--seed 7") && first != make("--seed 8") && first != make("--seed 7 --skew 0.5"));
     assert_eq!(first.iter().filter(|byte| **byte == b'\n').count(), 3_000);
     let searches = String::from_utf8(make("--types search=1")).expect("UTF-8");
-    assert!(
-        searches.lines().all(|line| line.contains("\"SEARCH\""))
-            && searches.contains("책상")
-            && searches.contains("desk")
-    );
+    assert!(searches.lines().all(|line| line.contains("\"SEARCH\"")));
+    assert!(searches.contains("책상") && searches.contains("desk"));
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("events.ndjson.zst");
     seeded(&bench, &format!("--events 3000 {SMALL} --until 1795343430000 --seed 7 --output {}", file.display()));
@@ -449,8 +417,8 @@ fn posts_are_made_once_however_often() {
 #[test]
 fn events_sent_to_a_server_are_stored_once_even_when_sent_again() {
     on_pairs(MAIN_PAIRS, |bench| {
-        let arguments =
-            format!("--events 4321 {SMALL} --until {} --url http://{}", crate::support::now_ms(), bench.address());
+        let (now, address) = (crate::support::now_ms(), bench.address());
+        let arguments = format!("--events 4321 {SMALL} --until {now} --url http://{address}");
         for _ in 0..2 {
             let output = seeded(bench, &arguments);
             let said = String::from_utf8(output.stderr).expect("UTF-8");

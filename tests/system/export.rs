@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::support::bench::{Bench, Ledger, Live, on_pairs};
 use crate::support::client::{Answer, Client};
 use crate::support::program::{self, Ended, Running};
-use crate::support::{eventually_is, memory_kib, now_ms, postgres, seed, wait_until};
+use crate::support::{eventually_is, make_fifo, memory_kib, now_ms, permit, postgres, seed, wait_until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
@@ -474,9 +474,7 @@ fn an_output_that_is_no_regular_file_is_written_to_and_stays() {
         assert!(to == Path::new("/dev/null") || std::fs::read(&to).expect("a file") == expected, "{link}");
     }
     assert_eq!(std::fs::metadata(path("new")).expect("a file").permissions().mode() & 0o777, 0o600);
-    let name = CString::new(path("pipe").to_str().expect("UTF-8")).expect("no NUL");
-    // SAFETY: `name` is a C string that outlives the call.
-    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    make_fifo(&path("pipe"));
     let (writer, read) = (start("pipe"), std::fs::read(path("pipe")).expect("a pipe"));
     assert!(writer.wait_with_output().expect("it ends").status.success());
     assert!(read == expected && is("pipe").is_fifo());
@@ -497,7 +495,7 @@ fn an_output_that_is_no_regular_file_is_written_to_and_stays() {
     for _ in 0..2 {
         assert!(export_to("plain").status.success());
         assert_eq!(std::fs::metadata(path("plain")).expect("a file").permissions().mode() & 0o777, 0o600);
-        std::fs::set_permissions(path("plain"), PermissionsExt::from_mode(0o644)).expect("sets");
+        permit(&path("plain"), 0o644);
     }
     assert!(!export_to(".").status.success());
     let left = std::fs::read_dir(directory.path()).expect("a directory").count();

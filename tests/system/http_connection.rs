@@ -19,7 +19,7 @@ fn a_request_cut_in_three_is_the_same_request() {
             5;name=value;a ; b = \"\\\";[ \xe9\"\r\nhello\r\n1 ;a\r\n \r\n05\r\nworld\r\n0;z\r\nX-Trailer: t\r\n\r\n",
     ];
     let answers = ["Get /a%20b ?x=1 []", "Post /p ? [hello world]", "Post /p ? [hello world]"];
-    // Every pair of cuts, each on a connection that has served others, from several threads at once.
+    // Every pair of cuts, on connections that have served others, from several threads.
     let try_cuts = |request: &[u8], expected: &str, part: usize| {
         let mut stream = connect(&server);
         for first in (part..request.len()).step_by(8) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::bench::{Bench, MAIN_PAIRS, each_pair, items, on_pairs};
 use crate::support::client::Client;
-use crate::support::{chunked, encode, eventually, now_ms, wait_until};
+use crate::support::{chunked, click, encode, eventually, now_ms, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -17,10 +17,6 @@ const WAIT: &str = "/api/events?wait=true";
 const DAY_MS: i64 = 86_400_000;
 /// Lists are computed once a second.
 const LIST_WAIT: Duration = Duration::from_secs(5);
-
-fn click(user: &str) -> Value {
-    json!({"eventType": "CLICK", "userId": user, "metadata": {"componentId": 1}})
-}
 
 fn search(user: &str, keyword: &str) -> Value {
     json!({"eventType": "SEARCH", "userId": user, "metadata": {"keyword": keyword, "resultCount": 3}})

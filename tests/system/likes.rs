@@ -242,7 +242,7 @@ fn toggle_at_once(instances: &[&Bench], clients: usize, rounds: usize) {
     bench.check_sums();
 }
 
-/// Filters of one connection. Once `armed`, the first answer after a batch was committed through it goes nowhere.
+/// Filters of one connection. Once `armed`, the answer to the next commit of a batch goes nowhere.
 fn cut_after_commit(armed: &Arc<AtomicI64>, url: &str) -> [Filter; 2] {
     let (is_writer, armed, url) = (Arc::new(AtomicBool::new(false)), armed.clone(), url.to_owned());
     let moves = is_writer.clone();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::bench::{Bench, each_pair};
 use crate::support::client::Client;
-use crate::support::{eventually, eventually_is, percent_encoded, postgres};
+use crate::support::{click, eventually, eventually_is, percent_encoded, postgres};
 use serde_json::{Value, json};
 
 fn search(client: &mut Client, keyword: &str, more: &str) -> Value {
@@ -239,14 +239,9 @@ fn a_journal_that_is_full_refuses_the_event_and_not_the_search() {
     bench.set("JOURNAL_MIN_FREE", "1000000000000000");
     bench.start();
     let mut client = bench.client();
-    let body = json!({"eventType":"CLICK","userId":1,"metadata":{"componentId":1}});
-    eventually_is(Duration::from_secs(5), &503, || client.post("/api/events", &body).status);
-    let refused = |client: &mut Client| {
-        let metrics = client.get("/metrics").expect(200);
-        let line = metrics.text().lines().find(|line| line.contains("events_total") && line.contains("\"refused\""));
-        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a counter")
-    };
-    let before = refused(&mut client);
+    eventually_is(Duration::from_secs(5), &503, || client.post("/api/events", &click(1)).status);
+    let refused = r#"events_total{outcome="refused"}"#;
+    let before = client.metric(refused);
     finds(&mut client, "oak", &["a"]);
-    assert_eq!(refused(&mut client), before + 1);
+    assert_eq!(client.metric(refused), before + 1.0);
 }

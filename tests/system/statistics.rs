@@ -503,7 +503,7 @@ fn a_stream_has_a_heartbeat() {
     });
 }
 
-/// Everything that statistics say, but for when they were computed. `same_answers.rs` compares it with a model.
+/// All statistics without `asOf`. `same_answers.rs` compares them with a model.
 fn everything(client: &mut Client, now: i64) -> Vec<Value> {
     let range = format!("from={}&to={now}", now - 3 * DAY);
     let lists = ["keywords?", "keywords?mode=zero-result&", "posts?", "posts?by=score&", "pages?", "components?"];

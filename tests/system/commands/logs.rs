@@ -1,33 +1,24 @@
 //! Logs and prints without a reader: they neither stop nor end the program.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{PipeWriter, Read, Write, pipe};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
-
-use serde_json::json;
 
 use crate::support::bench::Bench;
 use crate::support::client::Client;
-use crate::support::eventually_is;
-use crate::support::program::{Running, answers, free_address};
+use crate::support::program::{self, Running};
+use crate::support::{click, eventually_is};
 
 /// More lines than the queue and a pipe hold.
 const REQUESTS: usize = 12_000;
 const PIPELINED: usize = 50;
 const STATUS: &[u8] = b"HTTP/1.1 200";
 
-/// Both ends of a pipe.
-fn pipe() -> (File, File) {
-    let mut ends = [0; 2];
-    // SAFETY: two fresh descriptors, each owned once below.
-    let (read, write) = unsafe {
-        assert_eq!(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC), 0);
-        (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1]))
-    };
-    (read.into(), write.into())
+/// A pipe without a reader.
+fn broken_pipe() -> PipeWriter {
+    pipe().expect("a pipe").1
 }
 
 fn full() -> File {
@@ -55,17 +46,11 @@ fn ask_often(address: SocketAddr, count: usize) {
 /// A server whose log goes there; it must serve, count what it could not write, and end.
 fn serves(stderr: impl Into<Stdio>) {
     let bench = Bench::on(None, None);
-    let address = free_address();
-    let mut command = bench.command();
-    command.env("LISTEN", address.to_string()).env("ACCESS_LOG", "1").stderr(stderr);
-    let mut running = Running::start(&mut command);
-    drop(command);
-    answers(address);
+    let (mut running, address) = program::serve(bench.command().env("ACCESS_LOG", "1").stderr(stderr));
     let mut client = Client::new(address);
-    let click = json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}});
-    eventually_is(Duration::from_secs(20), &201, || client.post("/api/events?wait=true", &click).status);
+    eventually_is(Duration::from_secs(20), &201, || client.post("/api/events?wait=true", &click(1)).status);
     ask_often(address, REQUESTS);
-    client.post("/api/events?wait=true", &click).expect(201);
+    client.post("/api/events?wait=true", &click(1)).expect(201);
     assert!(client.metric("log_lines_dropped") > 0.0, "dropped lines are counted");
     client.hang_up();
     running.signal(libc::SIGTERM);
@@ -79,14 +64,12 @@ fn a_log_on_a_full_device_stops_nothing() {
 
 #[test]
 fn a_log_whose_reader_has_gone_stops_nothing() {
-    let (read, write) = pipe();
-    drop(read);
-    serves(write);
+    serves(broken_pipe());
 }
 
 #[test]
 fn a_log_that_nobody_reads_stops_nothing_and_keeps_whole_lines() {
-    let (mut read, write) = pipe();
+    let (mut read, write) = pipe().expect("a pipe");
     serves(write);
     let mut text = String::new();
     read.read_to_string(&mut text).expect("text");
@@ -98,13 +81,8 @@ fn a_log_that_nobody_reads_stops_nothing_and_keeps_whole_lines() {
 #[test]
 fn a_reader_that_is_slow_gets_the_last_line() {
     let bench = Bench::on(None, None);
-    let address = free_address();
-    let (mut read, write) = pipe();
-    let mut command = bench.command();
-    command.env("LISTEN", address.to_string()).env("ACCESS_LOG", "1").stderr(write);
-    let mut running = Running::start(&mut command);
-    drop(command);
-    answers(address);
+    let (mut read, write) = pipe().expect("a pipe");
+    let (mut running, address) = program::serve(bench.command().env("ACCESS_LOG", "1").stderr(write));
     // More than a pipe holds, less than the queue does.
     ask_often(address, 4_000);
     running.signal(libc::SIGTERM);
@@ -115,42 +93,30 @@ fn a_reader_that_is_slow_gets_the_last_line() {
     assert!(text.lines().filter(|line| line.contains("/healthz/live")).count() >= 4_000, "lines are missing");
 }
 
-/// The program ends with a code of its own, whatever cannot be written.
-#[track_caller]
-fn ends(command: &mut Command, codes: &[i32]) {
-    let code = Running::start(command).end();
-    assert!(code.is_some_and(|code| codes.contains(&code)), "{command:?}: {code:?}");
-}
-
 #[test]
 fn a_command_whose_output_cannot_be_written_ends_with_its_own_code() {
     let mut bench = Bench::embedded(&[]);
     bench.stop();
-    let commands: [(&[&str], &[i32]); 8] = [
-        (&["--help"], &[0, 1]),
-        (&["--version"], &[0, 1]),
-        (&["check"], &[1]),
-        (&["check", "--json"], &[1]),
+    // The last four write to standard error alone.
+    for (arguments, codes) in [
+        ("--help", 0..2),
+        ("--version", 0..2),
+        ("check", 1..2),
+        ("check --json", 1..2),
         // A reader that has seen enough is no failure of these.
-        (&["journal", "inspect"], &[0, 1]),
-        (&["journal", "verify"], &[0, 1]),
-        (&["export", "--output", "-", "--format", "csv"], &[1]),
-        (&["seed", "--events", "10", "--output", "-"], &[1]),
-    ];
-    for (arguments, codes) in commands {
-        let (read, write) = pipe();
-        drop(read);
-        for stdout in [Stdio::from(write), full().into()] {
-            ends(bench.command().args(arguments).stdout(stdout).stderr(Stdio::null()), codes);
-        }
-    }
-    // What goes to standard error alone.
-    let wrong: [&[&str]; 4] = [&["--workers", "0"], &["--nonsense"], &["import", "/nowhere"], &["check", "--log", "x"]];
-    for arguments in wrong {
-        let (read, write) = pipe();
-        drop(read);
-        for stderr in [Stdio::from(write), full().into()] {
-            ends(bench.command().args(arguments).stdout(Stdio::null()).stderr(stderr), &[1, 2]);
+        ("journal inspect", 0..2),
+        ("journal verify", 0..2),
+        ("export --output - --format csv", 1..2),
+        ("seed --events 10 --output -", 1..2),
+        ("--workers 0", 1..3),
+        ("--nonsense", 1..3),
+        ("import /nowhere", 1..3),
+        ("check --log x", 1..3),
+    ] {
+        for to in [|| Stdio::from(broken_pipe()), || full().into()] {
+            let mut command = bench.command();
+            let ended = Running::start(command.args(arguments.split(' ')).stdout(to()).stderr(to())).end();
+            assert!(ended.is_some_and(|code| codes.contains(&code)), "{arguments}: {ended:?}");
         }
     }
 }

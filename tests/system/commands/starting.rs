@@ -10,27 +10,17 @@ use std::time::{Duration, Instant};
 use super::check;
 use crate::support::bench::{Bench, SETTLE_WAIT, each_pair};
 use crate::support::client::Client;
-use crate::support::program::{Running, answers, free_address, hears, run};
-use crate::support::{eventually, eventually_is, signal, wait_until};
+use crate::support::program::{Running, free_address, hears, run, serve};
+use crate::support::{eventually, eventually_is, is_root, memory_kib, permit, signal, wait_until};
 
 const END_WAIT: Duration = Duration::from_secs(20);
 
-/// A server that takes connections into its backlog and never says a word.
-fn silent_postgres() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
-    let url = format!("postgres://u@{}/db", listener.local_addr().expect("an address"));
-    (listener, url)
-}
-
-/// A server that waits for a silent PostgreSQL.
+/// A server that waits for a PostgreSQL, which takes connections into its backlog and never says a word.
 fn starting(bench: &Bench) -> (TcpListener, Running, SocketAddr) {
-    let (silent, url) = silent_postgres();
-    let address = free_address();
+    let silent = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let url = format!("postgres://u@{}/db", silent.local_addr().expect("an address"));
     let log = std::fs::File::create(bench.data_dir.with_extension("log")).expect("a log");
-    let mut command = bench.command();
-    command.env("DATABASE_URL", url).env("LISTEN", address.to_string()).stderr(log);
-    let running = Running::start(&mut command);
-    answers(address);
+    let (running, address) = serve(bench.command().env("DATABASE_URL", url).stderr(log));
     (silent, running, address)
 }
 
@@ -73,15 +63,12 @@ fn a_server_that_does_little_is_small() {
             client.post("/api/events", &event).expect(202);
         }
         bench.settle();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", bench.tracker().pid())).expect("it runs");
-        let number = |name: &str| -> Option<u64> {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse().ok()
-        };
-        let resident = number("RssAnon:").expect("a size");
+        let pid = bench.tracker().pid();
+        let resident = memory_kib(pid, "RssAnon");
         assert!(resident < RESIDENT_KIB_MAX, "{}: {resident} KiB", bench.name);
         // Older kernels do not tell.
-        assert_ne!(number("THP_enabled:"), Some(1), "{}: huge pages", bench.name);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        assert!(!status.contains("THP_enabled:\t1"), "{}: huge pages", bench.name);
     });
 }
 
@@ -208,18 +195,13 @@ fn something_else_in_the_place_of_a_file_is_refused_before_the_port_is_bound() {
 /// A user that has nothing else on this machine.
 const STRANGER: u32 = 54_321;
 
-fn is_root() -> bool {
-    // SAFETY: reads the process's own user id.
-    unsafe { libc::geteuid() == 0 }
-}
-
 #[test]
 fn files_of_another_user_are_refused_before_the_port_is_bound() {
     if !is_root() {
         eprintln!("skipped: only root can give files away");
         return;
     }
-    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::os::unix::fs::chown;
     let bench = lived();
     let program = bench.command().get_program().to_owned();
     let reachable = Command::new(&program).arg("--version").uid(STRANGER).gid(STRANGER).output();
@@ -228,31 +210,26 @@ fn files_of_another_user_are_refused_before_the_port_is_bound() {
         return;
     }
     let root = bench.data_dir.parent().expect("a directory");
-    std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).expect("sets");
-    let segment = std::fs::read_dir(bench.data_dir.join("journal")).expect("a journal");
-    let segment = segment.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
-    let segment = segment.into_iter().find(|name| name.ends_with(".segment")).expect("a segment");
-    let names = ["ledger.sqlite", "journal/LOCK", "journal/stream", &format!("journal/{segment}"), "journal", ""];
-    let paths: Vec<_> = names.iter().map(|name| bench.data_dir.join(name)).collect();
-    let give = |owner: u32| {
-        let found = std::fs::read_dir(bench.data_dir.join("journal")).expect("a journal");
-        let found = found.map(|entry| entry.expect("an entry").path());
-        let ledger =
-            std::fs::read_dir(&bench.data_dir).expect("a directory").map(|entry| entry.expect("an entry").path());
-        for path in found.chain(ledger).chain([bench.data_dir.clone()]) {
-            chown(&path, Some(owner), Some(owner)).expect("gives");
-        }
+    permit(root, 0o755);
+    let inside = |directory: &Path| {
+        let entries = std::fs::read_dir(directory).expect("a directory");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
     };
+    let journal = bench.data_dir.join("journal");
+    let all = [inside(&journal), inside(&bench.data_dir), vec![bench.data_dir.clone()]].concat();
+    let segment = all.iter().find(|path| path.extension().is_some_and(|ending| ending == "segment"));
+    let others = ["ledger.sqlite", "journal/LOCK", "journal/stream", "journal"].map(|name| bench.data_dir.join(name));
+    let paths = others.iter().chain(segment).chain([&bench.data_dir]);
+    assert_eq!(paths.clone().count(), 6, "{all:?}");
     let command = || {
         let mut command = bench.command();
         command.uid(STRANGER).gid(STRANGER);
         command
     };
-    for (name, path) in names.iter().zip(&paths) {
-        give(STRANGER);
+    for path in paths {
+        all.iter().for_each(|path| chown(path, Some(STRANGER), Some(STRANGER)).expect("gives"));
         chown(path, Some(0), Some(0)).expect("takes");
-        // The path may end with a slash.
-        refuses(command, if name.is_empty() { &bench.data_dir } else { path });
+        refuses(command, path);
     }
 }
 
@@ -271,15 +248,12 @@ fn a_process_that_may_have_no_more_threads_ends_with_one_line() {
         unsafe {
             command.pre_exec(move || {
                 let limit = libc::rlimit { rlim_cur: threads, rlim_max: threads };
-                match libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) {
-                    0 => Ok(()),
-                    _ => Err(std::io::Error::last_os_error()),
-                }
+                let set = libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit) == 0;
+                if set { Ok(()) } else { Err(std::io::Error::last_os_error()) }
             })
         };
-        let log = bench.data_dir.with_extension(format!("log{threads}"));
-        let stderr = std::fs::File::create(&log).expect("a log");
-        let mut running = Running::start(command.stderr(stderr));
+        let log = tempfile::NamedTempFile::new().expect("a file");
+        let mut running = Running::start(command.stderr(log.reopen().expect("a file")));
         let said = || std::fs::read_to_string(&log).expect("a log");
         eventually(END_WAIT, || {
             let ended = running.ended();
@@ -295,11 +269,8 @@ fn a_process_that_may_have_no_more_threads_ends_with_one_line() {
         }
         assert_eq!(ended.and_then(|status| status.code()), Some(1), "with {threads}: {}", said());
         let lines = said().lines().filter(|line| !line.contains(" INFO ")).count();
-        assert!(
-            lines == 1 && said().contains("Resource temporarily unavailable") && !said().contains("panic"),
-            "with {threads}: {}",
-            said()
-        );
+        let is_named = said().contains("Resource temporarily unavailable") && !said().contains("panic");
+        assert!(lines == 1 && is_named, "with {threads}: {}", said());
     }
 }
 

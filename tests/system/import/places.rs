@@ -1,6 +1,5 @@
 //! Where an import comes from and goes to: servers, proxies, state files, devices and terminals.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::net::{IpAddr, TcpListener, UdpSocket};
@@ -13,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::{Desk, Front, Manner, SLOW, embedded, eventually, name, slow, some_rows, taken};
-use crate::support::{eventually_is, signal};
+use crate::support::{eventually_is, make_fifo, signal};
 
 use super::{check_each_once, end_within, wait_until_under_way};
 use crate::support::program::{self, Running};
@@ -117,12 +116,6 @@ fn files_are_made_for_their_owner_alone() {
     desk.import(&["in.ndjson"]).expect(3);
     let beside = ["in.ndjson.import-state", "in.ndjson.rejects.ndjson"].map(|file| desk.path(file));
     assert_eq!(beside.each_ref().map(|path| mode(path)), [0o600; 2]);
-}
-
-fn make_fifo(path: &Path) {
-    let path = CString::new(path.to_str().unwrap()).unwrap();
-    // SAFETY: `path` is a C string that outlives the call.
-    assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
 }
 
 #[test]
