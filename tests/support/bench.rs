@@ -222,14 +222,7 @@ impl Bench {
 
     /// Runs statements on the ledger's database.
     pub(crate) fn execute(&self, sql: &str) {
-        match &self.database_url {
-            Some(url) => ::postgres::Client::connect(url, ::postgres::NoTls)
-                .and_then(|mut client| client.batch_execute(sql))
-                .expect("runs"),
-            None => rusqlite::Connection::open(self.data_dir.join("ledger.sqlite"))
-                .and_then(|file| file.execute_batch(sql))
-                .expect("runs"),
-        }
+        self.rows(sql);
     }
 
     pub(crate) fn number(&self, sql: &str) -> i64 {
@@ -262,11 +255,10 @@ impl Bench {
         let rolled = self.counts("SELECT key, sum(count) FROM rollup_hour WHERE dimension = 1 GROUP BY key");
         assert_eq!(rolled, by_type, "rollups of types and rows");
         if let Some(redis) = &self.redis {
-            let mut expected: BTreeMap<String, i64> =
-                rolled.iter().map(|(name, count)| (format!("1:{name}"), *count)).collect();
             let rest =
                 "SELECT dimension, sum(count) FROM rollup_hour WHERE dimension BETWEEN 2 AND 8 GROUP BY dimension";
-            expected.extend(self.counts(rest));
+            let mut expected = self.counts(rest);
+            expected.extend(rolled.iter().map(|(name, count)| (format!("1:{name}"), *count)));
             assert_eq!(totals(redis), expected, "totals of the live store and rollups");
         }
         self.check_lists();
@@ -317,10 +309,11 @@ pub(crate) fn items(answer: &Value, field: &str) -> Vec<(String, i64)> {
     let pairs = items.map(|(at, item)| {
         assert_eq!(item["rank"], at + 1, "{answer}");
         // Among components there are elements, which are stored under a name with a sign.
-        let element =
-            item["elementId"].as_str().filter(|_| field == "componentId").map(|element| format!("#{element}"));
-        let name = element.or_else(|| Some(item[field].as_str()?.to_owned()));
-        (name.unwrap_or_else(|| panic!("{field}: {item}")), item["count"].as_i64().expect("a whole count"))
+        let name = match item["elementId"].as_str().filter(|_| field == "componentId") {
+            Some(element) => format!("#{element}"),
+            None => item[field].as_str().unwrap_or_else(|| panic!("{field}: {item}")).to_owned(),
+        };
+        (name, item["count"].as_i64().expect("a whole count"))
     });
     pairs.collect()
 }

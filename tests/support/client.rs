@@ -80,7 +80,6 @@ impl Client {
         self.get(path).expect(200).json()
     }
 
-    #[track_caller]
     /// What `/metrics` says of a family, all labels together.
     pub(crate) fn metric(&mut self, name: &str) -> f64 {
         let text = self.get("/metrics").expect(200);
@@ -88,8 +87,15 @@ impl Client {
         lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
+    #[track_caller]
     pub(crate) fn post(&mut self, path: &str, body: &Value) -> Answer {
-        self.send("POST", path, &[JSON], body.to_string().as_bytes())
+        self.json("POST", path, body)
+    }
+
+    /// Sends a text as JSON.
+    #[track_caller]
+    pub(crate) fn json(&mut self, method: &str, path: &str, body: impl ToString) -> Answer {
+        self.send(method, path, &[JSON], body.to_string().as_bytes())
     }
 
     #[track_caller]

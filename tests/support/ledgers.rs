@@ -209,7 +209,5 @@ pub(crate) fn random_event(random: &mut StdRng) -> Event<'static> {
 }
 
 pub(crate) fn seeded() -> StdRng {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
-    eprintln!("SEED={seed}");
-    StdRng::seed_from_u64(seed)
+    StdRng::seed_from_u64(super::seed())
 }

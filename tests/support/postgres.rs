@@ -8,8 +8,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, Once, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postgres::{Client, NoTls};
 
@@ -49,7 +48,7 @@ impl Server {
 
     /// The URL of a database of our own server over TCP: where it is away, a connection is refused.
     pub(crate) fn tcp(&self, database_url: &str) -> String {
-        let name = &database_url[database_url.rfind('/').expect("the URL names a database") + 1..];
+        let (_, name) = database_url.rsplit_once('/').expect("the URL names a database");
         format!("postgres://test@127.0.0.1:{}/{name}", self.port)
     }
 
@@ -70,10 +69,9 @@ impl Server {
     /// Ends our own server at once, as a crash would, and all of its connections.
     pub(crate) fn kill(&mut self) {
         self.thaw();
-        if let Some(mut child) = self.child.take() {
-            // SAFETY: signals a child of ours that was not waited for, so its id is still its own.
-            unsafe { libc::kill(i32::try_from(child.id()).expect("a process id"), libc::SIGQUIT) };
-            let _ = child.wait();
+        if let Some(main) = self.pid() {
+            super::signal(main, libc::SIGQUIT);
+            let _ = self.child.take().map(|mut child| child.wait());
         }
     }
 
@@ -96,12 +94,11 @@ impl Server {
     fn signal_all(&self, signal: i32) {
         let Some(main) = self.pid() else { return };
         // The main process first: stopped, it makes no further ones.
-        let children = |_| std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
-        // SAFETY: signals a child of ours that was not waited for, and its children.
-        let send = |pid| unsafe { libc::kill(pid, signal) };
-        let sent = send(main);
-        for child in children(sent).split_whitespace() {
-            send(child.parse().expect("a process id"));
+        super::signal(main, signal);
+        let children = std::fs::read_to_string(format!("/proc/{main}/task/{main}/children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            // SAFETY: no memory is passed; a child that has ended is an error.
+            unsafe { libc::kill(child.parse().expect("a process id"), signal) };
         }
     }
 
@@ -118,11 +115,8 @@ impl Server {
     }
 
     fn wait_until_it_answers(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while Client::connect(&self.url, NoTls).is_err() {
-            assert!(Instant::now() < deadline, "PostgreSQL does not come up");
-            thread::sleep(Duration::from_millis(10));
-        }
+        let connect = || Client::connect(&self.url, NoTls).map(drop).map_err(|error| error.to_string());
+        super::eventually(Duration::from_secs(20), connect);
     }
 
     /// A fresh database; returns its URL.
@@ -130,10 +124,7 @@ impl Server {
         let name = format!("{name}_{}", uuid::Uuid::new_v4().simple());
         let mut client = Client::connect(&self.url, NoTls).expect("the test server answers");
         client.batch_execute(&format!("CREATE DATABASE {name} {options}")).expect("a fresh database");
-        // The last `/` of the URL comes before the database's name; a query keeps its place.
-        let (base, query) = self.url.split_once('?').map_or((self.url.as_str(), ""), |(base, query)| (base, query));
-        let base = &base[..base.rfind('/').expect("the URL names a database")];
-        if query.is_empty() { format!("{base}/{name}") } else { format!("{base}/{name}?{query}") }
+        format!("{}/{name}", self.url.rsplit_once('/').expect("the URL names a database").0)
     }
 
     /// The server's main process, if it runs.

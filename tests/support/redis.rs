@@ -5,7 +5,7 @@
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::services;
 
@@ -27,18 +27,11 @@ impl Server {
     pub(crate) fn spawn(&mut self) {
         let mut server = Command::new(services::redis_program());
         // The program looks at its own name.
-        server
-            .arg0("redis-server")
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .arg("--dir")
-            .arg(self.directory.path())
-            .stdout(Stdio::null());
+        server.arg0("redis-server").arg("--dir").arg(self.directory.path()).stdout(Stdio::null());
+        server.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         self.child = Some(services::spawn(server, libc::SIGKILL));
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while self.admin("PING").is_err() {
-            assert!(Instant::now() < deadline, "redis-server did not start");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let ping = || self.admin("PING").map(drop).map_err(|error| error.to_string());
+        super::eventually(Duration::from_secs(10), ping);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -91,9 +84,6 @@ impl Drop for Server {
 
 pub(crate) fn admin(url: &str, command: &str) -> redis::RedisResult<redis::Value> {
     let mut words = command.split(' ');
-    let mut request = redis::cmd(words.next().unwrap());
-    for word in words {
-        request.arg(word);
-    }
-    request.query(&mut redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))?)
+    let mut link = redis::Client::open(url)?.get_connection_with_timeout(Duration::from_secs(1))?;
+    redis::cmd(words.next().unwrap()).arg(words.collect::<Vec<_>>()).query(&mut link)
 }

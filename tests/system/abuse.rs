@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::support::bench::Bench;
-use crate::support::{encode, eventually_is, memory_kib, wait_until};
+use crate::support::{click, encode, eventually_is, memory_kib, wait_until};
 use socket2::{Domain, Socket, Type};
 
 const GET: &[u8] = b"GET /healthz/live HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -58,14 +58,19 @@ fn ask(stream: &mut TcpStream) {
     }
 }
 
+/// Clients that were served once and stay.
+fn served(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let mut streams: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
+    streams.iter_mut().for_each(ask);
+    streams
+}
+
 #[test]
 fn ten_thousand_idle_connections_that_were_served_take_little_memory() {
     let mut bench = Bench::embedded(&[]);
     let count = sockets(10_000);
     let before = resident_mib(bench.tracker().pid());
-    let address = bench.address();
-    let mut idle: Vec<TcpStream> = (0..count).map(|_| connect(address)).collect();
-    idle.iter_mut().for_each(ask);
+    let mut idle = served(bench.address(), count);
     let resident = resident_mib(bench.tracker().pid());
     eprintln!("{count} idle connections: {resident} MiB resident, {before} before the first");
     let share = (IDLE_10000_MIB_MAX - before) * count as u64 / 10_000;
@@ -107,8 +112,8 @@ fn trickle(crowd: &mut Crowd, address: SocketAddr, count: usize, begun: &'static
     crowd.run(move || {
         streams.retain_mut(|stream| {
             let mut buffer = [0; 512];
-            let ended =
-                matches!(stream.read(&mut buffer), Ok(0)) || stream.write(b"x").is_err_and(|error| is_end(&error));
+            let is_closed = matches!(stream.read(&mut buffer), Ok(0));
+            let ended = is_closed || stream.write(b"x").is_err_and(|error| is_end(&error));
             gone.fetch_add(u64::from(ended), Ordering::Relaxed);
             !ended
         });
@@ -143,33 +148,22 @@ fn is_end(error: &std::io::Error) -> bool {
 
 #[test]
 fn who_behaves_is_answered_while_others_trickle_hoard_and_drop() {
-    let mut bench = Bench::on(None, None);
     // As in life, only shorter.
-    for (name, ms) in [("HEAD_MS", 1_500), ("BODY_MS", 2_500), ("BODY_RATE_AFTER_MS", 1_500), ("WRITE_STALL_MS", 2_000)]
-    {
-        bench.set(name, &ms.to_string());
-    }
-    bench.start();
-    let address = bench.address();
-    let pid = bench.tracker().pid();
+    let [head, body] = [("HEAD_MS", "1500"), ("BODY_MS", "2500")];
+    let mut bench = Bench::embedded(&[head, body, ("BODY_RATE_AFTER_MS", "1500"), ("WRITE_STALL_MS", "2000")]);
+    let (address, pid) = (bench.address(), bench.tracker().pid());
     let scale = sockets(8_000);
     let mut normal = connect(address);
     ask(&mut normal);
     let before = resident_mib(pid);
     let gone = Arc::new(AtomicU64::new(0));
     let mut crowd = Crowd { stop: Arc::default(), threads: Vec::new() };
-    let mut idle: Vec<TcpStream> = (0..scale * 5 / 8).map(|_| connect(address)).collect();
-    idle.iter_mut().for_each(ask);
+    let idle = served(address, scale * 5 / 8);
     hoard(&mut crowd, address, scale / 8, GET, gone.clone());
     let slow = scale / 40;
     trickle(&mut crowd, address, slow, b"GET /healthz/live HTTP/1.1\r\nX: ", gone.clone());
-    trickle(
-        &mut crowd,
-        address,
-        slow,
-        b"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n",
-        gone.clone(),
-    );
+    let post = b"POST /api/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n";
+    trickle(&mut crowd, address, slow, post, gone.clone());
     for _ in 0..2 {
         crowd.run(move || {
             let mut stream = connect(address);
@@ -195,11 +189,8 @@ fn who_behaves_is_answered_while_others_trickle_hoard_and_drop() {
     eventually_is(Duration::from_secs(10), &misbehaved, || gone.load(Ordering::Relaxed));
     crowd.finish();
     drop(idle);
-    crate::support::eventually(Duration::from_secs(10), || {
-        let after = resident_mib(pid);
-        // The allocator keeps some of what it was given.
-        if after <= before + 64 { Ok(()) } else { Err(format!("{before} MiB before, {after} after")) }
-    });
+    // The allocator keeps some of what it was given.
+    wait_until(Duration::from_secs(10), || resident_mib(pid), |after| *after <= before + 64);
     ask(&mut normal);
 }
 
@@ -228,27 +219,23 @@ fn deep_row(number: usize) -> String {
 
 /// Bodies whose work is large for their size.
 fn costly_bodies() -> Vec<(&'static str, Vec<u8>)> {
-    let rows: Vec<String> = (0..1_000).map(deep_row).collect();
-    let mut rows = rows.join("\n");
+    let mut rows: String = (0..1_000).map(|number| deep_row(number) + "\n").collect();
     rows.truncate(DECODED_BYTES);
-    let string = |start: &str| format!("{start}{}", "a".repeat(DECODED_BYTES - start.len()));
+    let start = r#"{"userId":1,"postId":"p","content":""#;
     vec![
         ("numbers", format!("[{}1]", "1,".repeat(DECODED_BYTES / 2 - 1)).into_bytes()),
         ("deep rows", rows.into_bytes()),
         ("blank lines", vec![b'\n'; DECODED_BYTES]),
         ("blanks", vec![b' '; DECODED_BYTES]),
-        ("one string", string(r#"{"userId":1,"postId":"p","content":""#).into_bytes()),
+        ("one string", format!("{start}{}", "a".repeat(DECODED_BYTES - start.len())).into_bytes()),
         ("brackets", vec![b'['; DECODED_BYTES]),
         ("a list in a post", format!(r#"{{"hashtags":[{}""]}}"#, "\"a\",".repeat(120_000)).into_bytes()),
     ]
 }
 
 fn coded_request(route: &str, coding: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!(
-        "{route} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: {coding}\r\nContent-Length: {}\r\n\r\n",
-        body.len()
-    );
-    [head.as_bytes(), body].concat()
+    let headers = format!("Content-Encoding: {coding}\r\nContent-Length: {}", body.len());
+    [format!("{route} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n").as_bytes(), body].concat()
 }
 
 /// Reads until `count` answers have begun, and asks for something else meanwhile: the longest time that this took.
@@ -278,29 +265,20 @@ fn a_small_body_never_keeps_a_worker_from_other_connections() {
     let address = bench.address();
     let mut normal = connect(address);
     ask(&mut normal);
-    let routes = [
-        "POST /api/events",
-        "POST /api/events/batch",
-        "POST /api/posts",
-        "POST /api/posts/like",
-        "PUT /api/posts/p/like",
-        "DELETE /api/posts/p/like",
-    ];
+    let routes = "POST /api/events|POST /api/events/batch|POST /api/posts|POST /api/posts/like|\
+        PUT /api/posts/p/like|DELETE /api/posts/p/like";
     for (name, body) in costly_bodies() {
         for coding in ["gzip", "deflate", "zstd"] {
             let packed = encode(coding, &body);
-            for route in routes {
+            for route in routes.split('|') {
                 // What one read brings, at most: they are answered in one turn.
                 let count = (16 * 1024 / packed.len()).clamp(1, 16);
                 let mut attacker = connect(address);
                 attacker.write_all(&coded_request(route, coding, &packed).repeat(count)).expect("it reads");
                 let longest = longest_answer_during(&mut normal, &mut attacker, count);
-                let bytes = packed.len();
-                eprintln!("{route}, {name}, {coding}, {count} of {bytes} bytes: {longest:?}");
-                assert!(
-                    longest < NORMAL_ANSWER_MAX,
-                    "{route}, {name}, {coding}, {count} of {bytes} bytes: {longest:?}"
-                );
+                let told = format!("{route}, {name}, {coding}, {count} of {} bytes: {longest:?}", packed.len());
+                eprintln!("{told}");
+                assert!(longest < NORMAL_ANSWER_MAX, "{told}");
             }
         }
     }
@@ -310,29 +288,26 @@ fn a_small_body_never_keeps_a_worker_from_other_connections() {
 fn a_decoder_stops_at_the_first_limit() {
     let bench = Bench::embedded(&[]);
     let mut client = bench.client();
-    let mut post = |path: &str, coding: &str, body: &[u8]| {
-        let answer = client.send("POST", path, &[("Content-Encoding", coding)], body);
-        (answer.status, answer.json()["error"].as_str().unwrap_or_default().to_owned())
-    };
-    let row = r#"{"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}"#;
+    let row = click(1).to_string();
+    let padded = |length: usize| format!("{{\"x\":\"{}\"}}", noise(length));
     for coding in ["gzip", "deflate", "zstd"] {
         // 1 MiB and 100 times the wire.
-        let blank = |length: usize| encode(coding, format!("{row}{}", " ".repeat(length - row.len())).as_bytes());
-        let fits =
-            (MIB..2 * MIB).step_by(4_096).take_while(|length| *length <= MIB + 100 * blank(*length).len()).last();
-        let fits = fits.expect("a megabyte always does");
-        let large = blank(fits + 64 * 1024);
-        assert_eq!(post("/api/events", coding, &large), (413, "body_too_large".into()), "{coding}");
-        // An envelope may be as large as a body, one event may not.
-        let rows = format!("{{\"events\":[{row}],\"x\":\"{}\"}}", noise(3 * MIB / 2));
-        assert_eq!(post("/api/events", coding, &encode(coding, rows.as_bytes())).0, 202, "{coding}");
-        let event = format!("{{\"x\":\"{}\"}}", noise(65 * 1024));
-        assert_eq!(post("/api/events", coding, &encode(coding, event.as_bytes())), (413, "event_too_large".into()));
-        assert_eq!(post("/api/posts/like", coding, &encode(coding, event.as_bytes())), (413, "body_too_large".into()));
-        let post_body = format!("{{\"x\":\"{}\"}}", noise(513 * 1024));
-        assert_eq!(post("/api/posts", coding, &encode(coding, post_body.as_bytes())), (413, "body_too_large".into()));
-        let many = format!("[{}]", vec![row; 1_001].join(","));
-        assert_eq!(post("/api/events", coding, &encode(coding, many.as_bytes())), (413, "too_many_events".into()));
+        let blank = |length: usize| format!("{row}{}", " ".repeat(length - row.len()));
+        let fits = |length: &usize| *length <= MIB + 100 * encode(coding, blank(*length).as_bytes()).len();
+        let fits = (MIB..2 * MIB).step_by(4_096).take_while(fits).last().expect("a megabyte always does");
+        for (path, body, status, tag) in [
+            ("/api/events", blank(fits + 64 * 1024), 413, "body_too_large"),
+            // An envelope may be as large as a body, one event may not.
+            ("/api/events", format!("{{\"events\":[{row}],{}", &padded(3 * MIB / 2)[1..]), 202, ""),
+            ("/api/events", padded(65 * 1024), 413, "event_too_large"),
+            ("/api/posts/like", padded(65 * 1024), 413, "body_too_large"),
+            ("/api/posts", padded(513 * 1024), 413, "body_too_large"),
+            ("/api/events", format!("[{}]", vec![row.as_str(); 1_001].join(",")), 413, "too_many_events"),
+        ] {
+            let answer = client.send("POST", path, &[("Content-Encoding", coding)], &encode(coding, body.as_bytes()));
+            let told = answer.json()["error"].as_str().unwrap_or_default().to_owned();
+            assert_eq!((answer.status, told.as_str()), (status, tag), "{path} {coding}");
+        }
     }
 }
 
@@ -340,16 +315,12 @@ fn a_decoder_stops_at_the_first_limit() {
 fn decoded_bodies_count_as_bodies_in_memory() {
     let bench = Bench::embedded(&[("BODIES_BYTES_MAX", &(4 * MIB).to_string())]);
     let mut client = bench.client();
-    let row = r#"{"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}"#;
+    let row = click(1);
     let of_size = |length: usize| format!("{{\"events\":[{row}],\"x\":\"{}{}\"}}", noise(120_000), "a".repeat(length));
     for coding in ["gzip", "deflate", "zstd"] {
         let mut post = |length: usize| {
-            client.send(
-                "POST",
-                "/api/events",
-                &[("Content-Encoding", coding)],
-                &encode(coding, of_size(length).as_bytes()),
-            )
+            let packed = encode(coding, of_size(length).as_bytes());
+            client.send("POST", "/api/events", &[("Content-Encoding", coding)], &packed)
         };
         let refused = post(6 * MIB).expect(503);
         assert_eq!((refused.json()["error"].as_str(), refused.header("retry-after")), (Some("bodies_full"), Some("1")));
@@ -363,15 +334,13 @@ fn decoded_bodies_count_as_bodies_in_memory() {
 #[test]
 fn clients_that_do_not_read_hold_a_bounded_amount_of_responses_together() {
     let mut bench = Bench::embedded(&[("UNSENT_ALL_BYTES_MAX", &MIB.to_string())]);
-    let address = bench.address();
-    let pid = bench.tracker().pid();
+    let (address, pid) = (bench.address(), bench.tracker().pid());
     let mut normal = connect(address);
     ask(&mut normal);
     // As many clients that read: their stacks and buffers are no unsent responses.
     let mut readers: Vec<TcpStream> = (0..100).map(|_| connect(address)).collect();
-    for reader in &mut readers {
-        reader.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
-    }
+    let send = |reader: &mut TcpStream| reader.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("it reads");
+    readers.iter_mut().for_each(send);
     for reader in &mut readers {
         reader.read_to_end(&mut Vec::new()).expect("it answers");
     }

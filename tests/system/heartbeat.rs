@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::bench::Bench;
+use crate::support::{eventually, eventually_is, wait_until};
 use event_tracker::limits::{HEARTBEAT_MISSES_MAX, HEARTBEAT_MS};
 
 /// The two system calls in which a worker waits for its sockets.
@@ -13,26 +14,18 @@ const EPOLL_WAITS: [i64; 2] = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
 
 /// The thread of a worker, once one is idle: of all threads only these wait in epoll.
 fn worker_thread(pid: i32) -> libc::pid_t {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(thread) = idle_worker(pid) {
-            return thread;
-        }
-        assert!(Instant::now() < until, "no worker waits in epoll");
-    }
-}
-
-fn idle_worker(pid: i32) -> Option<libc::pid_t> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
-    let mut ids = threads.map(|thread| thread.expect("an entry").file_name().into_string().expect("a number"));
     let is_worker = |id: &String| {
         let call = std::fs::read_to_string(format!("/proc/{pid}/task/{id}/syscall")).unwrap_or_default();
-        call.split_whitespace()
-            .next()
-            .and_then(|call| call.parse().ok())
-            .is_some_and(|call| EPOLL_WAITS.contains(&call))
+        EPOLL_WAITS.iter().any(|wait| call.starts_with(&format!("{wait} ")))
     };
-    ids.find(is_worker)?.parse().ok()
+    let mut found = None;
+    eventually(Duration::from_secs(10), || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the program runs");
+        let mut ids = threads.map(|thread| thread.expect("an entry").file_name().into_string().expect("a number"));
+        found = ids.find(is_worker);
+        found.as_ref().map(drop).ok_or_else(|| "no worker waits in epoll".to_owned())
+    });
+    found.and_then(|id| id.parse().ok()).expect("a number")
 }
 
 /// Stops one thread of the program; it goes on when this is dropped.
@@ -72,17 +65,6 @@ fn statuses(address: SocketAddr) -> BTreeSet<u16> {
     streams.iter_mut().map(status).collect()
 }
 
-fn wait_for(address: SocketAddr, within: Duration, is_it: impl Fn(&BTreeSet<u16>) -> bool) {
-    let until = Instant::now() + within;
-    loop {
-        let statuses = statuses(address);
-        if is_it(&statuses) {
-            return;
-        }
-        assert!(Instant::now() < until, "{statuses:?} after {within:?}");
-    }
-}
-
 #[test]
 fn a_worker_that_stands_still_makes_live_answer_503_until_it_runs_again() {
     let mut bench = Bench::embedded(&[("WORKERS", "2")]);
@@ -91,9 +73,9 @@ fn a_worker_that_stands_still_makes_live_answer_503_until_it_runs_again() {
     let stopped = Stopped::stop(worker_thread(pid));
     let patience = Duration::from_millis(HEARTBEAT_MS * u64::from(HEARTBEAT_MISSES_MAX) + 10_000);
     // The other worker answers; the connections of this one get no answer.
-    wait_for(address, patience, |statuses| statuses.contains(&503));
+    wait_until(patience, || statuses(address), |statuses| statuses.contains(&503));
     drop(stopped);
-    wait_for(address, Duration::from_secs(10), |statuses| *statuses == BTreeSet::from([200]));
+    eventually_is(Duration::from_secs(10), &BTreeSet::from([200]), || statuses(address));
     assert_eq!(bench.tracker().pid(), pid);
     bench.says("a worker stands still");
     assert_eq!(bench.stop().code(), Some(0));

@@ -18,9 +18,24 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 
-/// The server on its embedded stores.
+/// A server on its embedded stores.
 fn embedded() -> Bench {
     Bench::embedded(&[])
+}
+
+/// A server, and a directory to import into it from.
+fn at_a_desk() -> (Bench, Desk) {
+    let bench = embedded();
+    let desk = Desk::new(&bench);
+    (bench, desk)
+}
+
+/// The same with a slow front between them.
+fn at_a_slow_desk() -> (Bench, Front, Desk) {
+    let bench = embedded();
+    let front = slow(&bench);
+    let desk = Desk::at(front.url());
+    (bench, front, desk)
 }
 
 /// Restarts are on the same port from now on.
@@ -60,8 +75,7 @@ fn wait_until_under_way(desk: &Desk, input: &str, importer: &mut Importer, behin
 fn every_format_and_packing_arrives_as_it_was_written() {
     const ROWS: usize = 150;
     let mut random = random();
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let mut expected: Vec<Vec<String>> = Vec::new();
     let kinds: Vec<(Format, Packing)> = FORMATS.iter().flat_map(|format| PACKINGS.map(|p| (*format, p))).collect();
     for (number, (format, packing)) in kinds.iter().copied().chain(kinds.iter().copied()).enumerate() {
@@ -106,34 +120,27 @@ fn several_files_go_into_postgres_and_redis_too() {
 
 #[test]
 fn refused_lines_are_listed_with_their_reasons() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
-    let good =
-        |number: usize| format!(r#"{{"eventType":"CLICK","sessionId":"row-{number}","metadata":{{"componentId":1}}}}"#);
-    let long = |bytes: usize| format!(r#"{{"eventType":"CLICK","userId":"u","x":"{}"}}"#, "x".repeat(bytes));
-    let mut lines: Vec<Vec<u8>> = (0..3).map(|number| good(number).into_bytes()).collect();
+    let (bench, desk) = at_a_desk();
+    let click = |rest: &str| format!(r#"{{"eventType":"CLICK",{rest}}}"#).into_bytes();
+    let good = |number: usize| click(&format!(r#""sessionId":"row-{number}","metadata":{{"componentId":1}}"#));
+    let long = |bytes: usize| click(&format!(r#""userId":"u","x":"{}""#, "x".repeat(bytes)));
+    let mut lines: Vec<Vec<u8>> = (0..3).map(good).collect();
     let bad: [(&str, Vec<u8>); 9] = [
         ("invalid_json", b"nonsense".to_vec()),
         ("invalid_json", b"[1]".to_vec()),
-        ("event_too_large", long(65_500).into_bytes()),
-        ("event_too_large", long(3_000_000).into_bytes()),
+        ("event_too_large", long(65_500)),
+        ("event_too_large", long(3_000_000)),
         ("invalid_utf8", b"{\"eventType\":\"CLICK\",\"userId\":\"\xff\"}".to_vec()),
         ("unknown_event_type", br#"{"eventType":"DANCE","userId":"u"}"#.to_vec()),
         ("missing_field", br#"{"eventType":"LIKE","userId":"u"}"#.to_vec()),
-        (
-            "too_old",
-            br#"{"eventType":"CLICK","userId":"u","timestamp":100000000000,"metadata":{"componentId":1}}"#.to_vec(),
-        ),
-        (
-            "invalid_field",
-            br#"{"eventType":"CLICK","userId":"u","eventId":"mine","metadata":{"componentId":1}}"#.to_vec(),
-        ),
+        ("too_old", click(r#""userId":"u","timestamp":100000000000,"metadata":{"componentId":1}"#)),
+        ("invalid_field", click(r#""userId":"u","eventId":"mine","metadata":{"componentId":1}"#)),
     ];
     lines.extend(bad.iter().map(|(_, line)| line.clone()));
-    lines.push(good(3).into_bytes());
+    lines.push(good(3));
     let file = desk.write("in.ndjson", &lines.join(&b'\n'));
     let report = desk.import(&["--batch", "5", name(&file)]).expect(3);
-    report.says("4 accepted, 9 refused (event_too_large 2, invalid_field 1, invalid_json 2").says_too_old();
+    report.says("4 accepted, 9 refused (event_too_large 2, invalid_field 1, invalid_json 2").says("RETENTION_DAYS");
     let mut listed = desk.rejects("in.ndjson.rejects.ndjson");
     listed.sort_by_key(|(line, ..)| *line);
     assert_eq!(listed.len(), bad.len());
@@ -147,17 +154,9 @@ fn refused_lines_are_listed_with_their_reasons() {
     desk.import(&[name(&file)]).expect(3).says("already imported");
 }
 
-impl crate::import_support::Report {
-    #[track_caller]
-    fn says_too_old(self) {
-        self.says("RETENTION_DAYS");
-    }
-}
-
 #[test]
 fn refused_records_of_a_table_are_listed_with_their_lines() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let text = "eventType,sessionId,componentId,properties,unknown\n\
          CLICK,row-0,1,,\n\
          CLICK,row-1,1\n\
@@ -172,27 +171,22 @@ fn refused_records_of_a_table_are_listed_with_their_lines() {
     let file = desk.write("in.csv", (text + &more).as_bytes());
     let report = desk.import(&[name(&file)]).expect(3);
     report.says("left out: unknown").says("10,000 accepted, 5 refused");
-    let listed: Vec<(u64, String)> =
-        desk.rejects("in.csv.rejects.ndjson").into_iter().map(|(line, error, _)| (line, error)).collect();
-    let expected =
-        [(3, "invalid_csv"), (4, "invalid_field"), (5, "invalid_field"), (8, "missing_field"), (10, "invalid_csv")];
-    assert_eq!(listed, expected.map(|(line, error)| (line, error.to_owned())));
+    let listed = desk.rejects("in.csv.rejects.ndjson");
+    let listed: Vec<String> = listed.iter().map(|(line, error, _)| format!("{line} {error}")).collect();
+    assert_eq!(listed.join(", "), "3 invalid_csv, 4 invalid_field, 5 invalid_field, 8 missing_field, 10 invalid_csv");
     check_each_once(&bench, 10_000);
 }
 
 #[test]
 fn memory_is_bounded_whatever_the_length_of_a_line() {
     const LINE_MIB: usize = 128;
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (_bench, desk) = at_a_desk();
     for format in ["ndjson", "csv"] {
         let mut importer = desk.spawn(&["--format", format, "-"], Stdio::piped());
         let mut stdin = importer.stdin();
         stdin.write_all(b"eventType,sessionId\n\"").unwrap();
         let piece = vec![b'x'; 1024 * 1024];
-        for _ in 0..LINE_MIB {
-            stdin.write_all(&piece).unwrap();
-        }
+        (0..LINE_MIB).for_each(|_| stdin.write_all(&piece).unwrap());
         let memory = importer.memory_bytes_max();
         assert!(memory < 64 * 1024 * 1024, "{} MiB", memory >> 20);
         drop(stdin);
@@ -206,9 +200,7 @@ fn a_killed_importer_goes_on_and_every_row_counts_once() {
     const KILLS: u64 = 2;
     let mut random = random();
     for (format, packing) in [(Format::Ndjson, Packing::Plain), (Format::Csv, Packing::Zstd)] {
-        let bench = embedded();
-        let front = slow(&bench);
-        let desk = Desk::at(front.url());
+        let (bench, front, desk) = at_a_slow_desk();
         let bytes = input::write(&input::events(ROWS, &mut random), format, true);
         let file_name = input::file_name("in", format, packing);
         let file = desk.write(&file_name, &input::pack(&bytes, packing));
@@ -234,9 +226,7 @@ fn a_killed_importer_goes_on_and_every_row_counts_once() {
 #[test]
 fn an_interrupted_importer_goes_on_without_sending_anything_twice() {
     const ROWS: usize = 4_000;
-    let bench = embedded();
-    let front = slow(&bench);
-    let desk = Desk::at(front.url());
+    let (bench, front, desk) = at_a_slow_desk();
     let file = desk.write("in.ndjson", &some_rows(ROWS));
     let mut behind = 0;
     for _ in 0..2 {
@@ -259,9 +249,7 @@ fn an_interrupted_importer_goes_on_without_sending_anything_twice() {
 fn a_stream_can_be_resumed_where_a_resume_file_is_named() {
     const ROWS: usize = 3_000;
     let mut random = random();
-    let bench = embedded();
-    let front = slow(&bench);
-    let desk = Desk::at(front.url());
+    let (bench, front, desk) = at_a_slow_desk();
     let bytes = input::pack(&input::write(&input::events(ROWS, &mut random), Format::Csv, false), Packing::Gzip);
     desk.write("in", &bytes);
     let arguments = [&SLOW[..], &["--resume-file", "in.import-state", "-"]].concat();
@@ -280,8 +268,7 @@ fn a_stream_can_be_resumed_where_a_resume_file_is_named() {
 #[test]
 fn a_pipe_is_known_again_by_its_first_bytes() {
     const ROWS: usize = 6_000;
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let bytes = some_rows(ROWS);
     let arguments = ["--batch", "5", "--resume-file", "in.import-state"];
     let mut importer = desk.spawn(&arguments, Stdio::piped());
@@ -360,9 +347,11 @@ fn one_connection_keeps_the_order_of_the_input() {
     assert!(taken(&bench) > 600, "no answer was swallowed");
 }
 
-fn busy(status: u16, retry_after: &str) -> Manner {
+/// A front that answers in the server's place.
+fn answering(status: u16, header: &str, body: &str) -> Manner {
+    let length = body.len();
     Manner::Answer(format!(
-        "HTTP/1.1 {status} Busy\r\nRetry-After: {retry_after}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status} So\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
     ))
 }
 
@@ -370,7 +359,7 @@ fn busy(status: u16, retry_after: &str) -> Manner {
 fn a_server_that_is_busy_is_waited_for_as_long_as_it_says() {
     for status in [429, 503] {
         let bench = embedded();
-        let front = Front::start(bench.address(), busy(status, "2"));
+        let front = Front::start(bench.address(), answering(status, "Retry-After: 2", ""));
         let desk = Desk::at(front.url());
         let file = desk.write("in.ndjson", &some_rows(50));
         let began = Instant::now();
@@ -389,9 +378,7 @@ fn a_server_that_is_busy_is_waited_for_as_long_as_it_says() {
 #[test]
 fn a_stranger_that_says_yes_confirms_nothing() {
     let bench = embedded();
-    let page =
-        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 12\r\nConnection: close\r\n\r\n<html>hello\n";
-    let front = Front::start(bench.address(), Manner::Answer(page.to_owned()));
+    let front = Front::start(bench.address(), answering(200, "Content-Type: text/html", "<html>hello\n"));
     let desk = Desk::at(front.url());
     let file = desk.write("in.ndjson", &some_rows(50));
     desk.import(&[name(&file)]).expect(1).says("no answer of an event-tracker").says("0 accepted");
@@ -415,8 +402,7 @@ fn without_progress_it_gives_up_and_goes_on_later() {
 
 #[test]
 fn only_the_same_input_is_gone_on_with() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let events = input::events(60, &mut random());
     let file = desk.write("in.ndjson", &input::write(&events[..50], Format::Ndjson, false));
     desk.import(&[name(&file)]).expect(0);
@@ -436,8 +422,7 @@ fn only_the_same_input_is_gone_on_with() {
 
 #[test]
 fn a_damaged_file_is_imported_up_to_the_damage_and_told() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let mut bytes = input::pack(&some_rows(3_000), Packing::Gzip);
     bytes.truncate(bytes.len() * 2 / 3);
     let file = desk.write("in.ndjson.gz", &bytes);
@@ -449,44 +434,34 @@ fn a_damaged_file_is_imported_up_to_the_damage_and_told() {
 
 #[test]
 fn a_dry_run_judges_as_the_server_does_and_sends_nothing() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let mut bytes = some_rows(50);
     bytes.extend_from_slice(b"{\"eventType\":\"DANCE\",\"userId\":1}\n{\"eventType\":\"CLICK\",\"userId\":1}\n[]\n");
     let file = desk.write("in.ndjson", &bytes);
     let report = desk.import(&["--dry-run", "--rejects", "dry", name(&file)]).expect(3);
     report.says("nothing was sent: 53 rows read, 50 accepted, 3 refused").says("in.ndjson:51: unknown_event_type");
     assert_eq!((taken(&bench), desk.state("in.ndjson")), (0, None));
-    let errors = |name: &str| -> Vec<(u64, String, String)> { desk.rejects(name) };
     desk.import(&[name(&file)]).expect(3);
-    assert_eq!(errors("dry"), errors("in.ndjson.rejects.ndjson"));
+    assert_eq!(desk.rejects("dry"), desk.rejects("in.ndjson.rejects.ndjson"));
     assert_eq!(taken(&bench), 50);
 }
 
 #[test]
 fn wrong_usage_is_one_line_and_exit_code_2() {
     let desk = Desk::at("http://127.0.0.1:1".into());
-    for arguments in [
-        &["--connections", "0", "x"][..],
-        &["--batch", "1001", "x"],
-        &["--url", "nonsense", "x"],
-        &["--resume-file", "s", "x", "y"],
-        &["--give-up-after", "90000", "x"],
-        &["--format", "xml", "x"],
-    ] {
-        let report = desk.import(arguments).expect(2);
-        assert_eq!(report.told.lines().count(), 1, "{}", report.told);
+    let wrong =
+        "--connections 0 x|--batch 1001 x|--url nonsense x|--resume-file s x y|--give-up-after 90000 x|--format xml x";
+    for arguments in wrong.split('|') {
+        let report = desk.import(&arguments.split(' ').collect::<Vec<_>>()).expect(2);
+        assert_eq!(report.told.lines().count(), 1, "{arguments}: {}", report.told);
     }
     desk.import(&["missing.ndjson"]).expect(1).says("missing.ndjson");
-    desk.write("x.json", b"[{}]");
-    desk.import(&["x.json"]).expect(1).says("jq");
-    desk.write("x.bz2", b"BZh91AY");
-    desk.import(&["x.bz2"]).expect(1).says("bzip2 -dc");
-    desk.write("x.csv", b"userId\n1\n");
-    desk.import(&["x.csv"]).expect(1).says("no column eventType");
-}
-
-fn end_within(mut importer: Importer, within: Duration) -> crate::import_support::Report {
-    eventually(within, || if importer.is_running() { Err("it runs".into()) } else { Ok(()) });
-    importer.end()
+    for (file, bytes, words) in [
+        ("x.json", &b"[{}]"[..], "jq"),
+        ("x.bz2", b"BZh91AY", "bzip2 -dc"),
+        ("x.csv", b"userId\n1\n", "no column eventType"),
+    ] {
+        desk.write(file, bytes);
+        desk.import(&[file]).expect(1).says(words);
+    }
 }

@@ -3,12 +3,11 @@
 mod asking;
 mod values;
 
-use std::io::{Read, Write};
 use std::time::Duration;
 
 use crate::support::bench::{Bench, MAIN_PAIRS, each_pair, items, on_pairs};
 use crate::support::client::Client;
-use crate::support::{chunked, click, encode, eventually, now_ms, wait_until};
+use crate::support::{chunked, click, encode, eventually, eventually_is, now_ms, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -40,9 +39,13 @@ fn lines(events: &[Value]) -> String {
     events.iter().map(|event| format!("{event}\n")).collect()
 }
 
+fn owned(counts: &[(&str, i64)]) -> Vec<(String, i64)> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
 #[track_caller]
 fn expect_list(client: &mut Client, path: &str, field: &str, expected: &[(&str, i64)]) {
-    let expected: Vec<(String, i64)> = expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let expected = owned(expected);
     eventually(LIST_WAIT, || {
         let answer = client.read(&format!("/api/statistics/popular/{path}"));
         let is_it = answer["source"] == "live" && answer["stale"] == false && items(&answer, field) == expected;
@@ -51,11 +54,12 @@ fn expect_list(client: &mut Client, path: &str, field: &str, expected: &[(&str, 
 }
 
 #[track_caller]
-fn expect_recent(client: &mut Client, user: &str, expected: &[&str]) {
-    eventually(LIST_WAIT, || {
-        let answer = client.read(&format!("/api/search/recent/{user}"));
-        assert_eq!(answer["userId"], user);
-        if answer["keywords"] == json!(expected) { Ok(()) } else { Err(format!("{answer} is not {expected:?}")) }
+fn expect_recent(client: &mut Client, user: &str, expected: &[impl serde::Serialize]) {
+    let expected = json!({"userId": user, "keywords": expected});
+    let path = format!("/api/search/recent/{user}");
+    eventually_is(LIST_WAIT, &expected, || {
+        let answer = client.read(&path);
+        json!({"userId": answer["userId"], "keywords": answer["keywords"]})
     });
 }
 
@@ -213,10 +217,7 @@ fn health_and_metrics_tell_how_it_is() {
         for sink in ["ledger", "live"] {
             let sink = &deps["sinks"][sink];
             assert_eq!((&sink["state"], &sink["store"]), (&json!("following"), &json!("up")), "{deps}");
-            assert_eq!(
-                (&sink["position"], &sink["lagEvents"], &sink["lastError"]),
-                (&json!(2), &json!(0), &Value::Null)
-            );
+            assert_eq!(json!([sink["position"], sink["lagEvents"], sink["lastError"]]), json!([2, 0, null]));
         }
         let answer = client.get("/metrics").expect(200);
         assert_eq!(answer.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));

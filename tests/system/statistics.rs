@@ -426,7 +426,7 @@ fn users_of_a_window_are_live_and_survive_a_rebuild_while_a_month_old_batch_land
 }
 
 /// A stream of events, read line by line, without chunks.
-fn open_stream(bench: &Bench) -> BufReader<TcpStream> {
+pub(crate) fn open_stream(bench: &Bench) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(bench.address()).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
     stream.write_all(b"GET /api/statistics/stream HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("sends");
@@ -439,7 +439,7 @@ fn line(stream: &mut BufReader<TcpStream>) -> String {
     text
 }
 
-fn next_event(stream: &mut BufReader<TcpStream>) -> Value {
+pub(crate) fn next_event(stream: &mut BufReader<TcpStream>) -> Value {
     loop {
         let text = line(stream);
         assert!(!text.is_empty(), "the stream has ended");

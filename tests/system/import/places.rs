@@ -1,7 +1,7 @@
 //! Where an import comes from and goes to: servers, proxies, state files, devices and terminals.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
@@ -11,11 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Desk, Front, Manner, SLOW, embedded, eventually, name, slow, some_rows, taken};
-use crate::support::{eventually_is, make_fifo, signal};
-
-use super::{check_each_once, end_within, wait_until_under_way};
+use super::{Desk, Front, Manner, SLOW, answering, at_a_desk, at_a_slow_desk, check_each_once, embedded};
+use super::{eventually, name, some_rows, taken, wait_until_under_way};
 use crate::support::program::{self, Running};
+use crate::support::{eventually_is, make_fifo, signal};
 
 #[test]
 fn a_file_goes_to_each_server_once() {
@@ -42,9 +41,7 @@ fn a_file_goes_to_each_server_once() {
 #[test]
 fn an_import_that_was_cut_off_on_one_server_is_whole_on_another() {
     const ROWS: usize = 2_000;
-    let (staging, production) = (embedded(), embedded());
-    let front = slow(&staging);
-    let desk = Desk::at(front.url());
+    let ((staging, front, desk), production) = (at_a_slow_desk(), embedded());
     let file = desk.write("in.ndjson", &some_rows(ROWS));
     let mut importer = desk.start(&[&SLOW[..], &[name(&file)]].concat());
     wait_until_under_way(&desk, "in.ndjson", &mut importer, 0);
@@ -59,8 +56,7 @@ fn an_import_that_was_cut_off_on_one_server_is_whole_on_another() {
 
 #[test]
 fn an_input_without_rows_is_not_remembered() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     for nothing in ["", "\n\n", "eventType,userId\n"] {
         let file = desk.write("in.csv", nothing.as_bytes());
         let code = if nothing.starts_with('e') { 0 } else { desk.import(&[name(&file)]).code.expect("it ends") };
@@ -79,12 +75,7 @@ fn an_input_without_rows_is_not_remembered() {
 #[test]
 fn a_server_that_takes_nothing_is_not_remembered() {
     let bench = embedded();
-    let answer = |status: u16, body: &str| {
-        let length = body.len();
-        Manner::Answer(format!(
-            "HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-        ))
-    };
+    let answer = |status: u16, body: &str| answering(status, "Content-Type: application/json", body);
     let front = Front::start(bench.address(), answer(200, ""));
     let desk = Desk::at(front.url());
     for (status, body, words) in [
@@ -110,8 +101,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn files_are_made_for_their_owner_alone() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (_bench, desk) = at_a_desk();
     desk.write("in.ndjson", b"nonsense\n");
     desk.import(&["in.ndjson"]).expect(3);
     let beside = ["in.ndjson.import-state", "in.ndjson.rejects.ndjson"].map(|file| desk.path(file));
@@ -120,8 +110,7 @@ fn files_are_made_for_their_owner_alone() {
 
 #[test]
 fn lists_and_states_go_through_links_and_never_onto_something_else() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (_bench, desk) = at_a_desk();
     desk.write("in.ndjson", b"nonsense\n");
     fs::create_dir(desk.path("elsewhere")).unwrap();
     for file in ["state", "rejects"] {
@@ -185,8 +174,7 @@ fn silent_proxy() -> (String, Arc<AtomicU64>) {
 
 #[test]
 fn no_proxy_stands_between_programs_of_one_machine() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let (proxy, came) = silent_proxy();
     let port = bench.address().port();
     for (number, variable) in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"].iter().enumerate() {
@@ -194,8 +182,7 @@ fn no_proxy_stands_between_programs_of_one_machine() {
         let url = format!("http://{host}:{port}");
         desk.write("in.ndjson", &some_rows(10));
         let mut command = desk.command(&["--again", "--give-up-after", "5", "--url", &url, "in.ndjson"]);
-        command.env(variable, &proxy);
-        desk.spawn_command(command).end().expect(0);
+        desk.spawn_command(command.env(variable, &proxy)).end().expect(0);
         for what in [&["--events", "10"][..], &["posts", "--count", "3"]] {
             let mut seed = bench.command();
             seed.arg("seed").args(what).args(["--url", &url]).env(variable, &proxy);
@@ -221,19 +208,16 @@ fn another_machine_gets_bodies_in_zstd() {
     let file = desk.write("in.ndjson", &rows);
     let importer = desk.start(&["--give-up-after", "1", name(&file)]);
     let (mut stream, _) = listener.accept().expect("a connection");
-    let mut request = Vec::new();
-    let mut piece = [0; 4_096];
-    let body = loop {
-        let length = stream.read(&mut piece).expect("more of a request");
-        request.extend_from_slice(&piece[..length]);
-        let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8(request[..end].to_vec()).expect("a head").to_lowercase();
-        assert!(head.contains("\r\ncontent-encoding: zstd"), "{head}");
-        let length = head.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
-        if request.len() == end + 4 + length.parse::<usize>().expect("a number") {
-            break request.split_off(end + 4);
-        }
-    };
+    let mut request = BufReader::new(&mut stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        request.read_line(&mut head).expect("more of a head");
+    }
+    let head = head.to_lowercase();
+    assert!(head.contains("\r\ncontent-encoding: zstd"), "{head}");
+    let length = head.split("\r\ncontent-length: ").nth(1).and_then(|rest| rest.lines().next()).expect("a length");
+    let mut body = vec![0; length.parse().expect("a number")];
+    request.read_exact(&mut body).expect("the whole body");
     let events = zstd::decode_all(&body[..]).expect("zstd");
     assert_eq!(events.split(|b| *b == b'\n').filter(|line| !line.is_empty()).count(), 20);
     drop((stream, listener));
@@ -242,14 +226,13 @@ fn another_machine_gets_bodies_in_zstd() {
 
 #[test]
 fn a_stop_before_anything_came_ends_at_once() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     for arguments in [&["-"][..], &["--resume-file", "in.import-state", "-"], &["--dry-run", "-"]] {
         let mut importer = desk.spawn(arguments, Stdio::piped());
         let stdin = importer.stdin();
         eventually_is(Duration::from_secs(10), &true, || program::catches(importer.pid(), libc::SIGINT));
         importer.signal(libc::SIGINT);
-        let report = end_within(importer, Duration::from_secs(10)).expect(130);
+        let report = importer.end_within(Duration::from_secs(10)).expect(130);
         assert_eq!((desk.state("in"), taken(&bench)), (None, 0), "{}", report.told);
         drop(stdin);
     }
@@ -303,9 +286,7 @@ fn screen(bytes: &[u8]) -> Vec<String> {
 #[test]
 fn the_bar_is_gone_once_a_stop_is_asked_for() {
     for signals in [1, 2] {
-        let mut bench = embedded();
-        let front = slow(&bench);
-        let desk = Desk::at(front.url());
+        let (mut bench, _front, desk) = at_a_slow_desk();
         desk.write("in.ndjson", &some_rows(4_000));
         let (mut ours, its) = terminal();
         let mut command = desk.command(&[&SLOW[..], &["in.ndjson"]].concat());

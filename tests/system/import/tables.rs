@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Desk, embedded, name, now_ms};
+use super::{Desk, at_a_desk, embedded, name, now_ms};
 use crate::support::bench::Bench;
 
 const HEADER: &str = "eventType,userId,componentId,keyword";
@@ -42,8 +42,7 @@ fn a_bad_quote_costs_its_line_and_no_other() {
     ];
     let text = lines.iter().fold(HEADER.to_owned(), |text, (line, _)| text + "\r\n" + line);
     for (file, packed) in [("in.csv", None), ("in.csv.gz", Some(super::Packing::Gzip))] {
-        let bench = embedded();
-        let desk = Desk::new(&bench);
+        let (bench, desk) = at_a_desk();
         let bytes = packed.map_or(text.clone().into_bytes(), |packing| super::input::pack(text.as_bytes(), packing));
         desk.write(file, &bytes);
         desk.import(&[file]).expect(3).says("8 accepted, 6 refused (invalid_csv 6)");
@@ -54,8 +53,7 @@ fn a_bad_quote_costs_its_line_and_no_other() {
 #[test]
 fn lines_after_an_unclosed_quote_are_read_however_many_they_are() {
     const ROWS: usize = 20_000;
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let row = |number: usize| match number {
         7 | 15_000 => format!("CLICK,\"u{number},1,\n"),
         _ => format!("CLICK,u{number},1,\n"),
@@ -72,8 +70,7 @@ fn lines_after_an_unclosed_quote_are_read_however_many_they_are() {
 
 #[test]
 fn a_record_over_several_lines_is_one_row_and_a_resumed_import_reads_on_after_a_bad_quote() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let file =
         desk.write("in.csv", format!("{HEADER}\nSEARCH,a,,\"two\nlines\"\nSEARCH,\"b\nSEARCH,c,,x\n").as_bytes());
     desk.import(&["--batch", "1", "--connections", "1", name(&file)]).expect(3).says("2 accepted, 1 refused");
@@ -83,8 +80,7 @@ fn a_record_over_several_lines_is_one_row_and_a_resumed_import_reads_on_after_a_
 
 #[test]
 fn cells_lose_their_blanks_and_ids_of_pandas_their_fraction() {
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let text = "\u{feff}Event Type,USER_ID,metadata.ComponentId,post-id,resultCount,element id\n\
         CLICK, 1 ,9223372036854775807,,,\n\
         CLICK,\" 2\t\", 7 , p 1 ,,\n\
@@ -141,8 +137,7 @@ fn times_of_warehouses_are_read_from_csv_and_ndjson() {
         ("12:34:56", "03:34:56.000"),
         ("12:34:56.789", "03:34:56.789"),
     ];
-    let bench = embedded();
-    let desk = Desk::new(&bench);
+    let (bench, desk) = at_a_desk();
     let user = |format: &str, number: usize| format!("{format}{number:02}");
     let mut csv = "eventType,userId,componentId,timestamp\n".to_owned();
     let mut ndjson = String::new();
@@ -173,9 +168,8 @@ fn an_export_as_csv_with_a_mark_is_imported_as_it_is() {
     bench.client().post("/api/events?wait=true", &event).expect(201);
     let export = bench.client().get("/api/export?format=csv&bom=true").expect(200);
     assert!(export.body.starts_with("\u{feff}eventId,".as_bytes()), "{}", export.text());
-    let second = embedded();
-    let desk_of_second = Desk::new(&second);
-    desk_of_second.write("in.csv", &export.body);
-    desk_of_second.import(&["in.csv"]).expect(0).says("1 accepted");
+    let (second, desk) = at_a_desk();
+    desk.write("in.csv", &export.body);
+    desk.import(&["in.csv"]).expect(0).says("1 accepted");
     assert_eq!(stored(&second, "user_id, keyword"), [["가", "고양이"]]);
 }

@@ -1,7 +1,7 @@
 //! A front between importer and server, over TCP, that misbehaves as it is told: cuts connections
 //! after some bytes, swallows answers, or answers in the server's place for a while.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -102,7 +102,7 @@ impl Shared {
         match manner {
             Manner::Answer(answer) => self.answer(client, &answer),
             Manner::Honest => self.relay(client, u64::MAX, u64::MAX),
-            Manner::Slow { piece_ms } => self.relay_slowly(client, piece_ms),
+            Manner::Slow { piece_ms } => relay::both_ways(client, self.to, [slowly(piece_ms), relay::all()]),
             Manner::Cut { bytes_max } => {
                 let bytes = self.random.lock().unwrap().random_range(0..bytes_max);
                 // Either the request is cut or, more rarely as answers are short, the answer.
@@ -123,31 +123,22 @@ impl Shared {
         relay::both_ways(client, self.to, [at_most(up_max), at_most(down_max)]);
     }
 
-    fn relay_slowly(&self, client: TcpStream, piece_ms: u64) {
-        let slowly = move |_: &TcpStream, piece: &[u8]| {
-            thread::sleep(Duration::from_millis(piece_ms));
-            piece.len()
-        };
-        relay::both_ways(client, self.to, [Box::new(slowly), relay::all()]);
-    }
-
     fn answer(&self, mut client: TcpStream, answer: &str) {
         client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut request = Vec::new();
-        let mut piece = [0; 64 * 1024];
         // The whole request, so that hanging up is no reset: until nothing more comes for a while.
-        loop {
-            match client.read(&mut piece) {
-                Ok(0) => break,
-                Ok(length) => request.extend_from_slice(&piece[..length]),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => break,
-                Err(_) => return,
-            }
-        }
+        let _ = client.read_to_end(&mut request);
         *self.seen.lock().unwrap() = String::from_utf8_lossy(&request[..request.len().min(2_000)]).into_owned();
         let _ = client.write_all(answer.as_bytes());
         let _ = client.shutdown(Shutdown::Both);
     }
+}
+
+fn slowly(piece_ms: u64) -> Filter {
+    Box::new(move |_, piece| {
+        thread::sleep(Duration::from_millis(piece_ms));
+        piece.len()
+    })
 }
 
 fn at_most(mut bytes_max: u64) -> Filter {

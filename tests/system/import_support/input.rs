@@ -135,10 +135,5 @@ pub(crate) fn pack(bytes: &[u8], packing: Packing) -> Vec<u8> {
 /// A name with the endings of its format and packing.
 pub(crate) fn file_name(name: &str, format: Format, packing: Packing) -> String {
     let format = if format == Format::Csv { "csv" } else { "ndjson" };
-    let packing = match packing {
-        Packing::Plain => "",
-        Packing::Gzip => ".gz",
-        Packing::Zstd => ".zst",
-    };
-    format!("{name}.{format}{packing}")
+    format!("{name}.{format}{}", ["", ".gz", ".zst"][packing as usize])
 }

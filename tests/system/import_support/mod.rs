@@ -62,10 +62,8 @@ impl Desk {
     /// Runs it to its end on these bytes as standard input.
     pub(crate) fn import_from(&self, bytes: &[u8], arguments: &[&str]) -> Report {
         let mut importer = self.spawn(arguments, Stdio::piped());
-        let mut stdin = importer.stdin();
         // It may end before it has read all.
-        let _ = stdin.write_all(bytes);
-        drop(stdin);
+        let _ = importer.stdin().write_all(bytes);
         importer.end()
     }
 
@@ -74,9 +72,7 @@ impl Desk {
     }
 
     pub(crate) fn spawn(&self, arguments: &[&str], stdin: Stdio) -> Importer {
-        let mut command = self.command(arguments);
-        command.stdin(stdin);
-        self.spawn_command(command)
+        self.spawn_command(self.command(arguments).stdin(stdin))
     }
 
     /// The importer, not started.
@@ -88,10 +84,10 @@ impl Desk {
     }
 
     /// Starts it; its messages go to a file.
-    pub(crate) fn spawn_command(&self, mut command: Command) -> Importer {
+    pub(crate) fn spawn_command(&self, command: &mut Command) -> Importer {
         let told = self.path(&format!("told-{}", uuid::Uuid::new_v4().simple()));
-        command.stderr(File::create(&told).expect("a log"));
-        Importer { process: Running::start(&mut command), told }
+        let process = Running::start(command.stderr(File::create(&told).expect("a log")));
+        Importer { process, told }
     }
 
     /// The resume file of an input, if it is there.
@@ -135,8 +131,12 @@ impl Importer {
         crate::support::memory_kib(self.pid(), "VmHWM") * 1_024
     }
 
-    pub(crate) fn end(mut self) -> Report {
-        let status = self.process.end_within(END_WAIT);
+    pub(crate) fn end(self) -> Report {
+        self.end_within(END_WAIT)
+    }
+
+    pub(crate) fn end_within(mut self, within: Duration) -> Report {
+        let status = self.process.end_within(within);
         Report { code: status.code(), told: std::fs::read_to_string(&self.told).expect("a log") }
     }
 }
