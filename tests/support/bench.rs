@@ -95,7 +95,6 @@ impl Bench {
         bench
     }
 
-    /// Fresh stores, program started.
     pub(crate) fn started(ledger: Ledger, live: Live) -> Bench {
         let mut bench = Bench::new(ledger, live);
         bench.start();
@@ -122,6 +121,13 @@ impl Bench {
         settings.iter().for_each(|(name, value)| bench.set(name, value));
         bench.start();
         bench
+    }
+
+    /// The same, with a client of it.
+    pub(crate) fn with_client(settings: &[(&str, &str)]) -> (Bench, Client) {
+        let bench = Bench::embedded(settings);
+        let client = bench.client();
+        (bench, client)
     }
 
     /// A second program, not started, on the stores of this one.
@@ -152,7 +158,6 @@ impl Bench {
         command
     }
 
-    /// Runs one of its commands to its end.
     #[track_caller]
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         program::run(self.command().args(arguments))
@@ -183,12 +188,10 @@ impl Bench {
         Client::new(self.address())
     }
 
-    /// kill -9.
     pub(crate) fn kill(&mut self) {
         drop(self.tracker.take());
     }
 
-    /// Empties the live store.
     pub(crate) fn lose_live(&mut self) {
         if let Some(redis) = &self.redis {
             return drop(redis.admin("FLUSHALL").expect("Redis answers"));
@@ -220,7 +223,6 @@ impl Bench {
         }
     }
 
-    /// Runs statements on the ledger's database.
     pub(crate) fn execute(&self, sql: &str) {
         self.rows(sql);
     }
@@ -335,7 +337,6 @@ pub(crate) fn is_tmpfs(path: &Path) -> bool {
     about.f_type == libc::TMPFS_MAGIC
 }
 
-/// One life of the program.
 pub(crate) struct Tracker {
     process: Running,
     pub(crate) address: SocketAddr,

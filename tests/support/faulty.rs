@@ -19,7 +19,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
-/// Kinds of calls, for a plan to tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Open,
@@ -52,7 +51,6 @@ impl Call {
         [Call::Open, Call::State, Call::Register, Call::Apply, Call::Fold, Call::Rebuild];
 }
 
-/// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Fault {
     /// `Retry`, and the store never heard of it.
@@ -98,7 +96,6 @@ impl Faults {
         plan.at.insert((call, number), fault);
     }
 
-    /// The next call of a kind fails.
     pub(crate) fn next(&self, call: Call, fault: Fault) {
         self.nth(call, 1, fault);
     }
@@ -123,7 +120,6 @@ impl Faults {
         self.0.1.notify_all();
     }
 
-    /// Calls of a kind that were made.
     pub(crate) fn begun(&self, call: Call) -> u64 {
         self.plan().begun.get(&call).copied().unwrap_or_default()
     }

@@ -84,7 +84,6 @@ impl Fixture {
     }
 }
 
-/// Runs `check` over every ledger.
 pub(crate) fn each_ledger(mut check: impl FnMut(&Fixture)) {
     for fixture in [Fixture::postgres(), Fixture::sqlite()] {
         eprintln!("-- {}", fixture.name);

@@ -67,7 +67,6 @@ impl Load {
         Load { clients: (0..clients).map(run).collect(), shared }
     }
 
-    /// Events acknowledged so far.
     pub(crate) fn acknowledged(&self) -> u64 {
         self.shared.acknowledged.load(Ordering::SeqCst)
     }
@@ -78,7 +77,6 @@ impl Load {
         wait_until(FINISH_WAIT, || self.acknowledged(), |acknowledged| *acknowledged >= target);
     }
 
-    /// The server has a new address.
     pub(crate) fn point_at(&self, address: SocketAddr) {
         *self.shared.address.lock().unwrap() = address;
     }

@@ -57,7 +57,6 @@ pub(crate) fn wait_until<T: std::fmt::Debug>(
     });
 }
 
-/// Waits until a value is the expected one.
 #[track_caller]
 pub(crate) fn eventually_is<T: PartialEq + std::fmt::Debug>(
     within: Duration,
@@ -92,7 +91,6 @@ pub(crate) fn make_fifo(path: &Path) {
     assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
 }
 
-/// An event as small as any.
 pub(crate) fn click(user: impl Into<Value>) -> Value {
     json!({"eventType": "CLICK", "userId": user.into(), "metadata": {"componentId": 1}})
 }
@@ -109,7 +107,6 @@ pub(crate) fn percent_encoded(value: &str) -> String {
     value.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// A body in a content coding of the API.
 pub(crate) fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
     use flate2::{Compression, read};
     use std::io::Read;
@@ -121,6 +118,12 @@ pub(crate) fn encode(coding: &str, body: &[u8]) -> Vec<u8> {
         _ => return body.to_vec(),
     };
     encoded.expect("memory takes it");
+    out
+}
+
+pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut out).expect("gzip");
     out
 }
 
@@ -140,7 +143,6 @@ pub(crate) fn chunked<'a>(
     request
 }
 
-/// Milliseconds since the epoch.
 pub(crate) fn now_ms() -> i64 {
     event_tracker::clock::Clock::System.now_ms()
 }

@@ -14,7 +14,6 @@ use postgres::{Client, NoTls};
 
 use super::services;
 
-/// A server of our own, which takes test databases.
 pub(crate) struct Server {
     url: String,
     child: Option<Child>,
@@ -41,7 +40,6 @@ impl Server {
         shared.get_or_insert_with(|| Arc::new(start(&NOT_DURABLE))).clone()
     }
 
-    /// One that only this test uses.
     pub(crate) fn private() -> Server {
         start(&[])
     }
@@ -52,7 +50,6 @@ impl Server {
         format!("postgres://test@127.0.0.1:{}/{name}", self.port)
     }
 
-    /// Asks for passwords over TCP from now on.
     pub(crate) fn demand_passwords(&self) {
         let mut client = Client::connect(&self.url, NoTls).expect("the test server answers");
         let file: String = client.query_one("SHOW hba_file", &[]).expect("a setting").get(0);
@@ -61,7 +58,6 @@ impl Server {
         client.batch_execute("SELECT pg_reload_conf()").expect("reloads");
     }
 
-    /// The address of our own server.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
@@ -75,7 +71,6 @@ impl Server {
         }
     }
 
-    /// Starts our own server again, on its data.
     pub(crate) fn revive(&mut self) {
         self.launch(&[]);
         self.wait_until_it_answers();
@@ -86,7 +81,6 @@ impl Server {
         self.signal_all(libc::SIGSTOP);
     }
 
-    /// Lets a frozen server go on.
     pub(crate) fn thaw(&self) {
         self.signal_all(libc::SIGCONT);
     }
@@ -119,7 +113,6 @@ impl Server {
         super::eventually(Duration::from_secs(20), connect);
     }
 
-    /// A fresh database; returns its URL.
     pub(crate) fn database(&self, name: &str, options: &str) -> String {
         let name = format!("{name}_{}", uuid::Uuid::new_v4().simple());
         let mut client = Client::connect(&self.url, NoTls).expect("the test server answers");
@@ -127,7 +120,6 @@ impl Server {
         format!("{}/{name}", self.url.rsplit_once('/').expect("the URL names a database").0)
     }
 
-    /// The server's main process, if it runs.
     pub(crate) fn pid(&self) -> Option<i32> {
         let child = self.child.as_ref()?;
         Some(i32::try_from(child.id()).expect("a process id"))

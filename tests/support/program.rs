@@ -35,7 +35,6 @@ impl Running {
         super::signal(self.pid(), signal);
     }
 
-    /// How it ended, if it has.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("a child")
     }
@@ -73,7 +72,6 @@ pub(crate) struct Ended {
     pub(crate) err: String,
 }
 
-/// Runs a program to its end.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> Ended {
     let [out, err] = [(); 2].map(|()| tempfile::NamedTempFile::new().expect("a file"));

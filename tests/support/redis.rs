@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::services;
 
-/// A redis-server of its own, ended with its test.
 pub(crate) struct Server {
     child: Option<Child>,
     port: u16,
@@ -63,7 +62,6 @@ impl Server {
         self.admin("SAVE").unwrap();
     }
 
-    /// Removes what it would start with.
     pub(crate) fn forget_saved(&self) {
         let _ = std::fs::remove_file(self.directory.path().join("dump.rdb"));
     }

@@ -19,7 +19,6 @@ pub(crate) fn watch() {
     });
 }
 
-/// The statements since the last call.
 pub(crate) fn taken() -> Vec<String> {
     std::mem::take(&mut SEEN.lock().unwrap_or_else(PoisonError::into_inner))
 }

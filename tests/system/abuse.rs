@@ -46,7 +46,6 @@ fn connect_narrow(address: SocketAddr) -> TcpStream {
     socket.into()
 }
 
-/// One GET and its whole answer.
 fn ask(stream: &mut TcpStream) {
     stream.write_all(GET).expect("it reads");
     let mut answer = Vec::new();
@@ -286,8 +285,7 @@ fn a_small_body_never_keeps_a_worker_from_other_connections() {
 
 #[test]
 fn a_decoder_stops_at_the_first_limit() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (_bench, mut client) = Bench::with_client(&[]);
     let row = click(1).to_string();
     let padded = |length: usize| format!("{{\"x\":\"{}\"}}", noise(length));
     for coding in ["gzip", "deflate", "zstd"] {
@@ -313,8 +311,7 @@ fn a_decoder_stops_at_the_first_limit() {
 
 #[test]
 fn decoded_bodies_count_as_bodies_in_memory() {
-    let bench = Bench::embedded(&[("BODIES_BYTES_MAX", &(4 * MIB).to_string())]);
-    let mut client = bench.client();
+    let (_bench, mut client) = Bench::with_client(&[("BODIES_BYTES_MAX", &(4 * MIB).to_string())]);
     let row = click(1);
     let of_size = |length: usize| format!("{{\"events\":[{row}],\"x\":\"{}{}\"}}", noise(120_000), "a".repeat(length));
     for coding in ["gzip", "deflate", "zstd"] {

@@ -3,7 +3,7 @@
 use crate::support::bench::{Bench, SETTLE_WAIT};
 use crate::support::client::{Answer, Client};
 use crate::support::program::run;
-use crate::support::{click, eventually_is, wait_until};
+use crate::support::{click, eventually_is, gunzip, wait_until};
 use serde_json::json;
 
 const KEYWORDS: &str = "/api/statistics/popular/keywords";
@@ -482,8 +482,7 @@ fn the_hosts_that_are_allowed_are_served_beside_this_machine() {
 
 #[test]
 fn a_trailing_slash_changes_nothing_and_ids_keep_theirs() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (bench, mut client) = Bench::with_client(&[]);
     let mut ask = |method: &str, path: &str, body: &str| client.send(method, path, &[JSON], body.as_bytes());
     ask("POST", "/api/posts/", r#"{"postId":"p1","userId":1,"content":"oak"}"#).expect(201);
     assert_eq!(ask("GET", "/api/posts/p1/", "").expect(200).json()["postId"], "p1");
@@ -578,12 +577,6 @@ fn every_json_answer_ends_with_a_newline_and_no_answer_is_sniffed() {
     assert_eq!(same.header("x-content-type-options"), Some("nosniff"));
     let [whole, head] = ["GET", "HEAD"].map(|method| bench.client().send(method, KEYWORDS, &[key], b"").expect(200));
     assert_eq!(head.header("content-length"), Some(whole.body.len().to_string().as_str()));
-}
-
-fn gunzip(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(bytes), &mut out).expect("gzip");
-    out
 }
 
 #[test]

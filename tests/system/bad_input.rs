@@ -272,8 +272,7 @@ fn broken_batches() -> Vec<Mixed> {
 
 #[test]
 fn one_bad_row_never_spoils_its_batch() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (bench, mut client) = Bench::with_client(&[]);
     let mut stored = 0;
     for (name, content_type, body, accepted, rejected) in broken_batches() {
         for path in ["/api/events", "/api/events/batch"] {
@@ -300,8 +299,7 @@ fn one_bad_row_never_spoils_its_batch() {
 
 #[test]
 fn a_byte_order_mark_before_a_body_is_skipped() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (_bench, mut client) = Bench::with_client(&[]);
     let row = good();
     let post = r#"{"userId":1,"content":"oak","postId":"p"}"#.to_owned();
     let like = r#"{"userId":1,"postId":"p"}"#.to_owned();

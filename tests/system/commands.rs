@@ -136,7 +136,6 @@ fn what_is_wrong_with_postgresql_is_said_with_what_to_do() {
     set(&format!("REVOKE ALL ON schema_version FROM {role}; DROP ROLE {role}"));
 }
 
-/// The same database for another role.
 fn as_role(url: &str, role: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL");
     let (_, host) = rest.split_once('@').expect("a user");

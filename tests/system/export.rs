@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
-use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::time::Duration;
@@ -10,10 +9,10 @@ use std::time::Duration;
 use crate::support::bench::{Bench, Ledger, Live, on_pairs};
 use crate::support::client::{Answer, Client};
 use crate::support::program::{self, Ended, Running};
-use crate::support::{eventually_is, make_fifo, memory_kib, now_ms, permit, postgres, seed, wait_until};
+use crate::support::{eventually_is, gunzip, make_fifo, memory_kib, now_ms, permit, postgres, seed, wait_until};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 const PAIRS: [(Ledger, Live); 2] = [(Ledger::Postgres, Live::Memory), (Ledger::Sqlite, Live::Memory)];
@@ -58,13 +57,13 @@ impl Reading {
     /// The bytes that are left, and whether the export's end came.
     fn rest(mut self) -> (usize, bool) {
         let mut length = 0;
-        loop {
-            match self.client.read_chunk() {
-                Ok(chunk) if chunk.is_empty() => return (length, true),
-                Ok(chunk) => length += chunk.len(),
-                Err(_) => return (length, false),
+        while let Ok(chunk) = self.client.read_chunk() {
+            if chunk.is_empty() {
+                return (length, true);
             }
+            length += chunk.len();
         }
+        (length, false)
     }
 }
 
@@ -103,22 +102,21 @@ fn lines(ndjson: &[u8]) -> Vec<Value> {
 fn event(random: &mut StdRng, at_ms: i64) -> Value {
     let event_type = TYPES[random.random_range(0..TYPES.len())];
     let text = |random: &mut StdRng| TEXTS[random.random_range(0..TEXTS.len())];
-    let mut metadata = Map::new();
-    metadata.insert("postId".into(), json!(format!("p{}", random.random_range(0..9))));
+    let mut metadata = json!({"postId": format!("p{}", random.random_range(0..9))});
     match event_type {
-        "CLICK" => _ = metadata.insert("componentId".into(), json!(random.random_range(1..i64::MAX))),
-        "PAGE_VIEW" => _ = metadata.insert("url".into(), json!(text(random))),
+        "CLICK" => metadata["componentId"] = json!(random.random_range(1..i64::MAX)),
+        "PAGE_VIEW" => metadata["url"] = json!(text(random)),
         // Trimmed when it is taken.
-        "SEARCH" => _ = metadata.insert("keyword".into(), json!(text(random).trim())),
+        "SEARCH" => metadata["keyword"] = json!(text(random).trim()),
         _ => {}
     }
     for (name, of) in [("elementId", 3), ("referrer", 4)] {
         if random.random_range(0..of) == 0 {
-            metadata.insert(name.into(), json!(text(random)));
+            metadata[name] = json!(text(random));
         }
     }
     if random.random_range(0..3) == 0 {
-        metadata.insert("resultCount".into(), json!(random.random_range(0..50)));
+        metadata["resultCount"] = json!(random.random_range(0..50));
     }
     let id = Uuid::from_u128(random.random::<u128>()).to_string();
     let mut event = json!({"eventId": id, "eventType": event_type, "timestamp": at_ms, "metadata": metadata});
@@ -135,27 +133,18 @@ fn event(random: &mut StdRng, at_ms: i64) -> Value {
 /// Random events of five days, in no order; more than two pages of them in one millisecond.
 fn events(random: &mut StdRng, many_at_once: usize) -> Vec<Value> {
     let now = now_ms();
-    let mut at_any_time = || {
-        let age = random.random_range(0..5 * DAY_MS);
-        event(random, now - age)
-    };
-    let mut events: Vec<Value> = (0..900).map(|_| at_any_time()).collect();
     let busy = now - random.random_range(DAY_MS..2 * DAY_MS);
-    events.extend((0..many_at_once).map(|_| event(random, busy)));
-    events
+    let mut times: Vec<i64> = (0..900).map(|_| now - random.random_range(0..5 * DAY_MS)).collect();
+    times.extend(vec![busy; many_at_once]);
+    times.into_iter().map(|at| event(random, at)).collect()
 }
 
 /// Events of yesterday with 8 kB of properties each.
 fn large_events(count: i64) -> Vec<Value> {
-    let mut random = StdRng::seed_from_u64(3);
-    let blob = "x".repeat(8_000);
-    let first = now_ms() - DAY_MS;
-    let mut large = |n: i64| {
-        let mut event = event(&mut random, first + n);
-        event["properties"] = json!({"blob": blob, "n": n});
-        event
-    };
-    (0..count).map(&mut large).collect()
+    let (mut random, first) = (StdRng::seed_from_u64(3), now_ms() - DAY_MS);
+    let mut large: Vec<Value> = (0..count).map(|n| event(&mut random, first + n)).collect();
+    large.iter_mut().for_each(|event| event["properties"] = json!({"blob": "x".repeat(8_000)}));
+    large
 }
 
 fn post(bench: &Bench, events: &[Value]) {
@@ -167,6 +156,11 @@ fn post(bench: &Bench, events: &[Value]) {
         assert_eq!(answer["accepted"], part.len(), "{answer}");
     }
     bench.settle();
+}
+
+/// Stores every row once more, so many times.
+fn double(bench: &Bench, times: usize) {
+    (0..times).for_each(|_| bench.execute("INSERT INTO events SELECT * FROM events"));
 }
 
 fn at_ms(event: &Value) -> i64 {
@@ -191,11 +185,6 @@ fn by_id(events: impl IntoIterator<Item = Value>) -> BTreeMap<String, Value> {
     by_id
 }
 
-#[track_caller]
-fn check_order(events: &[Value]) {
-    assert!(events.is_sorted_by_key(at_ms), "in the order of time");
-}
-
 /// CSV as the fields of NDJSON, apostrophes taken away.
 fn of_csv(bytes: &[u8]) -> Vec<Value> {
     assert!(bytes.ends_with(b"\r\n"));
@@ -208,7 +197,7 @@ fn of_csv(bytes: &[u8]) -> Vec<Value> {
             let text = cell.strip_prefix('\'').unwrap_or(cell);
             match name.as_str() {
                 "componentId" | "resultCount" => {
-                    event["metadata"][name] = json!(text.parse::<i64>().expect("a number"))
+                    event["metadata"][name] = text.parse::<i64>().expect("a number").into()
                 }
                 "properties" => event[name] = serde_json::from_str(text).expect("JSON"),
                 "elementId" | "keyword" | "postId" | "url" | "referrer" => event["metadata"][name] = json!(text),
@@ -236,7 +225,7 @@ fn everything_stored_is_exported_once_in_the_order_of_time() {
         assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
         assert!(answer.header("content-disposition").is_some_and(|name| name.contains("events.ndjson")));
         let ndjson = answer.expect(200).body;
-        check_order(&lines(&ndjson));
+        assert!(lines(&ndjson).is_sorted_by_key(at_ms), "in the order of time");
         assert_eq!(by_id(lines(&ndjson)), expected);
         assert!(exported_by_command(bench, &[]) == ndjson, "the command writes the same bytes");
         let table = whole(bench, "format=csv");
@@ -246,10 +235,10 @@ fn everything_stored_is_exported_once_in_the_order_of_time() {
         let likes = exported_by_command(bench, &["--from", &from.to_string(), "--event-type", "like"]);
         assert!(likes == whole(bench, &format!("from={from}&eventType=LIKE")), "and takes the same filters");
         // What came in twice under one id and one time is there twice, wherever a page ends.
-        bench.rows("INSERT INTO events SELECT * FROM events");
+        double(bench, 1);
         let mut once: Vec<Value> = lines(&ndjson).into_iter().flat_map(|line| [line.clone(), line]).collect();
         let mut twice = lines(&whole(bench, ""));
-        check_order(&twice);
+        assert!(twice.is_sorted_by_key(at_ms), "in the order of time");
         for events in [&mut once, &mut twice] {
             events.sort_by_key(|event| event["eventId"].to_string());
         }
@@ -259,19 +248,16 @@ fn everything_stored_is_exported_once_in_the_order_of_time() {
 
 /// Objects that a store might write in another way: numbers, blanks, names that repeat, and the largest of all.
 fn odd_properties() -> Vec<String> {
-    let mut odd: Vec<String> = [
-        r#"{"a":1e200,"b":1E+2,"c":-0,"d":-0.0,"e":1.10,"f":100000000000000000000,"g":1e999,"h":1e-999}"#,
-        r#"{ "b" : 1 ,  "a":[ ] , "a":2, "":{ } }"#,
-        r#"{"escapes":"\u00e9\/\"\\\ud83d\ude00","plain":"é😀/"}"#,
-        "{}",
+    vec![
+        r#"{"a":1e200,"b":1E+2,"c":-0,"d":-0.0,"e":1.10,"f":100000000000000000000,"g":1e999,"h":1e-999}"#.to_owned(),
+        r#"{ "b" : 1 ,  "a":[ ] , "a":2, "":{ } }"#.to_owned(),
+        r#"{"escapes":"\u00e9\/\"\\\ud83d\ude00","plain":"é😀/"}"#.to_owned(),
+        "{}".to_owned(),
+        format!("{{\"digits\":{}}}", "7".repeat(8_000)),
+        format!("{{\"{}\":[{}1]}}", "n".repeat(64), "1e200,".repeat(1_350)),
+        format!("{{\"deep\":{}1{}}}", "[".repeat(31), "]".repeat(31)),
+        format!("{{\"text\":\"{}\"}}", "x".repeat(8 * 1024 - 11)),
     ]
-    .map(str::to_owned)
-    .into();
-    odd.push(format!("{{\"digits\":{}}}", "7".repeat(8_000)));
-    odd.push(format!("{{\"{}\":[{}1]}}", "n".repeat(64), "1e200,".repeat(1_350)));
-    odd.push(format!("{{\"deep\":{}1{}}}", "[".repeat(31), "]".repeat(31)));
-    odd.push(format!("{{\"text\":\"{}\"}}", "x".repeat(8 * 1024 - 11)));
-    odd
 }
 
 /// What lines say of `properties`, as bytes, by event id.
@@ -294,15 +280,11 @@ fn properties_of(ndjson: &[u8]) -> BTreeMap<String, String> {
 fn properties_come_back_byte_for_byte_and_every_row_can_be_imported_again() {
     for (pair, other) in PAIRS.into_iter().zip(PAIRS.into_iter().rev()) {
         let [first, second] = [pair, other].map(|(ledger, live)| Bench::started(ledger, live));
-        let odd = odd_properties();
         let ids = (1..).map(|id| Uuid::from_u128(id).to_string());
-        let sent: BTreeMap<String, String> = ids.zip(odd).collect();
-        let line = |(id, properties): (&String, &String)| {
-            format!(
-                r#"{{"eventId":"{id}","eventType":"CLICK","userId":1,"metadata":{{"componentId":1}},"properties":{properties}}}"#
-            )
-        };
-        let body: String = sent.iter().map(line).map(|line| line + "\n").collect();
+        let sent: BTreeMap<String, String> = ids.zip(odd_properties()).collect();
+        let click = r#""eventType":"CLICK","userId":1,"metadata":{"componentId":1}"#;
+        let line = |(id, properties)| format!("{{\"eventId\":\"{id}\",{click},\"properties\":{properties}}}\n");
+        let body: String = sent.iter().map(line).collect();
         let headers = [("Content-Type", "application/x-ndjson")];
         let answer = first.client().send("POST", "/api/events", &headers, body.as_bytes()).expect(202).json();
         assert_eq!(answer["accepted"], sent.len(), "{answer}");
@@ -336,10 +318,7 @@ fn files_are_whole_or_not_there() {
             to(&at(name)).printed();
         }
         assert!(std::fs::read(at("plain.ndjson")).expect("a file") == plain);
-        let mut unpacked = Vec::new();
-        let gzip = std::fs::File::open(at("small.ndjson.gz")).expect("a file");
-        flate2::read::GzDecoder::new(gzip).read_to_end(&mut unpacked).expect("gzip");
-        assert!(unpacked == plain);
+        assert!(gunzip(&std::fs::read(at("small.ndjson.gz")).expect("a file")) == plain);
         let zstd = std::fs::read(at("smaller.ndjson.zst")).expect("a file");
         assert!(zstd.len() < plain.len() && zstd::decode_all(&zstd[..]).expect("zstd") == plain);
         let named = |directory: &Path| std::fs::read_dir(directory).expect("a directory").count();
@@ -361,17 +340,11 @@ fn a_slow_reader_costs_a_page_and_a_third_is_asked_to_wait() {
         for part in large_events(500).chunks(100) {
             post(bench, part);
         }
-        for _ in 0..3 {
-            bench.rows("INSERT INTO events SELECT * FROM events");
-        }
-        // What stays is warmed up first, by two at once: the pool, the lanes, what the allocator keeps for their threads, and
-        // the cache of each connection to SQLite.
+        double(bench, 3);
+        // What stays is warmed up first, by two at once: pools, the allocator, the cache of each connection to SQLite.
         let whole = || whole(bench, "").len();
-        let two = || {
-            std::thread::scope(|scope| {
-                [scope.spawn(whole), scope.spawn(whole)].map(|export| export.join().expect("an export"))
-            })
-        };
+        let two =
+            || std::thread::scope(|scope| [(); 2].map(|()| scope.spawn(whole)).map(|one| one.join().expect("all")));
         let [size, other] = [(); 4].map(|()| two())[0];
         assert!(size > 4_000 * 8_000 && other == size, "{size}, {other}");
         let pid = bench.tracker().pid();
@@ -408,9 +381,7 @@ fn an_export_whose_ledger_goes_away_is_cut_and_never_looks_whole() {
     let mut bench = Bench::on(Some(url), None);
     bench.start();
     post(&bench, &large_events(100));
-    for _ in 0..5 {
-        bench.rows("INSERT INTO events SELECT * FROM events");
-    }
+    double(&bench, 5);
     let mut reading = Reading::start(&bench);
     assert!(!reading.chunk().is_empty());
     server.kill();
@@ -432,9 +403,7 @@ fn an_export_whose_ledger_goes_away_is_cut_and_never_looks_whole() {
 fn a_stop_cuts_an_export() {
     let mut bench = Bench::embedded(&[]);
     post(&bench, &large_events(1));
-    for _ in 0..13 {
-        bench.rows("INSERT INTO events SELECT * FROM events");
-    }
+    double(&bench, 13);
     let mut reading = Reading::start(&bench);
     assert!(!reading.chunk().is_empty());
     let begun = std::time::Instant::now();
@@ -534,16 +503,8 @@ fn csv_for_excel_begins_with_a_mark() {
 #[test]
 fn what_cannot_be_asked_is_refused() {
     let bench = Bench::embedded(&[]);
-    for query in [
-        "from=yesterday",
-        "to=x",
-        "eventType=HOVER",
-        "format=xml",
-        "from=2&to=1",
-        "from=%ff",
-        "bom=true",
-        "format=csv&bom=perhaps",
-    ] {
+    let wrong = "from=yesterday to=x eventType=HOVER format=xml from=2&to=1 from=%ff bom=true format=csv&bom=perhaps";
+    for query in wrong.split(' ') {
         let refused = export(&bench, query);
         let body: Value = serde_json::from_slice(&refused.body).expect("JSON");
         assert!(refused.status == 400 && body["error"].is_string(), "{query}: {body}");

@@ -122,31 +122,22 @@ fn the_api_keeps_a_connection_whose_framing_it_kept() {
     let bench = Bench::embedded(&[]);
     let mut stream = TcpStream::connect(bench.address()).expect("connect");
     let post = |path: &str, rest: &str| format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{rest}");
+    let odd = |header: &str| post("/api/events", &format!("{header}\r\nContent-Length: 2\r\n\r\n{{}}"));
     for (request, status, header) in [
         (post("/nowhere", "Content-Length: 4\r\n\r\nbody"), 404, None),
         (post("/nowhere", "Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"), 404, None),
         (post("/metrics", "Content-Length: 4\r\n\r\nbody"), 405, Some(("allow", "GET, HEAD"))),
         (post("/api/events", "\r\n"), 411, None),
-        (
-            post("/api/events", "Content-Type: text/html\r\nContent-Length: 2\r\n\r\n{}"),
-            415,
-            Some(("accept-post", "json")),
-        ),
-        (
-            post("/api/events", "Content-Encoding: br\r\nContent-Length: 2\r\n\r\n{}"),
-            415,
-            Some(("accept-encoding", "gzip")),
-        ),
+        (odd("Content-Type: text/html"), 415, Some(("accept-post", "json"))),
+        (odd("Content-Encoding: br"), 415, Some(("accept-encoding", "gzip"))),
         (post("/api/events", "Content-Length: 2\r\n\r\n{]"), 400, None),
         (post("/api/events", "Content-Length: 2\r\n\r\n{\u{e9}"), 400, None),
     ] {
         // Its follower comes with it: what was left of a body would be read as the next request.
-        stream
-            .write_all(format!("{request}GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())
-            .expect("write");
+        let follower = "GET /healthz/live HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let answer = ask(&mut stream, format!("{request}{follower}"));
         // The last body is three bytes long, one of which belongs to nobody.
         let is_last = request.ends_with('\u{e9}');
-        let answer = read_answer(&mut stream);
         assert_eq!(answer.status, status, "{request}: {}", answer.text());
         if let Some((name, value)) = header {
             assert!(answer.header(name).is_some_and(|found| found.contains(value)), "{request}: {name}");

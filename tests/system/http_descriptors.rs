@@ -12,7 +12,6 @@ use crate::http_support::*;
 use crate::support::{alone, eventually};
 use event_tracker::http::Config;
 
-/// Opens files until there is no descriptor left.
 fn fill() -> Vec<File> {
     std::iter::from_fn(|| File::open("/dev/null").ok()).collect()
 }

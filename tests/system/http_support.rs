@@ -32,7 +32,6 @@ pub(crate) fn streamed(body: &[u8]) -> Answer<'_> {
     Answer { status: 200, content_type: "text/plain", headers: &[], body }
 }
 
-/// Answers with what it was asked.
 pub(crate) fn echo(config: Config) -> Running {
     start(config, |request, exchange| {
         let body = String::from_utf8_lossy(request.body);
@@ -113,13 +112,11 @@ pub(crate) fn get_all(stream: &mut (impl Read + Write), paths: &[&str]) -> Vec<A
     paths.iter().map(|_| read_answer(stream)).collect()
 }
 
-/// The answer to these bytes.
 pub(crate) fn ask(stream: &mut (impl Read + Write), bytes: impl AsRef<[u8]>) -> Answered {
     send(stream, bytes);
     read_answer(stream)
 }
 
-/// The head of the answer to these bytes.
 pub(crate) fn ask_head(stream: &mut (impl Read + Write), bytes: impl AsRef<[u8]>) -> Answered {
     send(stream, bytes);
     read_head(stream)

@@ -13,13 +13,11 @@ use event_tracker::http::{Config, Running};
 /// TCP alone, or TLS with these files.
 struct Transport(Option<Files>);
 
-/// A client's connection.
 enum Link {
     Plain(TcpStream),
     Tls(Box<TlsStream>),
 }
 
-/// Runs a claim over both transports.
 fn over_both(claim: impl Fn(&Transport)) {
     for transport in [Transport(None), Transport(Some(Files::ecdsa()))] {
         eprintln!("-- {}", if transport.is_tls() { "TLS" } else { "TCP" });

@@ -30,7 +30,6 @@ fn with(mut event: Value, field: &str, value: Value) -> Value {
     event
 }
 
-/// An id as a client chooses it.
 fn id() -> String {
     Uuid::new_v4().to_string()
 }

@@ -17,12 +17,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
-
-fn put(client: &mut Client, path: &str, body: &Value) -> Answer {
-    client.send("PUT", path, &JSON, body.to_string().as_bytes())
-}
-
 fn outcome(post: &str, user: &str, liked: bool, count: i64, changed: bool) -> Value {
     json!({"postId":post,"userId":user,"liked":liked,"likeCount":count,"changed":changed})
 }
@@ -42,20 +36,19 @@ fn a_like_is_answered_with_the_state_right_after_it() {
         assert_eq!(act(by(3, "unlike")), outcome("7", "3", false, 0, false), "never below zero");
         // The same by the resource; the user may stand in the query where a client sends no body.
         let mut client = bench.client();
-        let liked = put(&mut client, "/api/posts/7/like", &json!({"userId":"é"})).expect(200).json();
+        let liked = client.json("PUT", "/api/posts/7/like", json!({"userId":"é"})).expect(200).json();
         assert_eq!(liked, outcome("7", "é", true, 1, true));
-        assert_eq!(put(&mut client, "/api/posts/7/like", &json!({"userId":"é"})).json()["changed"], false);
+        assert_eq!(client.json("PUT", "/api/posts/7/like", json!({"userId":"é"})).json()["changed"], false);
         let state = |client: &mut Client, query: &str| client.read(&format!("/api/posts/7/like{query}"));
         assert_eq!(state(&mut client, ""), json!({"postId":"7","likeCount":1}));
         assert_eq!(state(&mut client, "?userId=%C3%A9"), json!({"postId":"7","likeCount":1,"liked":true}));
         assert_eq!(state(&mut client, "?userId=1"), json!({"postId":"7","likeCount":1,"liked":false}));
         let unliked = client.send("DELETE", "/api/posts/7/like?userId=%C3%A9", &[], b"").expect(200).json();
         assert_eq!(unliked, outcome("7", "é", false, 0, true));
-        let again =
-            client.send("DELETE", "/api/posts/7/like", &JSON, r#"{"userId":"é"}"#.as_bytes()).expect(200).json();
+        let again = client.json("DELETE", "/api/posts/7/like", json!({"userId":"é"})).expect(200).json();
         assert_eq!(again, outcome("7", "é", false, 0, false));
         // Ids of a path are decoded once.
-        let odd = put(&mut client, "/api/posts/a%2Fb%20%2541+/like", &json!({"userId":1})).expect(200).json();
+        let odd = client.json("PUT", "/api/posts/a%2Fb%20%2541+/like", json!({"userId":1})).expect(200).json();
         assert_eq!(odd, outcome("a/b %41+", "1", true, 1, true));
         let same = client.post("/api/posts/like", &json!({"userId":1,"postId":"a/b %41+","action":"like"})).json();
         assert_eq!(same["changed"], false);
@@ -100,7 +93,7 @@ fn what_is_wrong_with_a_like_is_named_by_its_field() {
             ("GET", "/api/posts//like", "", 404),
             ("GET", "/api/posts/a/b/like", "", 404),
         ] {
-            let answer = client.send(method, path, &JSON, body.as_bytes());
+            let answer = client.json(method, path, body);
             assert_eq!(answer.status, status, "{method} {path} {body}: {}", answer.text());
         }
         assert_eq!(bench.event_rows(), 0);
@@ -136,8 +129,7 @@ fn a_ledger_that_stands_still_makes_it_202_and_what_was_sent_is_applied_in_order
         let started = Instant::now();
         let address = bench.address();
         let late = |method: &'static str, path: &'static str, body: Value| {
-            let send = move || Client::new(address).send(method, path, &JSON, body.to_string().as_bytes());
-            let sent = std::thread::spawn(send);
+            let sent = std::thread::spawn(move || Client::new(address).json(method, path, body));
             std::thread::sleep(Duration::from_millis(100));
             sent
         };
@@ -216,9 +208,8 @@ fn toggle_at_once(instances: &[&Bench], clients: usize, rounds: usize) {
         eventually_is(Duration::from_secs(60), &200, || instance.client().get("/healthz/deps").status);
         instance.settle();
     }
-    for row in
-        bench.rows("SELECT user_id, action, like_count FROM post_like_log WHERE post_id = 'hot' ORDER BY version")
-    {
+    let of_post = "post_like_log WHERE post_id = 'hot' ORDER BY version";
+    for row in bench.rows(&format!("SELECT user_id, action, like_count FROM {of_post}")) {
         log.entry(row[0].clone()).or_default().push((row[1] == "LIKE", row[2].parse().expect("a count")));
     }
     let mut late = 0;
@@ -284,7 +275,7 @@ fn a_lost_reply_of_the_commit_is_settled_by_what_was_written_down() {
     client.post("/api/posts/like", &json!({"userId":1,"postId":"p","eventId":id})).expect(200);
     let mut lost = |method: &str, path: &str, body: Value| {
         armed.store(position(&url), Ordering::SeqCst);
-        let answer = client.send(method, path, &JSON, body.to_string().as_bytes());
+        let answer = client.json(method, path, body);
         assert_eq!(armed.load(Ordering::SeqCst), NOT_ARMED, "the reply was lost");
         answer
     };

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, MIXED_PAIRS, items, on_pairs};
+use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, MIXED_PAIRS, each_pair, items, on_pairs};
 use crate::support::client::Client;
 use crate::support::ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, each_ledger, event, random_event, seeded};
 use crate::support::model::{LISTS, Model};
@@ -184,8 +184,7 @@ fn days_of_a_series_are_those_of_the_time_zone() {
 
 #[test]
 fn what_cannot_be_asked_is_refused_with_what_to_do() {
-    on_pairs(MAIN_PAIRS, |bench| {
-        let mut client = bench.client();
+    each_pair(|_, client| {
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
         // What only rows tell of a time whose rows may be gone.
         let gone = now_ms() - 402 * DAY + 17;
@@ -224,8 +223,7 @@ fn what_cannot_be_asked_is_refused_with_what_to_do() {
 
 #[test]
 fn an_exact_answer_that_says_the_same_is_304() {
-    on_pairs(MAIN_PAIRS, |bench| {
-        let mut client = bench.client();
+    each_pair(|_, client| {
         let now = now_ms();
         client.post("/api/events?wait=true", &json!(events_of(now, 30))).expect(201);
         let range = format!("from={}&to={now}", now - DAY);
@@ -244,7 +242,6 @@ fn an_exact_answer_that_says_the_same_is_304() {
     });
 }
 
-/// Hours without end, in both dialects.
 const ENDLESS_HOURS: &str = "ALTER TABLE rollup_hour RENAME TO hidden; \
     CREATE VIEW rollup_hour AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
     SELECT i % 2 + 1 AS dimension, i AS bucket, 'x' AS key, 1 AS count FROM n";
@@ -255,8 +252,7 @@ const ENDLESS_POSTS: &str = "ALTER TABLE post_stat RENAME TO hidden_posts; \
 
 #[test]
 fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
-    on_pairs(MAIN_PAIRS, |bench| {
-        let mut client = bench.client();
+    each_pair(|bench, client| {
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 10))).expect(201);
         let content = "endless0 endless1 endless2 endless3 endless4 endless5";
         client.post("/api/posts", &json!({"userId": 1, "content": content})).expect(201);
@@ -282,8 +278,7 @@ fn a_range_that_takes_too_long_is_refused_in_time_and_others_are_answered() {
 /// Each hour that is not folded is named in a statement: there are 70 million of them up to the year 9999.
 #[test]
 fn a_range_up_to_the_end_of_all_time_costs_no_memory() {
-    on_pairs(MAIN_PAIRS, |bench| {
-        let mut client = bench.client();
+    each_pair(|bench, client| {
         client.post("/api/events?wait=true", &json!(events_of(now_ms(), 30))).expect(201);
         let pid = bench.tracker().pid();
         let (first, last) = (i64::MIN, i64::MAX);
@@ -512,12 +507,12 @@ fn everything(client: &mut Client, now: i64) -> Vec<Value> {
         .map(|window| [format!("users?window={window}"), format!("popular/posts?by=score&window={window}")]);
     let others = [format!("users?{range}"), format!("timeseries?interval=hour&{range}"), format!("?{range}")];
     let paths = exact.into_iter().chain(live.concat()).chain(others);
-    let mut read = |path: String| {
+    let read = |path: String| {
         let mut answer = client.read(&format!("/api/statistics/{path}"));
         answer.as_object_mut().expect("an object").remove("asOf");
         answer
     };
-    paths.map(|path| read(path)).collect()
+    paths.map(read).collect()
 }
 
 #[test]

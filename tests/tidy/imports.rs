@@ -127,7 +127,8 @@ impl Source {
         let (mut source, mut code) = (Source::default(), String::new());
         while let Some(line) = lines.next() {
             let (visibility, rest) = line.trim_start().split_once("use ").unwrap_or(("no use", ""));
-            if !visibility.is_empty() && !(visibility.starts_with("pub") && visibility.ends_with(' ')) {
+            let is_use = visibility.is_empty() || visibility.starts_with("pub") && visibility.ends_with(' ');
+            if !is_use {
                 code.push_str(line);
                 code.push('\n');
                 continue;

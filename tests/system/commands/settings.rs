@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::support::bench::Bench;
 use crate::support::program::{self, Ended};
 
-/// A program with these variables and arguments.
 fn run(command: &mut Command, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     program::run(command.envs(variables.iter().copied()).args(arguments))
 }

@@ -15,7 +15,6 @@ use rand::{RngExt, SeedableRng};
 /// What an honest connection takes between two that swallow.
 const HONEST_BYTES: u64 = 50_000;
 
-/// What it does with a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Manner {
     /// Passes all on.

@@ -132,7 +132,6 @@ pub(crate) fn pack(bytes: &[u8], packing: Packing) -> Vec<u8> {
     }
 }
 
-/// A name with the endings of its format and packing.
 pub(crate) fn file_name(name: &str, format: Format, packing: Packing) -> String {
     let format = if format == Format::Csv { "csv" } else { "ndjson" };
     format!("{name}.{format}{}", ["", ".gz", ".zst"][packing as usize])

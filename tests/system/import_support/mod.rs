@@ -24,13 +24,11 @@ pub(crate) struct Desk {
     pub(crate) url: String,
 }
 
-/// The importer, running.
 pub(crate) struct Importer {
     process: Running,
     told: PathBuf,
 }
 
-/// How the importer ended.
 pub(crate) struct Report {
     pub(crate) code: Option<i32>,
     pub(crate) told: String,
@@ -54,12 +52,10 @@ impl Desk {
         self.path(name)
     }
 
-    /// Runs it to its end.
     pub(crate) fn import(&self, arguments: &[&str]) -> Report {
         self.start(arguments).end()
     }
 
-    /// Runs it to its end on these bytes as standard input.
     pub(crate) fn import_from(&self, bytes: &[u8], arguments: &[&str]) -> Report {
         let mut importer = self.spawn(arguments, Stdio::piped());
         // It may end before it has read all.
@@ -75,7 +71,6 @@ impl Desk {
         self.spawn_command(self.command(arguments).stdin(stdin))
     }
 
-    /// The importer, not started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_event-tracker"));
         command.arg("import").args(arguments).env_clear().env("TRACKER_URL", &self.url).env("API_KEY", "a key");
@@ -126,7 +121,6 @@ impl Importer {
         self.process.ended().is_none()
     }
 
-    /// The most memory that it had so far.
     pub(crate) fn memory_bytes_max(&self) -> u64 {
         crate::support::memory_kib(self.pid(), "VmHWM") * 1_024
     }
@@ -170,7 +164,6 @@ pub(crate) fn taken(bench: &Bench) -> u64 {
     bench.client().metric(r#"events_total{outcome="accepted"}"#) as u64
 }
 
-/// The rows of a file that are in a text, by path.
 pub(crate) fn name(path: &Path) -> &str {
     path.to_str().expect("a path of ours")
 }

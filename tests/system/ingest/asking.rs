@@ -138,8 +138,7 @@ fn an_empty_range_is_zeros_and_a_turned_one_is_refused() {
 
 #[test]
 fn an_unknown_parameter_is_refused_by_its_name_unless_it_begins_with_an_underscore() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (_bench, mut client) = Bench::with_client(&[]);
     let lists = ["popular", "rankings"]
         .map(|kind| ["keywords", "posts", "pages", "components"].map(|list| format!("statistics/{kind}/{list}")));
     let others = ["statistics", "statistics/timeseries", "statistics/users", "statistics/stream", "export"];
@@ -166,8 +165,7 @@ fn an_unknown_parameter_is_refused_by_its_name_unless_it_begins_with_an_undersco
 
 #[test]
 fn a_filter_that_no_value_can_have_is_refused() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (_bench, mut client) = Bench::with_client(&[]);
     let of = |n: usize| "x".repeat(n);
     for (name, fits) in [("keyword", 200), ("postId", 128), ("elementId", 200), ("url", 2_048), ("page", 2_048)] {
         client.get(&format!("/api/statistics?{name}={}", of(fits))).expect(200);

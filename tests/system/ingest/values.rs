@@ -125,8 +125,7 @@ fn pages_may_drop_a_trailing_slash_and_keep_routes_of_the_fragment() {
         }),
         ("true", "true", vec![("/a", 4), ("/", 3), ("/app#/users/1", 2)]),
     ] {
-        let bench = Bench::embedded(&[("PAGE_TRIM_SLASH", trim), ("PAGE_HASH", hash)]);
-        let mut client = bench.client();
+        let (bench, mut client) = Bench::with_client(&[("PAGE_TRIM_SLASH", trim), ("PAGE_HASH", hash)]);
         client.post(WAIT, &urls.iter().map(|url| view(url)).collect()).expect(201);
         expect_ranking(&mut client, "pages?limit=100", "url", &ranked(expected.iter().copied()));
         for (page, n) in &expected {
@@ -264,8 +263,7 @@ fn refused_numbers(client: &mut Client) {
 
 #[test]
 fn placeholders_name_nobody_and_no_post() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (bench, mut client) = Bench::with_client(&[]);
     let placeholders = "| |undefined|UNDEFINED|null|NULL| Null |(null)|(NULL)|none|None|nan|NaN|[object Object]|\
                         [OBJECT OBJECT]|\\N|\\n";
     for placeholder in placeholders.split('|') {
@@ -306,8 +304,7 @@ fn placeholders_name_nobody_and_no_post() {
 
 #[test]
 fn the_nil_and_the_max_uuid_are_placeholders() {
-    let bench = Bench::embedded(&[]);
-    let mut client = bench.client();
+    let (bench, mut client) = Bench::with_client(&[]);
     for id in [
         "00000000-0000-0000-0000-000000000000",
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
