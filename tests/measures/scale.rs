@@ -5,7 +5,6 @@
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
 mod copying;
-mod stall;
 
 use crate::support::sqlite_plans;
 use std::path::Path;
@@ -13,12 +12,8 @@ use std::time::Instant;
 
 use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Dimension, EventType, TallyKey};
-use event_tracker::limits::{LIVE_BUCKET_MEMBERS_MAX, LIVE_OPEN_BUCKET_MEMBERS_MAX};
-use event_tracker::ports::{
-    CountFilter, Interval, Ledger, LiveBatch, LiveState, LiveStore, LiveWriter, RankingQuery, RecentChange,
-    SeriesQuery, Snapshot, StoreError, TopQuery, Watermark, Window,
-};
+use event_tracker::events::{Dimension, EventType};
+use event_tracker::ports::{CountFilter, Interval, Ledger, RankingQuery, SeriesQuery, StoreError, TopQuery, Window};
 
 const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
@@ -241,98 +236,4 @@ fn times_of_every_query() {
     scale.rankings();
     scale.series();
     scale.tops();
-}
-
-/// What keys of Redis are for, by their names behind the generation.
-fn class_of(key: &str) -> String {
-    let rest = key.splitn(4, ':').last().unwrap_or(key);
-    let letters: String = rest.chars().take_while(|letter| letter.is_ascii_alphabetic()).collect();
-    format!("{letters} ({})", rest.split(':').next().unwrap_or(rest).trim_end_matches(|c: char| c.is_ascii_digit()))
-}
-
-#[test]
-#[ignore = "fills a Redis: perf/scale"]
-fn memory_of_redis_by_class_of_keys() {
-    const USERS: usize = 1_000_000;
-    /// Of one batch: each of them searched for ten keywords.
-    const USERS_AT_ONCE: usize = 2_000;
-    const NAMES: usize = 100_000;
-    /// A closed bucket keeps its highest, whatever else came: what it would not keep is not sent.
-    const NAMES_KEPT: usize = LIVE_BUCKET_MEMBERS_MAX + 2_000;
-    let Ok(url) = std::env::var("SCALE_REDIS") else { return };
-    let mut link = redis::Client::open(url.as_str()).and_then(|client| client.get_connection()).expect("Redis answers");
-    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
-    let used = |link: &mut redis::Connection| -> u64 {
-        let info: String = redis::cmd("INFO").arg("memory").query(link).expect("answers");
-        let line = info.lines().find_map(|line| line.strip_prefix("used_memory:")).expect("a line");
-        line.trim().parse().expect("a number")
-    };
-    let empty = used(&mut link);
-    let zone = jiff::tz::TimeZone::UTC;
-    let store = event_tracker::adapters::redis::RedisLive::new(&url, 1, zone).expect("a url");
-    let mut writer = store.open_writer().expect("a writer");
-    let stream = uuid::Uuid::from_u128(1);
-    let now_ms = event_tracker::clock::Clock::System.now_ms();
-    writer.rebuild(stream, LiveState::Lost, &mut |_| Ok(Snapshot::default()), now_ms).expect("rebuilds");
-    writer.register(stream).expect("registers");
-    let mut from = Watermark::default();
-    let mut apply = |writer: &mut Box<dyn LiveWriter>, batch: LiveBatch| {
-        let to = Watermark { position: from.position + 1, crc: 1 };
-        writer.apply(&LiveBatch { stream, from, to, ..batch }).expect("applies");
-        from = to;
-    };
-    // Each user searched for ten keywords within the last minutes: the most that is kept of anybody.
-    for first in (0..USERS).step_by(USERS_AT_ONCE) {
-        let add = |n: usize, k: usize| RecentChange::Add {
-            user_id: format!("u{}", first + n),
-            keyword: format!("keyword {}", (first + n * 7 + k) % NAMES),
-            at_ms: now_ms - 60_000 + k as i64,
-        };
-        let recent = (0..USERS_AT_ONCE).flat_map(|n| (0..10).map(move |k| add(n, k))).collect();
-        let minute = now_ms.div_euclid(60_000) - 1;
-        let user = |n: usize| (minute, format!("u{}", first + n).into());
-        let mut users: Vec<(i64, Box<str>)> = (0..USERS_AT_ONCE).map(user).collect();
-        users.sort();
-        apply(&mut writer, LiveBatch { now_ms, users, recent, ..LiveBatch::default() });
-    }
-    // Closed buckets get what they keep; the open ones are as full as they may become.
-    let hour = now_ms.div_euclid(3_600_000);
-    let minutes = (hour - 7 * 24..hour - 47).step_by(24).chain(hour - 47..hour).map(|hour| hour * 60);
-    let this_minute = now_ms.div_euclid(60_000);
-    let all = minutes.chain(this_minute - 59..this_minute).map(|minute| (minute, NAMES_KEPT));
-    for (minute, names) in all.chain([(this_minute, LIVE_OPEN_BUCKET_MEMBERS_MAX)]) {
-        // One of the seven kinds: the others are alike. Names differ from minute to minute: longer buckets get more of them.
-        let dimension = Dimension::Keyword;
-        let name = |n: usize| format!("keyword {:06}", (n + minute as usize % 97 * 900) % NAMES);
-        let mut counts: Vec<_> =
-            (0..names).map(|n| (TallyKey { dimension, minute, key: name(n).into() }, (n % 97) as i64 + 1)).collect();
-        counts.sort();
-        apply(&mut writer, LiveBatch { now_ms, counts, ..LiveBatch::default() });
-    }
-    writer.fold(now_ms).expect("folds");
-    let mut classes: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
-    let mut cursor = 0u64;
-    loop {
-        let (next, keys): (u64, Vec<String>) =
-            redis::cmd("SCAN").arg(cursor).arg("COUNT").arg(10_000).query(&mut link).expect("scans");
-        let mut pipe = redis::pipe();
-        for key in &keys {
-            pipe.cmd("MEMORY").arg("USAGE").arg(key);
-        }
-        let sizes: Vec<u64> = pipe.query(&mut link).expect("sizes");
-        for (key, bytes) in keys.iter().zip(sizes) {
-            let class = classes.entry(class_of(key)).or_default();
-            *class = (class.0 + 1, class.1 + bytes);
-        }
-        cursor = next;
-        if cursor == 0 {
-            break;
-        }
-    }
-    println!("\n| keys | number | bytes | bytes a key |\n|---|---|---|---|");
-    for (class, (number, bytes)) in classes {
-        println!("| {class} | {number} | {bytes} | {} |", bytes / number);
-    }
-    println!("| all, as Redis says | | {} | |", used(&mut link) - empty);
-    redis::cmd("FLUSHALL").exec(&mut link).expect("flushes");
 }

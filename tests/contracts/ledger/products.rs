@@ -1,18 +1,16 @@
-//! What only one of the products can do: partitions, dumps, versions, servers that stop. And how fast both are.
+//! What only one of the products can do: partitions, dumps, versions, servers that stop.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Event, EventType, Record};
+use event_tracker::events::EventType;
 use event_tracker::limits::STORE_CALL_MS_MAX;
 use event_tracker::ports::{Ledger, StoreError, Verdict};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use crate::support::ledgers::{DAY, Fixture, NOW, click, each_ledger, like, random_event, with_id};
+use crate::support::ledgers::{DAY, Fixture, NOW, click, like, with_id};
 use crate::support::postgres::Server;
 
 #[test]
@@ -175,39 +173,4 @@ fn backends(fixture: &Fixture) -> Vec<i32> {
 fn signal(pids: &[i32], signal: i32) {
     // SAFETY: signals processes of a throw-away server that serve our own connections.
     pids.iter().for_each(|pid| assert_eq!(unsafe { libc::kill(*pid, signal) }, 0));
-}
-
-/// `cargo test --test contracts ledger -- --ignored --nocapture rates`
-#[test]
-#[ignore = "a measurement, not a claim"]
-fn rates_of_apply() {
-    each_ledger(|fixture| {
-        let mut feed = fixture.feed();
-        feed.writer.maintain(NOW).expect("maintains");
-        let mut random = StdRng::seed_from_u64(1);
-        for size in [100usize, 1_000, 5_000, 20_000] {
-            let rounds = (200_000 / size).min(300);
-            let batches: Vec<Vec<Record<'static>>> = (0..rounds)
-                .map(|_| {
-                    let any = std::iter::repeat_with(|| random_event(&mut random)).filter(|e| !e.event_type.is_like());
-                    let now = any.map(|e| {
-                        let skew = f64::powi(random_fraction(&e.id), 3);
-                        let user = Some(format!("user{}", (skew * 20_000.0) as u32).into());
-                        Record::Event(Event { event_time_ms: NOW, user_id: user, ..e })
-                    });
-                    now.take(size).collect()
-                })
-                .collect();
-            let start = Instant::now();
-            for batch in batches {
-                feed.apply(batch);
-            }
-            let rate = (rounds * size) as f64 / start.elapsed().as_secs_f64();
-            eprintln!("{}: batches of {size}: {rate:.0} rows/s", fixture.name);
-        }
-    });
-}
-
-fn random_fraction(id: &Uuid) -> f64 {
-    f64::from(id.as_fields().0) / f64::from(u32::MAX)
 }

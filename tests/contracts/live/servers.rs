@@ -1,4 +1,4 @@
-//! What only a server can do: go away, hang, fill up, forget. And how fast both are.
+//! What only a server can do: go away, hang, fill up, forget.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
