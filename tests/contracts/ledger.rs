@@ -20,13 +20,15 @@ mod searching;
 mod several_filters;
 mod user_sets;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeMap;
 
 use crate::support::ledgers::{
     DAY, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded, with_id,
 };
-use event_tracker::events::{Dimension, Event, EventType, Forget, Record, fold_keyword, page_key};
+use crate::support::model::Model;
+use event_tracker::events::{Dimension, Event, EventType, Forget, Record};
 use event_tracker::ports::{CountFilter, LikeOutcome, Position, StoreError, TopQuery, Verdict, Watermark, Window};
+use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use uuid::Uuid;
@@ -108,53 +110,27 @@ fn likes_are_the_fold_of_their_journal() {
     let mut random = seeded();
     each_ledger(|fixture| {
         let mut feed = fixture.feed();
-        let mut liked: BTreeSet<(String, String)> = BTreeSet::new();
-        let mut posts: HashMap<String, (i64, i64)> = HashMap::new();
-        let mut stored = Vec::new();
+        let mut model = Model::default();
         for _ in 0..25 {
-            let mut expected = Vec::new();
-            let mut records = Vec::new();
-            for index in 0..random.random_range(1..60) {
+            let count = random.random_range(1..60);
+            let one = |_| {
                 let (user, post) = (random.random_range(0..6).to_string(), random.random_range(0..4).to_string());
                 let kind = [EventType::Like, EventType::Unlike, EventType::Toggle][random.random_range(0..3)];
-                let pair = (user.clone(), post.clone());
-                let now = match kind {
-                    EventType::Like => true,
-                    EventType::Unlike => false,
-                    _ => !liked.contains(&pair),
-                };
-                let changed = now != liked.contains(&pair);
-                let (count, version) = posts.entry(post.clone()).or_default();
-                if changed {
-                    *count += if now { 1 } else { -1 };
-                    *version += 1;
-                    if now {
-                        liked.insert(pair)
-                    } else {
-                        liked.remove(&pair)
-                    };
-                }
-                let outcome = LikeOutcome { liked: now, changed, like_count: *count, version: *version };
-                expected.push((feed.at.position + 1 + index, Verdict::Like(outcome)));
-                records.push(like(kind, &user, &post, NOW - random.random_range(0..HOUR)));
+                like(kind, &user, &post, NOW - random.random_range(0..HOUR))
+            };
+            let records: Vec<_> = (0..count).map(one).collect();
+            let first = feed.at.position + 1;
+            for (position, record) in (first..).zip(&records) {
+                model.take_record(feed.stream, position, record);
             }
-            assert_eq!(feed.apply(records), expected);
-            stored.extend(expected);
+            let decided = model.verdicts.range((feed.stream, first)..);
+            assert_eq!(feed.apply(records), decided.map(|((_, at), verdict)| (*at, *verdict)).collect::<Vec<_>>());
         }
         let read = fixture.ledger.verdicts(feed.stream, 0, feed.at.position).expect("answers").expect("not pruned");
-        stored.retain(|(_, verdict)| matches!(verdict, Verdict::Like(outcome) if outcome.changed));
-        assert_eq!(read, stored);
-        let pairs: BTreeSet<_> = fixture.rows("SELECT user_id, post_id FROM post_like").into_iter().collect();
-        assert_eq!(pairs, liked.iter().map(|(user, post)| vec![user.clone(), post.clone()]).collect());
-        for (post, (count, version)) in &posts {
-            let stat = fixture.rows(&format!("SELECT like_count, version FROM post_stat WHERE post_id = '{post}'"));
-            assert_eq!(stat, [[count.to_string(), version.to_string()]]);
-            let net = "sum(CASE action WHEN 'LIKE' THEN 1 ELSE -1 END), max(version)";
-            let log = fixture.rows(&format!("SELECT {net} FROM post_like_log WHERE post_id = '{post}'"));
-            assert_eq!(log, stat, "the log adds up to the state");
-            let sum = format!("SELECT coalesce(sum(count), 0) FROM rollup_hour WHERE dimension = 6 AND key = '{post}'");
-            assert_eq!(fixture.number(&sum), *count);
-        }
+        let is_change = |verdict: &Verdict| matches!(verdict, Verdict::Like(outcome) if outcome.changed);
+        let changes = model.verdicts.iter().filter(|(_, verdict)| is_change(verdict));
+        assert_eq!(read, changes.map(|((_, at), verdict)| (*at, *verdict)).collect::<Vec<_>>());
+        model.check_ledger(fixture, NOW, &TimeZone::UTC, &BTreeMap::new());
         assert_eq!(fixture.number("SELECT count(*) FROM events WHERE event_type NOT IN ('LIKE', 'UNLIKE')"), 0);
     });
 }
@@ -209,37 +185,19 @@ fn rows_are_the_sum_of_the_rollups_and_counts_are_exact() {
     let mut random = seeded();
     each_ledger(|fixture| {
         let mut feed = fixture.feed();
-        let mut all: Vec<Event<'static>> = Vec::new();
+        let mut model = Model::default();
         for size in [1, 30, 400, 1_500] {
             let events: Vec<_> = (0..size).map(|_| random_event(&mut random)).collect();
-            let verdicts = feed.apply(events.iter().cloned().map(Record::Event).collect());
-            let resolved: HashMap<Position, EventType> = verdicts
-                .into_iter()
-                .filter_map(|(at, verdict)| match verdict {
-                    Verdict::Like(outcome) => Some((at, outcome.stored_type())),
-                    _ => None,
-                })
-                .collect();
-            let first = feed.at.position + 1 - size;
-            all.extend(events.into_iter().zip(first..).map(|(event, at)| {
-                let event_type = resolved.get(&at).copied().unwrap_or(event.event_type);
-                Event { event_type, ..event }
-            }));
+            events.iter().for_each(|event| model.take(event));
+            feed.apply(events.into_iter().map(Record::Event).collect());
         }
-        let sums = "SELECT key, sum(count) FROM rollup_hour WHERE dimension = 1 GROUP BY 1 ORDER BY 1";
-        assert_eq!(fixture.rows(sums), fixture.rows("SELECT event_type, count(*) FROM events GROUP BY 1 ORDER BY 1"));
+        model.check_rows(fixture);
+        model.check_sums(fixture, NOW);
         let oldest = NOW.div_euclid(MINUTE) - 180;
-        let recent = all.iter().filter(|event| event.minute() > oldest).count();
-        let minutes = "SELECT sum(count) FROM rollup_minute WHERE dimension = 1";
-        assert_eq!(fixture.number(minutes), recent as i64);
         assert!(fixture.number("SELECT min(bucket) FROM rollup_minute") > oldest);
-        let hours: BTreeSet<_> =
-            all.iter().map(|e| (e.minute().div_euclid(60), e.event_type as u8, e.user_id.clone())).collect();
-        assert_eq!(fixture.number("SELECT count(*) FROM user_hour"), hours.len() as i64);
         for _ in 0..120 {
             let filter = random_filter(&mut random);
-            let expected = all.iter().filter(|event| matches(event, &filter)).count() as u64;
-            assert_eq!(fixture.ledger.count(&filter).expect("counts"), expected, "{filter:?}");
+            assert_eq!(fixture.ledger.count(&filter).expect("counts"), model.count(&filter), "{filter:?}");
         }
     });
 }
@@ -276,20 +234,6 @@ fn random_filter(random: &mut StdRng) -> CountFilter {
     filter
 }
 
-fn matches(event: &Event<'_>, filter: &CountFilter) -> bool {
-    filter.event_type.is_none_or(|kind| kind == event.event_type)
-        && filter.component_id.is_none_or(|id| event.component_id == Some(id))
-        && filter
-            .element_id
-            .as_deref()
-            .is_none_or(|element| event.component_id.is_none() && event.element_id.as_deref() == Some(element))
-        && filter.post_id.as_deref().is_none_or(|post| event.post_id.as_deref() == Some(post))
-        && filter.keyword.as_deref().is_none_or(|k| event.keyword.as_deref().is_some_and(|e| fold_keyword(e) == k))
-        && filter.page.as_deref().is_none_or(|page| event.url.as_deref().is_some_and(|url| page_key(url) == page))
-        && filter.from_ms.is_none_or(|from| event.event_time_ms >= from)
-        && filter.to_ms.is_none_or(|to| event.event_time_ms < to)
-}
-
 // claims: L14
 #[test]
 fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
@@ -307,7 +251,7 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
             search("u", "too old", NOW - HOUR),
         ]);
         assert_eq!(recent("u", NOW), ["K5", "k11", "k10", "k9", "k8", "k7", "k6", "k4", "k3", "k2"]);
-        let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
+        let snapshot = fixture.snapshot(NOW);
         let ours: Vec<_> = snapshot.recent.iter().filter(|row| row.0 == "u").map(|row| row.1.as_str()).collect();
         assert_eq!(ours, ["k2", "k3", "k4", "k6", "k7", "k8", "k9", "k10", "k11", "K5"], "oldest first");
         feed.apply(vec![forget(Some("K11"), NOW), forget(Some("k11"), NOW - DAY), forget(Some("k10"), NOW - HOUR)]);
@@ -315,7 +259,7 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
         feed.apply(vec![forget(None, NOW - 15 * MINUTE)]);
         assert_eq!(recent("u", NOW), ["K5"]);
         assert_eq!(recent("v", NOW), ["other"]);
-        let mut forgotten = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot").forgotten;
+        let mut forgotten = fixture.snapshot(NOW).forgotten;
         forgotten.sort();
         let expected = [("", NOW - 15 * MINUTE), ("k11", NOW)];
         assert_eq!(
@@ -361,8 +305,7 @@ fn a_ranked_list_orders_by_score_then_name() {
         records.push(like(EventType::Unlike, "u", "p4", NOW));
         feed.apply(records);
         let top = |parts: &[(Dimension, f64)], window, hot, limit| {
-            let query = TopQuery { parts: parts.to_vec(), window, hot, limit };
-            fixture.ledger.top(&query, NOW, &jiff::tz::TimeZone::UTC).expect("answers")
+            fixture.top(&TopQuery { parts: parts.to_vec(), window, hot, limit })
         };
         let names = |window| {
             let list = top(&[(Dimension::Keyword, 1.0)], window, false, 100);
@@ -392,7 +335,7 @@ fn a_snapshot_is_what_was_applied() {
         let (mut feed, mut other) = (fixture.feed(), fixture.feed());
         feed.apply(vec![search("u", "A", NOW), search("u", "a", NOW - 2 * HOUR), click(7, NOW)]);
         other.apply(vec![like(EventType::Toggle, "u", "p", NOW), search("v", "b", NOW - 30 * DAY)]);
-        let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
+        let snapshot = fixture.snapshot(NOW);
         let mut watermarks = vec![(feed.stream, feed.at), (other.stream, other.at)];
         watermarks.sort_unstable_by_key(|(stream, _)| *stream);
         assert_eq!(snapshot.watermarks, watermarks);

@@ -8,7 +8,6 @@
 #![allow(clippy::print_stdout, reason = "what was run is for whoever reads the test's output")]
 
 mod instance;
-mod model;
 mod records;
 mod stores;
 mod storm;
@@ -18,12 +17,13 @@ mod world;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::support::bench::{Ledger, Live, MAIN_PAIRS, MIXED_PAIRS};
 use crate::support::faulty::{Call, Fault};
 use crate::support::ledgers::click;
 use event_tracker::clock::Clock;
 use event_tracker::sinks::{SinkState, Trust};
 use instance::Instance;
-use stores::{LedgerKind, LiveKind, Stores};
+use stores::Stores;
 use world::World;
 
 /// A seed costs some 400 ms on PostgreSQL and 60 ms on SQLite.
@@ -34,21 +34,23 @@ const STORMS: u64 = 1;
 const REQUESTS: u64 = 150;
 const LONG_ITERATIONS: u64 = 100;
 const LONG_STORMS: u64 = 5;
-const PAIRS: [(LedgerKind, LiveKind); 4] = [
-    (LedgerKind::Postgres, LiveKind::Redis),
-    (LedgerKind::Postgres, LiveKind::Memory),
-    (LedgerKind::Sqlite, LiveKind::Redis),
-    (LedgerKind::Sqlite, LiveKind::Memory),
-];
+
+fn all_pairs() -> impl Iterator<Item = (Ledger, Live)> {
+    MAIN_PAIRS.into_iter().chain(MIXED_PAIRS)
+}
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
+fn first_seed() -> u64 {
+    setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()))
+}
+
 /// Runs so many seeds over one pair of stores.
-fn explore(ledger: LedgerKind, live: LiveKind, iterations: u64) {
+fn explore(ledger: Ledger, live: Live, iterations: u64) {
     let mut stores = Stores::new(ledger, live);
-    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let first = first_seed();
     let (iterations, steps) = (setting("ITERATIONS").unwrap_or(iterations), setting("STEPS").unwrap_or(STEPS));
     let begun = Instant::now();
     let mut records = 0;
@@ -64,28 +66,28 @@ fn explore(ledger: LedgerKind, live: LiveKind, iterations: u64) {
 
 #[test]
 fn every_effect_is_there_once_in_postgres_and_redis() {
-    explore(LedgerKind::Postgres, LiveKind::Redis, POSTGRES_ITERATIONS);
+    explore(Ledger::Postgres, Live::Redis, POSTGRES_ITERATIONS);
 }
 
 #[test]
 fn every_effect_is_there_once_in_postgres_and_memory() {
-    explore(LedgerKind::Postgres, LiveKind::Memory, POSTGRES_ITERATIONS);
+    explore(Ledger::Postgres, Live::Memory, POSTGRES_ITERATIONS);
 }
 
 #[test]
 fn every_effect_is_there_once_in_sqlite_and_redis() {
-    explore(LedgerKind::Sqlite, LiveKind::Redis, SQLITE_ITERATIONS);
+    explore(Ledger::Sqlite, Live::Redis, SQLITE_ITERATIONS);
 }
 
 #[test]
 fn every_effect_is_there_once_in_sqlite_and_memory() {
-    explore(LedgerKind::Sqlite, LiveKind::Memory, SQLITE_ITERATIONS);
+    explore(Ledger::Sqlite, Live::Memory, SQLITE_ITERATIONS);
 }
 
 /// The same with the sinks on their own threads.
-fn rage(ledger: LedgerKind, live: LiveKind, storms: u64) {
+fn rage(ledger: Ledger, live: Live, storms: u64) {
     let mut stores = Stores::new(ledger, live);
-    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let first = first_seed();
     let (storms, requests) = (setting("STORMS").unwrap_or(storms), setting("REQUESTS").unwrap_or(REQUESTS));
     println!("{ledger:?} + {live:?}: SEED={first} STORMS={storms} REQUESTS={requests}");
     let begun = Instant::now();
@@ -95,17 +97,17 @@ fn rage(ledger: LedgerKind, live: LiveKind, storms: u64) {
 
 #[test]
 fn a_storm_over_sinks_on_their_threads_leaves_every_effect_once() {
-    PAIRS.into_iter().for_each(|(ledger, live)| rage(ledger, live, STORMS));
+    all_pairs().for_each(|(ledger, live)| rage(ledger, live, STORMS));
 }
 
 #[test]
 fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
-    let first = setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    for (ledger, live) in PAIRS {
+    let first = first_seed();
+    for (ledger, live) in all_pairs() {
         let mut stores = Stores::new(ledger, live);
         tombstones::late_views(&mut stores);
         tombstones::late_puts(&mut stores);
-        let iterations = setting("ITERATIONS").unwrap_or(if ledger == LedgerKind::Sqlite { 6 } else { 3 });
+        let iterations = setting("ITERATIONS").unwrap_or(if ledger == Ledger::Sqlite { 6 } else { 3 });
         (first..first + iterations).for_each(|seed| tombstones::explore(&mut stores, seed, STEPS as usize));
     }
 }
@@ -114,7 +116,7 @@ fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
 #[test]
 #[ignore = "explores for some minutes"]
 fn a_long_exploration_finds_nothing_either() {
-    for (ledger, live) in PAIRS {
+    for (ledger, live) in all_pairs() {
         explore(ledger, live, LONG_ITERATIONS);
         rage(ledger, live, LONG_STORMS);
     }
@@ -133,7 +135,7 @@ fn append_and_wait(instance: &Instance) {
 #[test]
 fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
     for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
-        let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+        let stores = Stores::new(Ledger::Sqlite, Live::Memory);
         let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
         instance.to_ledger.always(Call::Prepare, fault);
         let running = instance.spawn();
@@ -156,7 +158,7 @@ fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
 
 #[test]
 fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_ago() {
-    let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+    let stores = Stores::new(Ledger::Sqlite, Live::Memory);
     let mut instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
     instance.stand().expect("nothing fails");
     let begun = Instant::now();
@@ -183,7 +185,7 @@ fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_
 #[test]
 fn a_live_store_that_hangs_or_needs_a_person_never_holds_up_the_ledger() {
     for fault in [Fault::Fatal, Fault::Hang(Duration::from_secs(60)), Fault::Before] {
-        let stores = Stores::new(LedgerKind::Sqlite, LiveKind::Memory);
+        let stores = Stores::new(Ledger::Sqlite, Live::Memory);
         let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
         [Call::State, Call::Apply, Call::Rebuild].into_iter().for_each(|call| instance.to_live.always(call, fault));
         let running = instance.spawn();

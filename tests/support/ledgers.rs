@@ -3,13 +3,15 @@
 #![allow(dead_code, reason = "each suite uses a part")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Event, EventType, Record};
+use event_tracker::events::{Dimension, Event, EventType, Record};
 use event_tracker::ports::{
-    Batch, Ledger, LedgerWriter, Position, Ranked, RankingQuery, StoreError, Verdicts, Watermark,
+    Batch, Interval, Ledger, LedgerWriter, Position, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot,
+    StoreError, TopQuery, Verdicts, Watermark,
 };
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -75,6 +77,29 @@ impl Fixture {
         all
     }
 
+    /// A list, by lists and by adding up all names: their scores must not differ.
+    pub(crate) fn top(&self, query: &TopQuery) -> Vec<(String, f64)> {
+        let read = |ledger: &dyn Ledger| ledger.top(query, NOW, &TimeZone::UTC).expect("answers");
+        let (all, by_lists) = (read(&*self.ledger), read(&*self.by_lists));
+        let is_close = all.iter().zip(&by_lists).all(|(one, other)| (one.1 - other.1).abs() < 1e-9 * one.1);
+        assert!(all.len() == by_lists.len() && is_close, "{} {query:?}: {all:?} {by_lists:?}", self.name);
+        all
+    }
+
+    pub(crate) fn series(
+        &self,
+        event_type: Option<EventType>,
+        interval: Interval,
+        edges_ms: Vec<i64>,
+    ) -> Vec<SeriesPoint> {
+        let query = SeriesQuery { event_type, interval, edges_ms };
+        self.ledger.series(&query).expect("answers").expect("in time")
+    }
+
+    pub(crate) fn snapshot(&self, now_ms: i64) -> Snapshot {
+        self.ledger.snapshot(now_ms, &TimeZone::UTC).expect("a snapshot")
+    }
+
     pub(crate) fn number(&self, sql: &str) -> i64 {
         self.rows(sql)[0][0].parse().unwrap_or_else(|_| panic!("{sql}"))
     }
@@ -84,6 +109,12 @@ impl Fixture {
     }
 }
 
+/// The first page of a ranking.
+pub(crate) fn ranking_of(parts: &[(Dimension, i64)], range: Range<i64>, limit: usize) -> RankingQuery {
+    RankingQuery { parts: parts.to_vec(), from_ms: range.start, to_ms: range.end, after: None, before: 0, limit }
+}
+
+/// Runs `check` over every ledger.
 pub(crate) fn each_ledger(mut check: impl FnMut(&Fixture)) {
     for fixture in [Fixture::postgres(), Fixture::sqlite()] {
         eprintln!("-- {}", fixture.name);

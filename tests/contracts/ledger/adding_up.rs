@@ -1,13 +1,16 @@
 //! Pending counts: in every answer, and added once, by any instance at any time.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use event_tracker::events::{Dimension, Event, EventType, PostDelete, Record};
-use event_tracker::ports::{CountFilter, Interval, RankingQuery, SeriesPoint, SeriesQuery, TopQuery, Window};
+use event_tracker::ports::{CountFilter, Interval, SeriesPoint, TopQuery, Window};
 use jiff::tz::TimeZone;
 use rand::RngExt;
 
-use crate::support::ledgers::{Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, search, seeded};
+use crate::support::ledgers::{
+    Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, ranking_of, search, seeded,
+};
 
 /// Rows of pending counts.
 fn pending(fixture: &Fixture) -> i64 {
@@ -22,10 +25,6 @@ fn view(post: &str, at: i64) -> Record<'static> {
     Record::Event(Event { post_id: Some(post.to_owned().into()), ..event(EventType::PageView, at) })
 }
 
-fn top(dimension: Dimension, window: Window) -> TopQuery {
-    TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 10 }
-}
-
 // claims: L26, L15
 #[test]
 fn pending_counts_are_in_every_answer_and_are_added_once() {
@@ -36,21 +35,11 @@ fn pending_counts_are_in_every_answer_and_are_added_once() {
             feed.apply(vec![search("v", "Word", NOW), like(EventType::Like, "u", "p", NOW)]);
         };
         let count = || fixture.ledger.count(&CountFilter::default()).expect("counts") as i64;
-        let ranking = || {
-            let parts = vec![(Dimension::Keyword, 1)];
-            let (from_ms, to_ms) = (NOW - HOUR, NOW + HOUR);
-            let query = RankingQuery { parts, from_ms, to_ms, after: None, before: 0, limit: 10 };
-            fixture.ranking(&query)
-        };
-        let series = || {
-            let hour = NOW - NOW.rem_euclid(HOUR);
-            let edges_ms = vec![hour, hour + HOUR];
-            let query = SeriesQuery { event_type: Some(EventType::Search), interval: Interval::Hour, edges_ms };
-            fixture.ledger.series(&query).expect("answers").expect("in time")
-        };
-        let listed = |dimension, window| {
-            fixture.ledger.top(&top(dimension, window), NOW, &jiff::tz::TimeZone::UTC).expect("answers")
-        };
+        let ranking = || fixture.ranking(&ranking_of(&[(Dimension::Keyword, 1)], NOW - HOUR..NOW + HOUR, 10));
+        let hour = NOW - NOW.rem_euclid(HOUR);
+        let series = || fixture.series(Some(EventType::Search), Interval::Hour, vec![hour, hour + HOUR]);
+        let listed =
+            |dimension, window| fixture.top(&TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 10 });
         let mut rounds = 0;
         let mut check = |read: &dyn Fn(i64)| {
             fill();
@@ -73,16 +62,13 @@ fn pending_counts_are_in_every_answer_and_are_added_once() {
         // A snapshot, which writes nothing, is the same before and after.
         fill();
         let sums = || {
-            let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
+            let snapshot = fixture.snapshot(NOW);
             let of = |rows: &[(Dimension, i64, String, i64)]| {
-                let keywords = rows.iter().filter(|(dimension, ..)| *dimension == Dimension::Keyword);
-                keywords.map(|(_, at, name, count)| ((*at, name.clone()), *count)).fold(
-                    std::collections::BTreeMap::new(),
-                    |mut sums, (key, count)| {
-                        *sums.entry(key).or_insert(0) += count;
-                        sums
-                    },
-                )
+                let mut sums = BTreeMap::new();
+                for (_, at, name, count) in rows.iter().filter(|(dimension, ..)| *dimension == Dimension::Keyword) {
+                    *sums.entry((*at, name.clone())).or_insert(0) += count;
+                }
+                sums
             };
             (of(&snapshot.minutes), of(&snapshot.hours), snapshot.totals)
         };

@@ -3,7 +3,8 @@
 use event_tracker::events::{Dimension, Erase, Event, EventType, Forget, PostDelete, PostPut, Record};
 use event_tracker::ports::{CountFilter, Erasure, Likes, RankingQuery, TopQuery, Verdict, Window};
 
-use crate::support::ledgers::{Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like};
+use crate::support::ledgers::{Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, ranking_of};
+use crate::support::model::WINDOWS;
 
 fn erase(user: &str, at_ms: i64) -> Record<'static> {
     Record::Erase(Erase { user_id: user.to_owned().into(), at_ms })
@@ -154,7 +155,7 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
         other.apply(vec![erase("zoe", NOW)]);
         assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 2, "an old erasure again");
         assert_eq!(fixture.number("SELECT count(*) FROM user_hour WHERE user_id = 'zoe'"), 2);
-        let snapshot = fixture.ledger.snapshot(NOW + 2 * MINUTE, &jiff::tz::TimeZone::UTC).expect("answers");
+        let snapshot = fixture.snapshot(NOW + 2 * MINUTE);
         assert!(snapshot.forgotten.contains(&("zoe".to_owned(), String::new(), NOW)), "for the live store");
         assert!(snapshot.recent.iter().all(|(user, ..)| user != "zoe"));
     });
@@ -163,15 +164,12 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
 /// The places of posts by views, clicks and likes, as lists of the ledger show them.
 fn places(fixture: &Fixture, window: Window) -> Vec<(String, f64)> {
     let parts = vec![(Dimension::PostViews, 1.0), (Dimension::PostClicks, 3.0), (Dimension::PostLikes, 10.0)];
-    let query = TopQuery { parts, window, hot: false, limit: 10 };
-    fixture.ledger.top(&query, NOW, &jiff::tz::TimeZone::UTC).expect("answers")
+    fixture.top(&TopQuery { parts, window, hot: false, limit: 10 })
 }
 
 // claims: L24
 #[test]
 fn a_deleted_post_is_in_no_list_until_it_is_put_again() {
-    const ALL: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
-    let utc = jiff::tz::TimeZone::UTC;
     each_ledger(|fixture| {
         let mut feed = fixture.feed();
         let seen = |at_ms| view("ann", at_ms);
@@ -180,27 +178,24 @@ fn a_deleted_post_is_in_no_list_until_it_is_put_again() {
         let liked = |user: &str| like(EventType::Like, user, "seen", NOW);
         let place = |name: &str, score| (name.to_owned(), score);
         feed.apply(vec![seen(NOW), seen(NOW - 3 * HOUR), seen(NOW - 20 * HOUR), liked("a"), other("b"), other("a")]);
-        assert!(ALL.iter().all(|window| places(fixture, *window)[0].0 == "seen"));
+        assert!(WINDOWS.iter().all(|window| places(fixture, *window)[0].0 == "seen"));
         // Views and likes before the deletion and after it, in one batch.
         feed.apply(vec![seen(NOW), delete("seen"), seen(NOW), liked("b"), delete("never was")]);
         for folded in [false, true] {
-            for window in ALL {
+            for window in WINDOWS {
                 let expected = [place("a", 3.0), place("b", 3.0)];
                 assert_eq!(places(fixture, window), expected, "{window:?}, folded: {folded}");
             }
-            feed.writer.fold(NOW, &utc).expect("folds");
+            feed.writer.fold(NOW, &jiff::tz::TimeZone::UTC).expect("folds");
         }
         // The page is full, and the next one begins where it ends.
         let page = |after: Option<(i64, String)>, limit| {
-            let parts = vec![(Dimension::PostViews, 5), (Dimension::PostClicks, 3)];
-            let (from_ms, to_ms, before) = (NOW - 24 * HOUR, NOW + HOUR, 0);
-            let query = RankingQuery { parts, from_ms, to_ms, after, before, limit };
-            fixture.ledger.ranking(&query, NOW).expect("answers").expect("in time")
+            let parts = [(Dimension::PostViews, 5), (Dimension::PostClicks, 3)];
+            fixture.ranking(&RankingQuery { after, ..ranking_of(&parts, NOW - 24 * HOUR..NOW + HOUR, limit) })
         };
         assert_eq!(page(None, 1), [("a".to_owned(), 3)]);
         assert_eq!(page(Some((3, "a".to_owned())), 5), [("b".to_owned(), 3)]);
-        let snapshot = fixture.ledger.snapshot(NOW, &utc).expect("answers");
-        let mut tombstones = snapshot.tombstones;
+        let mut tombstones = fixture.snapshot(NOW).tombstones;
         tombstones.sort();
         // The like, its removal and the deletion; then another like.
         assert_eq!(tombstones, [("never was".to_owned(), 1), ("seen".to_owned(), 3)]);
@@ -210,7 +205,7 @@ fn a_deleted_post_is_in_no_list_until_it_is_put_again() {
         feed.apply(vec![put("ann", "seen", NOW)]);
         assert_eq!(places(fixture, Window::Day)[0], place("seen", 15.0), "five views and a like");
         let later = NOW + 9 * 24 * HOUR + 1;
-        assert_eq!(fixture.ledger.snapshot(later, &utc).expect("answers").tombstones, []);
+        assert_eq!(fixture.snapshot(later).tombstones, []);
     });
 }
 

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::events::{Dimension, EventType};
-use event_tracker::ports::{CountFilter, Ledger, StoreError, TopQuery, Verdict, Watermark, Window};
+use event_tracker::ports::{CountFilter, Ledger, StoreError, TopQuery, Verdict, Watermark};
 use uuid::Uuid;
 
 use crate::support::faulty::{Call, Fault, Faults, FaultyLedger};
 use crate::support::ledgers::{DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, like, search, with_id};
+use crate::support::model::WINDOWS;
 use crate::support::postgres::Server;
 
 const TABLES: [&str; 9] = [
@@ -148,14 +149,9 @@ fn housekeeping_beside_batches_changes_no_answer() {
         let ages = [0, 30 * MINUTE, 2 * HOUR, 5 * HOUR, 3 * DAY];
         feed.apply(ages.iter().map(|age| search("u", "k", NOW - age)).collect());
         let answers = |fixture: &Fixture| {
-            let lists = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week].map(|window| {
-                let parts = vec![(Dimension::Keyword, 1.0)];
-                fixture
-                    .ledger
-                    .top(&TopQuery { parts, window, hot: false, limit: 9 }, NOW, &jiff::tz::TimeZone::UTC)
-                    .expect("answers")
-            });
-            let snapshot = fixture.ledger.snapshot(NOW, &jiff::tz::TimeZone::UTC).expect("a snapshot");
+            let keyword = || vec![(Dimension::Keyword, 1.0)];
+            let lists = WINDOWS.map(|window| fixture.top(&TopQuery { parts: keyword(), window, hot: false, limit: 9 }));
+            let snapshot = fixture.snapshot(NOW);
             (lists, snapshot.minutes, snapshot.hours, snapshot.totals, snapshot.recent)
         };
         feed.writer.add_up().expect("adds up");

@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::events::{Dimension, Event, EventType, Record};
-use event_tracker::ports::{
-    CountFilter, Interval, Ledger, Ranked, RankingQuery, SeriesPoint, SeriesQuery, TopQuery, Window,
-};
+use event_tracker::ports::{CountFilter, Interval, Ranked, RankingQuery, TopQuery, Window};
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use crate::support::ledgers::{
-    DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded,
+    DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, ranking_of, search, seeded,
 };
 use crate::support::model::{LISTS, Model};
 use crate::support::postgres::Server;
@@ -63,16 +61,9 @@ fn read_pages(fixture: &Fixture, mut query: RankingQuery) -> Ranked {
 }
 
 fn check_rankings(fixture: &Fixture, model: &Model, random: &mut StdRng) {
-    let Range { start: from_ms, end: to_ms } = random_range(random);
+    let range = random_range(random);
     for parts in LISTS {
-        let query = RankingQuery {
-            parts: parts.to_vec(),
-            from_ms,
-            to_ms,
-            after: None,
-            before: 0,
-            limit: random.random_range(1..8),
-        };
+        let query = ranking_of(parts, range.clone(), random.random_range(1..8));
         assert_eq!(read_pages(fixture, query.clone()), model.ranking(&query), "{} {query:?}", fixture.name);
     }
 }
@@ -83,40 +74,20 @@ fn check_tops(fixture: &Fixture, model: &Model) {
     let day = NOW - NOW.rem_euclid(DAY);
     for (window, from_ms) in [(Window::Day, hour - 23 * HOUR), (Window::Week, day - 6 * DAY)] {
         for parts in LISTS {
-            let query =
-                RankingQuery { parts: parts.to_vec(), from_ms, to_ms: hour + HOUR, after: None, before: 0, limit: 5 };
-            let expected: Vec<(String, f64)> =
-                model.ranking(&query).into_iter().take(5).map(|(name, sum)| (name, sum as f64)).collect();
+            let ranked = model.ranking(&ranking_of(parts, from_ms..hour + HOUR, 5));
+            let expected: Vec<_> = ranked.into_iter().take(5).map(|(name, sum)| (name, sum as f64)).collect();
             let weighed: Vec<(Dimension, f64)> = parts.iter().map(|(d, weight)| (*d, *weight as f64)).collect();
             let mut top = TopQuery { parts: weighed, window, hot: false, limit: 5 };
-            assert_eq!(
-                fixture.ledger.top(&top, NOW, &jiff::tz::TimeZone::UTC).expect("answers"),
-                expected,
-                "{} {top:?}",
-                fixture.name
-            );
+            assert_eq!(fixture.top(&top), expected, "{} {top:?}", fixture.name);
             top.hot = true;
-            // By adding up all names, and by lists.
-            let hot = |ledger: &dyn Ledger| -> Vec<f64> {
-                ledger
-                    .top(&top, NOW, &jiff::tz::TimeZone::UTC)
-                    .expect("answers")
-                    .into_iter()
-                    .map(|(_, score)| score)
-                    .collect()
-            };
-            let (all, by_lists) = (hot(&*fixture.ledger), hot(&*fixture.by_lists));
-            let expected = match parts {
-                [(dimension, _)] if *dimension != Dimension::PostLikes => hot_scores(model, *dimension, window),
-                _ => all.clone(),
-            };
-            for scores in [all, by_lists] {
-                let close = |(one, other): (&f64, &f64)| (one - other).abs() < 1e-9 * one;
-                assert!(
-                    scores.len() == expected.len().min(5) && scores.iter().zip(&expected).all(close),
-                    "{} {top:?}: {scores:?} {expected:?}",
-                    fixture.name
-                );
+            let hot = fixture.top(&top);
+            if let [(dimension, _)] = parts
+                && *dimension != Dimension::PostLikes
+            {
+                let expected = hot_scores(model, *dimension, window);
+                let is_close = hot.iter().zip(&expected).all(|((_, one), other)| (one - other).abs() < 1e-9 * one);
+                let is_whole = hot.len() == expected.len().min(5);
+                assert!(is_whole && is_close, "{} {top:?}: {hot:?} {expected:?}", fixture.name);
             }
         }
     }
@@ -129,15 +100,7 @@ fn hot_scores(model: &Model, dimension: Dimension, window: Window) -> Vec<f64> {
     let mut scores: BTreeMap<String, f64> = BTreeMap::new();
     for age in 0..length {
         let from_ms = newest - age * unit;
-        let query = RankingQuery {
-            parts: vec![(dimension, 1)],
-            from_ms,
-            to_ms: from_ms + unit,
-            after: None,
-            before: 0,
-            limit: 0,
-        };
-        for (name, sum) in model.ranking(&query) {
+        for (name, sum) in model.ranking(&ranking_of(&[(dimension, 1)], from_ms..from_ms + unit, 0)) {
             *scores.entry(name).or_default() += sum as f64 * 0.5f64.powf(age as f64 / (length as f64 / 4.0));
         }
     }
@@ -158,12 +121,7 @@ fn check_series(fixture: &Fixture, model: &Model, random: &mut StdRng) {
     ] {
         let event_type = kinds[random.random_range(0..kinds.len())];
         let first = from - (from + shift).rem_euclid(unit);
-        let edges_ms: Vec<i64> = (0..=points).map(|n| first + n * unit).collect();
-        let query = SeriesQuery { event_type, interval, edges_ms };
-        let expected: Vec<SeriesPoint> =
-            query.edges_ms.windows(2).map(|edge| model.point(event_type, edge[0], edge[1])).collect();
-        let read = fixture.ledger.series(&query).expect("answers").expect("in time");
-        assert_eq!(read, expected, "{} {interval:?} {shift} {event_type:?} from {first}", fixture.name);
+        model.check_series(fixture, event_type, (interval, unit), first, points);
     }
 }
 
@@ -171,16 +129,12 @@ fn check_counts(fixture: &Fixture, model: &Model, random: &mut StdRng) {
     let Range { start, end } = random_range(random);
     let post = format!("p{}", random.random_range(0..5));
     for (from_ms, to_ms) in [(Some(start), Some(end)), (None, None), (Some(start), None)] {
-        let filter = CountFilter { from_ms, to_ms, ..CountFilter::default() };
-        let (from, to) = (from_ms.unwrap_or(0), to_ms.unwrap_or(i64::MAX));
-        let whole = fixture.ledger.count(&filter).expect("answers");
-        assert_eq!(whole, model.point(None, from, to).count, "{} {filter:?}", fixture.name);
-        let event_type = Some(EventType::PageView);
-        let filter = CountFilter { event_type, post_id: Some(post.clone()), ..filter };
-        let parts = vec![(Dimension::PostViews, 1)];
-        let ranked = model.ranking(&RankingQuery { parts, from_ms: from, to_ms: to, after: None, before: 0, limit: 0 });
-        let expected = ranked.iter().find(|(name, _)| *name == post).map_or(0, |(_, sum)| sum.cast_unsigned());
-        assert_eq!(fixture.ledger.count(&filter).expect("answers"), expected, "{} {filter:?}", fixture.name);
+        let whole = CountFilter { from_ms, to_ms, ..CountFilter::default() };
+        let (event_type, post_id) = (Some(EventType::PageView), Some(post.clone()));
+        for filter in [whole.clone(), CountFilter { event_type, post_id, ..whole }] {
+            let counted = fixture.ledger.count(&filter).expect("answers");
+            assert_eq!(counted, model.count(&filter), "{} {filter:?}", fixture.name);
+        }
     }
 }
 
@@ -333,8 +287,7 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
         let counted = |interval, unit: i64| {
             let first = NOW - 70 * HOUR - (NOW - 70 * HOUR).rem_euclid(unit);
             let edges_ms: Vec<i64> = (0..=(72 * HOUR / unit)).map(|n| first + n * unit).collect();
-            let query = SeriesQuery { event_type: None, interval, edges_ms };
-            fixture.ledger.series(&query).expect("answers").expect("in time")
+            fixture.series(None, interval, edges_ms)
         };
         for (interval, unit) in [(Interval::Minute, MINUTE), (Interval::Hour, HOUR), (Interval::Day, DAY)] {
             let believed = counted(interval, unit);

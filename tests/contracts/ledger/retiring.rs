@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use event_tracker::events::{Dimension, EventType, Record};
-use event_tracker::ports::{CountFilter, Interval, RankingQuery, SeriesQuery, StoreError};
+use event_tracker::events::{Dimension, Event, EventType, Record};
+use event_tracker::ports::{CountFilter, Interval, StoreError};
 use event_tracker::sinks::{Steady, Trust};
 use jiff::tz::TimeZone;
 
-use crate::support::ledgers::{DAY, Feed, Fixture, HOUR, NOW, click, each_ledger, event, search, seeded};
+use crate::support::ledgers::{
+    DAY, Feed, Fixture, HOUR, NOW, click, each_ledger, event, random_event, ranking_of, search, seeded,
+};
 use crate::support::model::Model;
 
 const RETENTION: i64 = 30;
@@ -20,15 +22,11 @@ fn filled(feed: &mut Feed, days: i64) -> Model {
     let mut model = Model::default();
     let mut random = seeded();
     for day in 0..days {
-        let events = (0..5).map(|n| {
-            let mut event = crate::support::ledgers::random_event(&mut random);
-            if event.event_type == EventType::Toggle {
-                event.event_type = EventType::Like;
-            }
-            event.event_time_ms = (TODAY - day * DAY + n * 5 * HOUR + 1).min(NOW);
-            event
-        });
-        let events: Vec<_> = events.collect();
+        let mut one = |n: i64| {
+            let event_time_ms = (TODAY - day * DAY + n * 5 * HOUR + 1).min(NOW);
+            Event { event_time_ms, ..random_event(&mut random) }
+        };
+        let events: Vec<_> = (0..5).map(&mut one).collect();
         events.iter().for_each(|event| model.take(event));
         feed.apply(events.into_iter().map(Record::Event).collect());
     }
@@ -53,15 +51,11 @@ fn check_answers(fixture: &Fixture, model: &Model, days: i64) {
     let (from, to) = (TODAY - days * DAY, NOW + HOUR - NOW % HOUR);
     let count = fixture.ledger.count(&CountFilter { from_ms: Some(from), to_ms: Some(to), ..CountFilter::default() });
     assert_eq!(count.expect("counts"), model.point(None, from, to).count, "{}", fixture.name);
-    let parts = vec![(Dimension::PostViews, 1), (Dimension::PostLikes, 10)];
-    let query = RankingQuery { parts, from_ms: from, to_ms: to, after: None, before: 0, limit: 10 };
+    let query = ranking_of(&[(Dimension::PostViews, 1), (Dimension::PostLikes, 10)], from..to, 10);
     let ranked = fixture.ranking(&query);
     assert_eq!(ranked, model.ranking(&query), "{}", fixture.name);
     for (interval, unit) in [(Interval::Hour, HOUR), (Interval::Day, DAY)] {
-        let edges_ms: Vec<i64> = (0..=(days * DAY / unit)).map(|n| from + n * unit).collect();
-        let query = SeriesQuery { event_type: None, interval, edges_ms };
-        let expected: Vec<_> = query.edges_ms.windows(2).map(|edge| model.point(None, edge[0], edge[1])).collect();
-        assert_eq!(fixture.ledger.series(&query).expect("answers").expect("in time"), expected, "{}", fixture.name);
+        model.check_series(fixture, None, (interval, unit), from, days * DAY / unit);
     }
 }
 
@@ -134,15 +128,7 @@ fn check_rows_of_a_late_event(fixture: &Fixture, feed: &mut Feed) {
     let before = fixture.number("SELECT count(*) FROM events");
     feed.apply(vec![search("late", "late", old)]);
     assert_eq!(fixture.number("SELECT count(*) FROM events"), before + 1);
-    let query = RankingQuery {
-        parts: vec![(Dimension::Keyword, 1)],
-        from_ms: old - HOUR,
-        to_ms: old - HOUR + DAY,
-        after: None,
-        before: 0,
-        limit: 100,
-    };
-    let ranked = fixture.ranking(&query);
+    let ranked = fixture.ranking(&ranking_of(&[(Dimension::Keyword, 1)], old - HOUR..old - HOUR + DAY, 100));
     assert!(ranked.contains(&("late".to_owned(), 1)), "{ranked:?}");
 }
 
@@ -160,7 +146,7 @@ fn a_clock_that_jumped_removes_no_rows() {
                 for day in 0..2 {
                     let at = NOW + ahead + day * DAY;
                     let event = event(EventType::Click, at);
-                    feed.apply(vec![Record::Event(event_tracker::events::Event { received_at_ms: at, ..event })]);
+                    feed.apply(vec![Record::Event(Event { received_at_ms: at, ..event })]);
                 }
                 feed.writer.fold(NOW + ahead + 3 * DAY, &TimeZone::UTC).expect("folds");
             }
@@ -203,11 +189,7 @@ fn minutes_that_a_wrong_clock_has_removed_are_read_from_rows() {
         let mut feed = fixture.feed();
         let at = NOW - 30 * 60_000;
         feed.apply(vec![search("a", "word", at), search("b", "word", at - 60_000)]);
-        let ranked = || {
-            let parts = vec![(Dimension::Keyword, 1)];
-            let query = RankingQuery { parts, from_ms: at - HOUR / 2, to_ms: NOW, after: None, before: 0, limit: 5 };
-            fixture.ranking(&query)
-        };
+        let ranked = || fixture.ranking(&ranking_of(&[(Dimension::Keyword, 1)], at - HOUR / 2..NOW, 5));
         assert_eq!(ranked(), [("word".to_owned(), 2)]);
         feed.writer.maintain(NOW + 300 * DAY).expect("maintains");
         assert_eq!(fixture.number("SELECT count(*) FROM rollup_minute"), 0);

@@ -1,8 +1,6 @@
 //! Counts over several filters: whatever is counted, comes late or is erased, they are what rows say.
 
-use std::collections::BTreeMap;
-
-use event_tracker::events::{Erase, Event, EventType, Record, page_key};
+use event_tracker::events::{Erase, Event, EventType, Record};
 use event_tracker::ports::CountFilter;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -10,37 +8,7 @@ use rand::rngs::StdRng;
 use super::living::{Pace, Past, live_through};
 use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
 
-const USERS: usize = 8;
 const BEGIN: i64 = NOW - 40 * DAY;
-
-/// Every event that was sent.
-#[derive(Default)]
-struct Named {
-    rows: Vec<Event<'static>>,
-    erased: BTreeMap<String, i64>,
-}
-
-impl Named {
-    fn count(&self, filter: &CountFilter) -> u64 {
-        let is_counted = |row: &&Event<'_>| {
-            filter.event_type.is_none_or(|kind| kind == row.event_type)
-                && filter.component_id.is_none_or(|id| row.component_id == Some(id))
-                && filter
-                    .element_id
-                    .as_deref()
-                    .is_none_or(|id| row.component_id.is_none() && row.element_id.as_deref() == Some(id))
-                && filter.post_id.as_deref().is_none_or(|post| row.post_id.as_deref() == Some(post))
-                && filter
-                    .keyword
-                    .as_deref()
-                    .is_none_or(|of| row.keyword.as_ref().is_some_and(|k| k.to_lowercase() == of))
-                && filter.page.as_deref().is_none_or(|page| row.url.as_deref().is_some_and(|url| page_key(url) == page))
-                && filter.from_ms.is_none_or(|from| row.event_time_ms >= from)
-                && filter.to_ms.is_none_or(|to| row.event_time_ms < to)
-        };
-        self.rows.iter().filter(is_counted).count() as u64
-    }
-}
 
 /// Of two to four values, a type or none.
 fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
@@ -65,42 +33,11 @@ fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
     }
 }
 
-impl Past for Named {
-    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
-        let kind = [EventType::Click, EventType::PageView, EventType::Search][random.random_range(0..3)];
-        let mut some = |least: i32| (random.random_range(0..4) >= least).then(|| random.random_range(0..3));
-        let (component, keyword, post, url) = (some(2), some(2), some(1), some(1));
-        let user = format!("u{}", random.random_range(0..USERS));
-        let event = Event {
-            user_id: Some(user.clone().into()),
-            component_id: component.filter(|id| *id > 0).map(i64::from),
-            // Of some events with a component, too: those are not found by their element.
-            element_id: component.filter(|id| *id != 1).map(|_| "buy".into()),
-            keyword: keyword.map(|n: i32| format!("Oak {n}").into()),
-            post_id: post.map(|n: i32| format!("p{n}").into()),
-            url: url.map(|n: i32| format!("https://example.org/{n}?user={user}").into()),
-            ..event(kind, at)
-        };
-        // What comes after an erasure and happened before it is dropped.
-        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
-            self.rows.push(event.clone());
-        }
-        Record::Event(event)
-    }
-
-    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
-        let user = format!("u{}", random.random_range(0..USERS));
-        let known = self.erased.entry(user.clone()).or_insert(up_to);
-        *known = (*known).max(up_to);
-        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
-    }
-
-    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
-        for _ in 0..6 {
-            let filter = random_filter(now, random);
-            let counted = fixture.ledger.count(&filter).expect("counts");
-            assert_eq!(counted, self.count(&filter), "{} {of} {filter:?}", fixture.name);
-        }
+fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str, times: usize) {
+    for _ in 0..times {
+        let filter = random_filter(now, random);
+        let counted = fixture.ledger.count(&filter).expect("counts");
+        assert_eq!(counted, past.model.count(&filter), "{} {of} {filter:?}", fixture.name);
     }
 }
 
@@ -110,11 +47,11 @@ fn counts_of_several_filters_are_exact_whatever_is_counted_late_or_erased() {
     let mut random = seeded();
     each_ledger(|fixture| {
         let spans = [HOUR, 8 * HOUR, 80 * HOUR];
-        let pace = Pace { begin: BEGIN, spans, events: 1..30, late: 5, back: 30 * DAY };
-        let (past, _) = live_through::<Named>(fixture, &pace, &mut random);
-        for _ in 0..20 {
-            past.check(fixture, NOW, &mut random, "folded whole");
-        }
+        let pace = Pace { lasts: BEGIN..NOW, spans, events: 1..30, late: 5, back: 30 * DAY };
+        let check_some = |past: &Past, now, random: &mut StdRng, of: &str| check(fixture, past, now, random, of, 6);
+        let (past, mut feed) = live_through(fixture, &pace, &mut random, check_some);
+        feed.fold_all();
+        check(fixture, &past, NOW, &mut random, "folded whole", 126);
     });
 }
 
@@ -141,7 +78,7 @@ fn what_an_erased_person_named_still_counts() {
 #[test]
 fn each_closed_day_gets_one_index_of_what_its_events_name() {
     let fixture = Fixture::postgres();
-    let (mut past, mut feed, mut random) = (Named::default(), fixture.feed(), seeded());
+    let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
     let begin = NOW - NOW % DAY - 3 * DAY;
     feed.apply((0..400).map(|n| past.event(begin + n * HOUR / 8, &mut random)).collect());
     feed.apply(vec![past.event(NOW, &mut random)]);
@@ -161,12 +98,8 @@ fn each_closed_day_gets_one_index_of_what_its_events_name() {
     assert_eq!((indexes("indisvalid"), indexes("NOT indisvalid")), (3, 0));
     let today = jiff::Timestamp::from_millisecond(NOW).expect("a time").strftime("%Y%m%d").to_string();
     assert_eq!(indexes(&format!("relname LIKE '%{today}%'")), 0);
-    for _ in 0..20 {
-        past.check(&fixture, NOW, &mut random, "indexed");
-    }
+    check(&fixture, &past, NOW, &mut random, "indexed", 120);
     // Late events of a day that is over are found, too.
     feed.apply((0..50).map(|n| past.event(begin + n * HOUR, &mut random)).collect());
-    for _ in 0..20 {
-        past.check(&fixture, NOW, &mut random, "late");
-    }
+    check(&fixture, &past, NOW, &mut random, "late", 120);
 }

@@ -1,72 +1,36 @@
 //! Visitor bitmaps: distinct users of any range are exact, whatever is counted, late or erased.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use event_tracker::events::{Erase, Event, EventType, Record};
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::living::{Pace, Past, live_through};
-use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seeded};
+use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, seeded};
 
-const USERS: usize = 25;
 /// Several spans of 32 days are over by then.
 const BEGIN: i64 = NOW - 129 * DAY;
 
-/// When something happened, and whose it is while it is anybody's; and who was erased, up to when.
-#[derive(Default)]
-struct Users {
-    rows: Vec<(i64, Option<String>)>,
-    erased: BTreeMap<String, i64>,
+/// Distinct users of a range.
+fn users(past: &Past, range: &Range<i64>) -> Option<u64> {
+    Some(past.model.point(None, range.start, range.end).users)
 }
 
-impl Users {
-    fn users(&self, range: &Range<i64>) -> u64 {
-        let theirs = self.rows.iter().filter(|(at, _)| range.contains(at)).filter_map(|(_, whose)| whose.as_ref());
-        theirs.collect::<BTreeSet<&String>>().len() as u64
+fn check(fixture: &Fixture, past: &Past, now: i64, random: &mut StdRng, of: &str) {
+    let mut end = || {
+        let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
+        at - at.rem_euclid([32 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
+    };
+    for _ in 0..4 {
+        let (one, other) = (end(), end());
+        let range = one.min(other)..one.max(other);
+        let read = fixture.ledger.users(range.start, range.end).expect("answers");
+        assert_eq!(read, users(past, &range), "{} {of} {range:?}", fixture.name);
     }
-}
-
-impl Past for Users {
-    fn event(&mut self, at: i64, random: &mut StdRng) -> Record<'static> {
-        let user = format!("u{}", random.random_range(0..USERS));
-        if self.erased.get(&user).is_none_or(|up_to| at > *up_to) {
-            self.rows.push((at, Some(user.clone())));
-        }
-        let kind = [EventType::Click, EventType::PageView][random.random_range(0..2)];
-        Record::Event(Event { user_id: Some(user.into()), component_id: Some(1), ..event(kind, at) })
-    }
-
-    fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
-        let user = format!("u{}", random.random_range(0..USERS));
-        let theirs = self.rows.iter_mut().filter(|(at, whose)| *at <= up_to && whose.as_ref() == Some(&user));
-        theirs.for_each(|(_, whose)| *whose = None);
-        let known = self.erased.entry(user.clone()).or_insert(up_to);
-        *known = (*known).max(up_to);
-        Record::Erase(Erase { user_id: user.into(), at_ms: up_to })
-    }
-
-    fn check(&self, fixture: &Fixture, now: i64, random: &mut StdRng, of: &str) {
-        let mut end = || {
-            let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
-            at - at.rem_euclid([32 * DAY, 4 * DAY, DAY, HOUR, 1][random.random_range(0..5)])
-        };
-        for _ in 0..4 {
-            let (one, other) = (end(), end());
-            let range = one.min(other)..one.max(other);
-            let read = fixture.ledger.users(range.start, range.end).expect("answers");
-            assert_eq!(read, Some(self.users(&range)), "{} {of} {range:?}", fixture.name);
-        }
-        let forgotten = "SELECT count(*) FROM visitor WHERE substr(key, 3) NOT IN (SELECT user_id FROM user_hour)";
-        assert_eq!(
-            fixture.number(forgotten),
-            0,
-            "{} {of}: every ordinal is of a user who is named elsewhere",
-            fixture.name
-        );
-    }
+    let forgotten = "SELECT count(*) FROM visitor WHERE substr(key, 3) NOT IN (SELECT user_id FROM user_hour)";
+    let left = fixture.number(forgotten);
+    assert_eq!(left, 0, "{} {of}: every ordinal is of a user who is named elsewhere", fixture.name);
 }
 
 // claims: L23
@@ -75,8 +39,11 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
     let mut random = seeded();
     each_ledger(|fixture| {
         let spans = [4 * HOUR, 40 * HOUR, 100 * HOUR];
-        let pace = Pace { begin: BEGIN, spans, events: 1..5, late: 1, back: 50 * DAY };
-        live_through::<Users>(fixture, &pace, &mut random);
+        let pace = Pace { lasts: BEGIN..NOW, spans, events: 1..5, late: 1, back: 50 * DAY };
+        let check = |past: &Past, now, random: &mut StdRng, of: &str| check(fixture, past, now, random, of);
+        let (past, mut feed) = live_through(fixture, &pace, &mut random, check);
+        feed.fold_all();
+        check(&past, NOW, &mut random, "folded whole");
         for (hours, least) in [(1, 40), (24, 40), (32 * 24, 2)] {
             let kept = fixture
                 .number(&format!("SELECT count(*) FROM visitor_bitmap WHERE hours = {hours} AND event_type = 0"));
@@ -92,13 +59,13 @@ fn distinct_users_of_any_range_are_exact_whatever_is_counted_late_or_erased() {
 #[test]
 fn a_set_that_cannot_be_read_changes_no_answer() {
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
+        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
         let at = NOW - 3 * DAY;
         feed.apply((0..40).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
         let range = at - DAY..NOW;
-        let check = |past: &Users, of: &str| {
-            let users = fixture.ledger.users(range.start, range.end).expect("answers");
-            assert_eq!(users, Some(past.users(&range)), "{} {of}", fixture.name);
+        let check = |past: &Past, of: &str| {
+            let read = fixture.ledger.users(range.start, range.end).expect("answers");
+            assert_eq!(read, users(past, &range), "{} {of}", fixture.name);
         };
         let days = || fixture.number("SELECT count(*) FROM visitor_bitmap WHERE hours = 24");
         feed.fold_all();
@@ -115,7 +82,7 @@ fn a_set_that_cannot_be_read_changes_no_answer() {
         feed.apply(vec![past.erase(up_to, &mut random), past.erase(up_to, &mut random)]);
         fixture.rows(&format!("UPDATE visitor_bitmap SET members = {broken} WHERE hours = 0"));
         check(&past, "who is gone is not known");
-        feed.apply((0..USERS).map(|_| past.erase(up_to, &mut random)).collect());
+        feed.apply((0..25).map(|_| past.erase(up_to, &mut random)).collect());
         check(&past, "erased behind it");
         fixture.feed().fold_all();
         assert!(days() > 0, "{}", fixture.name);
@@ -126,7 +93,7 @@ fn a_set_that_cannot_be_read_changes_no_answer() {
 #[test]
 fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
     each_ledger(|fixture| {
-        let (mut past, mut feed, mut random) = (Users::default(), fixture.feed(), seeded());
+        let (mut past, mut feed, mut random) = (Past::default(), fixture.feed(), seeded());
         let at = NOW - 2 * DAY;
         let bad = (at + 5 * HOUR).div_euclid(HOUR);
         feed.apply((0..10).map(|hour| past.event(at + hour * HOUR, &mut random)).collect());
@@ -154,7 +121,7 @@ fn an_hour_whose_set_cannot_be_made_keeps_no_other_from_it() {
         other.fold_all();
         assert_eq!(hours(), 10, "{}", fixture.name);
         let range = at - DAY..NOW;
-        let users = fixture.ledger.users(range.start, range.end).expect("answers");
-        assert_eq!(users, Some(past.users(&range)), "{}", fixture.name);
+        let read = fixture.ledger.users(range.start, range.end).expect("answers");
+        assert_eq!(read, users(&past, &range), "{}", fixture.name);
     });
 }

@@ -1,32 +1,20 @@
 //! The stores under test, and how they are compared with the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use event_tracker::adapters::memory::MemoryLive;
 use event_tracker::adapters::redis::RedisLive;
 use event_tracker::events::Dimension;
-use event_tracker::limits::ROLLUP_MINUTES_KEPT;
-use event_tracker::ports::{CountFilter, Ledger, LiveStore, TopQuery, Verdict, Window};
+use event_tracker::ports::{Ledger, LiveStore, TopQuery};
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::instance::fast_directory;
-use super::model::{Model, Sums};
+use crate::support::bench::{Ledger as LedgerKind, Live as LiveKind};
 use crate::support::ledgers::Fixture;
+use crate::support::model::{Model, WINDOWS};
 use crate::support::redis as redis_server;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LedgerKind {
-    Postgres,
-    Sqlite,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LiveKind {
-    Redis,
-    Memory,
-}
 
 /// One ledger and one live store, shared by all instances.
 pub(crate) struct Stores {
@@ -39,8 +27,6 @@ pub(crate) struct Stores {
 
 /// Keys with their values and when they expire.
 pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
-
-const WINDOWS: [Window; 4] = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
 
 const TABLES: [&str; 21] = [
     "events",
@@ -149,102 +135,14 @@ impl Stores {
         self.fixture.rows(sql)
     }
 
-    fn pairs(&self, sql: &str) -> BTreeSet<Vec<String>> {
-        let rows = self.fixture.rows(sql);
-        let count = rows.len();
-        let set: BTreeSet<Vec<String>> = rows.into_iter().collect();
-        assert_eq!(set.len(), count, "a row is there twice: {sql}");
-        set
-    }
-
-    fn sums(&self, table: &str, after: i64) -> Sums {
-        let sql = format!("SELECT dimension, bucket, key, count FROM {table} WHERE count <> 0 AND bucket > {after}");
-        let rows = self.fixture.rows(&sql).into_iter();
-        rows.map(|row| ((number(&row[0]) as u8, number(&row[1]), row[2].clone()), number(&row[3]))).collect()
-    }
-
     /// The ledger's tables and its answers are what the model says. `pruned`: up to where verdicts are gone.
     pub(crate) fn check_ledger(&self, model: &Model, now_ms: i64, pruned: &BTreeMap<Uuid, u64>) {
-        self.check_rows(model);
-        self.check_likes(model);
-        self.check_verdicts(model, pruned);
-        assert_eq!(self.sums("rollup_hour", i64::MIN + 1), model.hours(), "rollup_hour");
-        let after = now_ms.div_euclid(60_000) - ROLLUP_MINUTES_KEPT;
-        let minutes: Sums = model.minutes().into_iter().filter(|((_, minute, _), _)| *minute > after).collect();
-        assert_eq!(self.sums("rollup_minute", after), minutes, "rollup_minute");
-        let totals = self.fixture.rows("SELECT dimension, key, count FROM rollup_total WHERE count <> 0");
-        let totals: BTreeMap<_, _> =
-            totals.into_iter().map(|row| ((number(&row[0]) as u8, row[1].clone()), number(&row[2]))).collect();
-        assert_eq!(totals, all_totals(model), "rollup_total");
-        let users = self.pairs("SELECT hour, event_type, user_id FROM user_hour");
-        let expected = model.user_hours().into_iter().map(|(hour, kind, user)| strings([&hour, &kind, &user]));
-        assert_eq!(users, expected.collect(), "user_hour");
-        let count = self.fixture.ledger.count(&CountFilter::default()).expect("counts");
-        assert_eq!(count, model.stored.len() as u64);
-        for window in WINDOWS {
-            let (dimension, zone) = (Dimension::Keyword, &self.zone);
-            let found = self.fixture.ledger.top(&top(dimension, window), now_ms, zone).expect("answers");
-            assert_eq!(found, model.top(dimension, window, now_ms, zone), "the ledger's list of {window:?}");
-        }
-    }
-
-    fn check_rows(&self, model: &Model) {
-        let columns = "event_id, event_type, coalesce(user_id, ''), coalesce(post_id, ''), coalesce(keyword, '')";
-        let mut rows = self.fixture.rows(&format!("SELECT {columns} FROM events"));
-        let mut expected: Vec<Vec<String>> = Vec::new();
-        for stored in &model.stored {
-            let event = &stored.event;
-            let texts = [&event.user_id, &event.post_id, &event.keyword].map(|t| t.as_deref().unwrap_or_default());
-            let [user, post, keyword] = texts;
-            expected.push(strings([&event.id, &stored.kind.name(), &user, &post, &keyword]));
-        }
-        rows.sort();
-        expected.sort();
-        assert_eq!(rows, expected, "events");
-    }
-
-    fn check_likes(&self, model: &Model) {
-        let likes = self.pairs("SELECT user_id, post_id FROM post_like");
-        assert_eq!(likes, model.liked.keys().map(|(user, post)| strings([user, post])).collect(), "post_like");
-        let posts = self.pairs("SELECT post_id, like_count, version FROM post_stat WHERE version > 0");
-        let expected = model.posts.iter().map(|(post, (count, version))| strings([post, count, version]));
-        assert_eq!(posts, expected.collect(), "post_stat");
-        let columns = "stream, position, post_id, user_id, action, like_count, version";
-        let log = self.pairs(&format!("SELECT {columns} FROM post_like_log"));
-        let expected = model.log.iter().map(|(stream, position, post, user, action, count, version, _)| {
-            strings([stream, position, post, user, action, count, version])
-        });
-        assert_eq!(log, expected.collect(), "post_like_log");
-        // In the order of their numbers the changes of a post are its history.
-        let numbered = self.fixture.rows("SELECT post_id, version FROM post_like_log ORDER BY seq");
-        let mut versions: BTreeMap<String, i64> = BTreeMap::new();
-        for row in numbered {
-            let version = versions.entry(row[0].clone()).or_default();
-            *version += 1;
-            assert_eq!(number(&row[1]), *version, "the log's order of {}", row[0]);
-        }
-    }
-
-    fn check_verdicts(&self, model: &Model, pruned: &BTreeMap<Uuid, u64>) {
-        let kind = |verdict: &Verdict| match verdict {
-            Verdict::Duplicate => Some(1),
-            Verdict::Dead => Some(2),
-            Verdict::Erased => Some(7),
-            Verdict::Erasure => Some(8),
-            Verdict::Like(_) | Verdict::Post(_) => None,
-        };
-        let exceptions = model.verdicts.iter().filter_map(|((stream, at), verdict)| {
-            let is_kept = *at > pruned.get(stream).copied().unwrap_or_default();
-            is_kept.then(|| kind(verdict).map(|kind| strings([stream, at, &kind])))?
-        });
-        assert_eq!(self.pairs("SELECT stream, position, kind FROM verdict"), exceptions.collect(), "verdict");
-        let dead = model.letters.keys().map(|(stream, at)| strings([stream, at]));
-        assert_eq!(self.pairs("SELECT stream, position FROM dead_letter"), dead.collect(), "dead_letter");
+        model.check_ledger(&self.fixture, now_ms, &self.zone, pruned);
     }
 
     /// The live store's answers are what the model says.
     pub(crate) fn check_live(&self, model: &Model, now_ms: i64, users: &[String]) {
-        let mut totals = all_totals(model);
+        let mut totals = model.totals();
         // Mentions are the ledger's alone.
         totals.retain(|(dimension, _), _| *dimension <= Dimension::Component as u8);
         let found = self.live.totals().expect("answers").into_iter().filter(|(.., count)| *count != 0);
@@ -252,7 +150,8 @@ impl Stores {
         assert_eq!(found, totals, "totals of the live store");
         for dimension in Dimension::ALL.into_iter().filter(|dimension| *dimension != Dimension::Type) {
             for window in WINDOWS {
-                let found = self.live.top(&top(dimension, window), now_ms).expect("answers");
+                let query = TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 1_000 };
+                let found = self.live.top(&query, now_ms).expect("answers");
                 assert!(!found.approximate);
                 let expected = model.top(dimension, window, now_ms, &self.zone);
                 assert_eq!(found.items, expected, "{dimension:?} of {window:?} at {now_ms}");
@@ -268,26 +167,4 @@ impl Stores {
             assert_eq!(self.fixture.ledger.recent(user, now_ms).expect("answers"), of_the_hour, "{user}");
         }
     }
-}
-
-/// Sums over all streams.
-fn all_totals(model: &Model) -> BTreeMap<(u8, String), i64> {
-    let mut totals: BTreeMap<(u8, String), i64> = BTreeMap::new();
-    for ((_, dimension, name), count) in model.totals() {
-        *totals.entry((dimension, name)).or_default() += count;
-    }
-    totals.retain(|_, count| *count != 0);
-    totals
-}
-
-fn top(dimension: Dimension, window: Window) -> TopQuery {
-    TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 1_000 }
-}
-
-fn number(text: &str) -> i64 {
-    text.parse().expect("a number")
-}
-
-fn strings<const N: usize>(values: [&dyn std::fmt::Display; N]) -> Vec<String> {
-    values.iter().map(|value| value.to_string()).collect()
 }

@@ -18,9 +18,9 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::instance::{Asked, Instance, Running};
-use super::model::{Model, Stored};
 use super::records::{Records, USERS};
 use super::stores::Stores;
+use crate::support::model::{Model, Stored};
 
 const INSTANCES: usize = 2;
 /// One call in so many fails.
@@ -142,7 +142,7 @@ fn history(lines: &[Line], stores: &Stores) -> Model {
         let Record::Event(event) = &line.records[position as usize - 1] else { panic!("{row:?} is no event") };
         assert!(event.post_id.as_deref() == Some(&row[2]) && event.user_id.as_deref() == Some(&row[3]), "{row:?}");
         // The plain fold, in the order that the ledger says, gives what the ledger says.
-        model.take(stream, position, &Record::Event(event.clone()));
+        model.take_record(stream, position, &Record::Event(event.clone()));
         let liked = row[4] == "LIKE";
         let outcome = LikeOutcome { liked, changed: true, like_count: number(&row[5]), version: number(&row[6]) };
         assert_eq!(model.verdicts[&(stream, position)], Verdict::Like(outcome), "{row:?}");
@@ -157,7 +157,7 @@ fn history(lines: &[Line], stores: &Stores) -> Model {
             let event = match record {
                 Record::Event(event) => event.clone(),
                 _ => {
-                    model.take(stream, position, record);
+                    model.take_record(stream, position, record);
                     continue;
                 }
             };
@@ -174,7 +174,7 @@ fn history(lines: &[Line], stores: &Stores) -> Model {
             };
             assert!(!is_stored || kind != EventType::Toggle, "a toggle always changes something");
             if is_stored {
-                model.stored.push(Stored { stream, event, kind, net });
+                model.stored.push(Stored::new(stream, event, kind, net));
             }
         }
     }

@@ -18,11 +18,11 @@ use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
 
 use super::instance::{Asked, Instance};
-use super::model::Model;
 use super::records::{Records, USERS};
 use super::stores::{Backup, Stores};
 use crate::support::faulty::{Call, Fault};
 use crate::support::ledgers::{DAY, HOUR, MINUTE};
+use crate::support::model::Model;
 
 const ZOMBIES_MAX: usize = 2;
 
@@ -178,7 +178,7 @@ impl<'s> World<'s> {
         let at = at.map_or(0, |at| at.position);
         assert!(at >= line.taken, "the watermark went back from {} to {at}", line.taken);
         for position in line.taken + 1..=at {
-            self.model.take(line.stream, position, &line.records[position as usize - 1]);
+            self.model.take_record(line.stream, position, &line.records[position as usize - 1]);
         }
         line.taken = at;
     }
