@@ -8,7 +8,6 @@
 mod bench;
 mod counting;
 mod lists;
-mod model;
 mod rebuilding;
 mod recent;
 mod servers;
