@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use event_tracker::adapters::postgres::{self, PostgresLedger};
 use event_tracker::adapters::sqlite::SqliteLedger;
-use event_tracker::events::{Dimension, Event, EventType, Record};
+use event_tracker::events::{Dimension, Event, EventType, PostPut, Record};
 use event_tracker::ports::{
     Batch, Interval, Ledger, LedgerWriter, Position, Ranked, RankingQuery, SeriesPoint, SeriesQuery, Snapshot,
     StoreError, TopQuery, Verdicts, Watermark,
@@ -200,6 +200,19 @@ pub(crate) fn like(event_type: EventType, user: &str, post: &str, at_ms: i64) ->
     Record::Event(Event { user_id, post_id, ..event(event_type, at_ms) })
 }
 
+/// A post without hashtags and images, made when it came in.
+pub(crate) fn put(user: &str, post: &str, content: &str, at_ms: i64) -> PostPut<'static> {
+    PostPut {
+        post_id: post.to_owned().into(),
+        user_id: user.to_owned().into(),
+        content: content.to_owned().into(),
+        hashtags: vec![],
+        image_urls: vec![],
+        created_at_ms: None,
+        at_ms,
+    }
+}
+
 pub(crate) fn with_id(record: Record<'static>, id: Uuid) -> Record<'static> {
     match record {
         Record::Event(event) => Record::Event(Event { id, id_from_client: true, ..event }),
@@ -207,9 +220,19 @@ pub(crate) fn with_id(record: Record<'static>, id: Uuid) -> Record<'static> {
     }
 }
 
+pub(crate) const KEYWORDS: [&str; 5] = ["Chair", "chair", "ÉCOLE", "école", "고양이"];
+
 /// A random event of any kind within the last three days, often sharing names with others.
 pub(crate) fn random_event(random: &mut StdRng) -> Event<'static> {
-    let types = [EventType::Click, EventType::PageView, EventType::Search, EventType::Like, EventType::Toggle];
+    let types = [
+        EventType::Click,
+        EventType::PageView,
+        EventType::Search,
+        EventType::Search,
+        EventType::Like,
+        EventType::Unlike,
+        EventType::Toggle,
+    ];
     let kind = types[random.random_range(0..types.len())];
     let old = random.random_range(0..4) == 0;
     let age = if old { random.random_range(0..3 * DAY) } else { random.random_range(0..2 * HOUR) };
@@ -220,10 +243,9 @@ pub(crate) fn random_event(random: &mut StdRng) -> Event<'static> {
     event.properties = maybe(r#"{"a": [1, 2.5, "é"], "b": null}"#.to_owned());
     event.element_id = maybe("button".to_owned());
     event.user_id = Some(format!("u{}", random.random_range(0..20)).into());
-    let keywords = ["Chair", "chair", "ÉCOLE", "école", "고양이"];
     let urls = ["/a?x=1", "https://example.org/a#b", "https://example.org", "/b", "?q"];
     if kind == EventType::Search || random.random_range(0..5) == 0 {
-        event.keyword = Some(keywords[random.random_range(0..keywords.len())].into());
+        event.keyword = Some(KEYWORDS[random.random_range(0..KEYWORDS.len())].into());
     }
     if kind == EventType::PageView || random.random_range(0..3) == 0 {
         event.url = Some(urls[random.random_range(0..urls.len())].into());

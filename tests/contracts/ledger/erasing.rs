@@ -3,7 +3,7 @@
 use event_tracker::events::{Dimension, Erase, Event, EventType, Forget, PostDelete, PostPut, Record};
 use event_tracker::ports::{CountFilter, Erasure, Likes, RankingQuery, TopQuery, Verdict, Window};
 
-use crate::support::ledgers::{Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, ranking_of};
+use crate::support::ledgers::{self, Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, ranking_of};
 use crate::support::model::WINDOWS;
 
 fn erase(user: &str, at_ms: i64) -> Record<'static> {
@@ -30,15 +30,8 @@ fn search(user: &str, at_ms: i64) -> Record<'static> {
 }
 
 fn put(user: &str, post: &str, at_ms: i64) -> Record<'static> {
-    Record::PostPut(PostPut {
-        post_id: post.to_owned().into(),
-        user_id: user.to_owned().into(),
-        content: format!("by {user}").into(),
-        hashtags: vec!["tag".into()],
-        image_urls: vec![],
-        created_at_ms: None,
-        at_ms,
-    })
+    let content = format!("by {user}");
+    Record::PostPut(PostPut { hashtags: vec!["tag".into()], ..ledgers::put(user, post, &content, at_ms) })
 }
 
 fn delete(post: &str) -> Record<'static> {

@@ -10,6 +10,7 @@ use event_tracker::ports::{CountFilter, Interval, Ranked, RankingQuery, TopQuery
 use jiff::tz::TimeZone;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use uuid::Uuid;
 
 use crate::support::ledgers::{
     DAY, Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, ranking_of, search, seeded,
@@ -223,35 +224,36 @@ fn an_hour_that_cannot_be_counted_keeps_no_other_from_it() {
 }
 
 /// What a writer of its own sends: each of some hours gets something of each kind, over and over.
-fn storm(feed: &mut Feed, number: i64, rounds: i64) {
-    for round in 0..rounds {
-        let at = |n: i64| NOW - (round * 7 + n * 11) % 60 * HOUR - number;
-        let user = format!("u{number}-{round}");
-        let post = format!("p{}", round % 5);
-        feed.apply(vec![
-            search(&user, &format!("word {}", round % 7), at(1)),
-            Record::Event(Event {
-                component_id: Some(1 + round % 3),
-                post_id: Some(post.clone().into()),
-                url: Some("/a".into()),
-                ..event(EventType::Click, at(2))
-            }),
-            like(EventType::Like, &user, &post, at(3)),
-            search("everybody", "one", at(4)),
-        ]);
-    }
+fn batch_of(number: i64, round: i64) -> Vec<Record<'static>> {
+    let at = |n: i64| NOW - (round * 7 + n * 11) % 60 * HOUR - number;
+    let user = format!("u{number}-{round}");
+    let post = format!("p{}", round % 5);
+    vec![
+        search(&user, &format!("word {}", round % 7), at(1)),
+        Record::Event(Event {
+            component_id: Some(1 + round % 3),
+            post_id: Some(post.clone().into()),
+            url: Some("/a".into()),
+            ..event(EventType::Click, at(2))
+        }),
+        like(EventType::Like, &user, &post, at(3)),
+        search("everybody", "one", at(4)),
+    ]
 }
 
 // claims: L22, L16
 #[test]
 fn folding_beside_batches_misses_and_doubles_nothing() {
     const ROUNDS: i64 = 60;
+    let mut random = seeded();
     each_ledger(|fixture| {
         let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let writers: Vec<_> = (0..2)
-                .map(|number| scope.spawn(move || storm(&mut Feed::on(&*fixture.ledger), number, ROUNDS)))
-                .collect();
+            let write = |number| {
+                let mut feed = fixture.feed();
+                (0..ROUNDS).for_each(|round| drop(feed.apply(batch_of(number, round))));
+            };
+            let writers: Vec<_> = (0..2).map(|number| scope.spawn(move || write(number))).collect();
             for number in 0..2 {
                 let is_over = &is_over;
                 scope.spawn(move || {
@@ -268,37 +270,30 @@ fn folding_beside_batches_misses_and_doubles_nothing() {
             writers.into_iter().for_each(|writer| writer.join().expect("writes"));
             is_over.store(true, Ordering::Relaxed);
         });
+        let mut model = Model::default();
+        let records = (0..2).flat_map(|number| (0..ROUNDS).flat_map(move |round| batch_of(number, round)));
+        (1..).zip(records).for_each(|(position, record)| model.take_record(Uuid::nil(), position, &record));
         check_tables(fixture);
         let mut writer = fixture.ledger.open_writer().expect("a writer");
         while writer.fold(NOW + HOUR, &zones()[0]).expect("folds") {}
-        for (component, post) in (1..4).flat_map(|component| (0..5).map(move |post| (component, format!("p{post}")))) {
-            let rows = format!("SELECT count(*) FROM events WHERE component_id = {component} AND post_id = '{post}'");
-            let filter = CountFilter {
-                component_id: Some(component),
-                post_id: Some(post),
-                page: Some("/a".into()),
-                from_ms: Some(NOW - 70 * HOUR),
-                to_ms: Some(NOW + HOUR),
-                ..CountFilter::default()
-            };
-            let counted = fixture.ledger.count(&filter).expect("counts");
-            assert_eq!(counted, fixture.number(&rows).cast_unsigned(), "{} {filter:?}", fixture.name);
+        check_tops(fixture, &model);
+        for _ in 0..10 {
+            check_rankings(fixture, &model, &mut random);
+            check_series(fixture, &model, &mut random);
+            check_counts(fixture, &model, &mut random);
         }
-        let counted = |interval, unit: i64| {
-            let first = NOW - 70 * HOUR - (NOW - 70 * HOUR).rem_euclid(unit);
-            let edges_ms: Vec<i64> = (0..=(72 * HOUR / unit)).map(|n| first + n * unit).collect();
-            fixture.series(None, interval, edges_ms)
-        };
+        let first = NOW - NOW % DAY - 3 * DAY;
         for (interval, unit) in [(Interval::Minute, MINUTE), (Interval::Hour, HOUR), (Interval::Day, DAY)] {
-            let believed = counted(interval, unit);
-            fixture.rows("UPDATE series SET users = NULL WHERE minutes = 60 AND event_type = 0");
-            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
-            let mut writer = fixture.ledger.open_writer().expect("a writer");
-            writer.fold(NOW + HOUR, &zones()[0]).expect("folds");
-            assert_eq!(believed, counted(interval, unit), "{} {interval:?}", fixture.name);
+            model.check_series(fixture, None, (interval, unit), first, 4 * DAY / unit);
         }
-        let count = fixture.ledger.count(&CountFilter::default()).expect("counts");
-        assert_eq!(count, 2 * 4 * ROUNDS.cast_unsigned());
+        for (component, post) in (1..4).flat_map(|component| (0..5).map(move |post| (component, format!("p{post}")))) {
+            let (component_id, post_id, page) = (Some(component), Some(post), Some("/a".to_owned()));
+            let (from_ms, to_ms) = (Some(NOW - 70 * HOUR), Some(NOW + HOUR));
+            let filter = CountFilter { component_id, post_id, page, from_ms, to_ms, ..CountFilter::default() };
+            let counted = fixture.ledger.count(&filter).expect("counts");
+            assert_eq!(counted, model.count(&filter), "{} {filter:?}", fixture.name);
+        }
+        assert_eq!(fixture.ledger.count(&CountFilter::default()).expect("counts"), 2 * 4 * ROUNDS.cast_unsigned());
     });
 }
 

@@ -3,18 +3,11 @@
 use event_tracker::events::{EventType, PostDelete, PostPut, Record};
 use event_tracker::ports::{Likes, PostOutcome, Verdict};
 
-use crate::support::ledgers::{NOW, each_ledger, like};
+use crate::support::ledgers::{self, NOW, each_ledger, like};
 
 fn put(content: &'static str, at_ms: i64, created_at_ms: Option<i64>) -> Record<'static> {
-    Record::PostPut(PostPut {
-        post_id: "p".into(),
-        user_id: "author".into(),
-        content: content.into(),
-        hashtags: vec!["고양이".into(), "cat".into()],
-        image_urls: vec!["https://example.org/1.png".into()],
-        created_at_ms,
-        at_ms,
-    })
+    let (hashtags, image_urls) = (vec!["고양이".into(), "cat".into()], vec!["https://example.org/1.png".into()]);
+    Record::PostPut(PostPut { hashtags, image_urls, created_at_ms, ..ledgers::put("author", "p", content, at_ms) })
 }
 
 // claims: L20

@@ -12,7 +12,7 @@ use event_tracker::ports::{Post, PostRank, PostSearch};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::ledgers::{Fixture, NOW, each_ledger, like, seeded};
+use crate::support::ledgers::{Fixture, NOW, each_ledger, like, put, seeded};
 use crate::support::sqlite_plans;
 
 /// Pieces of contents and of keywords: a few, so that they meet.
@@ -105,15 +105,8 @@ fn step(random: &mut StdRng, posts: &mut Posts, likes: &mut BTreeSet<(String, St
             let (content, at_ms) = (text(random, 6), NOW - random.random_range(0..3));
             let owned: Vec<String> = hashtags.iter().map(|&hashtag| hashtag.to_owned()).collect();
             posts.insert(id.clone(), (content.clone(), owned, at_ms));
-            Record::PostPut(PostPut {
-                post_id: id.into(),
-                user_id: "author".into(),
-                content: content.into(),
-                hashtags: hashtags.into_iter().map(Into::into).collect(),
-                image_urls: vec![],
-                created_at_ms: Some(at_ms),
-                at_ms: NOW,
-            })
+            let (hashtags, created_at_ms) = (hashtags.into_iter().map(Into::into).collect(), Some(at_ms));
+            Record::PostPut(PostPut { hashtags, created_at_ms, ..put("author", &id, &content, NOW) })
         }
         _ => {
             let user = format!("u{}", random.random_range(0..4));
@@ -190,16 +183,9 @@ fn fill(fixture: &Fixture, posts: usize) -> Duration {
                 .map(|(w, _)| format!("{w} "))
                 .collect();
             content.push_str(&format!("{:x} {:x}", random.random::<u16>(), random.random::<u16>()));
-            let at_ms = NOW - random.random_range(0..1_000_000_000);
-            Record::PostPut(PostPut {
-                post_id: format!("p{id}").into(),
-                user_id: format!("u{}", id % 1_000).into(),
-                content: content.into(),
-                hashtags: vec![],
-                image_urls: vec![],
-                created_at_ms: Some(at_ms),
-                at_ms: NOW,
-            })
+            let created_at_ms = Some(NOW - random.random_range(0..1_000_000_000));
+            let put = put(&format!("u{}", id % 1_000), &format!("p{id}"), &content, NOW);
+            Record::PostPut(PostPut { created_at_ms, ..put })
         });
         feed.apply(batch.collect());
     }

@@ -10,26 +10,28 @@ use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, event, seede
 
 const BEGIN: i64 = NOW - 40 * DAY;
 
-/// Of two to four values, a type or none.
+/// Of up to four values, a type or none, and any range.
 fn random_filter(now: i64, random: &mut StdRng) -> CountFilter {
+    let kinds = [None, Some(EventType::Click), Some(EventType::PageView), Some(EventType::Search)];
+    let event_type = kinds[random.random_range(0..4)];
     let mut edge = || {
         let at = random.random_range(BEGIN - DAY..now + 2 * HOUR);
         at - at.rem_euclid([DAY, HOUR, HOUR, 1][random.random_range(0..4)])
     };
     let (one, other) = (edge(), edge());
-    let without = random.random_range(0..6);
-    let mut value = || random.random_range(0..3);
-    let (component, keyword, post, page) = (value(), value(), value(), value());
-    let kind = [None, Some(EventType::Click), Some(EventType::PageView)][value() as usize];
+    let from_ms = random.random_bool(0.9).then_some(one.min(other));
+    let to_ms = random.random_bool(0.9).then_some(one.max(other));
+    let mut value = || random.random_bool(0.6).then(|| random.random_range(0..3));
+    let component = value();
     CountFilter {
-        event_type: kind,
-        component_id: (without != 0 && without != 4 && component > 0).then_some(i64::from(component)),
-        element_id: (without != 0 && without != 4 && component == 0).then(|| "buy".to_owned()),
-        keyword: (without != 1 && without != 4).then(|| format!("oak {keyword}")),
-        post_id: (without != 2 && without != 5).then(|| format!("p{post}")),
-        page: (without != 3 && without != 5).then(|| format!("/{page}")),
-        from_ms: Some(one.min(other)),
-        to_ms: Some(one.max(other)),
+        event_type,
+        component_id: component.filter(|id| *id > 0),
+        element_id: component.filter(|id| *id == 0).map(|_| "buy".to_owned()),
+        keyword: value().map(|n| format!("oak {n}")),
+        post_id: value().map(|n| format!("p{n}")),
+        page: value().map(|n| format!("/{n}")),
+        from_ms,
+        to_ms,
     }
 }
 

@@ -8,10 +8,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use uuid::Uuid;
 
-use crate::support::ledgers::{DAY, HOUR, MINUTE, event};
+use crate::support::ledgers::{DAY, HOUR, KEYWORDS, MINUTE, random_event};
 
 pub(crate) const USERS: usize = 4;
-const KEYWORDS: [&str; 8] = ["Chair", "chair", "ÉCOLE", "école", "고양이", "lamp", "Sofa", "x"];
 
 /// Makes records by a seed; time moves on with each.
 pub(crate) struct Records {
@@ -65,38 +64,23 @@ impl Records {
             }
             _ => {}
         }
-        let kinds = [EventType::Click, EventType::PageView, EventType::Search, EventType::Search];
-        let likes = [EventType::Like, EventType::Unlike, EventType::Toggle, EventType::Toggle];
-        let kind = [kinds, likes][self.random.random_range(0..2)][self.random.random_range(0..4)];
         let late = [0, 0, 0, -30_000, 5 * MINUTE, 59 * MINUTE, 4 * HOUR, 2 * DAY, 9 * DAY];
         let late = late[self.random.random_range(0..late.len())];
         let late = if late > 0 { self.random.random_range(0..late) } else { late };
-        let mut new = event(kind, now_ms - late);
-        new.received_at_ms = now_ms;
-        new.id = Uuid::from_u128(self.random.random());
-        new.user_id = Some(user.into());
-        self.fill(&mut new);
-        if self.chance(3) {
-            new.id_from_client = true;
+        let mut new = Event {
+            id: Uuid::from_u128(self.random.random()),
+            id_from_client: self.chance(3),
+            user_id: Some(user.into()),
+            event_time_ms: now_ms - late,
+            received_at_ms: now_ms,
+            ..random_event(&mut self.random)
+        };
+        if new.event_type == EventType::Search && self.chance(40) {
+            new.keyword = Some("nul\0".into());
+        }
+        if new.id_from_client {
             self.sent.push(new.clone());
         }
         Record::Event(new)
-    }
-
-    fn fill(&mut self, new: &mut Event<'static>) {
-        if new.event_type.is_like() || self.chance(3) {
-            new.post_id = Some(format!("p{}", self.random.random_range(0..4)).into());
-        }
-        if new.event_type == EventType::Search || self.chance(8) {
-            let poison = self.chance(60);
-            new.keyword = Some(if poison { "nul\0" } else { KEYWORDS[self.random.random_range(0..8)] }.into());
-            new.result_count = Some(self.random.random_range(0..2));
-        }
-        if new.event_type == EventType::PageView || self.chance(8) {
-            new.url = Some(["/a?x=1", "https://example.org/b#c", "/c"][self.random.random_range(0..3)].into());
-        }
-        if new.event_type == EventType::Click || self.chance(8) {
-            new.component_id = Some(self.random.random_range(1..4));
-        }
     }
 }

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use event_tracker::clock::Clock;
-use event_tracker::events::{Dimension, Erase, Event, EventType, PostDelete, PostPut, Record};
-use event_tracker::ports::{TopQuery, Window};
+use event_tracker::events::{Dimension, Erase, Event, EventType, PostDelete, Record};
+use event_tracker::ports::TopQuery;
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::instance::Instance;
 use super::stores::Stores;
-use crate::support::ledgers::{DAY, HOUR, MINUTE, event};
+use crate::support::ledgers::{self, DAY, HOUR, MINUTE, event};
+use crate::support::model::WINDOWS;
 
 /// Instances on one pair of stores, and the time that they share.
 struct Lists<'s> {
@@ -51,15 +52,7 @@ impl<'s> Lists<'s> {
     }
 
     fn put(&self, post: &str, user: &str) -> Record<'static> {
-        Record::PostPut(PostPut {
-            post_id: post.to_owned().into(),
-            user_id: user.to_owned().into(),
-            content: "content".into(),
-            hashtags: vec![],
-            image_urls: vec![],
-            created_at_ms: None,
-            at_ms: self.now_ms(),
-        })
+        Record::PostPut(ledgers::put(user, post, "content", self.now_ms()))
     }
 
     fn ledger(&mut self, at: usize) {
@@ -83,7 +76,6 @@ impl<'s> Lists<'s> {
 
     /// Live lists of every window, which are those of the ledger.
     fn lists(&self, dimension: Dimension) -> Vec<Vec<(String, f64)>> {
-        let windows = [Window::TenMinutes, Window::Hour, Window::Day, Window::Week];
         let read = |window| {
             let query = TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 100 };
             let live = self.stores.live.top(&query, self.now_ms()).expect("answers").items;
@@ -91,7 +83,7 @@ impl<'s> Lists<'s> {
             assert_eq!(live, ledger, "{dimension:?} of {window:?}");
             live
         };
-        windows.into_iter().map(read).collect()
+        WINDOWS.into_iter().map(read).collect()
     }
 }
 
