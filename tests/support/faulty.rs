@@ -257,10 +257,6 @@ impl LiveStore for FaultyLive {
         Ok(Box::new(Faulty::new(inner, &self.faults)))
     }
 
-    fn warnings(&self) -> Vec<String> {
-        self.inner.warnings()
-    }
-
     pass! { self: &Self =>
         Read top(query: &TopQuery, now_ms: i64) -> LiveTop;
         Read users(window: Window, now_ms: i64) -> u64;

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::journal_support::{read, read_with_lost, until};
 use crate::seed::seeds;
 use event_tracker::clock::Clock;
-use event_tracker::events::{Forget, Record, decode_records};
+use event_tracker::events::Forget;
 use event_tracker::journal::{AppendError, Journal, OpenError, ReadError, Salvage, Salvaged, Settings, Wait, salvage};
 use event_tracker::ports::Watermark;
 use rand::rngs::StdRng;
@@ -16,12 +17,12 @@ use rand::{RngExt, SeedableRng};
 
 const SMALL: u64 = 8 * 1024 * 1024;
 
-fn settings() -> Settings {
-    Settings { segment_bytes: SMALL, free_bytes_min: 0, ..Settings::default() }
+fn settings(segment_bytes: u64) -> Settings {
+    Settings { segment_bytes, free_bytes_min: 0, ..Settings::default() }
 }
 
 fn open(path: &Path) -> Result<Journal, OpenError> {
-    Journal::open(path, true, 2, settings(), Clock::System)
+    Journal::open(path, true, 2, settings(SMALL), Clock::System)
 }
 
 /// Appends a record that carries its number, and waits until `upto` records are durable.
@@ -33,32 +34,12 @@ fn append(journal: &Journal, numbers: std::ops::Range<i64>) {
             assert_eq!(error, AppendError::Busy);
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while journal.end_position() < target {
-        assert!(Instant::now() < deadline, "the journal stands at {}", journal.end_position());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until("durable", || journal.end_position() >= target);
 }
 
-/// What each position after `from` holds: a number, or `None` if it is lost.
-fn read_with_lost(journal: &Journal, from: Watermark) -> Result<Vec<Option<i64>>, ReadError> {
-    let mut reader = journal.reader(from)?;
-    let mut found = Vec::new();
-    while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20)? {
-        assert_eq!(frames.from.position as usize + frames.count(), frames.to.position as usize);
-        found.extend(decode_records(&frames.bytes, frames.count()).unwrap().into_iter().map(|record| match record {
-            Record::Forget(forget) => Some(forget.at_ms),
-            Record::Lost => None,
-            other => panic!("{other:?} was not written"),
-        }));
-    }
-    Ok(found)
-}
-
-/// The numbers after `from`, of which none is lost, sorted.
-fn read(journal: &Journal, from: Watermark) -> Vec<i64> {
-    let found = read_with_lost(journal, from).unwrap();
-    let mut numbers: Vec<i64> = found.into_iter().map(|number| number.expect("no position is lost")).collect();
+/// The numbers after `from`, sorted: those of two lanes come in any order.
+fn read_sorted(journal: &Journal, from: Watermark) -> Vec<i64> {
+    let mut numbers = read(journal, from);
     numbers.sort_unstable();
     numbers
 }
@@ -95,7 +76,7 @@ fn a_flipped_bit_before_whole_frames_is_corruption_and_changes_nothing() {
 #[test]
 fn segments_go_only_behind_the_slowest_follower() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { keep_ms: 0, ..settings() };
+    let settings = Settings { keep_ms: 0, ..settings(SMALL) };
     let journal = Journal::open(directory.path(), true, 2, settings, Clock::System).unwrap();
     let (fast, slow) = (journal.follow(0, false), journal.follow(0, false));
     append(&journal, 0..150_000);
@@ -104,11 +85,7 @@ fn segments_go_only_behind_the_slowest_follower() {
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!(journal.size().1, before, "the slow follower still needs them");
     slow.store(150_000, std::sync::atomic::Ordering::Release);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while journal.size().1 > 1 {
-        assert!(Instant::now() < deadline, "{:?}", journal.size());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("one segment", || journal.size().1 == 1);
     assert!(matches!(journal.reader(Watermark::default()), Err(ReadError::Gone(0))));
     assert!(read(&journal, journal.end()).is_empty());
 }
@@ -118,18 +95,15 @@ fn a_start_with_the_clock_ahead_removes_no_segment() {
     let directory = tempfile::tempdir().unwrap();
     let end = write_tiny_segments(directory.path());
     let before = segments(directory.path());
-    let settings = Settings { segment_bytes: TINY, free_bytes_min: 0, ..Settings::default() };
     let ahead = Clock::Manual(Arc::new((Clock::System.now_ms() + 25 * 3_600_000).into()));
-    let journal = Journal::open(directory.path(), true, 1, settings, ahead).unwrap();
+    let journal = Journal::open(directory.path(), true, 1, settings(TINY), ahead).unwrap();
     journal.follow(end.position, false);
     let spare = |name: &std::path::PathBuf| name.ends_with("spare-2.tmp");
-    let deadline = Instant::now() + Duration::from_secs(20);
     // Each new segment wakes the keeper, which removes old segments before it makes the next spare.
-    while !std::fs::read_dir(directory.path()).unwrap().any(|entry| spare(&entry.unwrap().path())) {
-        assert!(Instant::now() < deadline, "no second spare");
+    until("a second spare", || {
         append(&journal, 1_000_000..1_000_001);
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        fs::read_dir(directory.path()).unwrap().any(|entry| spare(&entry.unwrap().path()))
+    });
     let after = segments(directory.path());
     assert_eq!(after[..before.len()], before, "everybody has followed them, but they are new to this process");
 }
@@ -137,35 +111,24 @@ fn a_start_with_the_clock_ahead_removes_no_segment() {
 #[test]
 fn a_full_journal_refuses_and_takes_again_once_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
-    let settings = Settings { bytes_max: 4 * SMALL, keep_ms: 3_600_000, ..settings() };
+    let settings = Settings { bytes_max: 4 * SMALL, keep_ms: 3_600_000, ..settings(SMALL) };
     let journal = Journal::open(directory.path(), true, 2, settings, Clock::System).unwrap();
     let follower = journal.follow(0, false);
     let forget = Forget { user_id: "u".repeat(100).into(), keyword: None, at_ms: 0 };
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        match journal.append(0, 1, Wait::Nothing, |out| forget.encode(out)) {
-            Ok(()) | Err(AppendError::Busy) => {}
-            Err(error) => {
-                assert_eq!(error, AppendError::Full);
-                break;
-            }
-        }
+    while let Ok(()) | Err(AppendError::Busy) = journal.append(0, 1, Wait::Nothing, |out| forget.encode(out)) {
         assert!(Instant::now() < deadline, "never full");
     }
     assert_eq!(journal.is_writable(), Err(AppendError::Full));
     follower.store(journal.end_position(), std::sync::atomic::Ordering::Release);
-    while journal.is_writable().is_err() {
-        assert!(Instant::now() < deadline, "never writable again");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    until("writable again", || journal.is_writable().is_ok());
 }
 
 /// Small segments, so that a few hundred records are several of them.
 const TINY: u64 = 16 * 1024;
 
 fn open_tiny(path: &Path) -> Result<Journal, OpenError> {
-    let settings = Settings { segment_bytes: TINY, free_bytes_min: 0, ..Settings::default() };
-    Journal::open(path, true, 1, settings, Clock::System)
+    Journal::open(path, true, 1, settings(TINY), Clock::System)
 }
 
 /// A thousand records, at least five segments; the journal's end.
@@ -237,7 +200,7 @@ fn bytes_behind_where_the_next_segment_begins_are_ignored() {
     let journal = open(directory.path()).unwrap();
     assert_eq!(journal.end_position(), 60);
     append(&journal, 60..70);
-    assert_eq!(read(&journal, Watermark::default()), (0..70).collect::<Vec<_>>());
+    assert_eq!(read_sorted(&journal, Watermark::default()), (0..70).collect::<Vec<_>>());
 }
 
 #[test]
@@ -386,5 +349,5 @@ fn a_journal_whose_history_the_ledger_does_not_share_takes_nothing_more() {
     // Nor once the keeper has looked.
     std::thread::sleep(Duration::from_millis(1_200));
     assert_eq!(journal.is_writable(), Err(AppendError::Forked));
-    assert_eq!(read(&journal, Watermark::default()), (0..10).collect::<Vec<_>>());
+    assert_eq!(read_sorted(&journal, Watermark::default()), (0..10).collect::<Vec<_>>());
 }

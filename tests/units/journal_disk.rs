@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use event_tracker::clock::Clock;
-use event_tracker::events::{Forget, Record, decode_records};
+use event_tracker::events::Forget;
 use event_tracker::journal::{AppendError, Journal, Settings, Storage, Wait};
 use event_tracker::ports::Watermark;
 use event_tracker::runtime::Ticket;
 use event_tracker::sinks::{Decision, Until, Waiting};
 
 use crate::journal_support::disk::{Disk, Faults, Lie, Mounted};
-use crate::journal_support::{WORKERS, append, in_coroutine};
+use crate::journal_support::{WORKERS, append, in_coroutine, read, until};
 use crate::small_disk::SmallDisk;
 
 fn good_disk() -> Arc<Disk> {
@@ -51,23 +51,7 @@ fn open_with_time(disk: &Arc<Disk>) -> Arc<Journal> {
 }
 
 fn numbers(journal: &Journal) -> Vec<i64> {
-    let mut reader = journal.reader(Watermark::default()).unwrap();
-    let mut numbers = Vec::new();
-    while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20).unwrap() {
-        numbers.extend(decode_records(&frames.bytes, frames.count()).unwrap().into_iter().map(|record| match record {
-            Record::Forget(forget) => forget.at_ms,
-            other => panic!("{other:?} was not written"),
-        }));
-    }
-    numbers
-}
-
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !is() {
-        assert!(Instant::now() < deadline, "never {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    read(journal, Watermark::default())
 }
 
 #[test]
@@ -75,16 +59,19 @@ fn a_disk_that_refuses_acknowledges_nothing_and_is_used_again_once_it_works() {
     let disk = good_disk();
     let journal = open(&disk);
     let mut acknowledged = Vec::new();
-    let faults: [fn(&Disk, bool); 3] = [Disk::refuse_writes, Disk::refuse_syncs, Disk::refuse_writes];
-    for (round, refuse) in (0..).zip(faults) {
+    let refuse = |writes: bool, syncs: bool| {
+        let state = &mut *disk.state();
+        (state.refuses_writes, state.refuses_syncs) = (writes, syncs);
+    };
+    for (round, (writes, syncs)) in (0..).zip([(true, false), (false, true), (true, false)]) {
         let good = round * 10 + 1;
         assert_eq!(append_one(&journal, good, 1), Ok(true));
         acknowledged.push(good);
-        refuse(&disk, true);
+        refuse(writes, syncs);
         assert_ne!(append_one(&journal, good + 1, 1), Ok(true));
         until("refusing", || journal.is_writable() == Err(AppendError::Failed));
         assert_eq!(append_one(&journal, good + 2, 1), Err(AppendError::Failed));
-        refuse(&disk, false);
+        refuse(false, false);
         until("writable again", || journal.is_writable().is_ok());
     }
     assert_eq!(numbers(&journal), acknowledged);
@@ -100,11 +87,11 @@ fn a_wait_for_a_follower_knows_whether_its_record_is_durable() {
     let disk = good_disk();
     let journal = open(&disk);
     let append_and_look = |slow_ms: u64| {
-        disk.slow_syncs(slow_ms);
+        disk.state().sync_ms = slow_ms;
         let seen = append_for_ledger(&journal);
         std::thread::sleep(Duration::from_millis(100));
         let early = seen.is_durable();
-        disk.slow_syncs(0);
+        disk.state().sync_ms = 0;
         until("durable", || seen.is_durable());
         early
     };
@@ -234,8 +221,8 @@ fn what_has_time_does_not_pile_up_in_memory() {
 fn what_has_time_is_refused_while_nothing_can_be_written() {
     let disk = good_disk();
     let journal = open_with_time(&disk);
-    disk.slow_syncs(300);
-    disk.refuse_syncs(true);
+    disk.state().sync_ms = 300;
+    disk.state().refuses_syncs = true;
     // Taken while a frame is failing: the journal does not know yet.
     let failing = std::thread::spawn({
         let journal = journal.clone();

@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::journal_support::disk::{Disk, End, Faults, Lie, Mounted};
 use crate::journal_support::oracle::{Oracle, number};
-use crate::journal_support::{WORKERS, append, from_environment, in_coroutine, start_runtime};
+use crate::journal_support::{WORKERS, append, from_environment, in_coroutine, read_with_lost, start_runtime};
 use crate::seed::seeds;
 use event_tracker::clock::Clock;
-use event_tracker::events::{Record, decode_records};
 use event_tracker::journal::{AppendError, Journal, OpenError, Salvage, Settings, salvage_on};
 use event_tracker::ports::Watermark;
 use event_tracker::runtime;
@@ -67,29 +66,17 @@ struct Tally {
     removed: u64,
 }
 
-impl Tally {
-    fn add(&mut self, other: &Tally) {
-        self.runs += other.runs;
-        self.steps += other.steps;
-        self.deaths += other.deaths;
-        self.in_recovery += other.in_recovery;
-        self.faults += other.faults;
-        self.acknowledged += other.acknowledged;
-        self.removed += other.removed;
-    }
-}
-
-struct Run {
+struct Run<'t> {
     plan: Plan,
     disk: Arc<Disk>,
     random: StdRng,
     oracle: Oracle,
     clock: Arc<AtomicI64>,
     sequence: u64,
-    tally: Tally,
+    tally: &'t mut Tally,
 }
 
-fn run(seed: u64, plan: Plan) -> Result<Tally, String> {
+fn run(seed: u64, plan: Plan, tally: &mut Tally) -> Result<(), String> {
     start_runtime();
     let mut run = Run {
         plan,
@@ -98,24 +85,26 @@ fn run(seed: u64, plan: Plan) -> Result<Tally, String> {
         oracle: Oracle::default(),
         clock: Arc::new(AtomicI64::new(1_000_000)),
         sequence: 0,
-        tally: Tally { runs: 1, ..Tally::default() },
+        tally,
     };
     for life in 0..plan.lives {
         run.live(life)?;
     }
-    run.tally.steps = run.disk.steps();
-    run.tally.faults = run.disk.failed();
-    run.tally.removed = run.disk.removed_segments();
-    run.tally.acknowledged = run.oracle.acknowledged_count() as u64;
-    Ok(run.tally)
+    let disk = run.disk.state();
+    run.tally.runs += 1;
+    run.tally.steps += disk.steps;
+    run.tally.faults += disk.failed;
+    run.tally.removed += disk.removed;
+    run.tally.acknowledged += run.oracle.acknowledged_count() as u64;
+    Ok(())
 }
 
-impl Run {
+impl Run<'_> {
     /// One life of the process: recovery, work, and its end at some step.
     fn live(&mut self, life: u32) -> Result<(), String> {
         let drawn = self.random.random_range(1..120);
         let wanted = [self.plan.first_death, self.plan.second_death].get(life as usize).copied().flatten();
-        self.disk.die_at(self.disk.steps() + wanted.unwrap_or(drawn));
+        self.disk.die_in(wanted.unwrap_or(drawn));
         self.disk.hold_keeper(self.plan.lanes == 1);
         match Journal::open_on(Arc::new(Mounted(self.disk.clone())), self.plan.lanes, settings(), self.clock()) {
             Ok(journal) => {
@@ -128,8 +117,8 @@ impl Run {
             }
             // The disk failed; that is no verdict on what it holds.
             Err(OpenError::Io(_)) => {
-                self.tally.deaths += u64::from(self.disk.is_dead());
-                self.tally.in_recovery += u64::from(self.disk.is_dead());
+                self.tally.deaths += u64::from(self.disk.state().is_dead);
+                self.tally.in_recovery += u64::from(self.disk.state().is_dead);
             }
             Err(error) => return Err(format!("life {life} does not begin: {error}")),
         }
@@ -145,7 +134,7 @@ impl Run {
 
     fn work(&mut self, journal: &Arc<Journal>) -> Result<(), String> {
         self.oracle.check_recovered(journal)?;
-        self.disk.begin_to_lie();
+        self.disk.state().lies = true;
         let follower = journal.follow(self.oracle.slow.at.position, false);
         let rounds = self.random.random_range(0..self.plan.rounds_max);
         for _ in 0..rounds {
@@ -155,7 +144,7 @@ impl Run {
             } else {
                 self.append_from_all(journal)?
             }
-            if self.disk.is_dead() || journal.is_writable().is_err() {
+            if self.disk.state().is_dead || journal.is_writable().is_err() {
                 break;
             }
             if self.random.random_bool(0.3) {
@@ -172,7 +161,7 @@ impl Run {
             self.disk.hold_keeper(false);
             journal.close();
         }
-        self.tally.deaths += u64::from(self.disk.is_dead());
+        self.tally.deaths += u64::from(self.disk.state().is_dead);
         self.disk.die_now();
         journal.close();
         Ok(())
@@ -277,8 +266,7 @@ fn check(what: &str, iterations: u64, plan: Plan) {
     let began = Instant::now();
     let mut sum = Tally::default();
     for seed in seeds(from_environment("ITERATIONS", iterations)) {
-        let tally = run(seed, plan).unwrap_or_else(|violation| panic!("SEED={seed} {what}: {violation}"));
-        sum.add(&tally);
+        run(seed, plan, &mut sum).unwrap_or_else(|violation| panic!("SEED={seed} {what}: {violation}"));
     }
     eprintln!("{what}: {sum:?}, {:?}", began.elapsed());
     assert!(sum.acknowledged > 0 && sum.deaths > 0, "nothing was tried");
@@ -308,9 +296,8 @@ fn every_step_of_one_run_may_be_the_last() {
     for step in 1..=from_environment("STEPS", 60) {
         for end in [End::PowerLoss, End::Kill] {
             let plan = Plan { lives: 3, first_death: Some(step), first_end: Some(end), ..STEPWISE };
-            sum.add(
-                &run(seed, plan).unwrap_or_else(|violation| panic!("SEED={seed}, step {step}, {end:?}: {violation}")),
-            );
+            let done = run(seed, plan, &mut sum);
+            done.unwrap_or_else(|violation| panic!("SEED={seed}, step {step}, {end:?}: {violation}"));
         }
     }
     eprintln!("every step: {sum:?}, {:?}", began.elapsed());
@@ -326,8 +313,8 @@ fn every_two_steps_around_a_birth_may_be_the_last() {
             let end = Some(End::Kill);
             let (first_death, second_death) = (Some(first), Some(second));
             let plan = Plan { lives: 3, first_end: end, first_death, second_death, rounds_max: 3, ..STEPWISE };
-            let tally = run(seed, plan);
-            sum.add(&tally.unwrap_or_else(|violation| panic!("SEED={seed}, steps {first}, {second}: {violation}")));
+            let done = run(seed, plan, &mut sum);
+            done.unwrap_or_else(|violation| panic!("SEED={seed}, steps {first}, {second}: {violation}"));
         }
     }
     eprintln!("births: {sum:?}, {:?}", began.elapsed());
@@ -370,27 +357,16 @@ fn salvage_and_read(seed: u64, death: Option<(u64, End)>) -> Option<Vec<Option<i
     let wanted = Salvage { first: Some(1), last: Some(end), allow_tmpfs: true };
     let salvage = || salvage_on(&Mounted(disk.clone()), wanted, &Clock::Manual(Arc::default()), &mut || Ok("".into()));
     if let Some((step, end)) = death {
-        disk.die_at(disk.steps() + step);
+        disk.die_in(step);
         let done = salvage();
-        if !disk.is_dead() {
+        if !disk.state().is_dead {
             return None;
         }
         assert!(matches!(done, Err(OpenError::Io(_))), "{done:?}");
         disk.revive(end);
     }
     salvage().expect("it works the second time");
-    let journal = open().expect("it opens");
-    let mut reader = journal.reader(Watermark::default()).expect("from the beginning");
-    let mut found = Vec::new();
-    while let Some(frames) = reader.next(u64::MAX, 100, 1 << 20).expect("reads") {
-        found.extend(decode_records(&frames.bytes, frames.count()).expect("decodes").iter().map(
-            |record| match record {
-                Record::Forget(forget) => Some(forget.at_ms),
-                _ => None,
-            },
-        ));
-    }
-    Some(found)
+    Some(read_with_lost(&open().expect("it opens"), Watermark::default()).expect("reads"))
 }
 
 #[test]
@@ -406,7 +382,7 @@ fn the_model_for_long() {
 fn catches(lie: Lie, plan: Plan) {
     let began = Instant::now();
     for (tried, seed) in (1u32..).zip(seeds(400)) {
-        if let Err(violation) = run(seed, Plan { lie, ..plan }) {
+        if let Err(violation) = run(seed, Plan { lie, ..plan }, &mut Tally::default()) {
             eprintln!("{lie:?}: caught by SEED={seed}, run {tried}, after {:?}: {violation}", began.elapsed());
             return;
         }
@@ -414,34 +390,22 @@ fn catches(lie: Lie, plan: Plan) {
     panic!("{lie:?} was not noticed");
 }
 
-#[test]
-fn an_answer_before_the_sync_is_caught() {
-    catches(Lie::SyncDoesNothing, STEPWISE);
+macro_rules! lies {
+    ($($name:ident: $lie:ident, $plan:expr;)*) => {
+        $(#[test]
+        fn $name() {
+            catches(Lie::$lie, $plan);
+        })*
+    };
 }
 
-#[test]
-fn an_ignored_error_of_a_sync_is_caught() {
-    catches(Lie::FailedSyncIsHidden, FAULTY);
-}
-
-#[test]
-fn going_on_in_a_file_after_its_sync_failed_is_caught() {
-    catches(Lie::FailedSyncIsRetried, FAULTY);
-}
-
-#[test]
-fn appending_before_the_name_is_durable_is_caught() {
-    catches(Lie::SyncNamesDoesNothing, STEPWISE);
-}
-
-#[test]
-fn continuing_a_segment_without_writing_its_last_frame_again_is_caught() {
-    // A sync must fail, and then the beginning of the next segment, before the process is killed.
-    let faults = Faults { changes: 150, reads: 0 };
-    catches(Lie::RewritingDoesNothing, Plan { faults, lives: 20, rounds_max: 10, ..STEPWISE });
-}
-
-#[test]
-fn several_removals_at_once_are_caught() {
-    catches(Lie::RemovalsAreNotSynced, STEPWISE);
+// Where recovery does not write the last frame again a sync must fail, and then the beginning of the next segment, before the process is killed.
+lies! {
+    an_answer_before_the_sync_is_caught: SyncDoesNothing, STEPWISE;
+    an_ignored_error_of_a_sync_is_caught: FailedSyncIsHidden, FAULTY;
+    going_on_in_a_file_after_its_sync_failed_is_caught: FailedSyncIsRetried, FAULTY;
+    appending_before_the_name_is_durable_is_caught: SyncNamesDoesNothing, STEPWISE;
+    continuing_a_segment_without_writing_its_last_frame_again_is_caught: RewritingDoesNothing,
+        Plan { faults: Faults { changes: 150, reads: 0 }, lives: 20, rounds_max: 10, ..STEPWISE };
+    several_removals_at_once_are_caught: RemovalsAreNotSynced, STEPWISE;
 }

@@ -63,15 +63,17 @@ pub(crate) struct Disk {
     lie: Lie,
 }
 
-struct State {
+pub(crate) struct State {
     random: StdRng,
     faults: Faults,
-    steps: u64,
+    pub(crate) steps: u64,
     dies_at: Option<u64>,
-    is_dead: bool,
-    lies: bool,
-    failed: u64,
-    removed: u64,
+    pub(crate) is_dead: bool,
+    /// The storage lies from here on, if it was made to: the journal was born on a good one.
+    pub(crate) lies: bool,
+    pub(crate) failed: u64,
+    /// Segments.
+    pub(crate) removed: u64,
     files: Vec<File>,
     live: BTreeMap<String, usize>,
     durable: BTreeMap<String, usize>,
@@ -79,10 +81,10 @@ struct State {
     is_keeper_held: bool,
     keeper_called: Instant,
     /// Calls that fail until this is taken back.
-    refuses_writes: bool,
-    refuses_syncs: bool,
+    pub(crate) refuses_writes: bool,
+    pub(crate) refuses_syncs: bool,
     /// How long a sync takes.
-    sync_ms: u64,
+    pub(crate) sync_ms: u64,
 }
 
 #[derive(Default)]
@@ -259,46 +261,14 @@ impl Disk {
         Arc::new(Disk { state: Mutex::new(state), changed: Condvar::new(), lie })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics inside the disk")
     }
 
-    pub(crate) fn steps(&self) -> u64 {
-        self.state().steps
-    }
-
-    pub(crate) fn failed(&self) -> u64 {
-        self.state().failed
-    }
-
-    pub(crate) fn removed_segments(&self) -> u64 {
-        self.state().removed
-    }
-
-    pub(crate) fn is_dead(&self) -> bool {
-        self.state().is_dead
-    }
-
-    /// The machine dies in the call that makes the count of steps this.
-    pub(crate) fn die_at(&self, step: u64) {
-        self.state().dies_at = Some(step);
-    }
-
-    pub(crate) fn refuse_writes(&self, refuses: bool) {
-        self.state().refuses_writes = refuses;
-    }
-
-    pub(crate) fn refuse_syncs(&self, refuses: bool) {
-        self.state().refuses_syncs = refuses;
-    }
-
-    pub(crate) fn slow_syncs(&self, ms: u64) {
-        self.state().sync_ms = ms;
-    }
-
-    /// From here on the storage lies, if it was made to: the journal was born on a good one.
-    pub(crate) fn begin_to_lie(&self) {
-        self.state().lies = true;
+    /// The machine dies in so many steps from now.
+    pub(crate) fn die_in(&self, steps: u64) {
+        let state = &mut *self.state();
+        state.dies_at = Some(state.steps + steps);
     }
 
     fn lie(&self, state: &State) -> Lie {

@@ -6,10 +6,11 @@ pub(crate) mod disk;
 pub(crate) mod oracle;
 
 use std::sync::{Arc, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use event_tracker::events::Forget;
-use event_tracker::journal::{AppendError, Journal, Wait};
+use event_tracker::events::{Forget, Record, decode_records};
+use event_tracker::journal::{AppendError, Journal, ReadError, Wait};
+use event_tracker::ports::Watermark;
 use event_tracker::runtime::{self, Ticket};
 
 pub(crate) const WORKERS: usize = 2;
@@ -43,4 +44,33 @@ pub(crate) fn append(journal: &Journal, lane: usize, records: &[(i64, usize)]) -
     }
     assert!(ticket.wait());
     Ok(!ticket.take_failed())
+}
+
+/// What each position after `from` holds: the number of a record, or `None` if it is lost.
+pub(crate) fn read_with_lost(journal: &Journal, from: Watermark) -> Result<Vec<Option<i64>>, ReadError> {
+    let mut reader = journal.reader(from)?;
+    let mut found = Vec::new();
+    while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20)? {
+        assert_eq!(frames.from.position as usize + frames.count(), frames.to.position as usize);
+        found.extend(decode_records(frames.bytes(), frames.count()).unwrap().into_iter().map(|record| match record {
+            Record::Forget(forget) => Some(forget.at_ms),
+            Record::Lost => None,
+            other => panic!("{other:?} was not written"),
+        }));
+    }
+    Ok(found)
+}
+
+/// The numbers of all records after `from`, of which none is lost.
+pub(crate) fn read(journal: &Journal, from: Watermark) -> Vec<i64> {
+    let found = read_with_lost(journal, from).unwrap();
+    found.into_iter().map(|number| number.expect("no position is lost")).collect()
+}
+
+pub(crate) fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < deadline, "never {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
