@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::instance::{Asked, Instance};
 use super::records::{Records, USERS};
 use super::stores::{Backup, Stores};
-use crate::support::faulty::{Call, Fault};
+use crate::support::faulty::{Call, Fault, Faults};
 use crate::support::ledgers::{DAY, HOUR, MINUTE};
 use crate::support::model::Model;
 
@@ -155,17 +155,30 @@ impl<'s> World<'s> {
         Some((call, fault))
     }
 
-    fn step_ledger(&mut self, line: usize, is_calm: bool) {
-        let fault = if is_calm { None } else { self.fault(&Call::OF_LEDGER, Call::Apply) };
+    /// Has an instance act while the next call of one of these kinds may fail.
+    fn act<T: std::fmt::Debug>(
+        &mut self,
+        what: &str,
+        line: usize,
+        fault: Option<(Call, Fault)>,
+        faults: fn(&Instance) -> &Faults,
+        act: fn(&mut Instance) -> T,
+    ) -> T {
         let instance = &mut self.lines[line].instance;
         if let Some((call, fault)) = fault {
-            instance.to_ledger.next(call, fault);
+            faults(instance).next(call, fault);
         }
+        let done = act(instance);
+        faults(instance).heal();
+        self.note(format!("{what} {line}: {fault:?} -> {done:?}"));
+        done
+    }
+
+    fn step_ledger(&mut self, line: usize, is_calm: bool) {
+        let fault = if is_calm { None } else { self.fault(&Call::OF_LEDGER, Call::Apply) };
         // A sink that begins anew tells what the ledger remembers: a like that changed nothing is not in it.
-        let stands = instance.is_ledger_to_stand();
-        let done = instance.step_ledger();
-        instance.to_ledger.heal();
-        self.note(format!("ledger {line}: {fault:?} -> {done:?}"));
+        let stands = self.lines[line].instance.is_ledger_to_stand();
+        let done = self.act("ledger", line, fault, |instance| &instance.to_ledger, Instance::step_ledger);
         assert!(is_retry(&done) || may_stop(fault), "{done:?}");
         self.take(line);
         self.hear(line, stands);
@@ -207,39 +220,29 @@ impl<'s> World<'s> {
     fn step_live(&mut self, line: usize, is_calm: bool) {
         let calls = [&Call::OF_LIVE[..], &[Call::Snapshot, Call::Verdicts]].concat();
         let fault = if is_calm { None } else { self.fault(&calls, Call::Apply) };
-        let instance = &mut self.lines[line].instance;
-        if let Some((call, fault)) = fault {
-            instance.to_live.next(call, fault);
-        }
-        let done = instance.step_live();
-        instance.to_live.heal();
-        self.note(format!("live {line}: {fault:?} -> {done:?}"));
+        let done = self.act("live", line, fault, |instance| &instance.to_live, Instance::step_live);
         assert!(is_retry(&done) || may_stop(fault), "{done:?}");
     }
 
     fn fold(&mut self, line: usize) {
         let fault = self.fault(&[Call::Fold], Call::Fold);
-        let instance = &mut self.lines[line].instance;
-        if let Some((call, fault)) = fault {
-            instance.to_live.next(call, fault);
-        }
-        let done = instance.fold();
-        instance.to_live.heal();
-        self.note(format!("fold {line}: {fault:?} -> {done:?}"));
-        assert!(is_retry(&done.map(|()| true)) || may_stop(fault));
+        let done = self.act("fold", line, fault, |instance| &instance.to_live, Instance::fold);
+        assert!(is_retry(&done) || may_stop(fault), "{done:?}");
     }
 
     fn keep_house(&mut self, line: usize) {
         let fault = self.fault(&[Call::Maintain, Call::AddUp], Call::Maintain);
-        let instance = &mut self.lines[line].instance;
-        if let Some((call, fault)) = fault {
-            instance.to_ledger.next(call, fault);
-        }
-        let before = instance.to_ledger.done(Call::Maintain);
-        instance.keep_house();
-        instance.to_ledger.heal();
-        let did = instance.to_ledger.done(Call::Maintain) > before;
-        self.note(format!("house {line}: {fault:?}, done: {did}"));
+        let did = self.act(
+            "house",
+            line,
+            fault,
+            |instance| &instance.to_ledger,
+            |instance| {
+                let before = instance.to_ledger.done(Call::Maintain);
+                instance.keep_house();
+                instance.to_ledger.done(Call::Maintain) > before
+            },
+        );
         if did {
             self.model.maintain(self.now_ms());
         }
@@ -389,7 +392,7 @@ impl Drop for World<'_> {
 }
 
 /// The sink goes on, or tries again.
-fn is_retry(done: &Result<bool, Ended>) -> bool {
+fn is_retry<T>(done: &Result<T, Ended>) -> bool {
     matches!(done, Ok(_) | Err(Ended::Retry(_) | Ended::LedgerRetry(_)))
 }
 

@@ -32,7 +32,7 @@ impl Run {
             let (model, zone) = (&self.model, self.zone);
             let request = Request::get(format!("/api/statistics/popular/{}&window=1h&limit=100", list.path));
             self.programs.expect_soon(&request, |span| {
-                let top = model.top(list, window("1h", span.from, zone));
+                let top = model.ranking(list, window("1h", span.from, zone));
                 let items = items(&top, list.name, 0);
                 Reply::new(200, json!({"window":"1h","source":"live","stale":false,"approximate":false,"items":items}))
             });

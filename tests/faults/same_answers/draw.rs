@@ -155,7 +155,7 @@ fn say(random: &mut StdRng, now: i64, event: &mut Value, is_of_nobody: bool) -> 
 /// An event that will be taken, as it is sent and as it is understood.
 pub(crate) fn event(random: &mut StdRng, now: i64, ids: &[Uuid], posts: &[String]) -> (Value, Sent) {
     let kind = ["CLICK", "CLICK", "PAGE_VIEW", "PAGE_VIEW", "SEARCH", "SEARCH", "LIKE", "UNLIKE"];
-    let mut sent = Sent::of(kind[random.random_range(0..kind.len())]);
+    let mut sent = Sent { kind: kind[random.random_range(0..kind.len())], ..Sent::default() };
     let typed = if random.random_bool(0.2) { sent.kind.to_lowercase() } else { sent.kind.to_owned() };
     let mut json = json!({"eventType":typed,"unknown":[1],"metadata":{}});
     if sent.kind.ends_with("LIKE") || random.random_bool(0.8) {

@@ -29,9 +29,10 @@ impl When {
 }
 
 /// What a client says about when it happened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Said {
     /// Nothing, or what comes to the same: it happens as it comes in.
+    #[default]
     Nothing,
     At(i64),
     /// By its own clock, so long ago when it was sent.
@@ -39,7 +40,7 @@ pub(crate) enum Said {
 }
 
 /// An event as it is sent, understood.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) kind: &'static str,
     pub(crate) id: Option<Uuid>,
@@ -70,6 +71,8 @@ pub(crate) enum Fate {
 pub(crate) struct Row {
     pub(crate) sent: Sent,
     pub(crate) at: When,
+    /// No later than it came in.
+    happened: When,
     pub(crate) received: When,
     /// The path under which its page was counted, which an erasure leaves.
     pub(crate) page: Option<String>,
@@ -91,24 +94,8 @@ pub(crate) struct Post {
     content: String,
     hashtags: Vec<String>,
     images: Vec<String>,
-    pub(crate) made: Made,
-}
-
-/// When a post was made.
-#[derive(Clone, Debug)]
-pub(crate) enum Made {
-    Given(i64),
-    /// By a server's clock; the name stands for what each of them says.
-    Then(When, String),
-}
-
-/// A search of a user as the recent list has it.
-#[derive(Clone, Debug)]
-struct Searched {
-    user: String,
-    typed: String,
-    at: When,
-    order: u64,
+    /// When it was made, and how answers say it: by a name, if each server has its own time of it.
+    made: (i64, String),
 }
 
 #[derive(Default)]
@@ -119,15 +106,11 @@ pub(crate) struct Model {
     /// User, post.
     likes: BTreeSet<(String, String)>,
     ids: HashSet<Uuid>,
-    searched: Vec<Searched>,
     /// User, folded keyword or all, until when.
     forgotten: Vec<(String, Option<String>, When)>,
-    /// Those who searched more than ten things since they last forgot all.
-    pub(crate) many_searched: BTreeSet<String>,
     erased: HashMap<String, When>,
     /// Posts that were deleted and not put again: no list shows them.
     pub(crate) tombstones: HashSet<String>,
-    records: u64,
     /// Something happened at a moment of which it is not known whether it lies before or behind another one that matters.
     pub(crate) is_blurred: bool,
 }
@@ -157,11 +140,6 @@ pub(crate) fn rfc3339(ms: i64) -> String {
 }
 
 impl Model {
-    fn next(&mut self) -> u64 {
-        self.records += 1;
-        self.records
-    }
-
     /// Happened at `when`: of what comes so close to a minute's end that nobody can tell, nothing more can be said.
     fn sharp(&mut self, when: When) -> When {
         self.is_blurred |= when.from.div_euclid(60_000) != when.to.div_euclid(60_000);
@@ -190,18 +168,15 @@ impl Model {
         if sent.id.is_some_and(|id| !self.ids.insert(id)) {
             return Fate::Duplicate;
         }
-        let (at, order) = (self.sharp(at), self.next());
+        let at = self.sharp(at);
         let mut sent = sent.clone();
         if let (true, Some(user), Some(post)) = (sent.kind.ends_with("LIKE"), &sent.user, &sent.post) {
             let (user, post) = (user.clone(), post.clone());
             self.switch(&user, &post, sent.kind == "LIKE", at);
         }
-        if let ("SEARCH", Some(user), Some(typed)) = (sent.kind, &sent.user, &sent.keyword) {
-            self.search(user.clone(), typed.clone(), happened, order);
-        }
         let page = sent.url.as_deref().map(page_of);
         sent.said = Said::Nothing;
-        self.rows.push(Row { sent, at, received, page, was: None });
+        self.rows.push(Row { sent, at, happened, received, page, was: None });
         Fate::Stored
     }
 
@@ -232,7 +207,8 @@ impl Model {
         };
         let would_change = wanted != self.is_liked(user, post);
         let (user_id, post_id) = (Some(user.to_owned()), Some(post.to_owned()));
-        let sent = Sent { user: user_id, post: post_id, id, ..Sent::of(if wanted { "LIKE" } else { "UNLIKE" }) };
+        let kind = if wanted { "LIKE" } else { "UNLIKE" };
+        let sent = Sent { kind, user: user_id, post: post_id, id, ..Sent::default() };
         // One that was taken before changes nothing, and is told what holds now.
         let changed = self.take(&sent, span) == Fate::Stored && would_change;
         let (liked, likes) = (self.is_liked(user, post), self.like_count(post));
@@ -255,13 +231,12 @@ impl Model {
         if self.is_erased(&user, happened) {
             return Reply::problem(410, "user_erased", None);
         }
-        self.next();
         let before = self.posts.get(id).map(|post| post.made.clone());
         let status = if before.is_some() { 200 } else { 201 };
         let made = match (given, before) {
-            (Some(at), _) => Made::Given(at),
+            (Some(at), _) => (at, rfc3339(at)),
             (None, Some(before)) => before,
-            (None, None) => Made::Then(span, made_as.to_owned()),
+            (None, None) => (span.from, made_as.to_owned()),
         };
         let texts = |field: &str| -> Vec<String> {
             let all = sent[field].as_array().cloned().unwrap_or_default();
@@ -281,12 +256,8 @@ impl Model {
 
     fn post_body(&self, id: &str) -> Option<Value> {
         let Post { user, content, hashtags, images, made } = self.posts.get(id)?;
-        let made = match made {
-            Made::Given(at) => rfc3339(*at),
-            Made::Then(_, name) => name.clone(),
-        };
         Some(json!({"postId":id,"userId":user,"content":content,"hashtags":hashtags,"imageUrls":images,
-            "createdAt":made,"likeCount":self.like_count(id)}))
+            "createdAt":made.1,"likeCount":self.like_count(id)}))
     }
 
     pub(crate) fn post(&self, id: &str) -> Reply {
@@ -311,58 +282,45 @@ impl Model {
         let (keyword, hashtag) = (folded(typed), hashtag_of(typed));
         let is_found = |post: &Post| post.hashtags.contains(&hashtag) || folded(&post.content).contains(&keyword);
         let found = self.posts.iter().filter(|(_, post)| is_found(post));
-        let mut found: Vec<(usize, i64, &String)> = found
-            .map(|(id, post)| {
-                let made = match &post.made {
-                    Made::Given(at) => *at,
-                    Made::Then(when, _) => when.from,
-                };
-                (self.like_count(id), made, id)
-            })
-            .collect();
+        let mut found: Vec<(usize, i64, &String)> =
+            found.map(|(id, post)| (self.like_count(id), post.made.0, id)).collect();
         found.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.cmp(&a.1)).then(a.2.as_bytes().cmp(b.2.as_bytes())));
         found.into_iter().map(|(.., id)| self.post_body(id).expect("it is there")).collect()
     }
 
-    fn search(&mut self, user: String, typed: String, at: When, order: u64) {
-        let keyword = folded(&typed);
-        let is_forgotten = self.forgotten.iter().any(|(who, what, until)| {
-            *who == user && what.as_ref().is_none_or(|what| *what == keyword) && at.to <= until.from
-        });
-        if !is_forgotten {
-            self.searched.push(Searched { user: user.clone(), typed, at, order });
-            if self.all_recent(&user, i64::MAX).len() > 10 {
-                self.many_searched.insert(user);
-            }
-        }
+    /// A user's searches after `since`, newest first, no keyword twice: those that were forgotten, too, or not.
+    fn searches(&self, user: &str, since: i64, is_with_forgotten: bool) -> Vec<&str> {
+        let is_forgotten = |happened: When, keyword: &str| {
+            self.forgotten.iter().any(|(who, what, until)| {
+                let reaches = what.as_ref().map_or(true, |what| !is_with_forgotten && *what == keyword);
+                who == user && reaches && happened.to <= until.from
+            })
+        };
+        let searches = self.rows.iter().rev().filter(|row| row.sent.kind == "SEARCH" && row.happened.from > since);
+        let mut searches: Vec<(i64, &str)> = searches
+            .filter(|row| row.sent.user.as_deref() == Some(user))
+            .filter_map(|row| Some((row.happened, row.sent.keyword.as_deref()?)))
+            .filter(|(happened, keyword)| !is_forgotten(*happened, &folded(keyword)))
+            .map(|(happened, keyword)| (happened.from, keyword))
+            .collect();
+        searches.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let mut seen = HashSet::new();
+        searches.retain(|(_, keyword)| seen.insert(folded(keyword)));
+        searches.into_iter().map(|(_, keyword)| keyword).collect()
     }
 
-    /// A user's searches of the hour before `now`, newest first, no keyword twice.
-    fn all_recent(&self, user: &str, now: i64) -> Vec<&str> {
-        let hour_ago = if now == i64::MAX { i64::MIN } else { now - 3_600_000 };
-        let mut all: Vec<&Searched> =
-            self.searched.iter().filter(|search| search.user == user && search.at.from > hour_ago).collect();
-        all.sort_by_key(|search| std::cmp::Reverse((search.at.from, search.order)));
-        let mut seen = HashSet::new();
-        all.retain(|search| seen.insert(folded(&search.typed)));
-        all.iter().map(|search| search.typed.as_str()).collect()
+    /// More than ten things since they last forgot all.
+    pub(crate) fn has_searched_many(&self, user: &str) -> bool {
+        self.searches(user, i64::MIN, true).len() > 10
     }
 
     pub(crate) fn recent(&self, user: &str, limit: usize, now: i64) -> Reply {
-        let keywords: Vec<&str> = self.all_recent(user, now).into_iter().take(limit.min(10)).collect();
+        let keywords: Vec<&str> = self.searches(user, now - 3_600_000, false).into_iter().take(limit.min(10)).collect();
         Reply::new(200, json!({"userId":user,"keywords":keywords,"source":"live","stale":false}))
     }
 
     pub(crate) fn forget(&mut self, user: &str, keyword: Option<&str>, span: When) {
-        self.next();
-        let what = keyword.map(folded);
-        let is_kept =
-            |search: &Searched| search.user != user || what.as_ref().is_some_and(|what| *what != folded(&search.typed));
-        self.searched.retain(is_kept);
-        if what.is_none() {
-            self.many_searched.remove(user);
-        }
-        self.forgotten.push((user.to_owned(), what, span));
+        self.forgotten.push((user.to_owned(), keyword.map(folded), span));
     }
 
     /// A person goes; every count stays.
@@ -388,25 +346,4 @@ impl Model {
 
 fn text_of(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-}
-
-impl Sent {
-    /// One with nothing but its type.
-    pub(crate) fn of(kind: &'static str) -> Sent {
-        Sent {
-            kind,
-            id: None,
-            said: Said::Nothing,
-            user: None,
-            session: None,
-            component: None,
-            element: None,
-            keyword: None,
-            post: None,
-            url: None,
-            referrer: None,
-            results: None,
-            properties: None,
-        }
-    }
 }

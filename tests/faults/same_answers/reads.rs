@@ -79,7 +79,7 @@ impl Run {
     pub(crate) fn record_search(&mut self, keyword: String, user: Option<String>, found: usize, answers: &Answers) {
         let session = user.is_none().then(|| "search".to_owned());
         let results = Some(i64::try_from(found).expect("few posts"));
-        let sent = Sent { user, session, keyword: Some(keyword), results, ..Sent::of("SEARCH") };
+        let sent = Sent { user, session, keyword: Some(keyword), results, kind: "SEARCH", ..Sent::default() };
         self.model.take(&sent, answers.span);
         self.is_pending = true;
     }
@@ -169,7 +169,7 @@ impl Run {
         let list = LISTS[self.random.random_range(0..LISTS.len())];
         let (from, to) = self.range_of_pages(list.name == "url");
         let limit = self.random.random_range(1..5);
-        let ranked = self.model.ranking(&list, from, to);
+        let ranked = self.model.ranking(&list, (from, to));
         let path = format!("/api/statistics/rankings/{}&from={from}&to={to}&limit={limit}", list.path);
         let mut requests = vec![Request::get(path.clone()); self.programs.all.len()];
         let mut before = 0;
@@ -276,7 +276,7 @@ impl Run {
         let limit = if self.random.random_bool(0.3) { self.random.random_range(1..5) } else { 100 };
         let path = format!("/api/statistics/popular/{}&window={name}&limit={limit}", list.path);
         let answers = self.ask_in_a_minute(&path);
-        let mut top: Ranked = self.model.top(list, window(name, answers.span.from, self.zone));
+        let mut top: Ranked = self.model.ranking(list, window(name, answers.span.from, self.zone));
         top.truncate(limit);
         let body = json!({"window":name,"source":"live","stale":false,"approximate":false,
             "items":items(&top, list.name, 0)});
@@ -325,7 +325,7 @@ impl Run {
             let (name, model, zone) = (WINDOWS[self.random.random_range(0..4)], &self.model, self.zone);
             let request = Request::get(format!("/api/statistics/popular/{}&window={name}&limit=100", list.path));
             self.programs.expect_of(which, &request, |now| {
-                let top = items(&model.top(&list, window(name, now, zone)), list.name, 0);
+                let top = items(&model.ranking(&list, window(name, now, zone)), list.name, 0);
                 let body = json!({"window":name,"source":"ledger","stale":true,"approximate":false,"items":top});
                 Reply::new(200, body)
             })?;

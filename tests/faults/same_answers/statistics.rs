@@ -142,7 +142,7 @@ impl Model {
         self.rows.iter().any(|row| row.page.is_some() && row.sent.url.is_none())
     }
 
-    pub(crate) fn ranking(&self, list: &List, from: i64, to: i64) -> Ranked {
+    pub(crate) fn ranking(&self, list: &List, (from, to): (i64, i64)) -> Ranked {
         let mut sums = BTreeMap::new();
         for fact in self.shown().filter(|fact| lies_in(fact.at, from, to)) {
             let weights = list.parts.iter().filter(|(counted, _)| *counted == fact.counted);
@@ -154,15 +154,6 @@ impl Model {
     /// What lists show: no deleted post.
     fn shown(&self) -> impl Iterator<Item = Fact<'_>> {
         self.facts().filter(|fact| fact.post.is_none_or(|post| !self.tombstones.contains(post)))
-    }
-
-    pub(crate) fn top(&self, list: &List, range: (i64, i64)) -> Ranked {
-        let mut sums = BTreeMap::new();
-        for fact in self.shown().filter(|fact| lies_in(fact.at, range.0, range.1)) {
-            let weights = list.parts.iter().filter(|(counted, _)| *counted == fact.counted);
-            weights.for_each(|(_, weight)| *sums.entry(fact.name.clone()).or_default() += fact.by * weight);
-        }
-        ranked(sums)
     }
 
     /// Counts that halve with each quarter of a window of minutes, as they are at `as_of`.

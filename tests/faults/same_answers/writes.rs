@@ -45,7 +45,7 @@ impl Run {
         let (session, element) = (format!("session-{user}"), format!("button-{component}"));
         let event = json!({"eventType":kind,"userId":user,"sessionId":session,
             "metadata":{"componentId":component,"elementId":element}});
-        let mut sent = Sent::of(kind);
+        let mut sent = Sent { kind, ..Sent::default() };
         (sent.user, sent.session) = (Some(user.to_string()), Some(session));
         (sent.component, sent.element) = (Some(component), Some(element));
         self.send_event("/api/users/events", &event, &sent, false)
@@ -89,7 +89,7 @@ impl Run {
         let user = draw::user(&mut self.random);
         let row = |typed: &&str| {
             let keyword = Some(draw::kept(typed));
-            let sent = Sent { user: Some(user.clone()), keyword, ..Sent::of("SEARCH") };
+            let sent = Sent { user: Some(user.clone()), keyword, kind: "SEARCH", ..Sent::default() };
             (json!({"eventType":"SEARCH","userId":user,"metadata":{"keyword":typed}}), Ok(sent))
         };
         let first = self.random.random_range(0..8);
@@ -205,7 +205,7 @@ impl Run {
     /// Forgets one search or all. Past ten it is not promised whether an eleventh comes back for one that is forgotten.
     pub(crate) fn forget_searches(&mut self) -> Result<(), Ended> {
         let user = draw::user(&mut self.random);
-        let one = self.random.random_bool(0.7) && !self.model.many_searched.contains(&user);
+        let one = self.random.random_bool(0.7) && !self.model.has_searched_many(&user);
         let typed = one.then(|| draw::one(&mut self.random, &draw::KEYWORDS));
         let query = typed.map(|typed| format!("?keyword={}", encoded(typed))).unwrap_or_default();
         let answers = self.programs.ask(&Request::delete(format!("/api/search/recent/{}{query}", encoded(&user))));
