@@ -52,7 +52,7 @@ pub(crate) fn read_with_lost(journal: &Journal, from: Watermark) -> Result<Vec<O
     let mut found = Vec::new();
     while let Some(frames) = reader.next(u64::MAX, 1_000, 1 << 20)? {
         assert_eq!(frames.from.position as usize + frames.count(), frames.to.position as usize);
-        found.extend(decode_records(frames.bytes(), frames.count()).unwrap().into_iter().map(|record| match record {
+        found.extend(decode_records(&frames.bytes, frames.count()).unwrap().into_iter().map(|record| match record {
             Record::Forget(forget) => Some(forget.at_ms),
             Record::Lost => None,
             other => panic!("{other:?} was not written"),
