@@ -24,9 +24,11 @@ pub struct Copy {
     // Nobody sets out for a refresh before this.
     not_before_ms: AtomicU64,
     reads: AtomicU32,
-    // Answers made of it, packed, each with its ETag: what is made of one copy differs in what it says, and so in its tag.
-    packed: Mutex<Vec<(Box<str>, Arc<[u8]>)>>,
+    packed: Mutex<Vec<Packed>>,
 }
+
+/// An answer made of a copy, packed, with its ETag: what is made of one copy differs in what it says, and so in its tag.
+type Packed = (Box<str>, Arc<[u8]>);
 
 impl Copy {
     pub(super) fn of(entry: CacheEntry, now_ms: u64) -> Copy {

@@ -30,7 +30,8 @@ pub struct Cache {
     // Throttled keys: the error of their last fill, and when the next fill may start.
     pub(super) throttled: Mutex<HashMap<Box<str>, (FillError, u64)>>,
     pub(super) pending: Mutex<Pending>,
-    pub(super) owed: Mutex<Owed>,
+    // Keys whose deletion did not get through, each with the number of its write; the shared cache is not read before.
+    pub(super) owed: Mutex<HashMap<Box<str>, u128>>,
     pub stats: CacheStats,
 }
 
@@ -66,13 +67,6 @@ pub(super) struct Held {
     pub(super) locks: Vec<(Box<str>, LockToken, u64)>,
     /// A round of renewals is due: there is never more than one.
     pub(super) is_kept: bool,
-}
-
-/// Keys whose deletion did not get through, each with the number of its write; the shared cache is not read before it has.
-#[derive(Default)]
-pub(super) struct Owed {
-    pub(super) keys: HashMap<Box<str>, u64>,
-    pub(super) writes: u64,
 }
 
 /// Keys to delete, and who waits for it.

@@ -73,13 +73,12 @@ impl Cache {
     }
 
     fn owe(&self, keys: &[Box<str>]) {
+        let write = self.around.token();
         let mut owed = lock(&self.owed);
-        owed.writes += 1;
-        let write = owed.writes;
         for key in keys {
             // Past the bound a key lives by its TTL.
-            if owed.keys.len() < CACHE_KEYS_REMEMBERED_MAX || owed.keys.contains_key(key) {
-                owed.keys.insert(key.clone(), write);
+            if owed.len() < CACHE_KEYS_REMEMBERED_MAX || owed.contains_key(key) {
+                owed.insert(key.clone(), write);
             }
         }
     }
@@ -89,11 +88,11 @@ impl Cache {
         if !self.lets_through(Lane::Shared) {
             return false;
         }
-        let owed = lock(&self.owed).keys.clone();
+        let owed = lock(&self.owed).clone();
         let is_settled = owed.is_empty() || self.delete(owed.keys());
         if is_settled {
             // One that was written again since is owed again.
-            lock(&self.owed).keys.retain(|key, write| owed.get(key) != Some(write));
+            lock(&self.owed).retain(|key, write| owed.get(key) != Some(write));
         }
         is_settled
     }

@@ -44,6 +44,8 @@ impl EventType {
 /// A field by its name in the contract, and what to do about it.
 type Missing = Option<(&'static str, &'static str)>;
 
+type Add<'a> = dyn FnMut(Dimension, &str) + 'a;
+
 /// One kind of event: what it needs and what it counts towards.
 pub struct EventStrategy {
     pub event_type: EventType,
@@ -52,7 +54,7 @@ pub struct EventStrategy {
     /// The first field that is missing.
     pub missing: fn(&Event<'_>) -> Missing,
     /// Calls `add` for each dimension and key that the event counts towards, the type's own total excepted.
-    pub counts: fn(event: &Event<'_>, add: &mut dyn FnMut(Dimension, &str)),
+    pub counts: fn(event: &Event<'_>, add: &mut Add<'_>),
 }
 
 /// What can be counted and ranked. The number is what stores keep: never reused, never renumbered.

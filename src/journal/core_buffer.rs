@@ -46,10 +46,11 @@ pub(super) struct Chunk {
     pub(super) waits: Vec<(u32, u32, Wait)>,
 }
 
+#[derive(Default)]
 pub(super) struct CoreBuffer {
     pub(super) chunks: VecDeque<Chunk>,
     pub(super) pending_bytes: usize,
-    /// When the chunks must be on their way to the disk.
+    /// When the chunks must be on their way to the disk; the writer's first look finds that there are none.
     pub(super) due: Due,
     /// The writer has ended: nothing more is taken.
     pub(super) is_closed: bool,
@@ -59,12 +60,6 @@ pub(super) struct CoreBuffer {
 pub(super) type Due = u64;
 pub(super) const NOW: Due = 0;
 pub(super) const NEVER: Due = Due::MAX;
-
-impl Default for CoreBuffer {
-    fn default() -> CoreBuffer {
-        CoreBuffer { chunks: VecDeque::new(), pending_bytes: 0, due: NEVER, is_closed: false }
-    }
-}
 
 /// Adds an append to the last chunk if it fits there; returns its bytes.
 pub(super) fn put(chunks: &mut VecDeque<Chunk>, count: u32, wait: Wait, encode: impl FnOnce(&mut Vec<u8>)) -> usize {

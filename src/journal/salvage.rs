@@ -60,9 +60,18 @@ pub fn salvage_on(
     if found.is_empty() {
         return Ok(Salvaged::default());
     }
-    let stream = refuse_what_is_no_damage(&found)?;
+    if let Some(finding) = found.findings.iter().find(|finding| finding.is_foreign) {
+        return Err(OpenError::Corrupt(format!("{finding}; this is not for a salvage to decide")));
+    }
+    if found.segments.is_empty() {
+        return Err(OpenError::Corrupt("there is no segment of this journal to salvage".into()));
+    }
+    let stream = found.stream.ok_or_else(|| OpenError::Corrupt("nothing says which journal this is".into()))?;
     let patches = patches(&found, wanted)?;
-    let unused = unused(storage, &found)?;
+    // Not part of the journal, or not under this name.
+    let is_used = |name: &str| found.segments.iter().any(|segment| segment.is_sound && segment.name == name);
+    let names = storage.list()?.into_iter();
+    let unused: Vec<String> = names.filter(|name| name.ends_with(".segment") && !is_used(name)).collect();
     let mut salvaged = Salvaged {
         lost: patches.iter().flat_map(Patch::lost).collect(),
         end: found.end.position.max(wanted.last.unwrap_or(0)),
@@ -80,23 +89,13 @@ pub fn salvage_on(
     for patch in &patches {
         salvaged.written.push(patch.write(storage, stream, clock)?);
     }
-    // They are not part of the journal, and stay in the copy alone.
+    // They stay in the copy alone.
     for name in unused.iter().filter(|name| !salvaged.written.contains(name)) {
         storage.remove(name)?;
     }
     storage.sync_names()?;
     recover(storage)?;
     Ok(salvaged)
-}
-
-fn refuse_what_is_no_damage(found: &Survey) -> Result<Uuid, OpenError> {
-    if let Some(finding) = found.findings.iter().find(|finding| finding.is_foreign) {
-        return Err(OpenError::Corrupt(format!("{finding}; this is not for a salvage to decide")));
-    }
-    if found.segments.is_empty() {
-        return Err(OpenError::Corrupt("there is no segment of this journal to salvage".into()));
-    }
-    found.stream.ok_or_else(|| OpenError::Corrupt("nothing says which journal this is".into()))
 }
 
 /// A segment to write: from a position on, lost ranges and frames of a damaged segment, without gaps.
@@ -191,13 +190,6 @@ fn put_lost(range: &RangeInclusive<Position>, out: &mut Vec<u8>) {
         out.extend_from_slice(&frame);
         first += count;
     }
-}
-
-/// Segments that are not part of the journal, or not under this name.
-fn unused(storage: &dyn Storage, found: &Survey) -> io::Result<Vec<String>> {
-    let is_used = |name: &str| found.segments.iter().any(|segment| segment.is_sound && segment.name == name);
-    let names = storage.list()?.into_iter();
-    Ok(names.filter(|name| name.ends_with(".segment") && !is_used(name)).collect())
 }
 
 /// Everything as it is, under `journal.damaged-<time>` beside the journal; durable when this returns.

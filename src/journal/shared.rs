@@ -13,7 +13,7 @@ use super::format::Watermark;
 use super::recovery::Segment;
 use super::storage::{SegmentFile, Storage};
 use crate::clock::Clock;
-use crate::limits::{JOURNAL_LINGER_MS, SEGMENT_BYTES};
+use crate::limits::{JOURNAL_BYTES_MAX, JOURNAL_FREE_BYTES_MIN, JOURNAL_KEEP_MS, JOURNAL_LINGER_MS, SEGMENT_BYTES};
 
 /// Bounds of a journal.
 #[derive(Clone, Debug)]
@@ -29,7 +29,6 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Settings {
-        use crate::limits::{JOURNAL_BYTES_MAX, JOURNAL_FREE_BYTES_MIN, JOURNAL_KEEP_MS};
         Settings {
             bytes_max: JOURNAL_BYTES_MAX,
             free_bytes_min: JOURNAL_FREE_BYTES_MIN,
