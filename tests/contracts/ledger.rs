@@ -23,7 +23,7 @@ mod user_sets;
 use std::collections::BTreeMap;
 
 use crate::support::ledgers::{
-    DAY, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, search, seeded, with_id,
+    DAY, HOUR, MINUTE, NOW, click, each_ledger, event, like, random_event, received, search, seeded, with_id,
 };
 use crate::support::model::Model;
 use event_tracker::events::{Dimension, Event, EventType, Forget, Record};
@@ -234,10 +234,7 @@ fn recent_searches_are_ten_without_repeats_and_can_be_forgotten() {
             expected.map(|(keyword, at)| ("u".to_owned(), keyword.to_owned(), at)),
             "of the last hour"
         );
-        let mut again = search("u", "k11", NOW + 1);
-        if let Record::Event(event) = &mut again {
-            event.received_at_ms = NOW + 1;
-        }
+        let again = received(search("u", "k11", NOW + 1), NOW + 1);
         let all_of_w = Record::Forget(Forget { user_id: "w".into(), keyword: None, at_ms: NOW });
         feed.apply(vec![search("w", "by a clock that is ahead", NOW + 30_000), all_of_w, again]);
         assert!(recent("w", NOW + 1).is_empty(), "forgotten after it was taken");

@@ -25,6 +25,11 @@ struct Bench {
 }
 
 impl Bench {
+    /// Of which nothing is lost and no time passes.
+    fn of(cache: Arc<dyn SharedCache>) -> Bench {
+        Bench { cache, lose_all: Box::new(|| {}), pass: Box::new(|_| {}) }
+    }
+
     fn own(&self, key: &str, token: LockToken, lease_ms: u32) -> u64 {
         let known = match self.cache.read(key).unwrap() {
             CacheRead::Entry(entry) => Some(entry.fence),
@@ -55,7 +60,6 @@ fn of_redis(server: &Server) -> Arc<RedisCache> {
     Arc::new(RedisCache::new(&live, 4))
 }
 
-/// Runs a claim over both adapters.
 fn on_both(claim: impl Fn(Bench)) {
     eprintln!("-- memory");
     let now_ms = Arc::new(AtomicU64::new(5));
@@ -265,9 +269,9 @@ fn redis_tells_of_changes_and_after_a_loss_that_any_may_have_been_missed() {
     here.watch(Box::new(tell), stop.clone()).unwrap();
     let hears = |what: &str| assert_eq!(hears.recv_timeout(Duration::from_secs(10)).expect("a hint"), what);
     hears("anything");
-    let Acquired::Owned { fence } = there.acquire("a b", 1, LEASE_MS, None).unwrap() else { panic!("not ours") };
-    let entry = NewEntry { value: b"v", fill_ms: 1, as_of_ms: 1, fence, fresh_ttl_ms: 60_000, stale_cap_ms: 1 };
-    assert!(there.store("a b", 1, &entry).unwrap());
+    let bench = Bench::of(there.clone());
+    let fence = bench.own("a b", 1, LEASE_MS);
+    assert!(bench.store("a b", 1, fence, b"v", 60_000, 1));
     hears("stored a b");
     there.invalidate(&["a b"]).unwrap();
     hears("removed a b");
@@ -337,8 +341,7 @@ fn redis_that_is_away_hangs_is_full_or_has_forgotten_its_scripts_ends_a_call_soo
 #[test]
 fn redis_that_refuses_writes_still_serves_what_it_has() {
     let server = Server::start();
-    let cache = of_redis(&server);
-    let bench = Bench { cache, lose_all: Box::new(|| {}), pass: Box::new(|_| {}) };
+    let bench = Bench::of(of_redis(&server));
     let fence = bench.own("a", 1, LEASE_MS);
     assert!(bench.store("a", 1, fence, b"value", 60_000, 600_000));
     for refusal in ["min-replicas-to-write 1", "maxmemory 1"] {
@@ -353,32 +356,18 @@ fn redis_that_refuses_writes_still_serves_what_it_has() {
 // claims: C9
 #[test]
 fn memory_stays_within_its_bounds_and_takes_no_lock_from_anybody() {
-    let cache = MemoryCache::new(|| 0);
-    let owned = |key: &str| match cache.acquire(key, 1, LEASE_MS, None).unwrap() {
-        Acquired::Owned { fence } => fence,
-        other => panic!("{other:?}"),
-    };
-    let held = owned("held");
+    let bench = Bench::of(Arc::new(MemoryCache::new(|| 0)));
+    let held = bench.own("held", 1, LEASE_MS);
     let value = vec![0; 20_000];
     for number in 0..2 * CACHE_LOCAL_ENTRIES_MAX {
         let key = format!("key {number}");
-        let (fence, size) = (owned(&key), if number % 2 == 0 { 1 } else { value.len() });
-        let entry = NewEntry {
-            value: &value[..size],
-            fill_ms: 1,
-            as_of_ms: 1,
-            fence,
-            fresh_ttl_ms: 1_000,
-            stale_cap_ms: 1_000,
-        };
-        assert!(cache.store(&key, 1, &entry).unwrap());
+        let size = if number % 2 == 0 { 1 } else { value.len() };
+        let fence = bench.own(&key, 1, LEASE_MS);
+        assert!(bench.store(&key, 1, fence, &value[..size], 1_000, 1_000));
     }
-    let kept = |number: usize| match cache.read(&format!("key {number}")).unwrap() {
-        CacheRead::Entry(entry) => Some(entry.value.len()),
-        _ => None,
-    };
+    let kept = |number: usize| bench.entry(&format!("key {number}")).map(|entry| entry.value.len());
     let sizes: Vec<usize> = (0..2 * CACHE_LOCAL_ENTRIES_MAX).filter_map(kept).collect();
     assert!(sizes.len() <= CACHE_LOCAL_ENTRIES_MAX && sizes.iter().sum::<usize>() <= CACHE_LOCAL_BYTES_MAX);
     assert!(sizes.len() > 1_000, "{}", sizes.len());
-    assert_eq!(owned("held"), held, "the owner of a lock still is");
+    assert_eq!(bench.own("held", 1, LEASE_MS), held, "the owner of a lock still is");
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::instances::two_programs;
 use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, MIXED_PAIRS, on_pairs};
 use crate::support::client::{Answer, Client};
 use crate::support::eventually;
@@ -130,10 +131,7 @@ fn whoever_is_erased_is_gone_from_every_store_and_every_count_stays() {
 
 #[test]
 fn what_another_instance_still_has_in_its_journal_is_dropped_when_it_comes() {
-    let mut first = Bench::new(Ledger::Postgres, Live::Redis);
-    let mut second = first.beside();
-    first.start();
-    second.start();
+    let (first, mut second) = two_programs();
     live_a_life(&mut first.client());
     let click = |user: &str| json!({"eventType":"CLICK","userId":user,"metadata":{"componentId":1,"postId":"late"}});
     // The ledger stands still: all of this is in journals, the person's events in both.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crate::support::bench::{Ledger, Live, MAIN_PAIRS, MIXED_PAIRS};
 use crate::support::faulty::{Call, Fault};
 use crate::support::ledgers::click;
+use crate::support::{eventually_is, setting, wait_until};
 use event_tracker::clock::Clock;
 use event_tracker::sinks::{SinkState, Trust};
 use instance::Instance;
@@ -39,19 +40,15 @@ fn all_pairs() -> impl Iterator<Item = (Ledger, Live)> {
     MAIN_PAIRS.into_iter().chain(MIXED_PAIRS)
 }
 
-fn setting(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
-}
-
 fn first_seed() -> u64 {
-    setting("SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()))
+    setting("SEED", u64::from(rand::random::<u32>()))
 }
 
 /// Runs so many seeds over one pair of stores.
 fn explore(ledger: Ledger, live: Live, iterations: u64) {
     let mut stores = Stores::new(ledger, live);
     let first = first_seed();
-    let (iterations, steps) = (setting("ITERATIONS").unwrap_or(iterations), setting("STEPS").unwrap_or(STEPS));
+    let (iterations, steps) = (setting("ITERATIONS", iterations), setting("STEPS", STEPS));
     let begun = Instant::now();
     let mut records = 0;
     println!("{ledger:?} + {live:?}: SEED={first} ITERATIONS={iterations} STEPS={steps}");
@@ -88,7 +85,7 @@ fn every_effect_is_there_once_in_sqlite_and_memory() {
 fn rage(ledger: Ledger, live: Live, storms: u64) {
     let mut stores = Stores::new(ledger, live);
     let first = first_seed();
-    let (storms, requests) = (setting("STORMS").unwrap_or(storms), setting("REQUESTS").unwrap_or(REQUESTS));
+    let (storms, requests) = (setting("STORMS", storms), setting("REQUESTS", REQUESTS));
     println!("{ledger:?} + {live:?}: SEED={first} STORMS={storms} REQUESTS={requests}");
     let begun = Instant::now();
     let records: usize = (first..first + storms).map(|seed| storm::storm(&mut stores, seed, requests as usize)).sum();
@@ -107,7 +104,7 @@ fn a_deleted_post_stays_out_of_live_lists_whichever_instance_is_late() {
         let mut stores = Stores::new(ledger, live);
         tombstones::late_views(&mut stores);
         tombstones::late_puts(&mut stores);
-        let iterations = setting("ITERATIONS").unwrap_or(if ledger == Ledger::Sqlite { 6 } else { 3 });
+        let iterations = setting("ITERATIONS", if ledger == Ledger::Sqlite { 6 } else { 3 });
         (first..first + iterations).for_each(|seed| tombstones::explore(&mut stores, seed, STEPS as usize));
     }
 }
@@ -125,41 +122,31 @@ fn a_long_exploration_finds_nothing_either() {
 /// Appends to an instance whose sinks run on their threads, and waits until the ledger has decided.
 fn append_and_wait(instance: &Instance) {
     let asked = instance.append(&[click(1, crate::support::ledgers::NOW)]);
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while !asked.is_answered() {
-        assert!(Instant::now() < deadline, "the ledger does not decide");
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    eventually_is(Duration::from_secs(5), &true, || asked.is_answered());
 }
 
 #[test]
 fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
     for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
         let stores = Stores::new(Ledger::Sqlite, Live::Memory);
-        let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+        let instance = Instance::new(&stores.fixture.ledger, &stores.live, &Clock::System);
         instance.to_ledger.always(Call::Prepare, fault);
         let running = instance.spawn();
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while instance.to_ledger.begun(Call::Prepare) == 0 {
-            assert!(Instant::now() < deadline, "housekeeping begins once the sink follows");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // Housekeeping begins once the sink follows.
+        wait_until(Duration::from_secs(5), || instance.to_ledger.begun(Call::Prepare), |begun| *begun > 0);
         append_and_wait(&instance);
         assert_eq!(running.statuses[0].state(), SinkState::Following, "{fault:?}");
         // What hangs is let go, or its thread would be waited for.
         instance.to_ledger.heal();
         let failures = &running.statuses[0].housekeeping_failures;
-        while failures.load(Ordering::Relaxed) == 0 {
-            assert!(Instant::now() < deadline, "{fault:?} is counted");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        wait_until(Duration::from_secs(5), || failures.load(Ordering::Relaxed), |failures| *failures > 0);
     }
 }
 
 #[test]
 fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_ago() {
     let stores = Stores::new(Ledger::Sqlite, Live::Memory);
-    let mut instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+    let mut instance = Instance::new(&stores.fixture.ledger, &stores.live, &Clock::System);
     instance.stand().expect("nothing fails");
     let begun = Instant::now();
     let house_at = |instance: &mut Instance, seconds: u64, trust: Trust| {
@@ -186,7 +173,7 @@ fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_
 fn a_live_store_that_hangs_or_needs_a_person_never_holds_up_the_ledger() {
     for fault in [Fault::Fatal, Fault::Hang(Duration::from_secs(60)), Fault::Before] {
         let stores = Stores::new(Ledger::Sqlite, Live::Memory);
-        let instance = Instance::new(stores.ledger(), &stores.live, &Clock::System);
+        let instance = Instance::new(&stores.fixture.ledger, &stores.live, &Clock::System);
         [Call::State, Call::Apply, Call::Rebuild].into_iter().for_each(|call| instance.to_live.always(call, fault));
         let running = instance.spawn();
         (0..3).for_each(|_| append_and_wait(&instance));

@@ -29,6 +29,10 @@ fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+fn click() -> Value {
+    json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}})
+}
+
 /// A program on a private PostgreSQL and a private Redis.
 struct Pair {
     postgres: postgres::Server,
@@ -43,10 +47,12 @@ impl Pair {
         Pair { postgres, bench }
     }
 
-    fn started() -> Pair {
+    fn under_load() -> (Pair, Load) {
         let mut pair = Pair::new();
         pair.bench.start();
-        pair
+        let load = pair.load();
+        load.goes_on(SOME_EVENTS);
+        (pair, load)
     }
 
     fn redis(&mut self) -> &mut redis::Server {
@@ -61,7 +67,6 @@ impl Pair {
         self.bench.client().get("/healthz/deps").json()["sinks"][sink]["state"].clone()
     }
 
-    /// Waits until the outage is noticed.
     fn wait_until_away(&self, sink: &str) {
         wait_until(seconds(15), || self.state(sink), |state| state == "retrying");
     }
@@ -87,7 +92,6 @@ impl Pair {
         history.check(&self.bench);
     }
 
-    /// Both followers are where the journal is.
     fn is_back(&self) {
         let started = Instant::now();
         self.bench.settle();
@@ -98,9 +102,7 @@ impl Pair {
 
 #[test]
 fn redis_may_die_and_come_back_older_or_empty() {
-    let mut pair = Pair::started();
-    let load = pair.load();
-    load.goes_on(SOME_EVENTS);
+    let (mut pair, load) = Pair::under_load();
     pair.redis().save();
     load.goes_on(SOME_EVENTS);
     // Comes back with what it had a while before it died, then with nothing.
@@ -127,9 +129,7 @@ fn redis_may_die_and_come_back_older_or_empty() {
 
 #[test]
 fn redis_may_hang() {
-    let mut pair = Pair::started();
-    let load = pair.load();
-    load.goes_on(SOME_EVENTS);
+    let (mut pair, load) = Pair::under_load();
     pair.redis().signal(libc::SIGSTOP);
     pair.list_is_from_the_ledger();
     pair.wait_until_away("live");
@@ -141,9 +141,7 @@ fn redis_may_hang() {
 
 #[test]
 fn postgres_may_die_and_come_back() {
-    let mut pair = Pair::started();
-    let load = pair.load();
-    load.goes_on(SOME_EVENTS);
+    let (mut pair, load) = Pair::under_load();
     pair.postgres.kill();
     pair.wait_until_away("ledger");
     without_postgres(&pair);
@@ -178,9 +176,7 @@ fn without_postgres(pair: &Pair) {
 
 #[test]
 fn postgres_may_hang() {
-    let mut pair = Pair::started();
-    let load = pair.load();
-    load.goes_on(SOME_EVENTS);
+    let (mut pair, load) = Pair::under_load();
     pair.postgres.freeze();
     eventually_is(seconds(15), &503, || pair.bench.client().get("/healthz/deps").status);
     pair.bench.client().get("/healthz/ready").expect(200);
@@ -192,9 +188,7 @@ fn postgres_may_hang() {
 
 #[test]
 fn both_stores_may_die_at_once() {
-    let mut pair = Pair::started();
-    let load = pair.load();
-    load.goes_on(SOME_EVENTS);
+    let (mut pair, load) = Pair::under_load();
     pair.postgres.kill();
     pair.redis().stop();
     pair.wait_until_away("ledger");
@@ -279,7 +273,6 @@ fn a_full_disk_refuses_and_loses_nothing() {
     pair.bench.kill();
 }
 
-/// Takes all of a file system, down to its last page.
 fn fill(path: &Path) {
     let mut file = std::fs::File::create(path).expect("a file");
     for size in [1 << 20, 1 << 12, 1] {
@@ -406,10 +399,7 @@ fn a_second_program_on_the_same_directory_or_port_ends_with_one_line() {
     run(&mut command).says(1, &[&bench.address().to_string()]);
     assert!(!Path::exists(&other.path().join("data")), "it touched a directory");
     // The first one noticed nothing.
-    bench
-        .client()
-        .post("/api/events?wait=true", &json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}}))
-        .expect(201);
+    bench.client().post("/api/events?wait=true", &click()).expect(201);
 }
 
 /// The last line of a start that must fail with exit code 2.
@@ -450,8 +440,7 @@ fn a_database_that_is_made_later_is_waited_for() {
     let there = postgres.tcp(&postgres.database("tracker", ""));
     let mut bench = Bench::on(Some(there.clone() + "_later"), None);
     bench.start();
-    let click = json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}});
-    bench.client().post("/api/events", &click).expect(202);
+    bench.client().post("/api/events", &click()).expect(202);
     bench.client().get("/healthz/ready").expect(200);
     let name = &there[there.rfind('/').expect("a name") + 1..];
     let mut client = ::postgres::Client::connect(&there, ::postgres::NoTls).expect("connects");
@@ -465,18 +454,14 @@ fn an_unreachable_store_is_one_line_under_its_own_name() {
     let mut pair = Pair::new();
     pair.postgres.kill();
     pair.bench.start();
-    let deadline = Instant::now() + seconds(20);
     // Five tries each are enough to see whether each is a line.
     let tries = || {
         let metrics = pair.bench.client().get("/metrics").text().to_owned();
-        let of = |sink: &str| metrics.lines().find(|l| l.contains("retries") && l.contains(sink)).map(str::to_owned);
-        let count = |line: Option<String>| line.and_then(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0);
-        (count(of("\"ledger\"")), count(of("\"live\"")))
+        let of = |sink: &str| metrics.lines().find(|line| line.contains("retries") && line.contains(sink));
+        let count = |line: Option<&str>| line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0.0);
+        [count(of("\"ledger\"")), count(of("\"live\""))]
     };
-    while tries().0 < 5.0 || tries().1 < 5.0 {
-        assert!(Instant::now() < deadline, "{:?}", tries());
-        sleep(Duration::from_millis(100));
-    }
+    wait_until(seconds(20), tries, |tries| tries.iter().all(|count: &f64| *count >= 5.0));
     let log = pair.bench.log();
     let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).collect();
     let blames_live = warnings.iter().any(|line| line.contains("live"));
@@ -492,8 +477,7 @@ fn a_ledger_that_has_stopped_is_not_ready() {
     bench.start();
     bench.client().get("/healthz/ready").expect(200);
     bench.rows("ALTER TABLE rollup_delta RENAME TO gone");
-    let click = json!({"eventType": "CLICK", "userId": 1, "metadata": {"componentId": 1}});
-    bench.client().post("/api/events", &click).expect(202);
+    bench.client().post("/api/events", &click()).expect(202);
     eventually(seconds(10), || {
         let answer = bench.client().get("/healthz/ready");
         let tells = answer.status == 503 && answer.text().contains("ledger");
@@ -547,16 +531,8 @@ fn a_stop_as_soon_as_it_listens_is_graceful_and_any_bound_is_taken() {
     }
     bench.set("JOURNAL_MIN_FREE", &u64::MAX.to_string());
     bench.start();
-    eventually(Duration::from_secs(5), || {
-        match bench
-            .client()
-            .post("/api/events", &json!({"eventType":"CLICK","userId":1,"metadata":{"componentId":1}}))
-            .status
-        {
-            503 => Ok(()),
-            status => Err(format!("{status}: there is never that much room")),
-        }
-    });
+    // There is never that much room.
+    eventually_is(seconds(5), &503, || bench.client().post("/api/events", &click()).status);
 }
 
 /// The command sees every file system read-only, but for one directory.
@@ -605,14 +581,13 @@ fn sqlite_needs_no_writable_directory_but_its_own() {
     bench.start_as(|command| seal(command, &writable));
     eventually(seconds(60), || {
         assert!(!bench.log().contains("housekeeping failed"), "{}", bench.log());
-        match bench.number(
-            "SELECT count(*) FROM rollup_hour WHERE dimension = 1 AND bucket < (SELECT until_hour FROM rollup_state)",
-        ) {
-            0 => Err("no hour is compacted".to_owned()),
-            _ => match bench.number("SELECT count(*) FROM series WHERE minutes = 60 AND users IS NULL") {
-                0 => Ok(()),
-                left => Err(format!("{left} hours are not counted")),
-            },
+        let compacted =
+            "SELECT count(*) FROM rollup_hour WHERE dimension = 1 AND bucket < (SELECT until_hour FROM rollup_state)";
+        let uncounted = "SELECT count(*) FROM series WHERE minutes = 60 AND users IS NULL";
+        match (bench.number(compacted), bench.number(uncounted)) {
+            (0, _) => Err("no hour is compacted".to_owned()),
+            (_, 0) => Ok(()),
+            (_, left) => Err(format!("{left} hours are not counted")),
         }
     });
 }

@@ -15,7 +15,14 @@ use crate::support::wait_until;
 use serde_json::json;
 use uuid::Uuid;
 
-/// What clients of a rolling restart saw.
+pub(crate) fn two_programs() -> (Bench, Bench) {
+    let mut first = Bench::new(Ledger::Postgres, Live::Redis);
+    let mut second = first.beside();
+    first.start();
+    second.start();
+    (first, second)
+}
+
 #[derive(Default)]
 struct Seen {
     acknowledged: BTreeSet<Uuid>,
@@ -71,10 +78,7 @@ impl Drop for OverAtTheEnd<'_> {
 
 #[test]
 fn a_rolling_restart_under_load_stores_what_it_answered_and_answers_what_it_stored() {
-    let mut first = Bench::new(Ledger::Postgres, Live::Redis);
-    let mut second = first.beside();
-    first.start();
-    second.start();
+    let (mut first, mut second) = two_programs();
     let addresses = Mutex::new([first.address(), second.address()]);
     let (is_over, answers) = (AtomicBool::new(false), AtomicU64::new(0));
     let goes_on = || {

@@ -1,6 +1,7 @@
 //! The journal's commands on the real program: what is damaged is refused, named, salvaged and passed; what the ledger
 //! has is never applied twice.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,12 +12,26 @@ use crate::support::hold::Hold;
 use serde_json::{Value, json};
 
 /// Sends single events, each durable before the next one is sent: a frame each, at the position of its number.
-fn post(bench: &Bench, numbers: std::ops::RangeInclusive<u64>) {
+fn post(bench: &Bench, numbers: RangeInclusive<u64>) {
     let mut client = bench.client();
     for number in numbers {
         let event = json!({"eventType": "CLICK", "sessionId": format!("s{number}"), "metadata": {"componentId": 1}});
         client.post("/api/events", &event).expect(202);
     }
+}
+
+/// A program that was killed: its ledger has the events up to `applied`, its journal those up to `durable`, and the frames
+/// of some are damaged. Which file the last of them is in.
+fn damaged(applied: u64, durable: u64, positions: RangeInclusive<u64>) -> (Bench, PathBuf) {
+    let mut bench = Bench::embedded(&[]);
+    post(&bench, 1..=applied);
+    bench.settle();
+    let held = Hold::of(None, &bench.data_dir);
+    post(&bench, applied + 1..=durable);
+    bench.kill();
+    held.release();
+    let segment = positions.map(|position| damage(&journal(&bench), position)).last().expect("a position");
+    (bench, segment)
 }
 
 fn journal(bench: &Bench) -> PathBuf {
@@ -51,7 +66,6 @@ fn copies(bench: &Bench) -> Vec<PathBuf> {
     entries.filter(|path| path.to_string_lossy().contains("journal.damaged-")).collect()
 }
 
-/// The sessions in the ledger, by number.
 fn stored(bench: &Bench) -> Vec<u64> {
     let rows = bench.rows("SELECT session_id FROM events");
     let mut numbers: Vec<u64> = rows.iter().map(|row| row[0].trim_start_matches('s').parse().expect("ours")).collect();
@@ -59,7 +73,7 @@ fn stored(bench: &Bench) -> Vec<u64> {
     numbers
 }
 
-fn without(numbers: std::ops::RangeInclusive<u64>, lost: &[u64]) -> Vec<u64> {
+fn without(numbers: RangeInclusive<u64>, lost: &[u64]) -> Vec<u64> {
     numbers.filter(|number| !lost.contains(number)).collect()
 }
 
@@ -97,14 +111,7 @@ fn goes_on_with(bench: &mut Bench, expected: &[u64]) {
 
 #[test]
 fn damage_that_the_ledger_has_not_reached_costs_that_frame_alone() {
-    let mut bench = Bench::embedded(&[]);
-    post(&bench, 1..=5);
-    bench.settle();
-    let held = Hold::of(None, &bench.data_dir);
-    post(&bench, 6..=15);
-    bench.kill();
-    held.release();
-    let segment = damage(&journal(&bench), 10);
+    let (mut bench, segment) = damaged(5, 15, 10..=10);
     let damaged = std::fs::read(&segment).expect("reads");
     refuse_and_salvage(&bench, "position 10 (1 record)");
     let copy = copies(&bench).pop().expect("a copy was kept");
@@ -117,11 +124,7 @@ fn damage_that_the_ledger_has_not_reached_costs_that_frame_alone() {
 
 #[test]
 fn damage_behind_the_ledger_costs_nothing_and_nothing_is_applied_twice() {
-    let mut bench = Bench::embedded(&[]);
-    post(&bench, 1..=15);
-    bench.settle();
-    bench.kill();
-    damage(&journal(&bench), 10);
+    let (mut bench, _) = damaged(15, 15, 10..=10);
     refuse_and_salvage(&bench, "position 10 (1 record)");
     goes_on_with(&mut bench, &without(1..=15, &[]));
     assert!(!bench.log().contains("passed records that the journal has lost"));
@@ -129,16 +132,7 @@ fn damage_behind_the_ledger_costs_nothing_and_nothing_is_applied_twice() {
 
 #[test]
 fn a_ledger_that_stands_within_what_is_lost_goes_on_behind_it() {
-    let mut bench = Bench::embedded(&[]);
-    post(&bench, 1..=8);
-    bench.settle();
-    let held = Hold::of(None, &bench.data_dir);
-    post(&bench, 9..=15);
-    bench.kill();
-    held.release();
-    for position in 7..=10 {
-        damage(&journal(&bench), position);
-    }
+    let (mut bench, _) = damaged(8, 15, 7..=10);
     refuse_and_salvage(&bench, "positions 7 to 10 (4 records)");
     goes_on_with(&mut bench, &without(1..=15, &[9, 10]));
     bench.says("its checksum cannot be compared");
@@ -146,14 +140,7 @@ fn a_ledger_that_stands_within_what_is_lost_goes_on_behind_it() {
 
 #[test]
 fn serve_with_salvage_does_the_same_and_says_what_was_lost() {
-    let mut bench = Bench::embedded(&[]);
-    post(&bench, 1..=5);
-    bench.settle();
-    let held = Hold::of(None, &bench.data_dir);
-    post(&bench, 6..=9);
-    bench.kill();
-    held.release();
-    damage(&journal(&bench), 7);
+    let (mut bench, _) = damaged(5, 9, 7..=7);
     let mut serving = bench.command().args(["serve", "--salvage"]).stderr(Stdio::piped()).spawn().expect("starts");
     eventually_is(Duration::from_secs(20), &8, || stored(&bench).len());
     serving.kill().expect("a child");

@@ -18,7 +18,7 @@ mod writes;
 
 use std::time::{Duration, Instant};
 
-use crate::support::{now_ms, seed};
+use crate::support::{now_ms, seed, setting};
 use model::Model;
 use programs::{Answers, Disturbance, Ended, Programs, Reply, Request};
 use rand::rngs::StdRng;
@@ -34,7 +34,6 @@ const MINUTE_MARGIN_MS: i64 = 400;
 /// Ids that clients draw from, so that some come again.
 const CLIENT_IDS: usize = 40;
 
-/// One sequence under way.
 struct Run {
     programs: Programs,
     model: Model,
@@ -52,7 +51,7 @@ impl Run {
     fn start(seed: u64, is_cached: bool) -> Run {
         let mut random = StdRng::seed_from_u64(seed);
         let (zone, ahead) = if random.random_bool(0.5) { ("UTC", 0) } else { ("Asia/Seoul", 9 * 3_600_000) };
-        let programs = Programs::start(&[("TIME_ZONE", zone)], is_cached);
+        let programs = Programs::start(zone, is_cached);
         let id = |random: &mut StdRng| uuid::Builder::from_random_bytes(random.random()).into_uuid();
         let ids = (0..CLIENT_IDS).map(|_| id(&mut random)).collect();
         Run { programs, model: Model::default(), random, ids, zone: ahead, made: 0, is_pending: false }
@@ -170,11 +169,6 @@ impl Drop for Run {
             eprintln!("after {} rows; what was sent last:", self.model.rows.len());
         }
     }
-}
-
-fn setting(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name)
-        .map_or(otherwise, |value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
 /// Runs so many seeds. A machine that is too slow to judge one in five of them is too slow.

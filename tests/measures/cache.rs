@@ -27,6 +27,13 @@ fn cached() -> Bench {
     bench
 }
 
+/// The same, started, with a client.
+fn started(settings: &[(&str, &str)]) -> (Bench, Client) {
+    let bench = instances(cached(), 1, settings).remove(0);
+    let client = bench.client();
+    (bench, client)
+}
+
 /// Started programs on one pair of stores, the first of them the pair's.
 fn instances(first: Bench, count: usize, settings: &[(&str, &str)]) -> Vec<Bench> {
     let mut all = vec![first];
@@ -224,10 +231,7 @@ fn kill_holders(rounds: usize) {
 
 #[test]
 fn with_redis_away_an_instance_asks_the_ledger_once_at_a_time_and_goes_back_by_itself() {
-    let mut bench = cached();
-    bench.set("CACHE_LIKES", "fresh=60000");
-    bench.start();
-    let mut client = bench.client();
+    let (mut bench, mut client) = started(&[("CACHE_LIKES", "fresh=60000")]);
     like(&mut client, 1).expect(200);
     assert_eq!(how(&client.get(&like_path()).expect(200)), "miss");
     bench.redis.as_mut().unwrap().stop();
@@ -248,11 +252,8 @@ fn with_redis_away_an_instance_asks_the_ledger_once_at_a_time_and_goes_back_by_i
     bench.redis.as_mut().unwrap().spawn();
     eventually(Duration::from_secs(10), || {
         assert_eq!(count(&client.get(&like_path()).expect(200)), 2, "never the old one");
-        if bench.redis.as_ref().unwrap().keys("et:{c*}:e:*").is_empty() {
-            Err("nothing is shared yet".into())
-        } else {
-            Ok(())
-        }
+        let is_shared = !bench.redis.as_ref().unwrap().keys("et:{c*}:e:*").is_empty();
+        is_shared.then_some(()).ok_or_else(|| "nothing is shared yet".to_owned())
     });
     bench.redis.as_ref().unwrap().admin("FLUSHALL").unwrap();
     bench.redis.as_ref().unwrap().admin("SCRIPT FLUSH").unwrap();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::bench::Bench;
 use crate::support::client::Client;
+use crate::support::setting;
 use rand::RngExt;
 
 const BATCH: u64 = 100;
@@ -19,10 +20,6 @@ const USERS: u32 = 10_000;
 const NAMES: u32 = 5_000;
 const KINDS: usize = 7;
 const PAUSE: Duration = Duration::from_millis(20);
-
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
-}
 
 /// A body of clicks, page views and searches, as `perf/batch.lua` sends them.
 fn body() -> String {

@@ -213,6 +213,14 @@ pub(crate) fn put(user: &str, post: &str, content: &str, at_ms: i64) -> PostPut<
     }
 }
 
+/// An event that came in then.
+pub(crate) fn received(record: Record<'static>, received_at_ms: i64) -> Record<'static> {
+    match record {
+        Record::Event(event) => Record::Event(Event { received_at_ms, ..event }),
+        other => other,
+    }
+}
+
 pub(crate) fn with_id(record: Record<'static>, id: Uuid) -> Record<'static> {
     match record {
         Record::Event(event) => Record::Event(Event { id, id_from_client: true, ..event }),

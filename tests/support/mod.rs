@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 pub(crate) use alone::alone;
-pub(crate) use seed::seed;
+pub(crate) use seed::{seed, setting};
 
 /// Waits until `check` is content; panics with its last complaint.
 #[track_caller]

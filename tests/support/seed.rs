@@ -8,11 +8,15 @@ pub(crate) fn seeds(iterations: u64) -> impl Iterator<Item = u64> {
     (0..count).map(move |n| first.wrapping_add(n))
 }
 
+/// A number of the environment, or what stands in its place.
+pub(crate) fn setting(name: &str, otherwise: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number")))
+}
+
 /// `SEED`, or a new one; either way it is printed.
 pub(crate) fn seed() -> u64 {
-    let given = std::env::var("SEED").ok();
-    let given = given.map(|text| text.parse().unwrap_or_else(|_| panic!("SEED={text} is no whole number")));
-    let seed = given.unwrap_or_else(rand::random::<u64>);
+    let seed = setting("SEED", rand::random());
     eprintln!("SEED={seed}");
     seed
 }

@@ -7,11 +7,11 @@
 
 mod world;
 
-use crate::journal_support::from_environment;
+use crate::seed::{seeds, setting};
 use world::{Run, World};
 
 fn each_seed(play: impl Fn(u64)) {
-    for seed in crate::seed::seeds(from_environment("ITERATIONS", 16)) {
+    for seed in seeds(setting("ITERATIONS", 16)) {
         eprintln!("SEED={seed}");
         play(seed);
     }

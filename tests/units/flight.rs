@@ -137,7 +137,6 @@ fn of_one_generation_there_is_one_fill_and_all_have_its_result() {
     );
 }
 
-/// Starts a request on a thread of its own.
 fn requests(world: &Arc<World>, dies: bool) -> thread::JoinHandle<()> {
     let world = world.clone();
     thread::spawn(move || _ = world.request(dies))

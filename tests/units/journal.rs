@@ -55,7 +55,6 @@ fn end_of_frames(segment: &[u8]) -> usize {
     }
 }
 
-/// Where the first frame's payload begins in a segment.
 const FIRST_PAYLOAD: usize = 64 + 20;
 
 #[test]

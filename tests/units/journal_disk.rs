@@ -14,7 +14,6 @@ use event_tracker::sinks::{Decision, Until, Waiting};
 
 use crate::journal_support::disk::{Disk, Faults, Lie, Mounted};
 use crate::journal_support::{WORKERS, append, in_coroutine, read, until};
-use crate::small_disk::SmallDisk;
 
 fn good_disk() -> Arc<Disk> {
     Disk::new(1, Faults::default(), Lie::None)
@@ -31,7 +30,6 @@ fn append_one(journal: &Arc<Journal>, number: i64, bytes: usize) -> Result<bool,
     in_coroutine(0, move || append(&journal, 0, &[(number, bytes)]))
 }
 
-/// Appends a record that waits for the ledger.
 fn append_for_ledger(journal: &Arc<Journal>) -> Arc<Decision> {
     let journal = journal.clone();
     in_coroutine(0, move || {
@@ -122,48 +120,6 @@ fn waits_that_were_given_up_are_not_collected() {
     assert!(alive <= 1_024, "{alive} are still in line");
     // Until here: with the line itself all of them would be dropped.
     drop(waiting);
-}
-
-/// Bytes of a record that fills a small disk soon.
-const LARGE_BYTES: usize = 16 * 1024;
-
-#[test]
-fn a_disk_that_fills_up_refuses_keeps_what_it_acknowledged_and_goes_on_with_room() {
-    let parent = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(parent.path().join("disk"), "2m") else { return };
-    let path = disk.path().join("journal");
-    let settings = Settings { segment_bytes: 256 * 1024, free_bytes_min: 0, ..Settings::default() };
-    let refused = Journal::open(&path, false, 2, settings.clone(), Clock::System).map(drop).unwrap_err();
-    assert!(refused.to_string().contains("ALLOW_TMPFS"), "{refused}");
-    let journal = Arc::new(Journal::open(&path, true, 2, settings.clone(), Clock::System).unwrap());
-    let mut acknowledged = Vec::new();
-    // Somebody else takes what is left, then the journal runs out.
-    std::fs::write(disk.path().join("ballast"), vec![1; 1024 * 1024]).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut number = 0;
-    let refused = loop {
-        number += 1;
-        match append_one(&journal, number, LARGE_BYTES) {
-            Ok(true) => acknowledged.push(number),
-            Ok(false) => {}
-            Err(error) => break error,
-        }
-        assert!(Instant::now() < deadline, "it never fills");
-    };
-    assert!(matches!(refused, AppendError::Full | AppendError::Failed), "{refused:?}");
-    assert!(acknowledged.len() > 5, "{acknowledged:?}");
-    assert!(journal.is_writable().is_err());
-    // It is refused for as long as the disk is full, and what was acknowledged is there.
-    std::thread::sleep(Duration::from_millis(1_200));
-    assert!(append_one(&journal, -1, LARGE_BYTES).is_err());
-    assert_eq!(numbers(&journal), acknowledged);
-    std::fs::remove_file(disk.path().join("ballast")).unwrap();
-    until("writable", || journal.is_writable().is_ok());
-    assert_eq!(append_one(&journal, 1_000, LARGE_BYTES), Ok(true));
-    acknowledged.push(1_000);
-    drop(journal);
-    let journal = Journal::open(&path, true, 2, settings, Clock::System).unwrap();
-    assert_eq!(numbers(&journal), acknowledged);
 }
 
 #[test]

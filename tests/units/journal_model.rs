@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::journal_support::disk::{Disk, End, Faults, Lie, Mounted};
 use crate::journal_support::oracle::{Oracle, number};
-use crate::journal_support::{WORKERS, append, from_environment, in_coroutine, read_with_lost, start_runtime};
-use crate::seed::seeds;
+use crate::journal_support::{WORKERS, append, in_coroutine, read_with_lost, start_runtime};
+use crate::seed::{seeds, setting};
 use event_tracker::clock::Clock;
 use event_tracker::journal::{AppendError, Journal, OpenError, Salvage, Settings, salvage_on};
 use event_tracker::ports::Watermark;
@@ -24,7 +24,6 @@ const SEGMENT_BYTES: u64 = 2_048;
 const NO_FAULTS: Faults = Faults { changes: 0, reads: 0 };
 const SOME_FAULTS: Faults = Faults { changes: 12, reads: 1 };
 
-/// What one run does.
 #[derive(Clone, Copy)]
 struct Plan {
     lives: u32,
@@ -53,7 +52,6 @@ const STEPWISE: Plan = Plan {
 const FAULTY: Plan = Plan { faults: SOME_FAULTS, ..STEPWISE };
 const RACING: Plan = Plan { lanes: 3, lives: 5, ..FAULTY };
 
-/// What runs have seen together.
 #[derive(Debug, Default)]
 struct Tally {
     runs: u64,
@@ -95,7 +93,7 @@ fn run(seed: u64, plan: Plan, tally: &mut Tally) -> Result<(), String> {
     run.tally.steps += disk.steps;
     run.tally.faults += disk.failed;
     run.tally.removed += disk.removed;
-    run.tally.acknowledged += run.oracle.acknowledged_count() as u64;
+    run.tally.acknowledged += run.oracle.acknowledged.len() as u64;
     Ok(())
 }
 
@@ -208,9 +206,9 @@ impl Run<'_> {
         };
         let last = numbers.last();
         for number in taken {
-            self.oracle.taken(*number);
+            self.oracle.unknown.insert(*number);
             if answer == Ok(true) && (!has_failed || Some(number) == last) {
-                self.oracle.acknowledged(*number);
+                self.oracle.acknowledged.insert(*number);
             }
         }
     }
@@ -223,7 +221,6 @@ impl Run<'_> {
         }
     }
 
-    /// A few records of every lane at once.
     fn append_from_all(&mut self, journal: &Arc<Journal>) -> Result<(), String> {
         self.clock.fetch_add(1_000, Ordering::Relaxed);
         let failed = failures(journal);
@@ -265,7 +262,7 @@ fn numbers(records: &[(i64, usize)]) -> Vec<i64> {
 fn check(what: &str, iterations: u64, plan: Plan) {
     let began = Instant::now();
     let mut sum = Tally::default();
-    for seed in seeds(from_environment("ITERATIONS", iterations)) {
+    for seed in seeds(setting("ITERATIONS", iterations)) {
         run(seed, plan, &mut sum).unwrap_or_else(|violation| panic!("SEED={seed} {what}: {violation}"));
     }
     eprintln!("{what}: {sum:?}, {:?}", began.elapsed());
@@ -293,7 +290,7 @@ fn every_step_of_one_run_may_be_the_last() {
     let began = Instant::now();
     let mut sum = Tally::default();
     let seed = seeds(1).next().expect("one");
-    for step in 1..=from_environment("STEPS", 60) {
+    for step in 1..=setting("STEPS", 60) {
         for end in [End::PowerLoss, End::Kill] {
             let plan = Plan { lives: 3, first_death: Some(step), first_end: Some(end), ..STEPWISE };
             let done = run(seed, plan, &mut sum);
@@ -308,7 +305,7 @@ fn every_step_of_one_run_may_be_the_last() {
 fn every_two_steps_around_a_birth_may_be_the_last() {
     let began = Instant::now();
     let mut sum = Tally::default();
-    for seed in seeds(from_environment("ITERATIONS", 4)) {
+    for seed in seeds(setting("ITERATIONS", 4)) {
         for (first, second) in (1..14).flat_map(|first| (1..14).map(move |second| (first, second))) {
             let end = Some(End::Kill);
             let (first_death, second_death) = (Some(first), Some(second));
@@ -325,7 +322,7 @@ fn every_two_steps_around_a_birth_may_be_the_last() {
 fn a_salvage_may_die_at_any_step_and_be_done_again() {
     let began = Instant::now();
     let (mut deaths, mut lost) = (0, 0);
-    for seed in seeds(from_environment("ITERATIONS", 15)) {
+    for seed in seeds(setting("ITERATIONS", 15)) {
         let undisturbed = salvage_and_read(seed, None).expect("nothing disturbs it");
         lost += undisturbed.iter().filter(|found| found.is_none()).count();
         for (step, end) in (1..).flat_map(|step| [(step, End::PowerLoss), (step, End::Kill)]) {
@@ -372,7 +369,7 @@ fn salvage_and_read(seed: u64, death: Option<(u64, End)>) -> Option<Vec<Option<i
 #[test]
 #[ignore = "long: ITERATIONS seeds of each kind"]
 fn the_model_for_long() {
-    let iterations = from_environment("ITERATIONS", 5_000);
+    let iterations = setting("ITERATIONS", 5_000);
     check("crashes", iterations, STEPWISE);
     check("crashes and faults", iterations, FAULTY);
     check("racing", iterations, RACING);

@@ -10,5 +10,3 @@ mod journal_model;
 mod journal_support;
 #[path = "../support/seed.rs"]
 mod seed;
-#[path = "../support/small_disk.rs"]
-mod small_disk;

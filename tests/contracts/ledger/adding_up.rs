@@ -12,7 +12,6 @@ use crate::support::ledgers::{
     Feed, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event, like, ranking_of, search, seeded,
 };
 
-/// Rows of pending counts.
 fn pending(fixture: &Fixture) -> i64 {
     fixture.number("SELECT count(*) FROM rollup_delta")
 }

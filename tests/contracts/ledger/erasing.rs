@@ -3,7 +3,7 @@
 use event_tracker::events::{Dimension, Erase, Event, EventType, Forget, PostDelete, PostPut, Record};
 use event_tracker::ports::{CountFilter, Erasure, Likes, RankingQuery, TopQuery, Verdict, Window};
 
-use crate::support::ledgers::{self, Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, ranking_of};
+use crate::support::ledgers::{self, Feed, Fixture, HOUR, MINUTE, NOW, each_ledger, event, like, ranking_of, received};
 use crate::support::model::WINDOWS;
 
 fn erase(user: &str, at_ms: i64) -> Record<'static> {
@@ -25,8 +25,7 @@ fn view(user: &str, at_ms: i64) -> Record<'static> {
 }
 
 fn search(user: &str, at_ms: i64) -> Record<'static> {
-    let (user_id, keyword) = (Some(user.to_owned().into()), Some("oak".into()));
-    Record::Event(Event { user_id, keyword, received_at_ms: at_ms, ..event(EventType::Search, at_ms) })
+    received(ledgers::search(user, "oak", at_ms), at_ms)
 }
 
 fn put(user: &str, post: &str, at_ms: i64) -> Record<'static> {
@@ -137,12 +136,8 @@ fn an_erasure_leaves_nothing_that_names_the_person_and_every_count_as_it_was() {
         assert_eq!(counts().0, after.0 + 1);
         assert_eq!(other.apply(vec![erase("zoe", NOW)]), [(5, Verdict::Erasure)]);
         assert_eq!(rows_with(fixture, "zoe"), Vec::<String>::new());
-        let back = [view("zoe", NOW + 1), like(EventType::Like, "zoe", "liked", NOW + MINUTE)];
-        let back = back.map(|record| match record {
-            Record::Event(event) => Record::Event(Event { received_at_ms: event.event_time_ms, ..event }),
-            record => record,
-        });
-        feed.apply(back.to_vec());
+        let liked = received(like(EventType::Like, "zoe", "liked", NOW + MINUTE), NOW + MINUTE);
+        feed.apply(vec![view("zoe", NOW + 1), liked]);
         assert_eq!(fixture.number("SELECT count(*) FROM events WHERE user_id = 'zoe'"), 2);
         assert_eq!(fixture.number("SELECT count(*) FROM user_hour WHERE user_id = 'zoe'"), 2, "who comes back is new");
         other.apply(vec![erase("zoe", NOW)]);
@@ -205,10 +200,6 @@ fn a_deleted_post_is_in_no_list_until_it_is_put_again() {
 // claims: L23
 #[test]
 fn who_comes_back_through_another_journal_keeps_what_they_did_since_whenever_the_erasure_comes() {
-    let received = |record: Record<'static>, at_ms: i64| match record {
-        Record::Event(event) => Record::Event(Event { received_at_ms: at_ms, ..event }),
-        other => other,
-    };
     let made = |post: &str, at_ms: i64, created_at_ms: i64| match put("zoe", post, at_ms) {
         Record::PostPut(put) => Record::PostPut(PostPut { created_at_ms: Some(created_at_ms), ..put }),
         other => other,

@@ -41,7 +41,7 @@ fn erase(fixture: &Fixture, users: std::ops::Range<i64>) -> Duration {
 #[test]
 #[ignore = "200,000 likes"]
 fn many_erasures_of_one_batch_cost_about_what_one_does() {
-    let many: i64 = std::env::var("ERASURES").ok().and_then(|n| n.parse().ok()).unwrap_or(500);
+    let many = crate::support::setting("ERASURES", 500).cast_signed();
     each_ledger(|fixture| {
         fill(fixture);
         let one = erase(fixture, 0..1);

@@ -39,7 +39,6 @@ impl Past {
         }))
     }
 
-    /// Somebody is erased, with what happened up to then.
     pub(crate) fn erase(&mut self, up_to: i64, random: &mut StdRng) -> Record<'static> {
         let user = format!("u{}", random.random_range(0..USERS));
         self.tell(Record::Erase(Erase { user_id: user.into(), at_ms: up_to }))

@@ -78,13 +78,13 @@ fn postgres_housekeeping_gives_up_soon_where_a_dump_holds_a_table() {
 #[test]
 fn postgres_refuses_a_newer_schema_and_another_encoding_with_what_mends_it() {
     let fixture = Fixture::postgres();
-    let together: Vec<_> = (0..4)
-        .map(|_| {
-            let url = fixture.url.clone();
-            std::thread::spawn(move || postgres::prepare(&url))
-        })
-        .collect();
-    together.into_iter().for_each(|one| one.join().expect("a thread").expect("prepared already"));
+    let prepare_together = |url: &str| {
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(|| postgres::prepare(url))).collect();
+            all.into_iter().for_each(|one| one.join().expect("a thread").expect("one makes it, the others wait"));
+        });
+    };
+    prepare_together(&fixture.url);
     fixture.rows("INSERT INTO schema_version VALUES (999)");
     let error = postgres::prepare(&fixture.url).expect_err("newer");
     assert!(matches!(&error, postgres::PrepareError::Refused(text) if text.contains("999")), "{error}");
@@ -92,14 +92,7 @@ fn postgres_refuses_a_newer_schema_and_another_encoding_with_what_mends_it() {
     let error = postgres::prepare(&fixture.url).expect_err("older");
     assert!(matches!(&error, postgres::PrepareError::Refused(text) if text.contains("schema 1")), "{error}");
     let server = Server::shared();
-    let fresh = server.database("together", "");
-    let together: Vec<_> = (0..4)
-        .map(|_| {
-            let url = fresh.clone();
-            std::thread::spawn(move || postgres::prepare(&url))
-        })
-        .collect();
-    together.into_iter().for_each(|one| one.join().expect("a thread").expect("one makes it, the others wait"));
+    prepare_together(&server.database("together", ""));
     let ascii = server.database("ascii", "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0");
     let error = postgres::prepare(&ascii).expect_err("another encoding");
     assert!(error.to_string().contains("TEMPLATE template0"), "{error}");
@@ -171,6 +164,5 @@ fn backends(fixture: &Fixture) -> Vec<i32> {
 }
 
 fn signal(pids: &[i32], signal: i32) {
-    // SAFETY: signals processes of a throw-away server that serve our own connections.
-    pids.iter().for_each(|pid| assert_eq!(unsafe { libc::kill(*pid, signal) }, 0));
+    pids.iter().for_each(|pid| crate::support::signal(*pid, signal));
 }

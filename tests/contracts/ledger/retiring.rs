@@ -17,7 +17,6 @@ const RETENTION: i64 = 30;
 /// The start of a UTC day.
 const TODAY: i64 = NOW - NOW % DAY;
 
-/// Something on each of the last `days` days.
 fn filled(feed: &mut Feed, days: i64) -> Model {
     let mut model = Model::default();
     let mut random = seeded();

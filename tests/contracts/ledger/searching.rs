@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::support::ledgers::{Fixture, NOW, each_ledger, like, put, seeded};
-use crate::support::sqlite_plans;
+use crate::support::{setting, sqlite_plans};
 
 /// Pieces of contents and of keywords: a few, so that they meet.
 const PIECES: [&str; 16] =
@@ -41,7 +41,6 @@ fn naive(posts: &Posts, likes: &BTreeSet<(String, String)>, typed: &str, limit: 
     ranked.into_iter().take(limit).map(|(.., id)| id).collect()
 }
 
-/// All posts that a search finds, read page by page.
 fn pages(fixture: &Fixture, typed: &str, limit: usize) -> Vec<String> {
     let (keyword, hashtag) = (fold_keyword(typed).into_owned(), fold_hashtag(typed));
     let mut query = PostSearch { keyword, hashtag, after: None, limit };
@@ -132,7 +131,7 @@ const SEARCHES: usize = 15;
 #[test]
 #[ignore = "a measurement, not a claim"]
 fn times_and_plans_of_search() {
-    let posts = std::env::var("SEARCH_POSTS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000);
+    let posts = setting("SEARCH_POSTS", 1_000) as usize;
     sqlite_plans::watch();
     each_ledger(|fixture| {
         let filled = fill(fixture, posts);

@@ -12,7 +12,6 @@ use crate::support::ledgers::{DAY, Fixture, HOUR, NOW, each_ledger, seeded};
 /// Several spans of 32 days are over by then.
 const BEGIN: i64 = NOW - 129 * DAY;
 
-/// Distinct users of a range.
 fn users(past: &Past, range: &Range<i64>) -> Option<u64> {
     Some(past.model.point(None, range.start, range.end).users)
 }

@@ -17,7 +17,6 @@ pub(crate) const MINUTE_MS: i64 = 60_000;
 pub(crate) const HOUR_MS: i64 = 60 * MINUTE_MS;
 pub(crate) const STREAM: Uuid = Uuid::from_u128(1);
 
-/// A store under test and the sink's side of it.
 pub(crate) struct Bench {
     pub(crate) store: Arc<dyn LiveStore>,
     pub(crate) writer: Box<dyn LiveWriter>,
@@ -39,19 +38,12 @@ impl Bench {
         bench
     }
 
-    /// A Redis of the test's own.
-    pub(crate) fn of_server(server: &Server) -> Bench {
-        Bench::new(of_redis(server.url()), some_now())
-    }
-
-    /// The store loses everything, and is opened anew.
     pub(crate) fn lose(&mut self, zone: TimeZone) {
         self.store = (self.fresh)(zone);
         self.writer = self.store.open_writer().unwrap();
         assert_eq!(self.writer.state(STREAM).unwrap(), LiveState::Lost);
     }
 
-    /// Rebuilds because of whatever the state is.
     pub(crate) fn rebuild(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let seen = self.writer.state(STREAM)?;
         self.writer.rebuild(STREAM, seen, &mut |_| Ok(snapshot.clone()), self.now_ms)
@@ -102,11 +94,16 @@ pub(crate) fn zone() -> TimeZone {
     TimeZone::fixed(jiff::tz::offset(9))
 }
 
-/// Runs one claim over both adapters.
 pub(crate) fn on_both(claim: impl Fn(Bench)) {
     claim(Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now()));
+    let (_server, bench) = on_redis();
+    claim(bench);
+}
+
+pub(crate) fn on_redis() -> (Server, Bench) {
     let server = Server::start();
-    claim(Bench::new(of_redis(server.url()), some_now()));
+    let bench = Bench::new(of_redis(server.url()), some_now());
+    (server, bench)
 }
 
 fn of_redis(url: String) -> Fresh {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::support::alone;
+use crate::support::{alone, memory_kib};
 use event_tracker::adapters::memory::MemoryLive;
 use event_tracker::limits::RECENT_SEARCHES_MS;
 use event_tracker::ports::Snapshot;
@@ -87,19 +87,14 @@ fn a_search_made_before_it_was_forgotten_and_applied_later_stays_forgotten() {
     });
 }
 
-/// Bytes of this process that are in memory.
-fn resident_bytes() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
-    pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("pages") * 4_096
-}
-
 #[test]
 fn recent_lists_in_memory_are_bounded_in_bytes_and_the_least_recently_used_user_goes_first() {
     alone(
         "live::recent::recent_lists_in_memory_are_bounded_in_bytes_and_the_least_recently_used_user_goes_first",
         || {
             let mut bench = Bench::new(Arc::new(|zone| Arc::new(MemoryLive::new(zone))), some_now());
-            let (now, before) = (bench.now_ms, resident_bytes());
+            let resident_kib = || memory_kib(std::process::id() as i32, "VmRSS");
+            let (now, before) = (bench.now_ms, resident_kib());
             let user = |n: usize| format!("{n:0>128}");
             let keyword = |n: usize| format!("{n:0>200}");
             // Some 700 MiB of users with one search each, and of users that have only forgotten something.
@@ -117,8 +112,8 @@ fn recent_lists_in_memory_are_bounded_in_bytes_and_the_least_recently_used_user_
             assert_eq!(bench.recent(&user(8)), [keyword(8)]);
             assert_eq!(bench.recent(&user(799_998)), [keyword(799_998)], "the last one");
             assert_eq!(bench.recent(&user(400)), Vec::<String>::new(), "not used for long");
-            let grown = resident_bytes().saturating_sub(before);
-            assert!(grown < 384 << 20, "{grown} bytes for lists of 256 MiB");
+            let grown = resident_kib().saturating_sub(before);
+            assert!(grown < 384 << 10, "{grown} KiB for lists of 256 MiB");
         },
     );
 }

@@ -8,10 +8,9 @@ use event_tracker::events::Dimension::Keyword;
 use event_tracker::ports::{LiveState, LiveStore, Snapshot, StoreError, Window};
 use jiff::tz::TimeZone;
 
-use super::bench::{Bench, STREAM, minute, rows, search, some_now, zone};
+use super::bench::{Bench, STREAM, minute, on_redis, rows, search, some_now, zone};
 use crate::support::redis::Server;
 
-/// The key that names the generation in use.
 fn generation_key(server: &Server) -> String {
     let keys = server.keys("et:{t0}:*:gen");
     assert_eq!(keys.len(), 1, "{keys:?}");
@@ -25,8 +24,7 @@ fn prefix(server: &Server) -> String {
 // claims: V12
 #[test]
 fn redis_generation_that_is_gone_is_lost_until_it_is_rebuilt() {
-    let server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (server, mut bench) = on_redis();
     let m = minute(bench.now_ms);
     bench.apply(&[(Keyword, m, "a", 1)], vec![]);
     server.admin("FLUSHALL").unwrap();
@@ -44,8 +42,7 @@ fn redis_generation_that_is_gone_is_lost_until_it_is_rebuilt() {
 #[test]
 fn redis_generation_whose_bookkeeping_was_evicted_is_lost_before_anything_is_counted() {
     for evicted in ["folded", "wm"] {
-        let server = Server::start();
-        let mut bench = Bench::of_server(&server);
+        let (server, mut bench) = on_redis();
         bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
         let generation: String = server.ask(&format!("GET {}", generation_key(&server)));
         server.admin(&format!("DEL {}{generation}:{evicted}", prefix(&server))).unwrap();
@@ -60,8 +57,7 @@ fn redis_generation_whose_bookkeeping_was_evicted_is_lost_before_anything_is_cou
 // claims: V14
 #[test]
 fn redis_rebuild_on_a_full_server_is_tried_again_and_leaves_nothing_behind() {
-    let server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (server, mut bench) = on_redis();
     let before = server.keys("*").len();
     let info: String = server.ask("INFO memory");
     let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap().trim().parse::<u64>().unwrap();
@@ -79,8 +75,7 @@ fn redis_rebuild_on_a_full_server_is_tried_again_and_leaves_nothing_behind() {
 // claims: V13, V14
 #[test]
 fn redis_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
-    let server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (server, mut bench) = on_redis();
     bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![search("u", "a", bench.now_ms)]);
     server.admin(&format!("SET {}rebuild somebody", prefix(&server))).unwrap();
     assert!(matches!(bench.rebuild(&Snapshot::default()), Err(StoreError::Retry(_))));
@@ -95,8 +90,7 @@ fn redis_rebuild_leaves_one_generation_and_only_one_runs_at_a_time() {
 // claims: V17
 #[test]
 fn redis_scripts_that_the_server_forgot_are_loaded_again() {
-    let server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (server, mut bench) = on_redis();
     server.admin("SCRIPT FLUSH").unwrap();
     bench.apply(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
     server.admin("SCRIPT FLUSH").unwrap();
@@ -106,8 +100,7 @@ fn redis_scripts_that_the_server_forgot_are_loaded_again() {
 // claims: V17
 #[test]
 fn redis_full_memory_is_an_outage_that_changes_nothing_and_a_foreign_type_is_fatal() {
-    let server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (server, mut bench) = on_redis();
     let batch = bench.batch(&[(Keyword, minute(bench.now_ms), "a", 1)], vec![]);
     server.admin("CONFIG SET maxmemory 1").unwrap();
     let refused = bench.writer.apply(&batch);
@@ -129,8 +122,7 @@ fn redis_full_memory_is_an_outage_that_changes_nothing_and_a_foreign_type_is_fat
 // claims: V17
 #[test]
 fn redis_that_is_away_or_hangs_is_waited_for_within_bounds_and_comes_back_by_itself() {
-    let mut server = Server::start();
-    let mut bench = Bench::of_server(&server);
+    let (mut server, mut bench) = on_redis();
     let m = minute(bench.now_ms);
     bench.apply(&[(Keyword, m, "a", 1)], vec![]);
     assert!(bench.store.ping().is_ok());

@@ -1,6 +1,6 @@
 //! One instance of the program without its HTTP: a real journal in a directory, both sinks, and stores that misbehave.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, mpsc};
@@ -11,22 +11,25 @@ use event_tracker::clock::Clock;
 use event_tracker::events::Record;
 use event_tracker::journal::{Journal, Settings};
 use event_tracker::limits::BATCH_RECORDS_MAX;
-use event_tracker::ports::{Ledger, LiveStore, Position};
+use event_tracker::ports::{Ledger, LiveStore, Position, Verdict};
 use event_tracker::runtime::{self, Ticket};
 use event_tracker::sinks::{
     Decision, Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, SinkStatus, Trust,
     Until,
 };
 
+use uuid::Uuid;
+
 use crate::support::faulty::{Faults, FaultyLedger, FaultyLive};
+use crate::support::model::Model;
 
 const SEGMENT_BYTES: u64 = 256 * 1024;
 
 /// Somebody who waits for the ledger's verdicts on an append.
 pub(crate) struct Asked {
     pub(crate) first: Position,
-    pub(crate) count: u32,
-    pub(crate) decision: Arc<Decision>,
+    count: u32,
+    decision: Arc<Decision>,
     ticket: Arc<Ticket>,
 }
 
@@ -34,18 +37,37 @@ impl Asked {
     pub(crate) fn is_answered(&self) -> bool {
         !self.ticket.is_pending()
     }
+
+    pub(crate) fn last(&self) -> Position {
+        self.first + u64::from(self.count) - 1
+    }
+
+    /// It was told what the model says; of likes that changed nothing one of the two may not know.
+    pub(crate) fn check(&self, stream: Uuid, model: &Model, may_lack_no_ops: bool) {
+        let told = self.decision.verdicts().into_iter().map(|(at, verdict)| (self.first + u64::from(at), verdict));
+        let mut told: BTreeMap<Position, Verdict> = told.collect();
+        let decided = model.verdicts.range((stream, self.first)..=(stream, self.last()));
+        let mut decided: BTreeMap<Position, Verdict> = decided.map(|((_, at), verdict)| (*at, *verdict)).collect();
+        if may_lack_no_ops {
+            let is_no_op = |verdict: &Verdict| matches!(verdict, Verdict::Like(outcome) if !outcome.changed);
+            decided.retain(|at, verdict| told.contains_key(at) || !is_no_op(verdict));
+            told.retain(|at, verdict| decided.contains_key(at) || !is_no_op(verdict));
+        }
+        assert_eq!(told, decided, "verdicts on {} to {}", self.first, self.last());
+    }
 }
 
-/// One life of an instance.
 pub(crate) struct Instance {
     pub(crate) journal: Arc<Journal>,
     pub(crate) to_ledger: Faults,
     pub(crate) to_live: Faults,
     ledger_sink: Arc<LedgerSink>,
     live_sink: Arc<LiveSink>,
-    ledger: Option<LedgerFollower>,
+    /// None: the next step finds out where the ledger stands.
+    pub(crate) ledger: Option<LedgerFollower>,
     housekeeping: Housekeeping,
-    live: Option<LiveFollower>,
+    /// None: the next step connects again.
+    pub(crate) live: Option<LiveFollower>,
     kept: [Arc<AtomicU64>; 2],
     directory: tempfile::TempDir,
 }
@@ -140,12 +162,6 @@ impl Instance {
         done
     }
 
-    /// The sink will have to begin anew: its next step finds out where the ledger stands.
-    pub(crate) fn is_ledger_to_stand(&self) -> bool {
-        self.ledger.is_none()
-    }
-
-    /// One step of the live store's sink.
     pub(crate) fn step_live(&mut self) -> Result<bool, Ended> {
         let follower = match self.live.take() {
             Some(follower) => follower,
@@ -158,12 +174,6 @@ impl Instance {
         done
     }
 
-    /// The live store's sink has to connect again.
-    pub(crate) fn lose_live_connection(&mut self) {
-        self.live = None;
-    }
-
-    /// Folds, where the live store's sink follows.
     pub(crate) fn fold(&mut self) -> Result<(), Ended> {
         let done = self.live.as_mut().map_or(Ok(()), LiveFollower::fold);
         if done.is_err() {
@@ -172,7 +182,6 @@ impl Instance {
         done
     }
 
-    /// Housekeeping, where the ledger's sink follows.
     pub(crate) fn keep_house(&mut self) {
         self.keep_house_at(Instant::now(), Trust::Full);
     }
@@ -185,7 +194,6 @@ impl Instance {
         }
     }
 
-    /// Both sinks on threads of their own, as they are shipped.
     pub(crate) fn spawn(&self) -> Running {
         let (ledger, live) = (self.ledger_sink.clone(), self.live_sink.clone());
         let statuses = [ledger.status.clone(), live.status.clone()];

@@ -12,13 +12,11 @@ use crate::support::ledgers::{DAY, HOUR, KEYWORDS, MINUTE, random_event};
 
 pub(crate) const USERS: usize = 4;
 
-/// Makes records by a seed; time moves on with each.
 pub(crate) struct Records {
     pub(crate) random: StdRng,
     pub(crate) hand: Arc<AtomicI64>,
     /// Events with ids that clients chose, for sending again.
     pub(crate) sent: Vec<Event<'static>>,
-    /// Now and then somebody is erased.
     pub(crate) erases: bool,
 }
 

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use event_tracker::adapters::memory::MemoryLive;
 use event_tracker::adapters::redis::RedisLive;
 use event_tracker::events::Dimension;
-use event_tracker::ports::{Ledger, LiveStore, TopQuery};
+use event_tracker::ports::{LiveStore, TopQuery};
 use jiff::tz::TimeZone;
-use uuid::Uuid;
 
 use super::instance::fast_directory;
 use crate::support::bench::{Ledger as LedgerKind, Live as LiveKind};
@@ -16,11 +15,10 @@ use crate::support::ledgers::Fixture;
 use crate::support::model::{Model, WINDOWS};
 use crate::support::redis as redis_server;
 
-/// One ledger and one live store, shared by all instances.
 pub(crate) struct Stores {
     kind: LedgerKind,
-    fixture: Fixture,
-    redis: Option<redis_server::Server>,
+    pub(crate) fixture: Fixture,
+    pub(crate) redis: Option<redis_server::Server>,
     pub(crate) live: Arc<dyn LiveStore>,
     pub(crate) zone: TimeZone,
 }
@@ -28,53 +26,23 @@ pub(crate) struct Stores {
 /// Keys with their values and when they expire.
 pub(crate) type Backup = Vec<(Vec<u8>, Option<Vec<u8>>, i64)>;
 
-const TABLES: [&str; 21] = [
-    "events",
-    "post_stat",
-    "post_like",
-    "post_like_log",
-    "dead_letter",
-    "erased",
-    "tombstone",
-    "watermark",
-    "verdict",
-    "rollup_minute",
-    "rollup_hour",
-    "rollup_day",
-    "rollup_span",
-    "series",
-    "rollup_total",
-    "user_hour",
-    "rollup_delta",
-    "visitor",
-    "visitor_bitmap",
-    "event_id_a",
-    "event_id_b",
-];
+fn ledger_of(kind: LedgerKind) -> Fixture {
+    match kind {
+        LedgerKind::Postgres => Fixture::postgres(),
+        LedgerKind::Sqlite => Fixture::sqlite_in(fast_directory()),
+    }
+}
 
 impl Stores {
     pub(crate) fn new(ledger: LedgerKind, live: LiveKind) -> Stores {
-        let fixture = match ledger {
-            LedgerKind::Postgres => Fixture::postgres(),
-            LedgerKind::Sqlite => Fixture::sqlite_in(fast_directory()),
-        };
         let redis = (live == LiveKind::Redis).then(redis_server::Server::start);
         let live = Arc::new(MemoryLive::new(TimeZone::UTC));
-        Stores { kind: ledger, fixture, redis, live, zone: TimeZone::UTC }
+        Stores { kind: ledger, fixture: ledger_of(ledger), redis, live, zone: TimeZone::UTC }
     }
 
-    /// Empty stores again, with days of another time zone.
     pub(crate) fn clear(&mut self, zone: TimeZone) {
         self.zone = zone;
-        match self.kind {
-            LedgerKind::Postgres => {
-                let deletes: Vec<String> = TABLES.iter().map(|table| format!("DELETE FROM {table};")).collect();
-                let rest = "DELETE FROM recent_forgotten; UPDATE event_id_current SET name = 'a', since_ms = 0; \
-                    UPDATE rollup_state SET until_hour = 0, until_day = 0";
-                self.fixture.rows(&format!("{} {rest}", deletes.concat()));
-            }
-            LedgerKind::Sqlite => self.fixture = Fixture::sqlite_in(fast_directory()),
-        }
+        self.fixture = ledger_of(self.kind);
         self.lose_live();
         if let Some(redis) = &self.redis {
             let live = RedisLive::new(&redis.url(), 2, self.zone.clone()).expect("the URL is one");
@@ -95,7 +63,6 @@ impl Stores {
         drop(self.redis.as_ref().map(|redis| redis.admin("FLUSHALL").expect("Redis answers")));
     }
 
-    /// Everything that Redis holds, as a backup does.
     pub(crate) fn back_up(&self) -> Option<Backup> {
         let mut link = redis::Client::open(self.redis.as_ref()?.url()).and_then(|client| client.get_connection());
         let link = link.as_mut().expect("Redis answers");
@@ -108,7 +75,6 @@ impl Stores {
         Some(kept.collect())
     }
 
-    /// Redis holds what it held when the backup was made.
     pub(crate) fn restore(&self, backup: &Backup) {
         self.empty_redis();
         let url = self.redis.as_ref().expect("a backup was made of it").url();
@@ -122,25 +88,6 @@ impl Stores {
         }
     }
 
-    pub(crate) fn is_live_in_memory(&self) -> bool {
-        self.redis.is_none()
-    }
-
-    pub(crate) fn ledger(&self) -> &Arc<dyn Ledger> {
-        &self.fixture.ledger
-    }
-
-    /// Rows of the ledger's tables, as text.
-    pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<String>> {
-        self.fixture.rows(sql)
-    }
-
-    /// The ledger's tables and its answers are what the model says. `pruned`: up to where verdicts are gone.
-    pub(crate) fn check_ledger(&self, model: &Model, now_ms: i64, pruned: &BTreeMap<Uuid, u64>) {
-        model.check_ledger(&self.fixture, now_ms, &self.zone, pruned);
-    }
-
-    /// The live store's answers are what the model says.
     pub(crate) fn check_live(&self, model: &Model, now_ms: i64, users: &[String]) {
         let mut totals = model.totals();
         // Mentions are the ledger's alone.

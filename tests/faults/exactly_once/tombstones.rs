@@ -15,7 +15,6 @@ use super::stores::Stores;
 use crate::support::ledgers::{self, DAY, HOUR, MINUTE, event};
 use crate::support::model::WINDOWS;
 
-/// Instances on one pair of stores, and the time that they share.
 struct Lists<'s> {
     stores: &'s mut Stores,
     hand: Arc<AtomicI64>,
@@ -29,7 +28,7 @@ impl<'s> Lists<'s> {
         let today = Clock::System.now_ms().div_euclid(DAY) * DAY;
         let hand = Arc::new(AtomicI64::new(today + DAY + 7 * HOUR + 30 * MINUTE));
         let clock = Clock::Manual(hand.clone());
-        let instances = (0..instances).map(|_| Instance::new(stores.ledger(), &stores.live, &clock)).collect();
+        let instances = (0..instances).map(|_| Instance::new(&stores.fixture.ledger, &stores.live, &clock)).collect();
         Lists { stores, hand, instances }
     }
 
@@ -79,7 +78,7 @@ impl<'s> Lists<'s> {
         let read = |window| {
             let query = TopQuery { parts: vec![(dimension, 1.0)], window, hot: false, limit: 100 };
             let live = self.stores.live.top(&query, self.now_ms()).expect("answers").items;
-            let ledger = self.stores.ledger().top(&query, self.now_ms(), &self.stores.zone).expect("answers");
+            let ledger = self.stores.fixture.ledger.top(&query, self.now_ms(), &self.stores.zone).expect("answers");
             assert_eq!(live, ledger, "{dimension:?} of {window:?}");
             live
         };
@@ -115,7 +114,6 @@ pub(crate) fn late_puts(stores: &mut Stores) {
     in_both_orders(stores, |lists| [lists.delete("p"), lists.put("p", "u")], [&["p", "q"], &["q"]]);
 }
 
-/// Anything by anybody in any order.
 pub(crate) fn explore(stores: &mut Stores, seed: u64, steps: usize) {
     println!("tombstones: SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);

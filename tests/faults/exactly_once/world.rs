@@ -4,13 +4,13 @@
 //! asked how far it is, and the model takes what that covers: what is told to a sink may be wrong, what is in the store
 //! must not be.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use event_tracker::clock::Clock;
 use event_tracker::events::Record;
-use event_tracker::ports::{LiveState, Position, Verdict};
+use event_tracker::ports::{LiveState, Position};
 use event_tracker::sinks::Ended;
 use jiff::tz::TimeZone;
 use rand::rngs::StdRng;
@@ -26,12 +26,9 @@ use crate::support::model::Model;
 
 const ZOMBIES_MAX: usize = 2;
 
-/// A journal through all of its lives.
 struct Line {
     stream: Uuid,
-    /// What was appended, in order.
     records: Vec<Record<'static>>,
-    /// How far the model has taken it.
     taken: Position,
     /// Up to where verdicts were removed.
     pruned: Position,
@@ -50,7 +47,6 @@ pub(crate) struct World<'s> {
     lines: Vec<Line>,
     /// What Redis held a while ago.
     backup: Option<Backup>,
-    /// What was done, for whoever has to find out why.
     history: Vec<String>,
     seed: u64,
 }
@@ -88,7 +84,7 @@ impl<'s> World<'s> {
             records: Records { erases: true, ..Records::new(random, hand) },
         };
         for _ in 0..world.records.random.random_range(1..=3) {
-            let instance = Instance::new(world.stores.ledger(), &world.stores.live, &world.clock);
+            let instance = Instance::new(&world.stores.fixture.ledger, &world.stores.live, &world.clock);
             let stream = instance.journal.stream();
             let (records, asked, zombies) = (Vec::new(), Vec::new(), VecDeque::new());
             world.lines.push(Line { stream, records, taken: 0, pruned: 0, instance, zombies, asked });
@@ -112,7 +108,6 @@ impl<'s> World<'s> {
         self.records.random.random_range(0..one_in) == 0
     }
 
-    /// Does anything that may happen.
     pub(crate) fn step(&mut self) {
         let line = self.records.random.random_range(0..self.lines.len());
         match self.records.random.random_range(0..100) {
@@ -177,17 +172,16 @@ impl<'s> World<'s> {
     fn step_ledger(&mut self, line: usize, is_calm: bool) {
         let fault = if is_calm { None } else { self.fault(&Call::OF_LEDGER, Call::Apply) };
         // A sink that begins anew tells what the ledger remembers: a like that changed nothing is not in it.
-        let stands = self.lines[line].instance.is_ledger_to_stand();
+        let stands = self.lines[line].instance.ledger.is_none();
         let done = self.act("ledger", line, fault, |instance| &instance.to_ledger, Instance::step_ledger);
         assert!(is_retry(&done) || may_stop(fault), "{done:?}");
         self.take(line);
         self.hear(line, stands);
     }
 
-    /// The model takes what the ledger has.
     fn take(&mut self, line: usize) {
         let line = &mut self.lines[line];
-        let at = self.stores.ledger().watermark(line.stream).expect("the ledger answers");
+        let at = self.stores.fixture.ledger.watermark(line.stream).expect("the ledger answers");
         let at = at.map_or(0, |at| at.position);
         assert!(at >= line.taken, "the watermark went back from {} to {at}", line.taken);
         for position in line.taken + 1..=at {
@@ -203,17 +197,9 @@ impl<'s> World<'s> {
             std::mem::take(&mut line.asked).into_iter().partition(Asked::is_answered);
         line.asked = waiting;
         for asked in answered {
-            let last = asked.first + u64::from(asked.count) - 1;
+            let last = asked.last();
             assert!(last <= line.taken, "told of {last}, but the ledger stands at {}", line.taken);
-            let told: BTreeMap<Position, Verdict> =
-                asked.decision.verdicts().into_iter().map(|(at, v)| (asked.first + u64::from(at), v)).collect();
-            let decided = self.model.verdicts.range((line.stream, asked.first)..=(line.stream, last));
-            let mut decided: BTreeMap<Position, Verdict> = decided.map(|((_, at), v)| (*at, *v)).collect();
-            if may_lack_no_ops {
-                let is_no_op = |v: &Verdict| matches!(v, Verdict::Like(outcome) if !outcome.changed);
-                decided.retain(|at, verdict| told.contains_key(at) || !is_no_op(verdict));
-            }
-            assert_eq!(told, decided, "verdicts on {} to {last}", asked.first);
+            asked.check(line.stream, &self.model, may_lack_no_ops);
         }
     }
 
@@ -258,7 +244,7 @@ impl<'s> World<'s> {
     /// kill -9: the next life starts on what the disk has; the last one does not know yet.
     fn crash(&mut self, at: usize) {
         self.note(format!("crash {at}"));
-        let next = self.lines[at].instance.copy(self.stores.ledger(), &self.stores.live, &self.clock);
+        let next = self.lines[at].instance.copy(&self.stores.fixture.ledger, &self.stores.live, &self.clock);
         let line = &mut self.lines[at];
         // The position alone: a journal whose frames were all removed does not know the checksum of the last.
         let end = line.instance.journal.end_position();
@@ -287,7 +273,7 @@ impl<'s> World<'s> {
     fn lose_live(&mut self) {
         self.note("the live store is lost");
         self.stores.lose_live();
-        if self.stores.is_live_in_memory() {
+        if self.stores.redis.is_none() {
             for line in 0..self.lines.len() {
                 self.crash(line);
                 self.lines[line].zombies.clear();
@@ -301,7 +287,7 @@ impl<'s> World<'s> {
             Some(backup) => {
                 self.stores.restore(&backup);
                 // A server that was restored has restarted, and all connections to it are gone.
-                self.lines.iter_mut().for_each(|line| line.instance.lose_live_connection());
+                self.lines.iter_mut().for_each(|line| line.instance.live = None);
                 self.note("the live store is restored from a backup");
             }
             None => {
@@ -316,7 +302,7 @@ impl<'s> World<'s> {
         let (stream, now_ms) = (self.lines[line].stream, self.now_ms());
         let mut writer = self.stores.live.open_writer().expect("a writer");
         let seen = writer.state(stream).expect("the live store answers");
-        let ledger = self.stores.ledger().clone();
+        let ledger = self.stores.fixture.ledger.clone();
         writer.rebuild(stream, seen, &mut |zone| ledger.snapshot(now_ms, zone), now_ms).expect("rebuilds");
         self.note(format!("rebuild by {line}, which saw {seen:?}"));
     }
@@ -330,7 +316,7 @@ impl<'s> World<'s> {
         let answered = line.asked.iter().map(|asked| asked.first - 1).min();
         let up_to = at.position.min(answered.unwrap_or(Position::MAX));
         if up_to > line.pruned {
-            let mut writer = self.stores.ledger().open_writer().expect("a writer");
+            let mut writer = self.stores.fixture.ledger.open_writer().expect("a writer");
             writer.prune_verdicts(line.stream, up_to).expect("prunes");
             line.pruned = up_to;
             let what = format!("prune {} up to {up_to}", line.stream);
@@ -339,11 +325,10 @@ impl<'s> World<'s> {
     }
 
     fn check_counts(&mut self) {
-        let count = self.stores.ledger().count(&Default::default()).expect("counts");
+        let count = self.stores.fixture.ledger.count(&Default::default()).expect("counts");
         assert_eq!(count, self.model.stored.len() as u64, "events");
     }
 
-    /// Faults are over: everything is applied, and all is compared.
     pub(crate) fn settle_and_check(&mut self) {
         for line in 0..self.lines.len() {
             self.lines[line].zombies.clear();
@@ -357,7 +342,7 @@ impl<'s> World<'s> {
         let now_ms = self.now_ms();
         let pruned = self.lines.iter().map(|line| (line.stream, line.pruned)).collect();
         let users: Vec<String> = (0..USERS).map(|user| format!("u{user}")).collect();
-        self.stores.check_ledger(&self.model, now_ms, &pruned);
+        self.model.check_ledger(&self.stores.fixture, now_ms, &self.stores.zone, &pruned);
         self.stores.check_live(&self.model, now_ms, &users);
     }
 
@@ -367,7 +352,7 @@ impl<'s> World<'s> {
             self.step_live(line, true);
             let (stream, end) = (self.lines[line].stream, self.lines[line].instance.journal.end_position());
             let live = self.stores.live.open_writer().and_then(|mut writer| writer.state(stream)).expect("answers");
-            let ledger = self.stores.ledger().watermark(stream).expect("answers").expect("registered");
+            let ledger = self.stores.fixture.ledger.watermark(stream).expect("answers").expect("registered");
             if ledger.position == end && live == LiveState::At(ledger) {
                 assert!(self.lines[line].asked.is_empty(), "somebody was never answered");
                 return;
@@ -391,7 +376,6 @@ impl Drop for World<'_> {
     }
 }
 
-/// The sink goes on, or tries again.
 fn is_retry<T>(done: &Result<T, Ended>) -> bool {
     matches!(done, Ok(_) | Err(Ended::Retry(_) | Ended::LedgerRetry(_)))
 }

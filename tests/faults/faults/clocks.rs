@@ -46,13 +46,18 @@ fn wait_for_housekeeping(bench: &Bench) {
     wait_until(WAIT, || bench.number("SELECT until_hour FROM rollup_state"), |until| *until > hour);
 }
 
-fn one_start_with_the_clock_ahead(ledger: Ledger, live: Live, ahead_s: i64) {
-    let mut bench = Bench::new(ledger, live);
-    eprintln!("-- {}, {ahead_s} s ahead", bench.name);
-    let clock = WallClock::new();
+/// A started program with a clock of the test's own, and the event that is posted once.
+fn with_clock(ledger: Ledger, live: Live) -> (Bench, WallClock) {
+    let (mut bench, clock) = (Bench::new(ledger, live), WallClock::new());
     clock.lend_to(&mut bench);
     bench.start();
     assert!(!post_once(&bench));
+    (bench, clock)
+}
+
+fn one_start_with_the_clock_ahead(ledger: Ledger, live: Live, ahead_s: i64) {
+    let (mut bench, clock) = with_clock(ledger, live);
+    eprintln!("-- {}, {ahead_s} s ahead", bench.name);
     bench.client().send("DELETE", "/api/search/recent/u?keyword=elm", &[], b"").expect(204);
     bench.settle();
     wait_until_shown(&bench);
@@ -91,12 +96,8 @@ fn one_start_with_the_clock_ahead_deletes_nothing() {
 #[test]
 fn lists_are_whole_again_once_a_clock_that_was_ahead_is_right() {
     for (ledger, live) in MAIN_PAIRS {
-        let mut bench = Bench::new(ledger, live);
+        let (bench, clock) = with_clock(ledger, live);
         eprintln!("-- {}", bench.name);
-        let clock = WallClock::new();
-        clock.lend_to(&mut bench);
-        bench.start();
-        assert!(!post_once(&bench));
         bench.settle();
         wait_until_shown(&bench);
         clock.set_ahead(10 * DAY_S);

@@ -12,7 +12,6 @@ const NOT_BASE_UNITS: &str = "milliseconds microseconds nanoseconds minutes hour
 const ABBREVIATIONS: &str = "s ms us ns sec b kb mb gb m";
 const TYPES: [&str; 5] = ["counter", "gauge", "histogram", "summary", "untyped"];
 
-/// A family of samples in the text format 0.0.4.
 #[derive(Default)]
 struct Family {
     help: String,
@@ -20,7 +19,6 @@ struct Family {
     samples: Vec<String>,
 }
 
-/// Parses the format and notes what promtool would complain about.
 fn complaints(text: &str) -> Vec<String> {
     let (mut wrong, mut families, mut seen) = (Vec::new(), BTreeMap::<String, Family>::new(), BTreeSet::new());
     let mut current = String::new();
@@ -57,7 +55,6 @@ fn complaints(text: &str) -> Vec<String> {
     wrong
 }
 
-/// The rules of promlint.
 fn lint(name: &str, family: &Family) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut rule = |is_broken: bool, says: &str| {

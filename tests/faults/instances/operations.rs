@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, each_pair, on_pairs};
 use crate::support::{eventually, eventually_is, postgres};
 
-/// Calls of PING that Redis has answered.
 fn pings(bench: &Bench) -> u64 {
     let info: String = bench.redis.as_ref().expect("Redis").ask("INFO commandstats");
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_ping:calls="));

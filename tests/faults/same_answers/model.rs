@@ -58,7 +58,6 @@ pub(crate) struct Sent {
     pub(crate) properties: Option<Value>,
 }
 
-/// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Stored,
@@ -66,7 +65,6 @@ pub(crate) enum Fate {
     Erased,
 }
 
-/// A stored event.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) sent: Sent,
@@ -180,7 +178,6 @@ impl Model {
         Fate::Stored
     }
 
-    /// Sets a like; whether that changed anything.
     fn switch(&mut self, user: &str, post: &str, liked: bool, at: When) -> bool {
         let pair = (user.to_owned(), post.to_owned());
         let changed = if liked { self.likes.insert(pair) } else { self.likes.remove(&pair) };
@@ -265,7 +262,6 @@ impl Model {
         body.map_or_else(|| Reply::problem(404, "not_found", None), |body| Reply::new(200, body))
     }
 
-    /// The post and its likes go, and lists skip it.
     pub(crate) fn delete(&mut self, post: &str, span: When) {
         let at = self.sharp(span);
         let users: Vec<String> =
@@ -277,7 +273,6 @@ impl Model {
         self.tombstones.insert(post.to_owned());
     }
 
-    /// The posts that a keyword finds, in their order.
     pub(crate) fn found(&self, typed: &str) -> Vec<Value> {
         let (keyword, hashtag) = (folded(typed), hashtag_of(typed));
         let is_found = |post: &Post| post.hashtags.contains(&hashtag) || folded(&post.content).contains(&keyword);
@@ -323,7 +318,6 @@ impl Model {
         self.forgotten.push((user.to_owned(), keyword.map(folded), span));
     }
 
-    /// A person goes; every count stays.
     pub(crate) fn erase(&mut self, user: &str, span: When) {
         let at = self.sharp(span);
         for row in self.rows.iter_mut().filter(|row| row.sent.user.as_deref() == Some(user)) {

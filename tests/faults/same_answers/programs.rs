@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::model::When;
-use crate::support::bench::{Bench, Ledger, Live, MAIN_PAIRS, MIXED_PAIRS};
+use crate::support::bench::{Bench, MAIN_PAIRS, MIXED_PAIRS};
 use crate::support::client::{Answer, Client};
 use crate::support::{eventually, now_ms};
 
@@ -24,7 +24,6 @@ const SLOW: Duration = Duration::from_millis(1_400);
 /// More than a cached value is ever old.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What is asked of every program.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     method: &'static str,
@@ -34,14 +33,12 @@ pub(crate) struct Request {
     body: String,
 }
 
-/// What an answer should be.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Value,
 }
 
-/// The answers to one request, in the order of the programs.
 pub(crate) struct Answers {
     /// From before it was sent until the last answer was there.
     pub(crate) span: When,
@@ -88,12 +85,10 @@ impl Request {
         Request { method: "PUT", ..Request::post(path, body) }
     }
 
-    /// A POST of any text.
     pub(crate) fn with(path: impl Into<String>, content_type: &'static str, body: impl Into<String>) -> Request {
         Request { method: "POST", content_type, body: body.into(), ..Request::get(path) }
     }
 
-    /// Its body is sent as gzip.
     pub(crate) fn packed(self) -> Request {
         Request { is_packed: true, ..self }
     }
@@ -119,10 +114,11 @@ impl Reply {
 }
 
 impl Programs {
-    /// Four fresh ones, started.
-    pub(crate) fn start(settings: &[(&str, &str)], is_cached: bool) -> Programs {
+    pub(crate) fn start(zone: &str, is_cached: bool) -> Programs {
         let pairs = MAIN_PAIRS.into_iter().chain(MIXED_PAIRS);
-        let mut benches: Vec<Bench> = pairs.map(|(ledger, live)| bench(ledger, live, settings, is_cached)).collect();
+        let mut benches: Vec<Bench> = pairs.map(|(ledger, live)| Bench::new(ledger, live)).collect();
+        benches.iter_mut().for_each(|bench| bench.set("TIME_ZONE", zone));
+        benches.iter_mut().filter(|_| is_cached).for_each(Bench::cached);
         // By this thread: a program ends with the thread that started it.
         benches.iter_mut().for_each(Bench::start);
         benches.iter().for_each(Bench::settle);
@@ -131,7 +127,6 @@ impl Programs {
         Programs { all: benches.into_iter().map(program).collect(), told: VecDeque::new() }
     }
 
-    /// Sends a request to all at once.
     pub(crate) fn ask(&mut self, request: &Request) -> Answers {
         self.tell(&format!("{} {} {}", request.method, request.path, request.body));
         self.gather(&vec![request; self.all.len()])
@@ -162,7 +157,6 @@ impl Programs {
         self.check(&answers, expected)
     }
 
-    /// All of them answered alike, and as expected.
     #[track_caller]
     pub(crate) fn check(&self, answers: &Answers, expected: &Reply) -> Result<(), Ended> {
         match self.judge(answers, expected) {
@@ -181,7 +175,6 @@ impl Programs {
         });
     }
 
-    /// What is wrong, where something is.
     fn judge(&self, answers: &Answers, expected: &Reply) -> Result<(), String> {
         let judge_one = |(program, answer): (&Program, &Answer)| program.judge(answer, expected);
         let said = self.all.iter().zip(&answers.all).map(judge_one).collect::<Result<Vec<Reply>, String>>()?;
@@ -238,7 +231,6 @@ impl Programs {
         Some(id)
     }
 
-    /// Something else that was done, for the story that a failure tells.
     pub(crate) fn tell(&mut self, what: &str) {
         if self.told.len() == REQUESTS_TOLD {
             self.told.pop_front();
@@ -253,15 +245,6 @@ impl Drop for Programs {
             self.told.iter().for_each(|told| eprintln!("{told}"));
         }
     }
-}
-
-fn bench(ledger: Ledger, live: Live, settings: &[(&str, &str)], is_cached: bool) -> Bench {
-    let mut bench = Bench::new(ledger, live);
-    if is_cached {
-        bench.cached();
-    }
-    settings.iter().for_each(|(name, value)| bench.set(name, value));
-    bench
 }
 
 impl Program {
@@ -280,12 +263,10 @@ impl Program {
         (self.client.send(method, &path, headers, &body), begun.elapsed())
     }
 
-    /// A text that is sent, with the ids that this program knows.
     fn own(&self, text: &str) -> String {
         self.ids.iter().fold(text.to_owned(), |text, (own, common)| text.replace(common, own))
     }
 
-    /// A text that was answered, with the ids that all know.
     pub(crate) fn common(&self, text: &str) -> String {
         self.ids.iter().fold(text.to_owned(), |text, (own, common)| text.replace(own, common))
     }
@@ -391,7 +372,6 @@ fn accept_between(said: &mut Value, expected: &Value) {
     }
 }
 
-/// A body without what is said to people.
 fn without_words(mut body: Value) -> Value {
     match &mut body {
         Value::Array(items) => items.iter_mut().for_each(|item| *item = without_words(item.take())),

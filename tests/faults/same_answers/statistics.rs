@@ -11,7 +11,6 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 
-/// What can be ranked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
     Keyword,
@@ -70,7 +69,6 @@ struct Fact<'m> {
     post: Option<&'m str>,
 }
 
-/// Names and sums, in the order of an answer.
 pub(crate) type Ranked = Vec<(String, i64)>;
 
 fn facts_of(row: &Row) -> Vec<Fact<'_>> {
@@ -90,7 +88,6 @@ fn facts_of(row: &Row) -> Vec<Fact<'_>> {
     facts.into_iter().flatten().collect()
 }
 
-/// The component, or the element behind a sign.
 fn component_of(sent: &Sent) -> Option<String> {
     sent.component.map(|id| id.to_string()).or_else(|| sent.element.as_ref().map(|element| format!("#{element}")))
 }

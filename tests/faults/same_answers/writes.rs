@@ -27,7 +27,6 @@ impl Run {
         self.send_event(path, &event, &sent, wait)
     }
 
-    /// A like as an event, which is waited for.
     pub(crate) fn write_like_event(&mut self) -> Result<(), Ended> {
         loop {
             let (event, sent) = self.draw_event();
@@ -37,7 +36,6 @@ impl Run {
         }
     }
 
-    /// As the predecessor's clients send it.
     pub(crate) fn write_predecessors_event(&mut self) -> Result<(), Ended> {
         let random = &mut self.random;
         let (kind, user) = (if random.random_bool(0.5) { "CLICK" } else { "PAGE_VIEW" }, random.random_range(1..4));
@@ -135,7 +133,6 @@ impl Run {
         self.check(&answers, &Reply::new(status, body))
     }
 
-    /// A batch in any of its shapes.
     fn shape(&mut self, rows: &[Line], wait: bool) -> Request {
         let events: Vec<&Value> = rows.iter().map(|(event, _)| event).collect();
         let lines: String = events.iter().map(|event| format!("{event}\n")).collect();

@@ -25,7 +25,6 @@ pub(crate) fn check_text(text: &str) {
     }
 }
 
-/// The verdict, and what is taken, is the model's.
 pub(crate) fn check(value: &Value) {
     let text = value.to_string();
     let real = probe::event(&text, NOW_MS, RETENTION_MS);
@@ -129,15 +128,18 @@ fn event_type(value: Option<&Value>) -> Result<EventType, ()> {
     }
 }
 
-fn event_id(value: Option<&Value>) -> Field<Uuid> {
+fn optional<T>(value: Option<&Value>, read: impl FnOnce(&Value) -> Option<T>) -> Field<T> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.len() == 36 => {
-            let id: Uuid = text.parse().map_err(drop)?;
-            if id.is_nil() || id.is_max() { Err(()) } else { Ok(Some(id)) }
-        }
-        Some(_) => Err(()),
+        Some(value) => read(value).map(Some).ok_or(()),
     }
+}
+
+fn event_id(value: Option<&Value>) -> Field<Uuid> {
+    optional(value, |value| {
+        let id: Uuid = value.as_str().filter(|text| text.len() == 36)?.parse().ok()?;
+        (!id.is_nil() && !id.is_max()).then_some(id)
+    })
 }
 
 fn is_placeholder(text: &str) -> bool {
@@ -152,7 +154,6 @@ fn session(value: Option<&Value>) -> Field<String> {
     }
 }
 
-/// Characters as long as they fit.
 fn cut(url: &str) -> String {
     let mut kept = String::new();
     for character in url.chars() {
@@ -172,72 +173,46 @@ fn whole(number: &serde_json::Number) -> Option<i128> {
 }
 
 fn opaque(value: Option<&Value>) -> Field<String> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => whole(number).map(|number| Some(number.to_string())).ok_or(()),
-        Some(Value::String(text)) => {
-            let is_good = !is_placeholder(text) && text.len() <= 128 && !text.chars().any(char::is_control);
-            if is_good { Ok(Some(text.clone())) } else { Err(()) }
-        }
-        Some(_) => Err(()),
-    }
+    let is_good = |text: &str| !is_placeholder(text) && text.len() <= 128 && !text.chars().any(char::is_control);
+    optional(value, |value| match value {
+        Value::Number(number) => whole(number).map(|number| number.to_string()),
+        value => value.as_str().filter(|text| is_good(text)).map(str::to_owned),
+    })
 }
 
 fn text(value: Option<&Value>, bytes_max: usize) -> Field<String> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) if text.is_empty() => Ok(None),
-        Some(Value::String(text)) if text.len() <= bytes_max && !text.contains('\0') => Ok(Some(text.clone())),
-        Some(_) => Err(()),
-    }
+    let is_good = |text: &&str| text.len() <= bytes_max && !text.contains('\0');
+    let text = optional(value, |value| value.as_str().filter(is_good).map(str::to_owned))?;
+    Ok(text.filter(|text| !text.is_empty()))
 }
 
 fn keyword(value: Option<&Value>) -> Field<String> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => {
-            let normal: String = text.trim().nfc().collect();
-            let is_good = (1..=200).contains(&normal.len()) && !normal.contains('\0');
-            if is_good { Ok(Some(normal)) } else { Err(()) }
-        }
-        Some(_) => Err(()),
-    }
+    optional(value, |value| {
+        let normal: String = value.as_str()?.trim().nfc().collect();
+        ((1..=200).contains(&normal.len()) && !normal.contains('\0')).then_some(normal)
+    })
 }
 
 fn integer(value: Option<&Value>, min: i64) -> Field<i64> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Number(number)) => {
-            let number = whole(number).and_then(|number| i64::try_from(number).ok());
-            number.filter(|number| *number >= min).map(Some).ok_or(())
-        }
-        Some(_) => Err(()),
-    }
+    optional(value, |value| {
+        let number = i64::try_from(whole(value.as_number()?)?).ok()?;
+        (number >= min).then_some(number)
+    })
 }
 
 fn properties(value: Option<&Value>) -> Field<String> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::Object(_)) => {
-            let value = value.expect("an object");
-            let text = value.to_string();
-            let is_good = text.len() <= 8 * 1024 && depth(value) <= 32 && !holds_nul(value);
-            if is_good { Ok(Some(text)) } else { Err(()) }
-        }
-        Some(_) => Err(()),
-    }
+    optional(value, |value| {
+        let text = value.to_string();
+        let is_good = value.is_object() && text.len() <= 8 * 1024 && depth(value) <= 32 && !holds_nul(value);
+        is_good.then_some(text)
+    })
 }
 
 fn moment(value: Option<&Value>) -> Field<i64> {
-    match value {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => rfc3339(text).map(Some).ok_or(()),
-        Some(Value::Number(number)) => {
-            let ms = number.as_f64().filter(|ms| (1e11..=1e14).contains(ms)).ok_or(())?;
-            Ok(Some(ms.trunc() as i64))
-        }
-        Some(_) => Err(()),
-    }
+    optional(value, |value| match value {
+        Value::String(text) => rfc3339(text),
+        value => value.as_f64().filter(|ms| (1e11..=1e14).contains(ms)).map(|ms| ms.trunc() as i64),
+    })
 }
 
 /// Digits beyond nanoseconds are cut; the last year is told by one that is as long.

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use event_tracker::http::probe::{SeenHead, read_head};
 use event_tracker::http::{Config, Method};
 
+#[derive(Debug)]
 pub(crate) enum Verdict {
     NotWhole,
     Broken(BTreeSet<u16>),
@@ -26,9 +27,7 @@ pub(crate) fn check(bytes: &[u8], cuts: &[usize]) {
             (Verdict::NotWhole, Ok(None)) => {}
             (Verdict::Broken(statuses), Err((status, _))) if statuses.contains(&status) => {}
             (Verdict::Good(expected), Ok(Some(seen))) => assert_eq!(seen, expected, "{text:?}"),
-            (Verdict::NotWhole, real) => panic!("not whole, but {real:?}: {text:?} cut at {cuts:?}"),
-            (Verdict::Broken(statuses), real) => panic!("{statuses:?}, but {real:?}: {text:?} cut at {cuts:?}"),
-            (Verdict::Good(seen), real) => panic!("{seen:?}, but {real:?}: {text:?} cut at {cuts:?}"),
+            (model, real) => panic!("{model:?}, but {real:?}: {text:?} cut at {cuts:?}"),
         }
     }
 }

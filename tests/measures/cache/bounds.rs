@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{cached, like};
+use super::{like, started};
 use crate::support::bench::{Bench, Ledger, Live};
 use crate::support::eventually;
 
@@ -13,9 +13,7 @@ const FAILURES: usize = 8;
 
 #[test]
 fn wrong_statements_are_500_and_leave_other_reads_alone() {
-    let mut bench = cached();
-    bench.start();
-    let mut client = bench.client();
+    let (bench, mut client) = started(&[]);
     like(&mut client, 1).expect(200);
     bench.execute("ALTER TABLE post_stat RENAME COLUMN like_count TO likes_counted");
     for n in 0..FAILURES {
@@ -30,9 +28,7 @@ fn wrong_statements_are_500_and_leave_other_reads_alone() {
 
 #[test]
 fn cancelled_statements_are_400_and_leave_other_reads_alone() {
-    let mut bench = cached();
-    bench.start();
-    let mut client = bench.client();
+    let (bench, mut client) = started(&[]);
     like(&mut client, 1).expect(200);
     bench.settle();
     let url = bench.database_url.as_ref().expect("PostgreSQL");
@@ -84,9 +80,7 @@ fn lifetimes(bench: &Bench, pattern: &str) -> Vec<(String, i64)> {
 
 #[test]
 fn shared_entries_of_keys_that_are_read_once_live_for_seconds_and_fences_for_minutes() {
-    let mut bench = cached();
-    bench.start();
-    let mut client = bench.client();
+    let (bench, mut client) = started(&[]);
     for n in 0..20 {
         client.read(&format!("/api/statistics/rankings/keywords?limit={}", n + 1));
     }
@@ -106,9 +100,7 @@ fn shared_entries_of_keys_that_are_read_once_live_for_seconds_and_fences_for_min
 
 #[test]
 fn long_keys_are_hashed_and_filters_beyond_their_limit_refused() {
-    let mut bench = cached();
-    bench.start();
-    let mut client = bench.client();
+    let (bench, mut client) = started(&[]);
     let page = format!("/{}", "p".repeat(500));
     client
         .post("/api/events?wait=true", &json!({"eventType":"PAGE_VIEW","userId":1,"metadata":{"url":page}}))

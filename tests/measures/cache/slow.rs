@@ -36,7 +36,6 @@ impl Slow {
         postgres::Client::connect(&self.url, postgres::NoTls).expect("connects")
     }
 
-    /// Queries so far.
     pub(crate) fn queries(&self) -> i64 {
         self.client().query_one("SELECT last_value FROM queries", &[]).expect("counts").get(0)
     }

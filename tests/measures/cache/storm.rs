@@ -38,7 +38,6 @@ fn path(key: u64) -> String {
     format!("/api/posts/key-{key}/like")
 }
 
-/// So many likes has each key.
 fn likes_of(key: u64) -> i64 {
     key as i64 + 1
 }
@@ -69,7 +68,6 @@ impl Storm {
         Storm { clients: (0..6).map(client).collect(), stop, answers }
     }
 
-    /// Waits for this many more answers.
     fn goes_on(&self, answers: u64) {
         let target = self.answers.load(Ordering::Relaxed) + answers;
         wait_until(Duration::from_secs(20), || self.answers.load(Ordering::Relaxed), |count| *count >= target);
@@ -90,7 +88,6 @@ impl Storm {
     }
 }
 
-/// The rows of the keys, in the ledger.
 fn likes(bench: &Bench) {
     let rows: Vec<String> = (0..KEYS).map(|key| format!("('key-{key}', {}, 1)", likes_of(key))).collect();
     bench.execute(&format!("INSERT INTO post_stat (post_id, like_count, version) VALUES {}", rows.join(", ")));

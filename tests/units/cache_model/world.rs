@@ -230,15 +230,10 @@ impl World {
     pub(crate) fn play_cold(seed: u64, instances: usize, requests: u64, fill_ms: u64) -> Report {
         let run = Run { instances, requests_a_second: 1, fill_ms, fresh_ms: 60_000, seconds: 1, is_faulty: false };
         let world = World::new(seed, run, |_| {});
-        for instance in 0..instances {
+        for instance in world.instances.lock().unwrap().clone() {
             for _ in 0..requests {
-                world.push(
-                    0,
-                    Box::new(move |world| {
-                        let instance = world.instances.lock().unwrap()[instance].clone();
-                        world.request_of(instance);
-                    }),
-                );
+                let instance = instance.clone();
+                world.push(0, Box::new(move |world| world.request_of(instance)));
             }
         }
         world.run_until(10_000);

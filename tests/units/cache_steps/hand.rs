@@ -19,17 +19,14 @@ pub(crate) struct World {
     pub(crate) now_ms: AtomicU64,
     jobs: Mutex<VecDeque<(Lane, Job)>>,
     pub(crate) timers: Mutex<Vec<(u64, Lane, Job)>>,
-    /// A lane that takes nothing.
     pub(crate) full: Mutex<Option<Lane>>,
     /// Once, instead of taking a job of the shared lane.
     refusal: Mutex<Option<Hook>>,
-    /// Steps run where they are submitted.
     pub(crate) is_quick: AtomicBool,
     /// What is drawn; without it always the middle.
     pub(crate) chance: Mutex<Option<Box<dyn FnMut() -> f64 + Send>>>,
     tokens: AtomicU64,
     pub(crate) number: AtomicU64,
-    /// Bytes of a value after its number.
     pub(crate) padding: AtomicUsize,
     pub(crate) as_of_ms: AtomicI64,
     pub(crate) queries: AtomicU64,
@@ -48,16 +45,9 @@ impl World {
         self.jobs.lock().unwrap().pop_back().expect("a step").1
     }
 
-    pub(crate) fn run_newest(&self) {
-        self.take_newest()();
-    }
-
     /// The next step of the shared lane is refused, after `first`.
-    pub(crate) fn on_full(&self, first: impl FnOnce() + Send + 'static, after: impl FnOnce() + Send + 'static) {
-        *self.refusal.lock().unwrap() = Some(Box::new(move || {
-            first();
-            after();
-        }));
+    pub(crate) fn on_full(&self, first: impl FnOnce() + Send + 'static) {
+        *self.refusal.lock().unwrap() = Some(Box::new(first));
     }
 }
 
@@ -109,7 +99,6 @@ impl Shared {
         *self.after_invalidate.lock().unwrap() = Some(Box::new(hook));
     }
 
-    /// Another instance stores a value.
     pub(crate) fn store_directly(&self, number: u64) {
         let Acquired::Owned { fence } = self.inner.acquire(KEY, 7, 3_000, None).unwrap() else { panic!("not ours") };
         let value = number.to_le_bytes();
@@ -202,11 +191,6 @@ impl Hand {
         self.cache.wrote(vec![KEY.into()], Box::new(|| ()));
     }
 
-    pub(crate) fn store_elsewhere(&self, number: u64) {
-        self.shared.store_directly(number);
-    }
-
-    /// The fence of the shared entry.
     pub(crate) fn fence(&self) -> Option<u64> {
         match self.shared.read(KEY).unwrap() {
             CacheRead::Entry(entry) => Some(entry.fence),
@@ -214,7 +198,6 @@ impl Hand {
         }
     }
 
-    /// The steps that wait, in order.
     pub(crate) fn lanes(&self) -> Vec<Lane> {
         self.world.jobs.lock().unwrap().iter().map(|(lane, _)| *lane).collect()
     }

@@ -83,7 +83,6 @@ pub(crate) struct State {
     /// Calls that fail until this is taken back.
     pub(crate) refuses_writes: bool,
     pub(crate) refuses_syncs: bool,
-    /// How long a sync takes.
     pub(crate) sync_ms: u64,
 }
 
@@ -229,7 +228,6 @@ impl State {
     }
 }
 
-/// What becomes of a call.
 enum Call {
     Works,
     Fails,
@@ -313,7 +311,6 @@ impl Disk {
         self.changed.notify_all();
     }
 
-    /// Lets the keeper do what it has to.
     pub(crate) fn keepers_turn(&self) {
         self.state().keeper_called = Instant::now();
         self.hold_keeper(false);
@@ -376,7 +373,6 @@ fn is_keeper() -> bool {
     std::thread::current().name() == Some("journal-keeper")
 }
 
-/// The disk as the journal sees it.
 pub(crate) struct Mounted(pub(crate) Arc<Disk>);
 
 struct Handle {

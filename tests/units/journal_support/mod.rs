@@ -15,11 +15,6 @@ use event_tracker::runtime::{self, Ticket};
 
 pub(crate) const WORKERS: usize = 2;
 
-/// A number from the environment, or what stands in its place.
-pub(crate) fn from_environment(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
-}
-
 pub(crate) fn start_runtime() {
     static STARTED: OnceLock<()> = OnceLock::new();
     STARTED.get_or_init(|| runtime::start(WORKERS, false));

@@ -60,27 +60,13 @@ impl Store {
 pub(crate) struct Oracle {
     pub(crate) shadow: Store,
     pub(crate) slow: Store,
-    /// Answered: safe.
-    acknowledged: BTreeSet<i64>,
+    pub(crate) acknowledged: BTreeSet<i64>,
     /// Taken, and answered with a failure or not at all: it may be there or not.
-    unknown: BTreeSet<i64>,
-    /// Watermarks seen in a published journal.
+    pub(crate) unknown: BTreeSet<i64>,
     marks: Vec<Watermark>,
 }
 
 impl Oracle {
-    pub(crate) fn acknowledged(&mut self, number: i64) {
-        self.acknowledged.insert(number);
-    }
-
-    pub(crate) fn taken(&mut self, number: i64) {
-        self.unknown.insert(number);
-    }
-
-    pub(crate) fn acknowledged_count(&self) -> usize {
-        self.acknowledged.len()
-    }
-
     /// The shadow follows what is published; from here on it must stay.
     pub(crate) fn see(&mut self, journal: &Journal) -> Result<(), String> {
         let known = self.shadow.numbers.len();
