@@ -118,7 +118,7 @@ impl Delivery {
     }
 
     fn deliver(&self, mut batch: Batch) {
-        let mut parts = vec![0..batch.len()];
+        let mut parts: Vec<_> = std::iter::once(0..batch.len()).collect();
         let mut is_begun = false;
         while let Some(rows) = parts.pop().filter(|rows| !rows.is_empty()) {
             match self.send(&batch, &rows) {
