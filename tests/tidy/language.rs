@@ -68,7 +68,6 @@ fn words_that_a_plainer_one_replaces_get_fewer() {
     let prose = prose();
     let odd: usize = ODD.iter().map(|phrase| count(&prose, phrase)).sum();
     let found = [count(&prose, "what"), count(&prose, "where"), odd];
-    println!("what {}, where {}, odd {}", found[0], found[1], found[2]);
     let most = [WHAT_MAX, WHERE_MAX, ODD_MAX];
     assert!(found.iter().zip(most).all(|(found, most)| *found <= most), "{found:?}, at most {most:?}");
 }
@@ -87,7 +86,6 @@ fn public_types_share_fewer_names() {
         }
     }
     names.retain(|_, uses| *uses > 1);
-    println!("{} names: {names:?}", names.len());
     assert!(names.len() <= TYPE_NAMES_USED_TWICE_MAX, "{} type names are used twice: {names:?}", names.len());
 }
 
@@ -95,6 +93,5 @@ fn public_types_share_fewer_names() {
 fn sources_get_no_longer() {
     let own = |text: &String| text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().lines().count();
     let lines: usize = sources("src").values().map(own).sum();
-    println!("{lines} lines of src/ without inline tests");
     assert!(lines <= SOURCE_LINES_MAX, "{lines} lines of src/, at most {SOURCE_LINES_MAX}");
 }
