@@ -1,8 +1,7 @@
-//! The live store in this process: the embedded default, and the plainest reading of the contract.
+//! The live store in this process: the embedded default. Every start is a rebuild.
 //!
 //! One mutex guards plain maps and is held for lookups and merging only. A bucket is an `Arc`: a
-//! reader takes references under the lock and sums outside of it; a writer that meets a reader's
-//! reference copies that one bucket. Nothing outlives the process, so every start is a rebuild.
+//! reader sums outside of the lock; a writer that meets its reference copies that one bucket.
 
 mod recent_lists;
 
@@ -256,12 +255,10 @@ impl Generation {
 
 impl LiveWriter for MemoryLive {
     fn state(&mut self, stream: Uuid) -> Result<LiveState, StoreError> {
-        Ok(match self.data().as_ref() {
+        Ok(match self.data().as_ref().map(|generation| generation.watermarks.get(&stream)) {
             None => LiveState::Lost,
-            Some(generation) => match generation.watermarks.get(&stream) {
-                None => LiveState::NewStream,
-                Some(watermark) => LiveState::At(*watermark),
-            },
+            Some(None) => LiveState::NewStream,
+            Some(Some(watermark)) => LiveState::At(*watermark),
         })
     }
 

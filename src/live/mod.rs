@@ -1,8 +1,5 @@
 //! What both live stores share, pure: which buckets a window reads, how recent searches merge, what
-//! a snapshot becomes.
-//!
-//! Owns the arithmetic and its bounds; leaves storing to `adapters::redis` and `adapters::memory`.
-//! Two adapters give one answer because everything that could differ is decided here.
+//! a snapshot becomes. Two adapters give one answer because all that could differ is decided here.
 
 use crate::events::TallyKey;
 

@@ -1,8 +1,6 @@
-//! Tombstones: the deleted posts that lists skip.
-//!
-//! Deletions and puts of a post reach a live store through several journals, in any order. The
-//! ledger numbers them by the version of the post, so the highest version decides, whatever comes
-//! first. A put is remembered too, because an older deletion may still arrive.
+//! Tombstones: the deleted posts that lists skip. Deletions and puts of a post arrive through several
+//! journals, in any order: the highest version of the post decides. A put is remembered too, because
+//! an older deletion may still arrive.
 
 use std::collections::HashMap;
 

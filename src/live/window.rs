@@ -1,8 +1,6 @@
-//! Buckets of time and the windows made of them.
-//!
-//! A minute is written, closed and then folded into its hour and its day; a long window reads hours
-//! or days, and what is not folded yet from its minutes: never both, because `folded_until` says
-//! which.
+//! Buckets of time and the windows made of them. A minute is written, closed and then folded into its
+//! hour and its day. A long window reads hours or days, and from `folded_until` on minutes: never
+//! both.
 
 use std::ops::Range;
 

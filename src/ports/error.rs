@@ -5,16 +5,13 @@ use crate::journal::Watermark;
 /// What a caller can do about a failure of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The store is away, busy or restarting: wait and try again. Whether the call had its effect
-    /// is unknown; the watermark tells.
+    /// The store is unreachable or busy: try again. The watermark tells whether the call had its effect.
     #[error("{0}")]
     Retry(String),
-    /// The store is reachable and ended a read, because its time was over. A caller that asks for
-    /// less gets an answer.
+    /// The store ended a read, because its time was over. A caller that asks for less gets an answer.
     #[error("{0}")]
     Cancelled(String),
-    /// The store refuses the data itself (never its amount or its time): find the record and set it
-    /// aside.
+    /// The store refuses the data itself: find the record and set it aside.
     #[error("{0}")]
     Poison(String),
     /// The store's watermark is not the batch's `from`.

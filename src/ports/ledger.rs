@@ -135,9 +135,8 @@ pub trait Ledger: Send + Sync {
     /// A post with its likes as of now, in one snapshot.
     fn post(&self, post_id: &str) -> Result<Option<Post>, StoreError>;
 
-    /// The posts that a keyword finds, in one snapshot and in the order of [`PostRank`]. Once they
-    /// hold [`ANSWER_BYTES_MAX`](crate::limits::ANSWER_BYTES_MAX), no further ones are read.
-    /// `Cancelled` if the time of a read is not enough.
+    /// The posts that a keyword finds, in one snapshot and in the order of [`PostRank`], up to
+    /// `ANSWER_BYTES_MAX` of them. `Cancelled` if the time of a read is not enough.
     fn search(&self, query: &PostSearch) -> Result<Vec<Post>, StoreError>;
 
     /// A page of stored events in the order of their time, behind `after` (`None`: from the
@@ -174,11 +173,9 @@ pub trait LedgerWriter: Send {
         Ok(None)
     }
 
-    /// Makes what coming batches need, such as partitions ahead. Deletes nothing: any clock will do.
-    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError>;
-
-    /// Housekeeping, about once a minute: prepares, adds pending counts, and deletes old minute
-    /// rollups, forgotten searches and remembered ids. Bounded work. `now_ms` must be trusted.
+    /// Housekeeping, about once a minute: makes partitions ahead, adds pending counts, and deletes
+    /// old minute rollups, forgotten searches and remembered ids. Bounded work. `now_ms` must be
+    /// trusted.
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError>;
 
     /// Adds pending counts to the rollups; every read has them already.
@@ -187,8 +184,7 @@ pub trait LedgerWriter: Send {
     /// Closes hours that are over, which adds them to days and spans of days, and counts the points
     /// of series and the bitmaps of users once; local days are those of `zone`. Bounded work, in
     /// steps: on PostgreSQL only a batch that erases waits for one, on SQLite every batch does. True
-    /// if something is left for the next call. An hour that cannot be counted is an error, after
-    /// all others were counted.
+    /// if something is left. An hour that cannot be counted is an error, after all others.
     fn fold(&mut self, now_ms: i64, zone: &TimeZone) -> Result<bool, StoreError>;
 
     /// From now on `fold` recounts an hour only after a quiet minute, and takes a tenth of a core at

@@ -11,7 +11,6 @@ pub type LockToken = u128;
 /// A stored value, as its reader needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheEntry {
-    /// Opaque.
     pub value: Arc<[u8]>,
     /// How long its fill took.
     pub fill_ms: u32,

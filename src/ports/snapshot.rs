@@ -10,28 +10,23 @@ use crate::journal::Watermark;
 pub struct Snapshot {
     /// Every stream the ledger knows.
     pub watermarks: Vec<(Uuid, Watermark)>,
-    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count. A name may
-    /// have several rows, which add up; of hours as well.
+    /// Minute rollups of the last hour: dimension, minute since the epoch, name, count; rows add up.
     pub minutes: Vec<(Dimension, i64, String, i64)>,
-    /// Hour rollups of the last 8 days and a bit: dimension, hour since the epoch, name, count.
-    /// They cover what `minutes` covers too.
+    /// Hour rollups of 8 days and a bit, like `minutes`, and of the same events.
     pub hours: Vec<(Dimension, i64, String, i64)>,
     /// Minutes within an hour at which a local day begins, in zones at :30 and :45. The rest of
     /// such an hour belongs to that day, the hour before it to the day before.
     pub days_within_hours: Vec<i64>,
-    /// Counts of the rest of those hours: dimension, the minute at which it begins, name, count;
-    /// part of what `hours` has.
+    /// Counts of the rest of those hours, by the minute at which it begins; `hours` has them too.
     pub rests_of_hours: Vec<(Dimension, i64, String, i64)>,
     /// Users of the two parts of those hours, by the minute at which each part begins.
     pub user_parts: Vec<(i64, Sketch)>,
-    /// Users by minute of the last hour (read from raw rows) and by hour of the last 8 days and a
-    /// bit.
+    /// Users by minute of the last hour, and by hour of 8 days and a bit.
     pub user_minutes: Vec<(i64, Sketch)>,
     pub user_hours: Vec<(i64, Sketch)>,
     /// All-time totals, as [`super::live::LiveStore::totals`] answers them.
     pub totals: Vec<(Dimension, String, i64)>,
-    /// Searches of the last hour that were not forgotten: user, keyword as typed, when; oldest
-    /// first. At most the newest 10 a user.
+    /// The newest 10 searches per user of the last hour: user, keyword as typed, when; oldest first.
     pub recent: Vec<(String, String, i64)>,
     /// What was forgotten in the last hour: user, folded keyword (empty: all), up to when.
     pub forgotten: Vec<(String, String, i64)>,

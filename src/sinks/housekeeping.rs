@@ -1,9 +1,6 @@
-//! Housekeeping of the ledger, about once a minute, and every few seconds the compaction of pending counts: on a thread and a
-//! connection of its own, beside the sink.
-//!
-//! No batch waits for more than one of its steps, and no failure of it, of whatever kind, reaches the sink: it is logged,
-//! counted, and comes round again; a batch that needs what is missing says so itself. It rests while the sink does not
-//! follow: then its store is away, or a person must look.
+//! Housekeeping of the ledger, about once a minute, and the compaction of pending counts, on a thread and a connection
+//! of its own. No batch waits for more than one of its steps. No failure of it reaches the sink: it is logged, counted
+//! and tried again. It rests while the sink does not follow.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{LedgerSink, SinkState, Steady, Trust, agreed_ms};
+use super::{LedgerSink, SinkState, Steady, agreed_ms};
 use crate::limits::{ADD_UP_EVERY_MS, ADD_UP_RECORDS, JOURNAL_KEEP_MS, RETIRE_BEHIND_MS};
 use crate::ports::{LedgerWriter, Position, StoreError};
 
@@ -63,8 +60,8 @@ impl Housekeeping {
                 }
                 if now >= due {
                     due = now + EVERY;
-                    let trust = steady.look(now, self.sink.clock.now_ms());
-                    self.tend(now, trust);
+                    let is_trusted = steady.is_trusted(now, self.sink.clock.now_ms());
+                    self.tend(now, is_trusted);
                 }
             };
             if catch_unwind(AssertUnwindSafe(turn)).is_err() {
@@ -80,17 +77,14 @@ impl Housekeeping {
         self.call(|writer| writer.add_up());
     }
 
-    /// One turn: all that is due.
-    pub fn tend(&mut self, now: Instant, trust: Trust) {
+    /// One turn: all that is due, by a clock that is trusted or not.
+    pub fn tend(&mut self, now: Instant, is_trusted: bool) {
         let sink = self.sink.clone();
         self.passed.push_back((now, sink.live.position()));
         let now_ms = sink.clock.now_ms();
         // Without an answer of the store's clock nothing is deleted.
-        let trusted_ms = match trust {
-            Trust::Full => self.call(|writer| writer.clock_ms()).map(|store_ms| agreed_ms(now_ms, store_ms)),
-            Trust::First => self.call(|writer| writer.prepare(now_ms)).and(None),
-            Trust::None => None,
-        };
+        let store_ms = if is_trusted { self.call(|writer| writer.clock_ms()) } else { None };
+        let trusted_ms = store_ms.map(|store_ms| agreed_ms(now_ms, store_ms));
         if let Some(trusted_ms) = trusted_ms {
             self.call(|writer| writer.maintain(trusted_ms));
         }

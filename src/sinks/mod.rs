@@ -1,8 +1,6 @@
-//! Sinks: threads that follow the journal and apply it to a store, exactly once.
-//!
-//! Owns when to read, wait, retry and stop; leaves how to apply to the adapters. A sink acts on its store's watermark
-//! alone: behind the journal it applies the rest; ahead of it, or on another checksum, it stops, loudly. The live sink
-//! follows the ledger: it reads the same journal up to the ledger's watermark, with the ledger's verdicts.
+//! Sinks: threads that follow the journal and apply it to a store, exactly once. A sink acts on its store's watermark
+//! alone; ahead of the journal, or on another checksum, it stops. The live sink reads the same journal up to the
+//! ledger's watermark, with the ledger's verdicts.
 
 mod ended;
 mod handover;
@@ -19,7 +17,7 @@ pub use housekeeping::Housekeeping;
 pub use ledger::{LedgerFollower, LedgerSink};
 pub use live::{LiveFollower, LiveSink};
 pub use status::{SinkState, SinkStatus};
-pub use steady::{Steady, Trust, agreed_ms};
+pub use steady::{Steady, agreed_ms};
 pub use waiting::{Decision, Until, Waiting};
 
 #[cfg(test)]

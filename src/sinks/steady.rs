@@ -4,17 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{CLOCK_JUMP_MS, CLOCK_STEADY_MS};
 
-/// How far the wall clock is trusted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// It has advanced with the monotonic clock for `CLOCK_STEADY_MS`: old data may be deleted.
-    Full,
-    /// The first look: coming batches may be prepared for, nothing is deleted.
-    First,
-    /// It has not advanced steadily for long enough: nothing is made or deleted by it.
-    None,
-}
-
 /// Compares the wall clock with the monotonic clock.
 #[derive(Default)]
 pub struct Steady {
@@ -23,22 +12,16 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// A look at both clocks, about once a minute.
-    pub fn look(&mut self, now: Instant, wall_ms: i64) -> Trust {
-        let is_first = self.last.is_none();
+    /// A look at both clocks, about once a minute. True if the wall clock has advanced with the monotonic clock for
+    /// `CLOCK_STEADY_MS`: then old data may be deleted.
+    pub fn is_trusted(&mut self, now: Instant, wall_ms: i64) -> bool {
         let jumped = self.last.is_none_or(|(at, then_ms)| {
             let passed = i64::try_from(now.duration_since(at).as_millis()).unwrap_or(i64::MAX);
             (wall_ms - then_ms).saturating_sub(passed).abs() > CLOCK_JUMP_MS
         });
-        if jumped {
-            self.since = Some(now);
-        }
         self.last = Some((now, wall_ms));
-        match self.since {
-            Some(since) if now.duration_since(since) >= Duration::from_millis(CLOCK_STEADY_MS) => Trust::Full,
-            _ if is_first => Trust::First,
-            _ => Trust::None,
-        }
+        let since = if jumped { self.since.insert(now) } else { self.since.get_or_insert(now) };
+        now.duration_since(*since) >= Duration::from_millis(CLOCK_STEADY_MS)
     }
 }
 

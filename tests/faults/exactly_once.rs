@@ -22,7 +22,7 @@ use crate::support::faulty::{Call, Fault};
 use crate::support::ledgers::click;
 use crate::support::{eventually_is, setting, wait_until};
 use event_tracker::clock::Clock;
-use event_tracker::sinks::{SinkState, Trust};
+use event_tracker::sinks::SinkState;
 use instance::Instance;
 use stores::Stores;
 use world::World;
@@ -130,10 +130,10 @@ fn housekeeping_that_fails_however_keeps_no_batch_waiting() {
     for fault in [Fault::Before, Fault::Poison, Fault::Fatal, Fault::Panic, Fault::Hang(Duration::from_secs(60))] {
         let stores = Stores::new(Ledger::Sqlite, Live::Memory);
         let instance = Instance::new(&stores.fixture.ledger, &stores.live, &Clock::System);
-        instance.to_ledger.always(Call::Prepare, fault);
+        instance.to_ledger.always(Call::AddUp, fault);
         let running = instance.spawn();
         // Housekeeping begins once the sink follows.
-        wait_until(Duration::from_secs(5), || instance.to_ledger.begun(Call::Prepare), |begun| *begun > 0);
+        wait_until(Duration::from_secs(5), || instance.to_ledger.begun(Call::AddUp), |begun| *begun > 0);
         append_and_wait(&instance);
         assert_eq!(running.statuses[0].state(), SinkState::Following, "{fault:?}");
         // What hangs is let go, or its thread would be waited for.
@@ -149,24 +149,24 @@ fn nothing_is_retired_before_everybody_has_applied_what_was_durable_two_minutes_
     let mut instance = Instance::new(&stores.fixture.ledger, &stores.live, &Clock::System);
     instance.stand().expect("nothing fails");
     let begun = Instant::now();
-    let house_at = |instance: &mut Instance, seconds: u64, trust: Trust| {
+    let house_at = |instance: &mut Instance, seconds: u64, is_trusted: bool| {
         let before = instance.to_ledger.done(Call::Retire);
-        instance.keep_house_at(begun + Duration::from_secs(seconds), trust);
+        instance.keep_house_at(begun + Duration::from_secs(seconds), is_trusted);
         instance.to_ledger.done(Call::Retire) > before
     };
-    assert!(!house_at(&mut instance, 0, Trust::Full), "nobody knows yet how it was");
+    assert!(!house_at(&mut instance, 0, true), "nobody knows yet how it was");
     instance.append(&[click(1, crate::support::ledgers::NOW)]);
-    assert!(!house_at(&mut instance, 60, Trust::Full));
-    assert!(house_at(&mut instance, 120, Trust::Full), "what came since may wait");
-    assert!(!house_at(&mut instance, 179, Trust::First), "a clock that is not trusted");
-    assert!(!house_at(&mut instance, 180, Trust::Full), "the ledger has to apply it");
+    assert!(!house_at(&mut instance, 60, true));
+    assert!(house_at(&mut instance, 120, true), "what came since may wait");
+    assert!(!house_at(&mut instance, 179, false), "a clock that is not trusted");
+    assert!(!house_at(&mut instance, 180, true), "the ledger has to apply it");
     instance.step_ledger().expect("nothing fails");
-    assert!(!house_at(&mut instance, 190, Trust::Full), "so has the live store");
+    assert!(!house_at(&mut instance, 190, true), "so has the live store");
     instance.step_live().expect("nothing fails");
-    assert!(house_at(&mut instance, 200, Trust::Full));
+    assert!(house_at(&mut instance, 200, true));
     instance.append(&[click(1, crate::support::ledgers::NOW)]);
-    assert!(house_at(&mut instance, 1_000, Trust::Full), "nobody looked meanwhile");
-    assert!(!house_at(&mut instance, 1_120, Trust::Full));
+    assert!(house_at(&mut instance, 1_000, true), "nobody looked meanwhile");
+    assert!(!house_at(&mut instance, 1_120, true));
 }
 
 #[test]

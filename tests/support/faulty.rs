@@ -28,7 +28,6 @@ pub(crate) enum Call {
     Probe,
     Verdicts,
     Prune,
-    Prepare,
     Maintain,
     Retire,
     Snapshot,
@@ -243,7 +242,6 @@ impl LedgerWriter for Faulty<Box<dyn LedgerWriter>> {
         Apply apply(batch: &Batch<'_>, dead: &BTreeMap<Position, String>) -> Verdicts;
         Probe probe(batch: &Batch<'_>, range: Range<usize>) -> ();
         Prune prune_verdicts(stream: Uuid, up_to: Position) -> ();
-        Prepare prepare(now_ms: i64) -> ();
         Maintain maintain(now_ms: i64) -> ();
         AddUp add_up() -> ();
         Fold fold(now_ms: i64, zone: &TimeZone) -> bool;

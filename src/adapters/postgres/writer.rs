@@ -324,16 +324,11 @@ impl LedgerWriter for PostgresWriter {
         self.call(deadline(), maintain::clock_ms).map(Some).map_err(|failure| failure.error)
     }
 
-    fn prepare(&mut self, now_ms: i64) -> Result<(), StoreError> {
-        let ahead = self.call(deadline(), move |session| maintain::prepare(session, now_ms)).map_err(|f| f.error)?;
-        self.days.extend(ahead);
-        Ok(())
-    }
-
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         let today = now_ms.div_euclid(DAY_MS);
         self.days.retain(|day| (today - *day).abs() <= maintain::DAYS_REMEMBERED);
-        self.prepare(now_ms)?;
+        let ahead = self.call(deadline(), move |session| maintain::prepare(session, now_ms)).map_err(|f| f.error)?;
+        self.days.extend(ahead);
         upkeep::maintain::run(self, now_ms)?;
         self.call(deadline(), move |session| maintain::switch_ids(session, now_ms)).map_err(|failure| failure.error)
     }

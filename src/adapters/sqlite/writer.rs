@@ -96,15 +96,6 @@ impl LedgerWriter for SqliteWriter {
         maintain::prune(self, stream, i64::try_from(up_to).unwrap_or(i64::MAX))
     }
 
-    fn clock_ms(&mut self) -> Result<Option<i64>, StoreError> {
-        Ok(None)
-    }
-
-    fn prepare(&mut self, _: i64) -> Result<(), StoreError> {
-        // Its tables have no partitions.
-        Ok(())
-    }
-
     fn maintain(&mut self, now_ms: i64) -> Result<(), StoreError> {
         upkeep::maintain::run(self, now_ms)?;
         maintain::switch_ids(self, now_ms)

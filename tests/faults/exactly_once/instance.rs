@@ -14,8 +14,7 @@ use event_tracker::limits::BATCH_RECORDS_MAX;
 use event_tracker::ports::{Ledger, LiveStore, Position, Verdict};
 use event_tracker::runtime::{self, Ticket};
 use event_tracker::sinks::{
-    Decision, Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, SinkStatus, Trust,
-    Until,
+    Decision, Ended, Handover, Housekeeping, LedgerFollower, LedgerSink, LiveFollower, LiveSink, SinkStatus, Until,
 };
 
 use uuid::Uuid;
@@ -183,14 +182,14 @@ impl Instance {
     }
 
     pub(crate) fn keep_house(&mut self) {
-        self.keep_house_at(Instant::now(), Trust::Full);
+        self.keep_house_at(Instant::now(), true);
     }
 
     /// The same at a time, with a wall clock that is trusted so far.
-    pub(crate) fn keep_house_at(&mut self, now: Instant, trust: Trust) {
+    pub(crate) fn keep_house_at(&mut self, now: Instant, is_trusted: bool) {
         if self.ledger.is_some() {
             self.housekeeping.add_up();
-            self.housekeeping.tend(now, trust);
+            self.housekeeping.tend(now, is_trusted);
         }
     }
 
