@@ -11,7 +11,7 @@ use super::batch::Refused;
 use super::lines::Lines;
 use super::progress::Progress;
 use super::rejects::Rejects;
-use super::row::{Row, Source};
+use super::row::{Row, Rows, Source};
 use super::state::{self, State, now_ms};
 use super::table::Table;
 use super::text::{Identity, Text};
@@ -60,7 +60,7 @@ impl Job<'_> {
             }
         };
         let read = text.bytes_read();
-        let source = self.open(text, &state)?;
+        let rows = self.open(text, &state)?;
         let rejects = Rejects::open(&self.rejects, self.name, known_bytes)?;
         let account = Arc::new(Account::new(state, rejects, self.resume_file.clone(), self.stop));
         let before = account.figures().done();
@@ -68,7 +68,7 @@ impl Job<'_> {
         // The namespace of the ids is on the disk before anything is sent.
         account.save(false)?;
         self.stop.is_sending.store(true, Ordering::SeqCst);
-        let rows = watch(Threads::start(source, self.settings, &account), &account, &mut progress);
+        let rows = watch(Threads::start(rows, self.settings, &account), &account, &mut progress);
         let (state, failure) = account.end(rows);
         self.stop.is_sending.store(false, Ordering::SeqCst);
         self.report(&state, &progress, &account.figures(), failure)
@@ -79,12 +79,12 @@ impl Job<'_> {
     pub(super) fn judge(&self, text: Text) -> Result<Ended, String> {
         let (settings, stop) = (self.settings, self.stop);
         let read = text.bytes_read();
-        let mut source = self.open(text, &self.begin())?;
+        let mut rows = self.open(text, &self.begin())?;
         let list = settings.rejects.as_ref().map(|path| Rejects::open(path, self.name, None));
         let mut list = list.transpose()?;
         let mut progress = Progress::new(self.name, self.identity.size, read, 0, settings.quiet, stop);
         let (mut row, mut figures) = (Row::default(), Figures::default());
-        while !stop.is_asked() && source.next(&mut row)? {
+        while !stop.is_asked() && rows.next(&mut row)? {
             let judge = || (settings.judge)(&String::from_utf8_lossy(&row.event)).err();
             let Some(refusal) = row.refusal.take().or_else(judge) else {
                 figures.accepted += 1;
@@ -118,26 +118,30 @@ impl Job<'_> {
     }
 
     /// The rows from where the state says.
-    fn open(&self, mut text: Text, state: &State) -> Result<Box<dyn Source>, String> {
-        let (place, zone) = (&state.confirmed.all_before, self.settings.time_zone.clone());
+    fn open(&self, mut text: Text, state: &State) -> Result<Rows, String> {
+        let place = &state.confirmed.all_before;
         let skipped = |e| format!("cannot go on after line {}: {e}", place.line);
-        match self.format {
+        let source: Box<dyn Source> = match self.format {
             Format::Ndjson => {
                 if place.row > 0 {
                     text.skip_to(place.offset).map_err(skipped)?;
                 }
-                Ok(Box::new(Lines::new(text, place.clone(), state.namespace, zone)))
+                Box::new(Lines { text, count: place.line })
             }
             Format::Csv => {
-                let (mut table, unknown) = Table::new(text, state.namespace, zone)?;
+                let (mut table, unknown) = Table::new(text)?;
                 if !unknown.is_empty() {
                     let (name, unknown) = (self.name, unknown.join(", "));
                     eprintln!("{name}: warning: columns that the API does not know are left out: {unknown}");
                 }
-                table.skip_to(place).map_err(skipped)?;
-                Ok(Box::new(table))
+                if place.row > 0 {
+                    table.records.skip_to(place).map_err(skipped)?;
+                }
+                Box::new(table)
             }
-        }
+        };
+        let zone = self.settings.time_zone.clone();
+        Ok(Rows { source, count: place.row, namespace: state.namespace, zone })
     }
 
     /// Is this state about this input and this server?

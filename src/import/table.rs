@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::progress::counted;
 use super::records::Records;
-use super::row::{Place, Refusal, Row, Source, row_id};
+use super::row::{Refusal, Row, Source};
 use super::text::Text;
 use super::times::rfc3339;
 
@@ -54,22 +54,18 @@ struct Column {
     field: usize,
 }
 
-/// The records of a text from a place on.
+/// The records of a text after its header.
 pub(super) struct Table {
-    records: Records,
+    pub(super) records: Records,
     columns: Vec<Column>,
     /// Columns of the header, ours or not.
     width: usize,
-    rows: u64,
-    namespace: Uuid,
-    /// The time zone of times that name none.
-    zone: Option<TimeZone>,
 }
 
 impl Table {
     /// Reads the header, with which `text` begins; tells the names in it that the API does not
     /// know.
-    pub(super) fn new(text: Text, namespace: Uuid, zone: Option<TimeZone>) -> Result<(Table, Vec<String>), String> {
+    pub(super) fn new(text: Text) -> Result<(Table, Vec<String>), String> {
         let mut records = Records::new(text);
         let mut row = Row::default();
         let found = records.next(&mut row).map_err(|e| format!("cannot read the CSV header: {e}"))?;
@@ -81,28 +77,25 @@ impl Table {
             false => Vec::new(),
         };
         let (columns, unknown) = columns(&names)?;
-        Ok((Table { records, columns, width: names.len(), rows: 0, namespace, zone }, unknown))
+        Ok((Table { records, columns, width: names.len() }, unknown))
+    }
+}
+
+impl Source for Table {
+    fn read(&mut self, row: &mut Row) -> io::Result<bool> {
+        self.records.next(row)
     }
 
-    /// Goes on to a place that an earlier run has reached.
-    pub(super) fn skip_to(&mut self, place: &Place) -> io::Result<()> {
-        if place.row > 0 {
-            self.records.skip_to(place)?;
-            self.rows = place.row;
-        }
-        Ok(())
-    }
-
-    fn write_event(&self, row: u64, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    fn write_event(&self, row: &mut Row, zone: Option<&TimeZone>, id: &dyn Fn() -> Uuid) -> Result<(), Refusal> {
+        let out = &mut row.event;
         let fields: Vec<&[u8]> = self.records.fields().collect();
         if fields.len() != self.width {
             let fields = counted(fields.len() as u64, "field", "fields");
             return Err(Refusal::new("invalid_csv", format!("the record has {fields} and the header {}", self.width)));
         }
-        let cell = |column: &Column| std::str::from_utf8(fields[column.index]).map(str::trim);
         let mut cells = Vec::with_capacity(self.columns.len());
         for column in &self.columns {
-            match cell(column).map_err(|_| Refusal::not_utf8())? {
+            match std::str::from_utf8(fields[column.index]).map(str::trim).map_err(|_| Refusal::not_utf8())? {
                 "" => {}
                 cell => cells.push((*column, cell)),
             }
@@ -110,37 +103,22 @@ impl Table {
         let (inside, top): (Vec<_>, Vec<_>) = cells.into_iter().partition(|(column, _)| column.field >= METADATA_FROM);
         out.push(b'{');
         if !top.iter().any(|(column, _)| column.field == 0) {
-            out.extend_from_slice(format!("\"eventId\":\"{}\",", row_id(&self.namespace, row)).as_bytes());
+            out.extend_from_slice(format!("\"eventId\":\"{}\",", id()).as_bytes());
         }
         for (column, cell) in top {
-            write_field(column, cell, self.zone.as_ref(), out)?;
+            write_field(column, cell, zone, out)?;
         }
         out.extend_from_slice(b"\"metadata\":{");
         for (column, cell) in inside {
-            write_field(column, cell, self.zone.as_ref(), out)?;
+            write_field(column, cell, zone, out)?;
         }
         out.pop_if(|last| *last == b',');
         out.extend_from_slice(b"}}");
         Ok(())
     }
-}
 
-impl Source for Table {
-    fn next(&mut self, row: &mut Row) -> Result<bool, String> {
-        row.clear();
-        let before = self.records.lines();
-        let found = self.records.next(row).map_err(|e| format!("cannot read on after line {before}: {e}"))?;
-        if !found {
-            return Ok(false);
-        }
-        let number = self.rows;
-        self.rows += 1;
-        row.end = Place { row: self.rows, line: self.records.lines(), offset: self.records.offset() };
-        if row.refusal.is_none() {
-            let made = self.write_event(number, &mut row.event);
-            row.judge(made);
-        }
-        Ok(true)
+    fn place(&self) -> (u64, u64) {
+        (self.records.lines(), self.records.offset())
     }
 }
 

@@ -1,8 +1,5 @@
-//! The bytes of an input, unpacked: a file or a stream, plain, gzip or zstd. Its first bytes tell
-//! which.
-//!
-//! Counts what was read and unpacked, and can go to a place that an earlier run has reached: by
-//! seeking in a plain file, by reading on in all others.
+//! The bytes of an input, unpacked: a file or a stream, plain, gzip or zstd. A resumed import goes to
+//! its place by seeking in a plain file, and by reading on in all others.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek, SeekFrom};
@@ -21,6 +18,8 @@ const READ_BYTES: usize = 256 * 1024;
 const HEAD_BYTES: usize = 64 * 1024;
 /// White space and byte-order mark that are read to find the format.
 const PEEK_BYTES_MAX: usize = 4 * 1024;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What tells an input from another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +95,11 @@ fn identify(path: &Path, resumable: bool) -> io::Result<(File, Vec<u8>, Identity
     Ok((file, head, identity))
 }
 
+/// Without a byte-order mark.
+pub(super) fn unmarked(text: &[u8]) -> &[u8] {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
 fn buffered(inner: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
     Box::new(BufReader::with_capacity(READ_BYTES, inner))
 }
@@ -160,22 +164,17 @@ impl Text {
 
     /// Passes over a byte-order mark and returns the first byte after it that is no white space.
     pub(super) fn begin(&mut self) -> io::Result<Option<u8>> {
+        let first = |start: &[u8]| unmarked(start).iter().copied().find(|b| !b.is_ascii_whitespace());
         let mut start = Vec::new();
-        let mut first = None;
-        while first.is_none() && start.len() < PEEK_BYTES_MAX {
-            let piece = self.reader.fill_buf()?;
-            if piece.is_empty() {
+        // Byte by byte: a stream may give no more for a long time.
+        while start.len() < BYTE_ORDER_MARK.len() || first(&start).is_none() && start.len() < PEEK_BYTES_MAX {
+            if (&mut self.reader).take(1).read_to_end(&mut start)? == 0 {
                 break;
             }
-            let length = piece.len().min(PEEK_BYTES_MAX);
-            start.extend_from_slice(&piece[..length]);
-            self.reader.consume(length);
-            let text = start.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&start);
-            first = text.iter().copied().find(|b| !b.is_ascii_whitespace()).filter(|_| start.len() >= 3);
         }
-        let mark = if start.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        let first = first(&start);
+        let mark = start.len() - unmarked(&start).len();
         self.offset = mark as u64;
-        let first = first.or_else(|| start[mark..].iter().copied().find(|b| !b.is_ascii_whitespace()));
         start.drain(..mark);
         let rest = std::mem::replace(&mut self.reader, Box::new(io::empty()));
         self.reader = Box::new(Cursor::new(start).chain(rest));
@@ -198,8 +197,6 @@ impl Text {
         if skipped < ahead { Err(io::Error::from(io::ErrorKind::UnexpectedEof)) } else { Ok(()) }
     }
 }
-
-pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Read for Text {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {

@@ -11,7 +11,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::account::Account;
 use super::batch::Batch;
 use super::client::{Attempt, Client};
-use super::row::{Refusal, Row, Source};
+use super::row::{Refusal, Row, Rows};
 use super::state::Confirmed;
 use super::{Settings, Stop};
 use crate::clock::Backoff;
@@ -30,8 +30,8 @@ pub(super) struct Threads {
 }
 
 impl Threads {
-    /// Sends the rows of `source` that are not confirmed yet.
-    pub(super) fn start(mut source: Box<dyn Source>, settings: &Settings, account: &Arc<Account>) -> Threads {
+    /// Sends the rows that are not confirmed yet.
+    pub(super) fn start(mut source: Rows, settings: &Settings, account: &Arc<Account>) -> Threads {
         // As many wait as are under way: enough to never wait for the reader, and no more in
         // memory.
         let (batches, queue) = bounded(settings.connections);
@@ -43,7 +43,7 @@ impl Threads {
         };
         let connections = (0..settings.connections).map(connection).collect();
         let (confirmed, stop, events_max) = (account.confirmed(), account.stop.clone(), settings.batch);
-        let reader = thread::spawn(move || feed(&mut *source, &confirmed, &stop, events_max, &batches));
+        let reader = thread::spawn(move || feed(&mut source, &confirmed, &stop, events_max, &batches));
         Threads { reader, connections, stop: account.stop.clone() }
     }
 
@@ -70,13 +70,7 @@ impl Threads {
 }
 
 /// Cuts rows into batches, none of which holds or spans rows that are confirmed already.
-fn feed(
-    source: &mut dyn Source,
-    confirmed: &Confirmed,
-    stop: &Stop,
-    events_max: usize,
-    batches: &Sender<Batch>,
-) -> Read {
+fn feed(source: &mut Rows, confirmed: &Confirmed, stop: &Stop, events_max: usize, batches: &Sender<Batch>) -> Read {
     let mut row = Row { end: confirmed.all_before.clone(), ..Row::default() };
     let mut batch = Batch::default();
     while !stop.is_asked() {

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
+use jiff::fmt::temporal::DateTimeParser;
+use jiff::tz::TimeZone;
 
 /// The date, and the separator after it.
 const DATE_BYTES: usize = "2026-11-01 ".len();
@@ -44,22 +45,10 @@ fn named(text: &str) -> Option<TimeZone> {
         return Some(TimeZone::UTC);
     }
     match text.as_bytes()[0] {
-        b'+' | b'-' => offset(text.split(' ').next().unwrap_or(text)).map(TimeZone::fixed),
+        // `+09`, `+0900` or `+09:00`.
+        b'+' | b'-' => DateTimeParser::new().parse_time_zone(text.split(' ').next()?).ok(),
         _ => TimeZone::get(text).ok(),
     }
-}
-
-/// `+09`, `+0900` or `+09:00`.
-fn offset(text: &str) -> Option<Offset> {
-    let (sign, digits) = text.split_at_checked(1)?;
-    let digits = digits.replace(':', "");
-    if !matches!(digits.len(), 2 | 4) || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let hours: i32 = digits[..2].parse().ok()?;
-    let minutes: i32 = digits.get(2..).filter(|rest| !rest.is_empty()).map_or(Ok(0), str::parse).ok()?;
-    let seconds = hours * 3_600 + minutes * 60;
-    Offset::from_seconds(if sign == "-" { -seconds } else { seconds }).ok()
 }
 
 #[cfg(test)]
