@@ -30,8 +30,8 @@ fn damaged(applied: u64, durable: u64, positions: RangeInclusive<u64>) -> (Bench
     post(&bench, applied + 1..=durable);
     bench.kill();
     held.release();
-    let segment = positions.map(|position| damage(&journal(&bench), position)).last().expect("a position");
-    (bench, segment)
+    let segments: Vec<PathBuf> = positions.map(|position| damage(&journal(&bench), position)).collect();
+    (bench, segments.last().expect("a position").clone())
 }
 
 fn journal(bench: &Bench) -> PathBuf {

@@ -287,7 +287,7 @@ impl Model {
     fn searches(&self, user: &str, since: i64, is_with_forgotten: bool) -> Vec<&str> {
         let is_forgotten = |happened: When, keyword: &str| {
             self.forgotten.iter().any(|(who, what, until)| {
-                let reaches = what.as_ref().map_or(true, |what| !is_with_forgotten && *what == keyword);
+                let reaches = what.as_ref().is_none_or(|what| !is_with_forgotten && *what == keyword);
                 who == user && reaches && happened.to <= until.from
             })
         };
