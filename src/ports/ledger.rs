@@ -1,4 +1,4 @@
-//! The port of the ledger: what it claims, and the types of its calls.
+//! The port of the ledger and the types of its calls.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The live store's port: its claims, what a batch brings it and what a list is asked for.
+//! The live store's port: what a batch brings it and what a list is asked for.
 
 use jiff::tz::TimeZone;
 use uuid::Uuid;

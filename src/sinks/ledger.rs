@@ -108,6 +108,7 @@ impl LedgerSink {
             let verdicts = self.ledger.verdicts(stream, first - 1, at.position)?.unwrap_or_default();
             waiting.settle(Until::Ledger, at.position, &verdicts);
         }
+        self.status.set(SinkState::Following);
         Ok(LedgerFollower { sink: self.clone(), writer, reader, kept: kept.clone(), pulse: Pulse::default() })
     }
 }
@@ -126,7 +127,6 @@ impl LedgerFollower {
     /// error the follower is of no more use: the sink must [`LedgerSink::stand`] again.
     pub fn step(&mut self) -> Result<bool, Ended> {
         let sink = self.sink.clone();
-        sink.status.set(SinkState::Following);
         let records_max = sink.records_max.load(Ordering::Relaxed);
         if self.reader.behind() > 0 {
             self.pulse.beat(self.reader.behind());

@@ -59,7 +59,6 @@ impl LiveSink {
         if reader.behind() == 0 {
             self.status.current_as_of(self.clock.now_ms());
         }
-        self.status.set(SinkState::Following);
         Ok(LiveFollower { sink: self.clone(), writer, reader, kept: kept.clone() })
     }
 
@@ -77,6 +76,7 @@ impl LiveSink {
                 match self.journal.reader(at) {
                     Ok(reader) if self.has_verdicts(at.position)? => {
                         self.passed(at, kept);
+                        self.status.set(SinkState::Following);
                         return Ok(reader);
                     }
                     Ok(_) | Err(ReadError::Gone(_)) => {}
@@ -204,7 +204,6 @@ impl LiveFollower {
     /// After an error the follower is of no more use: the sink must [`LiveSink::stand`] again.
     pub fn step(&mut self) -> Result<bool, Ended> {
         let sink = self.sink.clone();
-        sink.status.set(SinkState::Following);
         // What has come in since is not behind yet: the ledger has to decide on it first.
         let asked_at = sink.clock.now_ms();
         let nothing_new = self.reader.behind() == 0;
