@@ -10,12 +10,12 @@ use std::path::Path;
 use super::sources;
 
 /// Lines of `src/` without inline tests.
-const SOURCE_LINES_MAX: usize = 38_114;
-const TYPE_NAMES_USED_TWICE_MAX: usize = 40;
+const SOURCE_LINES_MAX: usize = 36_674;
+const TYPE_NAMES_USED_TWICE_MAX: usize = 37;
 /// In comments and documents. "What" and "where" are counted in every use: most are a noun, and "if".
-const WHAT_MAX: usize = 1_048;
-const WHERE_MAX: usize = 334;
-const ODD_MAX: usize = 426;
+const WHAT_MAX: usize = 932;
+const WHERE_MAX: usize = 274;
+const ODD_MAX: usize = 377;
 const ODD: [&str; 24] = [
     "whoever",
     "whatever",

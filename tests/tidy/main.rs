@@ -44,7 +44,7 @@ const LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const COMMENT_COLUMNS_MAX: usize = 100;
 /// Lines of comments that are longer today. Lower this number whenever the count has fallen.
-const LONG_COMMENTS_MAX: usize = 1_148;
+const LONG_COMMENTS_MAX: usize = 1_065;
 
 /// The files below a folder of this crate, by their paths in it, such as `http/head.rs`.
 fn sources(folder: &str) -> BTreeMap<String, String> {
