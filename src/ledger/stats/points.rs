@@ -38,14 +38,15 @@ pub fn points_sql(query: &SeriesQuery) -> String {
     lengths.sort_unstable();
     lengths.dedup();
     let lengths = lengths.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    let marks = if query.interval == Interval::Minute { "1, 60" } else { &lengths };
+    // An hour that was closed and not counted yet (0) says nothing against its minutes, which have marks of their own.
+    let (marks, changes) = if query.interval == Interval::Minute { ("1, 60", 0) } else { (&*lengths, -1) };
     format!(
         "SELECT {VALUE}, minutes, at, count, users FROM series WHERE minutes IN ({lengths}) AND event_type = {} \
            AND at >= {first} AND at < {end} AND users IS NOT NULL \
          UNION ALL SELECT {MARK}, minutes, at, 0, 0 FROM series WHERE minutes IN ({marks}) AND event_type = 0 \
            AND at >= {hour} AND at < {end} AND users IS NOT NULL \
          UNION ALL SELECT {STALE}, minutes, at, 0, 0 FROM series \
-           WHERE users IS NULL AND count > 0 AND at >= {hour} AND at < {end}",
+           WHERE users IS NULL AND count > {changes} AND at >= {hour} AND at < {end}",
         series_code(query.event_type)
     )
 }

@@ -6,7 +6,7 @@ use event_tracker::events::{Erase, Event, EventType, Record};
 use event_tracker::ports::{Interval, SeriesPoint, SeriesQuery};
 use jiff::tz::TimeZone;
 
-use crate::support::ledgers::{Fixture, HOUR, MINUTE, NOW, each_ledger, event};
+use crate::support::ledgers::{DAY, Fixture, HOUR, MINUTE, NOW, click, each_ledger, event};
 
 const BEGIN: i64 = NOW - NOW.rem_euclid(HOUR);
 /// Counted: every minute of type 0 has such a row.
@@ -45,6 +45,25 @@ impl Hour {
             assert_eq!(read, expected, "{} {of} {event_type:?}", fixture.name);
         }
     }
+}
+
+// claims: L22
+#[test]
+fn a_late_event_in_an_empty_hour_of_a_counted_day_is_in_its_day() {
+    each_ledger(|fixture| {
+        let (day, mut feed) = (NOW - NOW.rem_euclid(DAY) - 3 * DAY, fixture.feed());
+        feed.apply(vec![click(1, day + HOUR), click(1, NOW - DAY)]);
+        while feed.writer.fold(NOW, &TimeZone::UTC).expect("folds") {}
+        let counted = format!("SELECT count(*) FROM series WHERE minutes = 1440 AND at = {}", day / MINUTE);
+        assert!(fixture.number(&counted) > 0, "{}", fixture.name);
+        feed.apply(vec![click(1, day + 5 * HOUR)]);
+        feed.writer.add_up().expect("adds up");
+        for event_type in [None, Some(EventType::Click)] {
+            let query = SeriesQuery { event_type, interval: Interval::Day, edges_ms: vec![day, day + DAY] };
+            let read = fixture.ledger.series(&query).expect("answers").expect("in time");
+            assert_eq!(read[0].count, 2, "{} {event_type:?}", fixture.name);
+        }
+    });
 }
 
 // claims: L22
