@@ -1,39 +1,23 @@
 //! A look at a ledger's tables from outside, as text.
 
-use std::cell::Cell;
 use std::path::Path;
 
 use event_tracker::adapters::postgres::PostgresLedger;
 use event_tracker::adapters::sqlite::SqliteLedger;
 use event_tracker::ports::Ledger;
-use postgres::{Client, NoTls, SimpleQueryMessage};
 
 pub(crate) type Rows = Vec<Vec<String>>;
 
-thread_local! {
-    /// The last connection and its URL: a login takes longer than most queries.
-    static LAST: Cell<Option<(String, Client)>> = const { Cell::new(None) };
-}
-
 pub(crate) fn of_postgres(url: &str, sql: &str) -> Rows {
+    let mut client = ::postgres::Client::connect(url, ::postgres::NoTls).expect("connects");
     if sums_rollups(sql) {
         add_up(&PostgresLedger::new(url, 1).expect("a URL"));
     }
-    let connect = || Client::connect(url, NoTls).expect("connects");
-    let mut client = match LAST.take() {
-        Some((last, client)) if last == url && !client.is_closed() => client,
-        _ => connect(),
-    };
-    let mut read = client.simple_query(sql);
-    if read.is_err() && client.is_closed() {
-        // The server was restarted meanwhile.
-        client = connect();
-        read = client.simple_query(sql);
-    }
-    let messages = read.unwrap_or_else(|error| panic!("{sql}: {error}"));
-    LAST.set(Some((url.to_owned(), client)));
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     let rows = messages.iter().filter_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_owned()).collect()),
+        ::postgres::SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_owned()).collect())
+        }
         _ => None,
     });
     rows.collect()
