@@ -58,9 +58,13 @@ impl Run {
     fn search_for(&mut self, typed: &str, user: Option<String>, limit: Option<usize>) -> Result<(), Ended> {
         let answers = self.send_search(typed, user.as_deref(), limit);
         let (keyword, mut posts) = (draw::kept(typed), self.model.found(&draw::kept(typed)));
+        let has_next = posts.len() > limit.unwrap_or(20);
         posts.truncate(limit.unwrap_or(20));
         self.record_search(keyword.clone(), user, posts.len(), &answers);
-        let body = json!({"keyword":keyword,"posts":posts,"source":"ledger","stale":false});
+        let mut body = json!({"keyword":keyword,"posts":posts,"source":"ledger","stale":false});
+        if has_next {
+            body["next"] = json!("<cursor>");
+        }
         self.check(&answers, &Reply::new(200, body))
     }
 
