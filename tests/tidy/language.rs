@@ -10,7 +10,7 @@ use std::path::Path;
 use super::sources;
 
 /// Lines of `src/` without inline tests.
-const SOURCE_LINES_MAX: usize = 36_674;
+const SOURCE_LINES_MAX: usize = 36_675;
 const TYPE_NAMES_USED_TWICE_MAX: usize = 37;
 /// In comments and documents. "What" and "where" are counted in every use: most are a noun, and "if".
 const WHAT_MAX: usize = 932;

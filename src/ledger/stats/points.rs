@@ -38,7 +38,7 @@ pub fn points_sql(query: &SeriesQuery) -> String {
     lengths.sort_unstable();
     lengths.dedup();
     let lengths = lengths.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-    // An hour that was closed and not counted yet (0) says nothing against its minutes, which have marks of their own.
+    // Minutes have marks of their own: an hour that was never counted (0) does not make them stale.
     let (marks, changes) = if query.interval == Interval::Minute { ("1, 60", 0) } else { (&*lengths, -1) };
     format!(
         "SELECT {VALUE}, minutes, at, count, users FROM series WHERE minutes IN ({lengths}) AND event_type = {} \
